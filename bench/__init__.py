@@ -1,1 +1,1 @@
-"""`make bench`: what Synkti's front door costs, next to another router over the same engine."""
+"""Benchmarks: what the client API costs, next to another router over the same engine."""

@@ -1,4 +1,4 @@
-"""`python -m bench.choosing`: what a route costs in fleets of several sizes, and what a change of the fleet costs it.
+"""Measures what a route costs in fleets of several sizes, and a change of the fleet: `python -m bench.choosing`.
 
 In one process, no network: the router alone, as an entry asks it. The best of several runs, since the machine may be
 busy with something else.
@@ -33,7 +33,7 @@ def _status(number: int) -> NodeStatus:
     return NodeStatus(f"i-{number:017x}", f"h{number}:8001", f"h{number}:8000", NodeState.READY, pool, "m", 1)
 
 
-def _best_us(do: Callable[[], object], count: int) -> float:
+def _best_time_us(do: Callable[[], object], count: int) -> float:
     best = float("inf")
     for _ in range(RUNS):
         began = time.perf_counter()
@@ -43,7 +43,7 @@ def _best_us(do: Callable[[], object], count: int) -> float:
 
 
 def measure(nodes: int) -> dict[str, float]:
-    """Microseconds of a route, where loads are even and where not, after a loss, without a key; and of a change."""
+    """Measure, in microseconds, a route with even and uneven loads, after a loss, without a key; and a change."""
     chance = random.Random(nodes)  # noqa: S311 # the same figures' inputs each time
     own, *peers = (_status(number) for number in range(nodes))
     sources = {peer.instance_id: Source(8) for peer in peers}
@@ -59,15 +59,15 @@ def measure(nodes: int) -> dict[str, float]:
 
         return run
 
-    even = _best_us(ask([RouteRequest("m", key) for key in keys]), REQUESTS)
-    loss = _best_us(
+    even = _best_time_us(ask([RouteRequest("m", key) for key in keys]), REQUESTS)
+    loss = _best_time_us(
         ask([RouteRequest("m", key, tried=(peers[0].instance_id,), avoid=peers[0].pool) for key in keys]), REQUESTS
     )
-    keyless = _best_us(ask([RouteRequest("m")] * REQUESTS), REQUESTS)
+    keyless = _best_time_us(ask([RouteRequest("m")] * REQUESTS), REQUESTS)
     for source in sources.values():
         source.load = source.load._replace(running=chance.randrange(24))
         source.load_version += 1
-    uneven = _best_us(ask([RouteRequest("m", key) for key in keys]), REQUESTS)
+    uneven = _best_time_us(ask([RouteRequest("m", key) for key in keys]), REQUESTS)
     changed = [replace(peers[0], state=NodeState.AT_RISK), *peers[1:]]
 
     def change() -> None:
@@ -79,7 +79,7 @@ def measure(nodes: int) -> dict[str, float]:
         "uneven loads": uneven,
         "after a loss": loss,
         "without a key": keyless,
-        "a node more or less": _best_us(change, 2),
+        "a node more or less": _best_time_us(change, 2),
     }
 
 

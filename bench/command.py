@@ -1,4 +1,4 @@
-"""What the benches' commands have in common: a folder for each run, exit codes, tables."""
+"""Shared parts of the benchmarks' commands: a folder for each run, exit codes, tables."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _WIDTH = 120
 
 
 @dataclass(frozen=True)
-class Stage:
-    """folder: where the run's processes work, so that none outlives it; scratch: for their temporary files."""
+class RunFolder:
+    """A run's folders. folder: where its processes work, so that none outlives it; scratch: for temporary files."""
 
     console: Console
     screen: Screen
@@ -30,8 +30,8 @@ class Stage:
     scratch: Path
 
 
-def rounds_asked(module: str, default: int, what: str) -> int:
-    """How many rounds the command line asks for, where it asks for nothing else. what: one of them, in its help."""
+def parse_rounds(module: str, default: int, what: str) -> int:
+    """Read the number of rounds, the only option. what: describes one round in the help."""
     parser = argparse.ArgumentParser(prog=f"python -m {module}")
     parser.add_argument("--rounds", type=int, default=default, help=what)
     given: int = parser.parse_args().rounds
@@ -40,8 +40,8 @@ def rounds_asked(module: str, default: int, what: str) -> int:
     return given
 
 
-def run(name: str, out: Path, act: Callable[[Stage], None]) -> int:
-    """The exit code. 0: measured; 1: something failed; 2: a person has to mend something first; 130: stopped."""
+def run(name: str, out: Path, measure: Callable[[RunFolder], None]) -> int:
+    """Run a benchmark; return 0 if it measured, 1 on a failure, 2 if the user has to fix something, 130 if stopped."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH)
@@ -51,7 +51,7 @@ def run(name: str, out: Path, act: Callable[[Stage], None]) -> int:
     folder = out / name / secrets.token_hex(4)
     undertaker = CleanupProcess(folder)
     try:
-        act(Stage(console, screen, folder, undertaker.scratch))
+        measure(RunFolder(console, screen, folder, undertaker.scratch))
     except (LocalRunError, SynktiError) as error:
         screen.log(str(error), style="bold red")
         return 2 if isinstance(error, UserActionRequired) else 1
@@ -65,7 +65,7 @@ def run(name: str, out: Path, act: Callable[[Stage], None]) -> int:
 
 
 def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], names: int = 2) -> Table:
-    """names: how many columns, of the first, are no figures."""
+    """Build a table. names: the number of first columns that are not figures."""
     made = Table(title=title, title_justify="left")
     for number, head in enumerate(heads):
         made.add_column(head, justify="left" if number < names else "right")

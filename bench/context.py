@@ -1,4 +1,4 @@
-"""How long the next token takes after a hand-off, by the way its context comes; and what keeping blocks costs.
+"""Measures the next token's time after a hand-off by the source of its context, and what storing blocks costs.
 
     .venv/bin/python -m bench.context [--tokens 8192] [--rounds 5] [--overhead]
 
@@ -28,7 +28,7 @@ from statistics import median
 import httpx
 
 from bench.context_engine import ContextEngine, context_engine
-from bench.context_overhead import overhead
+from bench.context_overhead import measure_overhead
 from local.aws import EmbeddedAws
 from local.lone_node import lone_node
 from node_agent.adapters.block_store import S3BlockStore
@@ -57,7 +57,7 @@ Way = Callable[[], Awaitable[None]]
 
 
 class SignedDoor:
-    """A peer door that knows of blocks only."""
+    """A peer API that serves blocks only."""
 
     def __init__(self, folder: BlockFolder) -> None:
         self._kv = BlockServer(LocalBlocks(folder), time.monotonic)
@@ -73,13 +73,13 @@ class SignedDoor:
 
 
 def _node(peer: Address) -> NodeContext:
-    """One that has heard of the peer."""
+    """Return a node that has the peer as a member."""
     pool = Pool("us-east-1b", "g5.xlarge")
     own = NodeStatus("i-here", "127.0.0.1:1", "127.0.0.1:2", NodeState.READY, pool, "tiny", 1)
     return lone_node(own, [NodeStatus(PEER, str(peer), "", NodeState.DRAINING, pool, "tiny", 1)], time.time)
 
 
-def empty(folder: BlockFolder) -> None:
+def clear_folder(folder: BlockFolder) -> None:
     for path in folder.root.rglob("*.kv"):
         path.unlink()
 
@@ -87,8 +87,8 @@ def empty(folder: BlockFolder) -> None:
 async def measure(engine: ContextEngine, aws: EmbeddedAws, tokens: int, rounds: int, scratch: Path) -> None:
     stream = secrets.token_hex(12)
     context = random.Random(1).choices(range(16, 256), k=tokens)  # noqa: S311 # the same context every time
-    first = engine.next_token(context, stream)
-    await asyncio.to_thread(engine.settled)
+    first = engine.generate_one(context, stream)
+    await asyncio.to_thread(engine.wait_for_writer)
     theirs = BlockFolder(scratch / "peer", MAX_BYTES)
     shutil.copytree(engine.folder.root, theirs.root)
     listener = bind("127.0.0.1", 0, "bench")
@@ -118,33 +118,35 @@ async def measure(engine: ContextEngine, aws: EmbeddedAws, tokens: int, rounds: 
         "from S3": lambda: bring(IN_S3),
         "in the folder already": nothing,
     }
-    took: dict[str, list[float]] = {name: [] for name in ways}
-    moved: dict[str, list[float]] = {name: [] for name in ways}
+    durations: dict[str, list[float]] = {name: [] for name in ways}
+    transfer_times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
             if name != "in the folder already":
-                empty(engine.folder)
-            engine.forget()
+                clear_folder(engine.folder)
+            engine.reset_prefix_cache()
             began = time.monotonic()
             await way()
-            moved[name].append(time.monotonic() - began)
-            token = await asyncio.to_thread(engine.next_token, context, stream)
-            took[name].append(time.monotonic() - began)
+            transfer_times[name].append(time.monotonic() - began)
+            token = await asyncio.to_thread(engine.generate_one, context, stream)
+            durations[name].append(time.monotonic() - began)
             assert token == first, f"{name}: another token than without a hand-off"
-            await asyncio.to_thread(engine.settled)
+            await asyncio.to_thread(engine.wait_for_writer)
     await server.close(1.0)
     await client.close()
-    _tell(tokens, index.size, took, moved)
-    rate = tokens / median(took["recompute"])
+    _print_results(tokens, index.size, durations, transfer_times)
+    rate = tokens / median(durations["recompute"])
     offers = tuple(contexts.offer(way, tokens, index.size) for way in contexts.sources)
     print(f"\nwith these figures the choice is: {choose_source(tokens, rate, offers).reason}")
 
 
-def _tell(tokens: int, size: int, took: dict[str, list[float]], moved: dict[str, list[float]]) -> None:
+def _print_results(
+    tokens: int, size: int, durations: dict[str, list[float]], transfer_times: dict[str, list[float]]
+) -> None:
     print(f"\ncontext of {tokens} tokens, {size / 1024**2:.1f} MiB of blocks; seconds, median (least-most)\n")
     print("| the context comes | until the next token | of that, until it is here |\n|---|---|---|")
-    for name, values in took.items():
-        here = median(moved[name])
+    for name, values in durations.items():
+        here = median(transfer_times[name])
         print(f"| {name} | {median(values):.2f} ({min(values):.2f}-{max(values):.2f}) | {here:.2f} |")
 
 
@@ -157,7 +159,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         if given.overhead:
-            print(overhead(scratch, given.rounds))
+            print(measure_overhead(scratch, given.rounds))
             return 0
         aws = EmbeddedAws(scratch / "aws", scratch)
         try:

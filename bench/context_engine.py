@@ -1,4 +1,4 @@
-"""The engine of `bench.context`: a real vLLM whose prefix cache can be emptied, with or without the connector."""
+"""Runs the engine of `bench.context`: a real vLLM whose prefix cache can be emptied, with or without the connector."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ _SETTLED_WITHIN_S = 60.0
 
 @dataclass
 class ContextEngine:
-    """url: of the engine; group: its process group; folder: of its blocks."""
+    """A running engine. url: of its API; group: its process group; folder: of its blocks."""
 
     url: str
     group: int
     folder: BlockFolder
     http: httpx.Client
 
-    def next_token(self, context: Sequence[int], name: str) -> int:
-        """One token behind the context."""
-        return self.tokens(context, 1, name)[0]
+    def generate_one(self, context: Sequence[int], name: str) -> int:
+        """Generate one token after the context."""
+        return self.generate(context, 1, name)[0]
 
-    def tokens(self, context: Sequence[int], count: int, name: str) -> list[int]:
+    def generate(self, context: Sequence[int], count: int, name: str) -> list[int]:
         body = {"model": MODEL, "prompt": list(context), "max_tokens": count, "temperature": 0}
         body |= {"return_token_ids": True, "ignore_eos": True}
         answer = self.http.post(f"{self.url}/v1/completions", json=body, headers={"x-request-id": name})
@@ -50,8 +50,8 @@ class ContextEngine:
         ids: list[int] = answer.json()["choices"][0]["token_ids"]
         return ids
 
-    def streamed(self, context: Sequence[int], count: int, name: str, **fields: Any) -> None:
-        """As `tokens`, read as it is generated. Raises RuntimeError where the stream ends otherwise."""
+    def generate_streamed(self, context: Sequence[int], count: int, name: str, **fields: Any) -> None:
+        """Generate as a stream and read it. Raises RuntimeError if the stream is incomplete."""
         body = {"model": MODEL, "prompt": list(context), "max_tokens": count, "temperature": 0, "stream": True}
         body |= {"return_token_ids": True, "ignore_eos": True, **fields}
         last = b""
@@ -62,12 +62,12 @@ class ContextEngine:
         if b'"finish_reason":"length"' not in last or not last.endswith(b"data: [DONE]\n\n"):
             raise RuntimeError(f"an answer of {count} tokens ended otherwise: {last[-300:]!r}")
 
-    def forget(self) -> None:
+    def reset_prefix_cache(self) -> None:
         """Empty the engine's own prefix cache."""
         self.http.post(f"{self.url}/reset_prefix_cache").raise_for_status()
 
-    def settled(self) -> None:
-        """Wait until its writer has written what was queued: the number of blocks stays the same."""
+    def wait_for_writer(self) -> None:
+        """Wait until its writer has written its queue: the number of blocks stays the same."""
         give_up_at, before = time.monotonic() + _SETTLED_WITHIN_S, -1
         while (now := sum(1 for _ in self.folder.root.rglob("*.kv"))) != before:
             assert time.monotonic() < give_up_at, "the engine goes on writing blocks"
@@ -75,7 +75,7 @@ class ContextEngine:
             time.sleep(0.2)
 
     def cpu_s(self) -> float:
-        """Of all its processes."""
+        """Return the CPU seconds of all its processes."""
         members = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
         return sum(cpu_s(pid) for pid in members if _group(pid) == self.group)
 
@@ -89,11 +89,11 @@ def _group(pid: int) -> int:
 
 @contextmanager
 def context_engine(
-    folder: Path, max_tokens: int, *, keeps: bool = True, plugged: bool | None = None, executor: str = EXECUTOR
+    folder: Path, max_tokens: int, *, keeps: bool = True, with_plugin: bool | None = None, executor: str = EXECUTOR
 ) -> Iterator[ContextEngine]:
-    """Healthy when the block begins, gone when it ends.
+    """Run an engine: healthy when the block begins, ended when it ends.
 
-    keeps: with the connector; plugged: with the plug-in, or with it installed and not loaded; None: not installed;
+    keeps: with the connector; with_plugin: with the plug-in, or with it installed and not loaded; None: not installed;
     executor: of the model, as vLLM's command line names it.
     """
     environment = ensure_engine(print)
@@ -107,9 +107,9 @@ def context_engine(
         argv += kv_arguments(str(blocks.root), MAX_BYTES)
     environ = {**engine_environ(), "PYTHONPATH": _ROOT, "VLLM_SERVER_DEV_MODE": "1"}
     environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache_dir() / "inductor")
-    if plugged is not None:
+    if with_plugin is not None:
         environ["PYTHONPATH"] = f"{_ROOT}{os.pathsep}{ensure_plugin(environment)}"
-    if plugged is False:
+    if with_plugin is False:
         environ["VLLM_PLUGINS"] = ""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "engine.log"
@@ -117,14 +117,14 @@ def context_engine(
     url = f"http://127.0.0.1:{port}"
     try:
         with httpx.Client(timeout=300) as http:
-            _wait(http, url, process.poll, log)
+            _wait_until_healthy(http, url, process.poll, log)
             yield ContextEngine(url, os.getpgid(process.pid), blocks, http)
     finally:
         kill_all_in(folder / "processes")
         process.wait()
 
 
-def _wait(http: httpx.Client, url: str, ended: Callable[[], int | None], log: Path) -> None:
+def _wait_until_healthy(http: httpx.Client, url: str, ended: Callable[[], int | None], log: Path) -> None:
     give_up_at = time.monotonic() + _READY_WITHIN_S
     while True:
         try:

@@ -1,4 +1,4 @@
-"""What keeping blocks costs while nothing fails: the same load with it and without, in turns.
+"""Measures what storing blocks costs while nothing fails: the same load with and without it, in turns.
 
 Three kinds of load: on an engine without the connector; on one with it, with requests so named that nothing of them is
 kept; on the same engine, kept. The last two take turns, so that the machine's weather meets both alike; what the
@@ -28,31 +28,31 @@ WITHOUT, THERE, KEEPS = "no connector", "connector, nothing kept", "connector, e
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one load: microseconds of CPU for a generated token, and tokens a second."""
+    """Cost of one load: microseconds of CPU for a generated token, and tokens a second."""
 
     cpu_us: float
     tokens_per_s: float
 
 
-Asked = Callable[[ContextEngine, Sequence[int], int, str], Any]
-"""How one answer is had: of an engine, to a prompt, of so many tokens, under a name."""
+Generate = Callable[[ContextEngine, Sequence[int], int, str], Any]
+"""Generates one answer: engine, prompt, number of tokens, name."""
 
 
-def load(engine: ContextEngine, seed: int, name: str, asked: Asked = ContextEngine.tokens) -> Cost:
-    """STREAMS answers at once, to prompts that nobody has cached."""
+def run_load(engine: ContextEngine, seed: int, name: str, generate: Generate = ContextEngine.generate) -> Cost:
+    """Generate STREAMS concurrent answers to prompts that are not cached."""
     draw = random.Random(f"{seed} {name}")  # noqa: S311 # prompts that differ, and are the same in every run
     prompts = [draw.choices(range(16, 256), k=PROMPT) for _ in range(STREAMS)]
     cpu, began = engine.cpu_s(), time.monotonic()
     with ThreadPoolExecutor(STREAMS) as at_once:
-        list(at_once.map(lambda one: asked(engine, one[1], ANSWER, f"{name}-{seed}-{one[0]}"), enumerate(prompts)))
-    took = time.monotonic() - began
+        list(at_once.map(lambda one: generate(engine, one[1], ANSWER, f"{name}-{seed}-{one[0]}"), enumerate(prompts)))
+    durations = time.monotonic() - began
     if engine.folder.root.exists():
-        engine.settled()  # what the writer does afterwards is part of the cost
-    return Cost((engine.cpu_s() - cpu) / (STREAMS * ANSWER) * 1e6, STREAMS * ANSWER / took)
+        engine.wait_for_writer()  # the writer's later work is part of the cost
+    return Cost((engine.cpu_s() - cpu) / (STREAMS * ANSWER) * 1e6, STREAMS * ANSWER / durations)
 
 
 def table(costs: Mapping[str, Sequence[Cost]], pairs: Mapping[str, tuple[str, str]]) -> str:
-    """Medians of every load, and of the ratios of those that took turns. pairs: by name, what against what."""
+    """Format the medians of every load and of the pairs' ratios. pairs: the two loads, by the pair's name."""
     rounds = min(len(found) for found in costs.values())
     lines = [
         f"{STREAMS} streams at once, prompts of {PROMPT} tokens, answers of {ANSWER}; medians of {rounds} loads\n",
@@ -69,16 +69,16 @@ def table(costs: Mapping[str, Sequence[Cost]], pairs: Mapping[str, tuple[str, st
     return "\n".join(lines)
 
 
-def overhead(scratch: Path, rounds: int) -> str:
-    """One engine at a time."""
+def measure_overhead(scratch: Path, rounds: int) -> str:
+    """Measure, one engine at a time; return the table."""
     costs: dict[str, list[Cost]] = {WITHOUT: [], THERE: [], KEEPS: []}
     with context_engine(scratch / "without", _MAX_TOKENS, keeps=False) as engine:
-        load(engine, 0, "load")  # warm
-        costs[WITHOUT] = [load(engine, number, "load") for number in range(1, rounds + 1)]
+        run_load(engine, 0, "load")  # warm
+        costs[WITHOUT] = [run_load(engine, number, "load") for number in range(1, rounds + 1)]
     with context_engine(scratch / "with", _MAX_TOKENS) as engine:
-        load(engine, 0, "load")
+        run_load(engine, 0, "load")
         for number in range(1, rounds + 1):
             both = ((THERE, PROBE), (KEEPS, "load"))
             for name, requests in both if number % 2 else both[::-1]:
-                costs[name].append(load(engine, number, requests))
+                costs[name].append(run_load(engine, number, requests))
     return table(costs, {"kept against not kept": (KEEPS, THERE)})

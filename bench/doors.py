@@ -1,4 +1,4 @@
-"""The processes of a comparison: the engine, and the doors in front of it, each on loopback addresses of its own."""
+"""Starts the processes of a comparison: the engine, and the proxies in front of it, each on loopback addresses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NONE, PEER = "none", "peer"
 _DURABILITY = "SYNKTI_DURABILITY"
 _KEEPERS = 2
 _KEEPERS_MODEL = "another"
-"""Keepers serve another model: a client's stream must never be routed to one of them."""
+"""Replicas serve another model, so that no client's stream is routed to one of them."""
 
 _READY_WITHIN_S = 30.0
 _LOOK_EVERY_S = 0.05
@@ -33,8 +33,8 @@ _ASK_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
-class Door:
-    """Where clients ask, and the process behind it."""
+class Proxy:
+    """An address for clients, and the process behind it."""
 
     name: str
     host: str
@@ -42,8 +42,10 @@ class Door:
     pid: int
 
 
-def ask(host: str, port: int, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, bytes]:
-    """Status and body; (0, b"") where nobody answers."""
+def send_request(
+    host: str, port: int, method: str, path: str, body: Mapping[str, Any] | None = None
+) -> tuple[int, bytes]:
+    """Return status and body; (0, b"") without an answer."""
     connection = http.client.HTTPConnection(host, port, timeout=_ASK_TIMEOUT_S)
     try:
         raw = None if body is None else json.dumps(body)
@@ -56,12 +58,12 @@ def ask(host: str, port: int, method: str, path: str, body: Mapping[str, Any] | 
         connection.close()
 
 
-def door_name(durability: str) -> str:
+def proxy_name(durability: str) -> str:
     return f"{SYNKTI} {durability}"
 
 
-def knows_durability() -> bool:
-    """Whether the agent of this checkout has the setting: if so, it refuses a value that does not exist."""
+def has_durability_setting() -> bool:
+    """Return True if the agent of this checkout has the setting: then it rejects an unknown value."""
     needed = {"SYNKTI_MODEL_NAME": MODEL, "SYNKTI_MODEL_DIR": "unused"}
     try:
         from_environ({**needed, _DURABILITY: "no such durability"})
@@ -70,8 +72,8 @@ def knows_durability() -> bool:
     return False
 
 
-class Doors:
-    """Starts them. network: the first three numbers of all addresses; folder: where the processes work.
+class Proxies:
+    """Starts the proxies. network: the first three numbers of all addresses; folder: where the processes work.
 
     environ: of every process of the comparison; nothing of a person's AWS, no setting of the agent's.
     """
@@ -93,31 +95,33 @@ class Doors:
         environ = {**self.environ, **(extra or {})}
         return start(argv, self.folder / name, environ, self._logs / f"{name}.log").pid
 
-    def _start_engine(self) -> Door:
+    def _start_engine(self) -> Proxy:
         host = self._host()
         pid = self._start("engine", [sys.executable, "-m", "bench.engine", host, str(ENGINE_PORT)])
-        self._until("engine", lambda: ask(host, ENGINE_PORT, "GET", "/health")[0] == 200)
-        return Door(DIRECT, host, ENGINE_PORT, pid)
+        self._wait_for("engine", lambda: send_request(host, ENGINE_PORT, "GET", "/health")[0] == 200)
+        return Proxy(DIRECT, host, ENGINE_PORT, pid)
 
-    def pace(self, seconds_per_token: float) -> None:
-        """Of the engine, from now on."""
-        status, _ = ask(self.engine.host, self.engine.port, "POST", "/pace", {"seconds_per_token": seconds_per_token})
+    def set_pace(self, seconds_per_token: float) -> None:
+        """Set the engine's pace."""
+        status, _ = send_request(
+            self.engine.host, self.engine.port, "POST", "/pace", {"seconds_per_token": seconds_per_token}
+        )
         if status != 200:
             raise LocalRunError("the engine does not answer any more")
 
-    def start_router(self, environment: Path) -> Door:
-        """The other router, with the cheapest of its policies: with one engine there is nothing to choose."""
+    def start_router(self, environment: Path) -> Proxy:
+        """Start the other router with its cheapest policy: with one engine there is no choice."""
         host = self._host()
         command = [str(environment / "bin" / "vllm-router"), "--host", host, "--port", str(FRONT_DOOR_PORT)]
         command += ["--worker-urls", f"http://{self.engine.host}:{self.engine.port}", "--policy", "round_robin"]
         command += ["--prometheus-host", host, "--prometheus-port", str(PEER_DOOR_PORT)]
         command += ["--worker-startup-check-interval", "1", "--log-level", "warning"]
         pid = self._start(ROUTER, command)
-        return self._answering(Door(ROUTER, host, FRONT_DOOR_PORT, pid))
+        return self._wait_until_answering(Proxy(ROUTER, host, FRONT_DOOR_PORT, pid))
 
-    def start_synkti(self, durability: str) -> Door:
-        """An entry in front of the engine; with `peer`, keepers beside it."""
-        name = door_name(durability)
+    def start_synkti(self, durability: str) -> Proxy:
+        """Start an entry in front of the engine; with `peer`, replicas beside it."""
+        name = proxy_name(durability)
         folder = name.replace(" ", "-")
         count = 1 + (_KEEPERS if durability == PEER else 0)
         addresses = {f"i-{number:08x}": self._host() for number in range(count)}
@@ -128,9 +132,9 @@ class Doors:
             for number, node in enumerate(addresses)
         }
         (entry, host), *_ = addresses.items()
-        door = self._answering(Door(name, host, FRONT_DOOR_PORT, pids[entry]))
-        self._until(f"{folder}-0", lambda: _ready_nodes(host) == count)
-        return door
+        proxy = self._wait_until_answering(Proxy(name, host, FRONT_DOOR_PORT, pids[entry]))
+        self._wait_for(f"{folder}-0", lambda: _ready_nodes(host) == count)
+        return proxy
 
     def _settings(self, folder: str, number: int, addresses: dict[str, str], durability: str) -> dict[str, str]:
         host = list(addresses.values())[number]
@@ -141,18 +145,20 @@ class Doors:
             "SYNKTI_PEER_HOST": host,
             "SYNKTI_ENGINE_HOST": self.engine.host,
             "SYNKTI_ENGINE_PORT": str(self.engine.port),
-            "SYNKTI_ENGINE_COMMAND": '["sleep", "infinity"]',  # the engine is there already; this only has to live
+            "SYNKTI_ENGINE_COMMAND": '["sleep", "infinity"]',  # the engine runs already; this process only has to stay
             "SYNKTI_STATE_DIR": str(self.folder / f"{folder}-{number}" / "state"),
             _DURABILITY: durability,
         }
 
-    def _answering(self, door: Door) -> Door:
+    def _wait_until_answering(self, proxy: Proxy) -> Proxy:
         body = {"model": MODEL, "max_tokens": 1, "messages": [{"role": "user", "content": "ready?"}]}
-        log = door.name.replace(" ", "-") + ("" if door.name == ROUTER else "-0")
-        self._until(log, lambda: ask(door.host, door.port, "POST", "/v1/chat/completions", body)[0] == 200)
-        return door
+        log = proxy.name.replace(" ", "-") + ("" if proxy.name == ROUTER else "-0")
+        self._wait_for(
+            log, lambda: send_request(proxy.host, proxy.port, "POST", "/v1/chat/completions", body)[0] == 200
+        )
+        return proxy
 
-    def _until(self, log: str, check: Callable[[], bool]) -> None:
+    def _wait_for(self, log: str, check: Callable[[], bool]) -> None:
         give_up_at = time.monotonic() + _READY_WITHIN_S
         while not check():
             if time.monotonic() > give_up_at:
@@ -167,6 +173,6 @@ def _node(own: str, addresses: dict[str, str]) -> list[str]:
 
 
 def _ready_nodes(host: str) -> int:
-    """How many nodes that serve the node knows, itself included."""
-    status, body = ask(host, FRONT_DOOR_PORT, "GET", "/v1/synkti/nodes")
+    """Return the number of serving nodes that the node lists, itself included."""
+    status, body = send_request(host, FRONT_DOOR_PORT, "GET", "/v1/synkti/nodes")
     return sum(1 for node in json.loads(body)["nodes"] if node["model"]) if status == 200 else 0

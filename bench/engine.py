@@ -1,4 +1,4 @@
-"""An engine that costs next to nothing: vLLM's form of chat and plain completions, without a model.
+"""A cheap engine: vLLM's form of chat and plain completions, without a model.
 
     python -m bench.engine HOST PORT
 
@@ -32,15 +32,15 @@ _BACKLOG = 4096
 
 @lru_cache(maxsize=64)
 def answer_parts(chat: bool, wants_ids: bool, tokens: int) -> tuple[bytes, ...]:
-    """What to write for each token of a stream, as chunks of HTTP: the head and the first token, ..., the end."""
-    parts = [_framed(_token_event(chat, wants_ids, number, tokens)) for number in range(tokens)]
+    """Return what to write for each token of a stream, as HTTP chunks: the head and the first token, ..., the end."""
+    parts = [_frame(_token_event(chat, wants_ids, number, tokens)) for number in range(tokens)]
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
-    parts[0] = head + (_framed(_role_event(wants_ids)) if chat else b"") + parts[0]
-    parts[-1] += _framed(b"data: [DONE]\n\n") + b"0\r\n\r\n"
+    parts[0] = head + (_frame(_role_event(wants_ids)) if chat else b"") + parts[0]
+    parts[-1] += _frame(b"data: [DONE]\n\n") + b"0\r\n\r\n"
     return tuple(parts)
 
 
-def _framed(data: bytes) -> bytes:
+def _frame(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
@@ -50,7 +50,7 @@ def _role_event(wants_ids: bool) -> bytes:
 
 
 def _token_event(chat: bool, wants_ids: bool, number: int, tokens: int) -> bytes:
-    """number: which token it is, from 0."""
+    """Return the event of one token. number: from 0."""
     last = number == tokens - 1
     text = f" word{number}"
     choice: dict[str, Any] = {"index": 0}
@@ -72,7 +72,7 @@ def _event(chat: bool, choice: Mapping[str, Any], extra: Mapping[str, Any]) -> b
 
 
 def whole_answer(chat: bool) -> bytes:
-    """A small answer that is not streamed."""
+    """Return a small answer that is not streamed."""
     said = {"message": {"role": "assistant", "content": "four small words here"}} if chat else {"text": "four words"}
     choice = {"index": 0, **said, "logprobs": None, "finish_reason": "stop", "stop_reason": None}
     body = {
@@ -97,8 +97,8 @@ _FOUND = {"/v1/models": _MODELS, "/health": _response(b""), "/version": _respons
 _NOT_FOUND = _response(b'{"detail":"Not Found"}', b"404 Not Found")
 
 
-class Steps:
-    """The timer, and the streams that take part in it."""
+class StepTimer:
+    """Calls every stream once a step."""
 
     def __init__(self) -> None:
         self.seconds_per_token = SECONDS_PER_TOKEN
@@ -115,9 +115,9 @@ class Steps:
 
 
 class Connection(asyncio.Protocol):
-    """One connection with one request at a time, which is how all doors use it. Callbacks are httptools'."""
+    """One connection with one request at a time, as all proxies use it. Callbacks are httptools'."""
 
-    def __init__(self, steps: Steps) -> None:
+    def __init__(self, steps: StepTimer) -> None:
         self._steps = steps
         self._parser = httptools.HttpRequestParser(self)
         self._target = b""
@@ -169,8 +169,8 @@ class Connection(asyncio.Protocol):
 
 
 async def serve(host: str, port: int) -> None:
-    """Until cancelled or killed."""
-    steps = Steps()
+    """Serve until cancelled or killed."""
+    steps = StepTimer()
     server = await asyncio.get_running_loop().create_server(lambda: Connection(steps), host, port, backlog=_BACKLOG)
     await server.serve_forever()
 

@@ -1,4 +1,4 @@
-"""Clients of one door, as cheap as they get: C connections that ask again and again, and what they waited.
+"""Cheap clients of one proxy: C connections that send requests repeatedly, and their latencies.
 
     python -m bench.load HOST PORT --streams 64 --each 2 --tokens 64 --spread 1.28 --pid 4711
     python -m bench.load HOST PORT --whole --streams 8 --each 500 --pid 4711
@@ -48,8 +48,8 @@ def request_bytes(host: str, *, streaming: bool, tokens: int) -> bytes:
 
 
 @dataclass
-class Waits:
-    """Of all clients together. first_s: until the first event of each answer; gap_s: between tokens, in seconds."""
+class Latencies:
+    """Latencies of all clients, in seconds. first_s: to the first event of each answer; gap_s: between tokens."""
 
     first_s: array[float] = field(default_factory=lambda: array("d"))
     gap_s: array[float] = field(default_factory=lambda: array("d"))
@@ -63,7 +63,7 @@ class Client(asyncio.Protocol):
     Callbacks are httptools'.
     """
 
-    def __init__(self, waits: Waits, tokens: int) -> None:
+    def __init__(self, waits: Latencies, tokens: int) -> None:
         self.events = 0
         self._waits = waits
         self._tokens = tokens
@@ -79,8 +79,8 @@ class Client(asyncio.Protocol):
         if self._answer is not None and not self._answer.done():
             self._finish(False)
 
-    async def ask(self, request: bytes) -> None:
-        """One request and all of its answer."""
+    async def send_request(self, request: bytes) -> None:
+        """Send one request and read its whole answer."""
         self._parser = httptools.HttpResponseParser(self)
         self.events, self._carry = 0, b""
         self._answer = asyncio.get_running_loop().create_future()
@@ -88,8 +88,8 @@ class Client(asyncio.Protocol):
         self._transport.write(request)
         await self._answer
 
-    async def reaches(self, events: int) -> None:
-        """Until the answer under way has had so many events."""
+    async def wait_for_events(self, events: int) -> None:
+        """Wait until the current answer has so many events."""
         self._reached = (events, asyncio.get_running_loop().create_future())
         await self._reached[1]
 
@@ -119,7 +119,7 @@ class Client(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if not self._tokens:
             self._waits.first_s.append(self._now - self._asked_at)
-        # The role, every token, [DONE]: an answer that lacks one of them is no answer.
+        # An answer is complete with the role, every token and [DONE].
         whole = not self._tokens or (self.events == self._tokens + 2 and self._carry == _DONE)
         self._finish(whole and self._parser.get_status_code() == 200)
 
@@ -130,21 +130,21 @@ class Client(asyncio.Protocol):
             self._answer.set_result(None)
 
 
-async def connect(host: str, port: int, waits: Waits, tokens: int) -> Client:
+async def connect(host: str, port: int, waits: Latencies, tokens: int) -> Client:
     _, client = await asyncio.get_running_loop().create_connection(lambda: Client(waits, tokens), host, port)
     return client
 
 
-async def work(given: argparse.Namespace) -> dict[str, Any]:
-    """All clients, to their ends; what the line of JSON holds."""
-    waits, tokens = Waits(), 0 if given.whole else given.tokens
+async def run_clients(given: argparse.Namespace) -> dict[str, Any]:
+    """Run all clients to their ends; return the fields of the line of JSON."""
+    waits, tokens = Latencies(), 0 if given.whole else given.tokens
     request = request_bytes(given.host, streaming=not given.whole, tokens=given.tokens)
 
     async def client(number: int) -> None:
         await asyncio.sleep(given.spread * number / given.streams)
         connection = await connect(given.host, given.port, waits, tokens)
         for _ in range(given.each):
-            await connection.ask(request)
+            await connection.send_request(request)
         connection.close()
 
     before, began = cpu_s(given.pid), time.perf_counter()
@@ -159,15 +159,15 @@ async def work(given: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-async def hold(given: argparse.Namespace) -> None:
-    """Until this process is ended."""
-    waits, request = Waits(), request_bytes(given.host, streaming=True, tokens=given.tokens)
+async def hold_streams(given: argparse.Namespace) -> None:
+    """Hold open streams until this process is ended."""
+    waits, request = Latencies(), request_bytes(given.host, streaming=True, tokens=given.tokens)
 
     async def client(number: int) -> asyncio.Future[None]:
         await asyncio.sleep(given.spread * number / given.streams)
         connection = await connect(given.host, given.port, waits, given.tokens)
-        asking = asyncio.ensure_future(connection.ask(request))
-        reached = asyncio.ensure_future(connection.reaches(given.hold + 1))
+        asking = asyncio.ensure_future(connection.send_request(request))
+        reached = asyncio.ensure_future(connection.wait_for_events(given.hold + 1))
         await asyncio.wait({asking, reached}, return_when=asyncio.FIRST_COMPLETED)
         return asking
 
@@ -193,9 +193,9 @@ def arguments() -> argparse.Namespace:
 async def main() -> None:
     given = arguments()
     if given.hold:
-        await hold(given)
+        await hold_streams(given)
     else:
-        print(orjson.dumps(await work(given)).decode(), flush=True)
+        print(orjson.dumps(await run_clients(given)).decode(), flush=True)
 
 
 if __name__ == "__main__":

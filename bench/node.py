@@ -1,4 +1,4 @@
-"""One agent as a node runs it, but for AWS, which is a twin in memory: it knows the peers it was told of.
+"""Runs one agent as a node does, with a fake AWS in memory and a fixed list of peers.
 
     python -m bench.node i-0001 127.0.0.2 --peer i-0002=127.0.0.3 --peer i-0003=127.0.0.4
 
@@ -28,12 +28,12 @@ _KEY = b"the bench's own cluster key"
 
 
 async def run(instance_id: str, address: str, peers: dict[str, str]) -> int:
-    """The agent's whole life; its exit code. peers: instance id -> private address."""
+    """Run the agent to its end; return its exit code. peers: instance id -> private address."""
     settings = from_environ(os.environ)
     instances = MemoryInstances({instance_id: address, **peers}, settings.peer.port)
     for peer in peers:
         await instances.tag(peer, NodeTags(settings.cluster, NodeState.READY))
-    # Each in a zone of its own: keepers are sought outside the entry's pool.
+    # Each in a zone of its own, because replicas are chosen outside the entry's pool.
     zone = _REGION + _ZONES[sorted({instance_id, *peers}).index(instance_id) % len(_ZONES)]
     identity = Identity(instance_id, zone, _REGION, "g5.xlarge", address)
     outside = Dependencies(identity, MemoryMetadata(identity), instances, MemoryRecords(), _KEY)

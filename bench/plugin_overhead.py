@@ -1,4 +1,4 @@
-"""What the plug-in costs while nothing fails: the same streams of an engine with it and of one without, in turns.
+"""Measures what the plug-in costs while nothing fails: the same streams with it and without, in turns.
 
     .venv/bin/python -m bench.plugin_overhead [--rounds 9]
 
@@ -14,9 +14,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench.command import rounds_asked
+from bench.command import parse_rounds
 from bench.context_engine import ContextEngine, context_engine
-from bench.context_overhead import Asked, Cost, load, table
+from bench.context_overhead import Cost, Generate, run_load, table
 
 _MAX_TOKENS = 4096
 WITHOUT, THERE, TELLS = "no plug-in", "plug-in, not asked for anything", "plug-in, ids told"
@@ -24,37 +24,40 @@ _TOLD = {"vllm_xargs": {"synkti_tell_ids": 1}}
 
 
 def turns(number: int) -> tuple[str, ...]:
-    """The order of a round's loads: each comes first, in the middle and last as often as the others."""
+    """Return the order of a round's loads: each is first, middle and last equally often."""
     names = (WITHOUT, THERE, TELLS)
     first = number % len(names)
     return names[first:] + names[:first]
 
 
-def measure(without: ContextEngine, plugged: ContextEngine, rounds: int) -> dict[str, list[Cost]]:
-    loads: dict[str, tuple[ContextEngine, Asked]] = {
-        WITHOUT: (without, ContextEngine.streamed),
-        THERE: (plugged, ContextEngine.streamed),
-        TELLS: (plugged, lambda engine, prompt, count, name: engine.streamed(prompt, count, name, **_TOLD)),
+def measure(without: ContextEngine, with_plugin: ContextEngine, rounds: int) -> dict[str, list[Cost]]:
+    loads: dict[str, tuple[ContextEngine, Generate]] = {
+        WITHOUT: (without, ContextEngine.generate_streamed),
+        THERE: (with_plugin, ContextEngine.generate_streamed),
+        TELLS: (
+            with_plugin,
+            lambda engine, prompt, count, name: engine.generate_streamed(prompt, count, name, **_TOLD),
+        ),
     }
     costs: dict[str, list[Cost]] = {name: [] for name in loads}
     for number in range(rounds + 1):
         for name in turns(number):
-            engine, asked = loads[name]
-            engine.forget()  # else the second load of an engine would have its prompts for nothing
-            cost = load(engine, number, "load", asked)
+            engine, generate = loads[name]
+            engine.reset_prefix_cache()  # else the second load of an engine would find its prompts cached
+            cost = run_load(engine, number, "load", generate)
             if number:  # the first warms
                 costs[name].append(cost)
     return costs
 
 
 def main() -> int:
-    count = rounds_asked("bench.plugin_overhead", default=9, what="of three loads, one of each kind")
+    count = parse_rounds("bench.plugin_overhead", default=9, what="of three loads, one of each kind")
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        off = context_engine(scratch / "without", _MAX_TOKENS, keeps=False, plugged=False)
-        on = context_engine(scratch / "with", _MAX_TOKENS, keeps=False, plugged=True)
-        with off as without, on as plugged:
-            costs = measure(without, plugged, count)
+        off = context_engine(scratch / "without", _MAX_TOKENS, keeps=False, with_plugin=False)
+        on = context_engine(scratch / "with", _MAX_TOKENS, keeps=False, with_plugin=True)
+        with off as without, on as with_plugin:
+            costs = measure(without, with_plugin, count)
     print(
         table(costs, {f"{THERE} against {WITHOUT}": (THERE, WITHOUT), f"{TELLS} against {WITHOUT}": (TELLS, WITHOUT)})
     )

@@ -1,4 +1,4 @@
-"""What /proc says of one process. Its children are not in it."""
+"""Reads CPU time and memory of one process, without its children, from /proc."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 def cpu_s(pid: int) -> float:
-    """User and system time of all its threads, in seconds; the kernel counts in ticks of (mostly) 10 ms."""
+    """Return user and system time of all its threads, in seconds; the kernel counts ticks of (mostly) 10 ms."""
     return cpu_s_of_stat(Path(f"/proc/{pid}/stat").read_text(), _TICKS_PER_S)
 
 
 def cpu_s_of_stat(stat: str, ticks_per_s: int) -> float:
-    fields = stat.rpartition(")")[2].split()  # the name before it may hold spaces and parentheses
+    fields = stat.rpartition(")")[2].split()  # the name before it may have spaces and parentheses
     return (int(fields[11]) + int(fields[12])) / ticks_per_s
 
 

@@ -1,4 +1,4 @@
-"""The other router's own environment: from its lock file, every hash checked, cached outside the checkout."""
+"""Builds the other router's environment: from its lock file, every hash checked, cached outside the checkout."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _NEEDED_GIB = 0.5
 _STEP_TIMEOUT_S = 300
 
 
-def ensure_router(tell: Callable[[str], None]) -> Path:
-    """The environment's folder; `tell` hears where one is made. Raises UserActionRequired."""
+def ensure_router(log: Callable[[str], None]) -> Path:
+    """The environment's folder; `log` hears where one is made. Raises UserActionRequired."""
     digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]
     name = f"{PACKAGE}-{digest}-py{sys.version_info.major}.{sys.version_info.minor}"
-    return build_once(name, lambda folder: _make(folder, tell))
+    return build_once(name, lambda folder: _build(folder, log))
 
 
 def router_version(environment: Path) -> str:
@@ -31,15 +31,15 @@ def router_version(environment: Path) -> str:
     return next(iter(found)).version
 
 
-def _make(folder: Path, tell: Callable[[str], None]) -> None:
+def _build(folder: Path, log: Callable[[str], None]) -> None:
     require_space(_NEEDED_GIB)
-    tell(f"{PACKAGE}: a new environment in {folder}")
-    _step([sys.executable, "-m", "venv", "--without-pip", str(folder)])
+    log(f"{PACKAGE}: a new environment in {folder}")
+    _run_step([sys.executable, "-m", "venv", "--without-pip", str(folder)])
     uv, python = str(Path(sys.executable).parent / "uv"), str(folder / "bin" / "python")
-    _step([uv, "pip", "install", "--quiet", "--python", python, "--require-hashes", "--requirement", str(LOCK)])
+    _run_step([uv, "pip", "install", "--quiet", "--python", python, "--require-hashes", "--requirement", str(LOCK)])
 
 
-def _step(command: list[str]) -> None:
+def _run_step(command: list[str]) -> None:
     try:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=_STEP_TIMEOUT_S)
     except subprocess.CalledProcessError as error:

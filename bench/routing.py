@@ -1,4 +1,4 @@
-"""`python -m bench.routing`: ways to choose an engine over real vLLM engines, beside the simulation's (`sim/policies`).
+"""Compares routing policies (`sim/policies`) over real vLLM engines: `python -m bench.routing`.
 
 Three engines share this machine's CPU. Each turn comes in at one of three nodes of the simulation, which live on the
 wall clock: the real router (or what is usual in its place), the real membership, loads as gossip has them. The engine
@@ -26,10 +26,10 @@ from typing import Any
 import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
-from bench.command import Stage, run, table
-from bench.doors import ROOT, ask
-from bench.figures import turn as in_turn
-from bench.talks import Conversation, RunResult, Turn, chats, rows, unrelated
+from bench.command import RunFolder, run, table
+from bench.doors import ROOT, send_request
+from bench.figures import rotation as in_turn
+from bench.talks import Conversation, Question, RunResult, rows, shared_prompt_trace, unrelated_trace
 from local.emulated_instance import free_network
 from local.engines import MODEL, VLLM, prepare_engine
 from local.errors import LocalRunError
@@ -50,7 +50,7 @@ from sim.fleet import Fleet
 
 ENGINES = 3
 CLIENTS = 12
-"""At once; fewer than one engine's --max-num-seqs, so that what waits is never a request."""
+"""Concurrent clients; fewer than one engine's --max-num-seqs, so that no request waits for a slot."""
 
 ANSWER_TOKENS = 32
 _TICK_S = 0.01
@@ -61,8 +61,8 @@ _HEADS = ("clients", "policy", "cached, %", "first p50, s", f"x {_BESIDE}", "p99
 _LOOKED_UP, _HITS = "vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total"
 
 
-class Nodes:
-    """Who chooses: a node for each engine, whose load is the turns that are under way there."""
+class RoutingNodes:
+    """Routes requests: a node for each engine, whose load is the number of its active requests."""
 
     def __init__(self, policy: Policy, engines: Sequence[Address], salt: str, seed: int) -> None:
         fleet = Fleet(seed)
@@ -75,10 +75,10 @@ class Nodes:
         self._open: Counter[str] = Counter()
         self._salt = salt
         self.client = HttpClient()
-        fleet.scheduler.every(INTERVAL_S, self._measure)
+        fleet.scheduler.every(INTERVAL_S, self._update_loads)
 
-    async def keep_time(self) -> None:
-        """Let the nodes live, until cancelled."""
+    async def run_clock(self) -> None:
+        """Advance the nodes' time until cancelled."""
         began = time.monotonic()
         while True:
             self._agenda.run_until(time.monotonic() - began)
@@ -87,22 +87,22 @@ class Nodes:
     def _load(self, name: str) -> Load:
         return Load(self._open[name], 0, 0.0, 0.0, 0.0)
 
-    def _measure(self) -> None:
+    def _update_loads(self) -> None:
         for entry in self._entries:
             load = self._load(entry.host.instance_id)
             entry.host.measured(load)
             entry.router.own_load.set(load)
 
-    async def hold(self, talk: Conversation) -> None:
-        """One client's conversation, to its end. Raises LocalRunError, ExchangeLost."""
-        messages = [{"role": "system", "content": talk.system}] if talk.system else []
-        for turn in talk.turns:
-            await asyncio.sleep(turn.thinks_s)
-            messages.append({"role": "user", "content": turn.question})
-            messages.append({"role": "assistant", "content": await self._say(turn, messages)})
+    async def run_conversation(self, conversation: Conversation) -> None:
+        """Run one client's conversation to its end. Raises LocalRunError, ExchangeLost."""
+        messages = [{"role": "system", "content": conversation.system}] if conversation.system else []
+        for question in conversation.questions:
+            await asyncio.sleep(question.thinks_s)
+            messages.append({"role": "user", "content": question.question})
+            messages.append({"role": "assistant", "content": await self._run_question(question, messages)})
 
-    async def _say(self, turn: Turn, messages: list[dict[str, str]]) -> str:
-        began, entry = time.perf_counter(), self._entries[turn.entry]
+    async def _run_question(self, question: Question, messages: list[dict[str, str]]) -> str:
+        began, entry = time.perf_counter(), self._entries[question.entry]
         chosen: asyncio.Future[Route | Rejection] = asyncio.get_running_loop().create_future()
         entry.ask(RouteRequest(entry.host.membership.status.model, conversation_key(messages)), chosen.set_result)
         route = await chosen
@@ -112,15 +112,15 @@ class Nodes:
         entry.router.request_started(name)
         self._open[name] += 1
         self.asked[name] += 1
-        first_at, answer = await self._answered(self.engines[name], messages)
+        first_at, answer = await self._send_question(self.engines[name], messages)
         self._open[name] -= 1
         entry.router.request_ended(name)
         entry.router.load_reported(name, self._load(name))
         self.first_token_s.append(first_at - began)
         return answer
 
-    async def _answered(self, engine: Address, messages: list[dict[str, str]]) -> tuple[float, str]:
-        """When the first token came, on the performance counter, and the whole answer."""
+    async def _send_question(self, engine: Address, messages: list[dict[str, str]]) -> tuple[float, str]:
+        """Return the first token's time, on the performance counter, and the whole answer."""
         body = {
             "model": MODEL, "messages": messages, "max_tokens": ANSWER_TOKENS, "temperature": 0, "ignore_eos": True,
             "stream": True, "return_token_ids": True, "cache_salt": self._salt,
@@ -146,10 +146,10 @@ class Nodes:
 
 
 def prefix_counts(engines: Sequence[Address]) -> tuple[int, int]:
-    """Prompt tokens that all engines looked up in their prefix caches so far, and found. Raises LocalRunError."""
+    """Return the prompt tokens that all engines looked up in their prefix caches, and found. Raises LocalRunError."""
     sums: Counter[str] = Counter()
     for engine in engines:
-        _, text = ask(engine.host, engine.port, "GET", "/metrics")
+        _, text = send_request(engine.host, engine.port, "GET", "/metrics")
         samples = [each for family in text_string_to_metric_families(text.decode()) for each in family.samples]
         counts = {each.name: each.value for each in samples if each.name in (_LOOKED_UP, _HITS)}
         if len(counts) < 2:
@@ -158,19 +158,19 @@ def prefix_counts(engines: Sequence[Address]) -> tuple[int, int]:
     return sums[_LOOKED_UP], sums[_HITS]
 
 
-async def play(
-    policy: Policy, clients: str, talks: Sequence[Conversation], engines: Sequence[Address], seed: int
+async def run_trace(
+    policy: Policy, clients: str, conversations: Sequence[Conversation], engines: Sequence[Address], seed: int
 ) -> RunResult:
     """All talks, by CLIENTS clients at once, each of which takes the next one that nobody has."""
-    nodes = Nodes(policy, engines, f"{clients} {seed} {policy.value}", seed)
+    nodes = RoutingNodes(policy, engines, f"{clients} {seed} {policy.value}", seed)
     looked_up, hits = prefix_counts(engines)
-    left = iter(talks)
+    left = iter(conversations)
 
     async def client() -> None:
-        for talk in left:
-            await nodes.hold(talk)
+        for conversation in left:
+            await nodes.run_conversation(conversation)
 
-    living = asyncio.create_task(nodes.keep_time())
+    living = asyncio.create_task(nodes.run_clock())
     tasks = [asyncio.create_task(client()) for _ in range(CLIENTS)]
     playing: list[asyncio.Future[Any]] = [living, asyncio.gather(*tasks)]
     try:
@@ -189,52 +189,52 @@ async def play(
     return RunResult(clients, seed, policy.value, first, asked, looked_up_now - looked_up, hits_now - hits, busy)
 
 
-def start_engines(stage: Stage, logs: Path) -> list[Address]:
-    """Healthy ones, each on an address of its own. Raises LocalRunError."""
-    engine = prepare_engine(VLLM, stage.screen.log)
+def start_engines(run_folder: RunFolder, logs: Path) -> list[Address]:
+    """Start engines, each on an address of its own; return when all are healthy. Raises LocalRunError."""
+    engine = prepare_engine(VLLM, run_folder.screen.log)
     shutil.rmtree(logs, ignore_errors=True)
     network, give_up_at = free_network(), time.monotonic() + engine.ready_timeout_s
-    environ = {**engine.environ, "TMPDIR": str(stage.scratch)}
+    environ = {**engine.environ, "TMPDIR": str(run_folder.scratch)}
     addresses = {
         logs / f"{number}.log": Address(f"{network}.{number}", ENGINE_PORT) for number in range(1, ENGINES + 1)
     }
     for log, each in addresses.items():
-        start(engine.command(each.host, each.port), stage.folder / each.host, environ, log)
+        start(engine.command(each.host, each.port), run_folder.folder / each.host, environ, log)
     for log, each in addresses.items():
-        while ask(each.host, each.port, "GET", "/health")[0] != 200:
+        while send_request(each.host, each.port, "GET", "/health")[0] != 200:
             if time.monotonic() > give_up_at:
                 raise LocalRunError(f"{each} did not serve in time; {log} ends:\n{tail(log)}")
             time.sleep(_LOOK_EVERY_S)
-    stage.screen.log(f"{ENGINES} engines serve: {engine.title}")
+    run_folder.screen.log(f"{ENGINES} engines serve: {engine.title}")
     return list(addresses.values())
 
 
-def measure(stage: Stage, options: argparse.Namespace) -> None:
-    """Rounds with a seed each, in which the policies take turns; what engines do for the first time is not counted."""
-    engines = start_engines(stage, options.out / "routing-logs")
-    asyncio.run(play(Policy.ROUND_ROBIN, "warm-up", unrelated(-1, ENGINES)[: 2 * CLIENTS], engines, -1))
-    plays = []
+def measure_policies(run_folder: RunFolder, options: argparse.Namespace) -> None:
+    """Run rounds with a seed each, the policies in turns, after a warm-up that does not count."""
+    engines = start_engines(run_folder, options.out / "routing-logs")
+    asyncio.run(run_trace(Policy.ROUND_ROBIN, "warm-up", unrelated_trace(-1, ENGINES)[: 2 * CLIENTS], engines, -1))
+    results = []
     for round_ in range(options.rounds):
         seed = options.seed + round_
-        for clients, trace in (("chat", chats), ("unrelated", unrelated)):
+        for clients, trace in (("chat", shared_prompt_trace), ("unrelated", unrelated_trace)):
             for name in in_turn([policy.value for policy in Policy], round_):
-                played = asyncio.run(play(Policy(name), clients, trace(seed, ENGINES), engines, seed))
-                plays.append(played)
-                told = f"{played.hit_rate:.0%} cached, first token {played.first_p50_s:.2f} s"
-                stage.screen.log(f"round {round_ + 1}, {clients}, {name}: {told}")
-    busy = [each.load_average for each in plays]
+                result = asyncio.run(run_trace(Policy(name), clients, trace(seed, ENGINES), engines, seed))
+                results.append(result)
+                figures = f"{result.hit_rate:.0%} cached, first token {result.first_token_p50_s:.2f} s"
+                run_folder.screen.log(f"round {round_ + 1}, {clients}, {name}: {figures}")
+    busy = [each.load_average for each in results]
     title = f"{options.rounds} rounds: median (least-most); the machine's load average: {min(busy):.0f}-{max(busy):.0f}"
-    stage.console.print(table(title, _HEADS, rows(plays, _BESIDE)))
+    run_folder.console.print(table(title, _HEADS, rows(results, _BESIDE)))
     report = {
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "cores": os.cpu_count(),
         "clients_at_once": CLIENTS,
         "seed": options.seed,
-        "plays": [{**asdict(each), "hit_rate": each.hit_rate, "imbalance": each.imbalance} for each in plays],
+        "plays": [{**asdict(each), "hit_rate": each.hit_rate, "imbalance": each.imbalance} for each in results],
     }
     path = options.out / "routing.json"
     path.write_text(json.dumps(report, indent=1) + "\n")
-    stage.screen.log(f"written: {path}")
+    run_folder.screen.log(f"written: {path}")
 
 
 def main() -> int:
@@ -246,7 +246,7 @@ def main() -> int:
     if options.rounds < 1:
         parser.error("--rounds: at least 1")
     options.out = options.out.resolve()
-    return run("routing", options.out, lambda stage: measure(stage, options))
+    return run("routing", options.out, lambda run_folder: measure_policies(run_folder, options))
 
 
 if __name__ == "__main__":

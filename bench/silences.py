@@ -1,4 +1,4 @@
-"""How long a stream of a real vLLM is silent, with its model in the engine core's process and in one beside it.
+"""Measures how long a stream of a real vLLM is silent, with its model in the core's process and in another.
 
     .venv/bin/python -m bench.silences [--rounds 12]
 
@@ -20,7 +20,7 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from bench.command import rounds_asked
+from bench.command import parse_rounds
 from bench.context_engine import MODEL, context_engine
 
 TOKENS, MAX_TOKENS = 1500, 4096
@@ -29,14 +29,14 @@ ONE, BESIDE = "in one process", "in a process beside it"
 
 
 @dataclass(frozen=True)
-class Heard:
-    """Of one stream, in seconds: all of it, and its longest silence, the wait for its first token included."""
+class StreamSilence:
+    """One stream's duration and longest silence, in seconds, the wait for its first token included."""
 
     whole_s: float
     silence_s: float
 
 
-def read(url: str) -> Heard:
+def read_stream(url: str) -> StreamSilence:
     body = {"model": MODEL, "prompt": "It was a dark night", "max_tokens": TOKENS, "ignore_eos": True, "stream": True}
     began = last = time.monotonic()
     longest = 0.0
@@ -45,14 +45,14 @@ def read(url: str) -> Heard:
         for _ in response.iter_bytes():
             now = time.monotonic()
             longest, last = max(longest, now - last), now
-    return Heard(last - began, longest)
+    return StreamSilence(last - began, longest)
 
 
-def report(heard: dict[str, list[Heard]]) -> Table:
+def report(silences: dict[str, list[StreamSilence]]) -> Table:
     shown = Table(title=f"streams of {TOKENS} tokens, one at a time")
     for column in ("the model is", f"silent for more than {LONG_S} s", "longest silence", "whole stream, median"):
         shown.add_column(column)
-    for name, streams in heard.items():
+    for name, streams in silences.items():
         long = sum(each.silence_s > LONG_S for each in streams)
         longest = max(each.silence_s for each in streams)
         whole = median(each.whole_s for each in streams)
@@ -61,20 +61,20 @@ def report(heard: dict[str, list[Heard]]) -> Table:
 
 
 def main() -> int:
-    count = rounds_asked("bench.silences", default=12, what="of two streams, one of each engine")
+    count = parse_rounds("bench.silences", default=12, what="of two streams, one of each engine")
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         in_one = context_engine(scratch / "one", MAX_TOKENS, keeps=False)
         in_two = context_engine(scratch / "beside", MAX_TOKENS, keeps=False, executor="mp")
         with in_one as one, in_two as two:
             urls = {ONE: one.url, BESIDE: two.url}
-            heard: dict[str, list[Heard]] = {name: [] for name in urls}
+            silences: dict[str, list[StreamSilence]] = {name: [] for name in urls}
             for number in range(count + 1):
                 for name, url in urls.items():
-                    stream = read(url)
+                    stream = read_stream(url)
                     if number:  # the first warms
-                        heard[name].append(stream)
-    Console().print(report(heard))
+                        silences[name].append(stream)
+    Console().print(report(silences))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What the clients of `bench.routing` say, the same for every policy, and what a play of it came to. Pure."""
+"""Generates the conversations of `bench.routing`, the same for every policy, and formats the results. Pure."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ QUESTION_CHARACTERS = (200, 500)
 ALONE = 72
 ALONE_CHARACTERS = (500, 3_000)
 THINKS_S = 0.3
-"""Before a question, on average."""
+"""Mean pause before a question."""
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz "
 """Of text that no tokenizer knows: a character is about a token."""
 
 
 @dataclass(frozen=True)
-class Turn:
-    """entry: the number of the node that it comes in at; thinks_s: how long its client waits before it."""
+class Question:
+    """One question. entry: the number of its entry node; thinks_s: its client's pause before it."""
 
     question: str
     entry: int
@@ -32,10 +32,10 @@ class Turn:
 
 @dataclass(frozen=True)
 class Conversation:
-    """system: what it begins with, "" where that is its first question."""
+    """One client's conversation. system: the system prompt, "" without one."""
 
     system: str
-    turns: tuple[Turn, ...]
+    questions: tuple[Question, ...]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class RunResult:
     seed: int
     policy: str
     first_token_s: tuple[float, ...]
-    asked: tuple[int, ...]
+    requests_by_engine: tuple[int, ...]
     read: int
     cached: int
     load_average: float
@@ -58,21 +58,21 @@ class RunResult:
         return self.cached / self.read
 
     @property
-    def first_p50_s(self) -> float:
+    def first_token_p50_s(self) -> float:
         return spread(self.first_token_s).p50
 
     @property
-    def first_p99_s(self) -> float:
+    def first_token_p99_s(self) -> float:
         return spread(self.first_token_s).p99
 
     @property
     def imbalance(self) -> float:
-        """The engine that was asked most, over the mean."""
-        return max(self.asked) * len(self.asked) / sum(self.asked)
+        """Return the requests of the busiest engine over the mean."""
+        return max(self.requests_by_engine) * len(self.requests_by_engine) / sum(self.requests_by_engine)
 
 
-def chats(seed: int, entries: int) -> list[Conversation]:
-    """Conversations of one application: a system prompt that all share, then questions of their own."""
+def shared_prompt_trace(seed: int, entries: int) -> list[Conversation]:
+    """Return conversations of one application: a shared system prompt, then different questions."""
     chance = random.Random(f"chats {seed}")  # noqa: S311 # the same for every policy
     system = _text(chance, SYSTEM_CHARACTERS)
     return [
@@ -81,28 +81,28 @@ def chats(seed: int, entries: int) -> list[Conversation]:
     ]
 
 
-def unrelated(seed: int, entries: int) -> list[Conversation]:
-    """Prompts that share nothing."""
+def unrelated_trace(seed: int, entries: int) -> list[Conversation]:
+    """Return prompts that share nothing."""
     chance = random.Random(f"unrelated {seed}")  # noqa: S311 # the same for every policy
     return [Conversation("", (_turn(chance, ALONE_CHARACTERS, entries),)) for _ in range(ALONE)]
 
 
-def _turn(chance: random.Random, characters: tuple[int, int], entries: int) -> Turn:
+def _turn(chance: random.Random, characters: tuple[int, int], entries: int) -> Question:
     question = _text(chance, chance.randint(*characters))
-    return Turn(question, chance.randrange(entries), chance.expovariate(1 / THINKS_S))
+    return Question(question, chance.randrange(entries), chance.expovariate(1 / THINKS_S))
 
 
 def _text(chance: random.Random, characters: int) -> str:
     return "".join(chance.choices(_LETTERS, k=characters))
 
 
-def rows(plays: Sequence[RunResult], beside: str) -> list[list[str]]:
-    """clients, policy, prompt tokens cached, first token at p50 and p99 and these in what `beside` had with the same
+def rows(results: Sequence[RunResult], baseline: str) -> list[list[str]]:
+    """clients, policy, prompt tokens cached, first token at p50 and p99 and these in what `baseline` had with the same
     clients, imbalance. Figures are the median of the rounds, and least-most."""
     told: dict[tuple[str, str], list[RunResult]] = {}
-    for play in sorted(plays, key=lambda play: play.clients):
+    for play in sorted(results, key=lambda play: play.clients):
         told.setdefault((play.clients, play.policy), []).append(play)
-    others = {(play.clients, play.seed): play for play in plays if play.policy == beside}
+    others = {(play.clients, play.seed): play for play in results if play.policy == baseline}
     return [[*name, *_cells(rounds, others)] for name, rounds in told.items()]
 
 
@@ -110,10 +110,10 @@ def _cells(rounds: Sequence[RunResult], others: Mapping[tuple[str, int], RunResu
     pairs = [(play, others[play.clients, play.seed]) for play in rounds if (play.clients, play.seed) in others]
     return [
         _middle([100 * play.hit_rate for play in rounds], 0),
-        _middle([play.first_p50_s for play in rounds]),
-        _middle([play.first_p50_s / other.first_p50_s for play, other in pairs]),
-        _middle([play.first_p99_s for play in rounds]),
-        _middle([play.first_p99_s / other.first_p99_s for play, other in pairs]),
+        _middle([play.first_token_p50_s for play in rounds]),
+        _middle([play.first_token_p50_s / other.first_token_p50_s for play, other in pairs]),
+        _middle([play.first_token_p99_s for play in rounds]),
+        _middle([play.first_token_p99_s / other.first_token_p99_s for play, other in pairs]),
         _middle([play.imbalance for play in rounds]),
     ]
 

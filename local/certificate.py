@@ -24,8 +24,7 @@ class Output:
 
     @property
     def hash_chain(self) -> str:
-        """Return the head of the SHA-256 chain: each link hashes the one before and the next token; the last, the
-        text."""
+        """Return the head of the SHA-256 chain: a link hashes the one before and a token, the last one the text."""
         head = b""
         for token in self.token_ids:
             head = hashlib.sha256(head + token.to_bytes(8, "big")).digest()

@@ -30,7 +30,7 @@ from pathlib import Path
 from node_agent.adapters.model_download import Downloader, gib
 from node_agent.adapters.model_folder import ModelFolder, count_gpus
 from node_agent.adapters.model_store import Manifest, ModelStore, s3_client
-from node_agent.contract import environment as env
+from node_agent.contract.environment import ENGINE_ARGS, MODEL_LOAD, MODEL_NAME, MODEL_SHA256, MODELS_BUCKET
 from node_agent.contract.errors import ModelDamaged, ModelMissing, SynktiError
 from node_agent.contract.models import is_model_name
 from node_agent.core.node.model_load_plan import LoadPlan, ModelLoad, plan_load
@@ -115,11 +115,11 @@ def _options(argv: Sequence[str] | None, environ: Mapping[str, str]) -> argparse
 
     parser.add_argument("--to", required=True, type=Path, help="the model's folder")
     parser.add_argument("--environ", type=Path, default=None, help="where to write what the agent has to be told")
-    option("--bucket", env.MODELS_BUCKET)
-    option("--name", env.MODEL_NAME, type=_name)
-    option("--load", env.MODEL_LOAD, ModelLoad.DOWNLOAD.value, choices=[load.value for load in ModelLoad])
-    option("--manifest-sha256", env.MODEL_SHA256, "", help="what the manifest has to be")
-    option("--engine-args", env.ENGINE_ARGS, "[]", type=_arguments, help="a JSON list for --environ")
+    option("--bucket", MODELS_BUCKET)
+    option("--name", MODEL_NAME, type=_name)
+    option("--load", MODEL_LOAD, ModelLoad.DOWNLOAD.value, choices=[load.value for load in ModelLoad])
+    option("--manifest-sha256", MODEL_SHA256, "", help="what the manifest has to be")
+    option("--engine-args", ENGINE_ARGS, "[]", type=_arguments, help="a JSON list for --environ")
     parser.add_argument("--region", default=None)
     parser.add_argument("--workers", type=_workers, default=16, help="requests at once")
     return parser.parse_args(argv)

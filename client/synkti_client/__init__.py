@@ -1,4 +1,4 @@
-"""httpx clients with which the OpenAI SDK survives the loss of any Synkti node, the one it talks to included.
+"""httpx clients with which the OpenAI SDK survives the loss of any Synkti node, also of the one that serves it.
 
     from openai import OpenAI
     import synkti_client
@@ -6,8 +6,8 @@
     nodes = ["http://10.0.1.5:8000", "http://10.0.2.7:8000"]
     client = OpenAI(base_url="http://synkti/v1", http_client=synkti_client.http_client(nodes))
 
-The nodes given are where it begins; it learns of the others from them. `transport` gives the transport alone, for an
-httpx client with settings of its own; the `async_` ones are the same for AsyncOpenAI.
+The client reads the list of all nodes from those given. `transport` returns the transport only, for an httpx client
+with settings of its own; the `async_` functions are the same for AsyncOpenAI.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from collections.abc import Iterable
 from synkti_client._attempts import NoNodeAnswers, RequestLost, StreamLost
 from synkti_client._httpx import httpx
 from synkti_client._nodes import Nodes
-from synkti_client._patience import RetryPolicy
-from synkti_client._transport import AsyncContinuousTransport, ContinuousTransport
+from synkti_client._retry_policy import RetryPolicy
+from synkti_client._sync_transport import ContinuousTransport
+from synkti_client._transport import AsyncContinuousTransport
 
 __all__ = [
     "AsyncContinuousTransport",
@@ -35,37 +36,41 @@ __all__ = [
 ]
 
 _TIMEOUT_S = 600.0
-"""For an answer in one piece; a stream has bounds of its own (RetryPolicy)."""
+"""The timeout of a request without streaming; a stream has the bounds of its RetryPolicy."""
 
 
 def http_client(
-    nodes: Iterable[str] = (), *, discovery: str | None = None, patience: RetryPolicy | None = None
+    nodes: Iterable[str] = (), *, discovery: str | None = None, retry_policy: RetryPolicy | None = None
 ) -> httpx.Client:
-    """For OpenAI(http_client=...). As `transport`."""
-    return httpx.Client(transport=transport(nodes, discovery=discovery, patience=patience), timeout=_TIMEOUT_S)
+    """Create a client for OpenAI(http_client=...). The arguments are those of `transport`."""
+    return httpx.Client(transport=transport(nodes, discovery=discovery, retry_policy=retry_policy), timeout=_TIMEOUT_S)
 
 
 def async_http_client(
-    nodes: Iterable[str] = (), *, discovery: str | None = None, patience: RetryPolicy | None = None
+    nodes: Iterable[str] = (), *, discovery: str | None = None, retry_policy: RetryPolicy | None = None
 ) -> httpx.AsyncClient:
-    """For AsyncOpenAI(http_client=...). As `transport`."""
-    made = async_transport(nodes, discovery=discovery, patience=patience)
-    return httpx.AsyncClient(transport=made, timeout=_TIMEOUT_S)
+    """Create a client for AsyncOpenAI(http_client=...). The arguments are those of `transport`."""
+    created = async_transport(nodes, discovery=discovery, retry_policy=retry_policy)
+    return httpx.AsyncClient(transport=created, timeout=_TIMEOUT_S)
 
 
 def transport(
-    nodes: Iterable[str] = (), *, discovery: str | None = None, patience: RetryPolicy | None = None
+    nodes: Iterable[str] = (), *, discovery: str | None = None, retry_policy: RetryPolicy | None = None
 ) -> ContinuousTransport:
-    """For httpx.Client. nodes: URLs of some nodes (http://host:port).
+    """Create a transport for httpx.Client.
 
-    discovery: a URL that answers like any node's /v1/synkti/nodes, a load balancer's for example. At least one of
-    both must be there. Raises ValueError.
+    Args:
+        nodes: URLs of some nodes (http://host:port).
+        discovery: a URL that answers as any node's /v1/synkti/nodes, for example a load balancer's.
+        retry_policy: the bounds of attempts and time.
+
+    Raises ValueError where both nodes and discovery are missing, or a URL is invalid.
     """
-    return ContinuousTransport(Nodes(nodes, discovery), patience or RetryPolicy())
+    return ContinuousTransport(Nodes(nodes, discovery), retry_policy or RetryPolicy())
 
 
 def async_transport(
-    nodes: Iterable[str] = (), *, discovery: str | None = None, patience: RetryPolicy | None = None
+    nodes: Iterable[str] = (), *, discovery: str | None = None, retry_policy: RetryPolicy | None = None
 ) -> AsyncContinuousTransport:
-    """For httpx.AsyncClient. As `transport`."""
-    return AsyncContinuousTransport(Nodes(nodes, discovery), patience or RetryPolicy())
+    """Create a transport for httpx.AsyncClient. The arguments are those of `transport`."""
+    return AsyncContinuousTransport(Nodes(nodes, discovery), retry_policy or RetryPolicy())

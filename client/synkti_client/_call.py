@@ -1,4 +1,4 @@
-"""One request as both transports make it: all that they decide, without the I/O in which they differ."""
+"""The decisions of both transports about one request, without I/O."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ import socket
 import time
 from typing import Any
 
-from synkti_client import _asked
-from synkti_client._answers import ENGINE_LOST, STREAM_HEADER, Verdict, error_code, is_final, judge, retry_after_s
-from synkti_client._asked import EVENT_IDS_HEADER, STREAMS_PATH
 from synkti_client._attempts import Attempts, Bounds, StreamLost
-from synkti_client._continuity import ResumableSse
 from synkti_client._httpx import httpx
 from synkti_client._nodes import Nodes
-from synkti_client._patience import RetryPolicy
+from synkti_client._request import EVENT_IDS_HEADER, STREAMS_PATH, parse_request
+from synkti_client._responses import ENGINE_LOST, STREAM_HEADER, Verdict, classify, error_code, is_final, retry_after_s
+from synkti_client._resumable_sse import ResumableSse
+from synkti_client._retry_policy import RetryPolicy
 
-_OURS = frozenset({b"host", b"transfer-encoding", EVENT_IDS_HEADER.encode()})
-_MAY_COME_BACK = frozenset({409, 429, 500, 502, 503, 504})
-_NOT_A_NODES_FAULT = (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.PoolTimeout)
-_NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout)
-_MOST_LOST = 2
-_SHOWN = 300
+_REPLACED_HEADERS = frozenset({b"host", b"transfer-encoding", EVENT_IDS_HEADER.encode()})
+_TRANSIENT_STATUSES = frozenset({409, 429, 500, 502, 503, 504})
+_CLIENT_SIDE_ERRORS = (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.PoolTimeout)
+_UNSENT_ERRORS = (httpx.ConnectError, httpx.ConnectTimeout)
+_MAX_LOST_ENGINES = 2
+_MAX_SHOWN_CHARS = 300
 
 SOCKET_OPTIONS = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -30,32 +29,32 @@ SOCKET_OPTIONS = [
         if hasattr(socket, name)
     ),
 ]
-"""A node whose machine is gone ends a connection within half a minute, also where no answer has a time limit."""
+"""TCP keepalive: a connection to a machine that is gone ends within half a minute, also without a read timeout."""
 
 
 class Refused(httpx.ReadError):
-    """A node answered that it cannot do it."""
+    """A node refused a request."""
 
 
 class Call:
-    """A new request. body: all of it, since it may be sent again."""
+    """A new request. body: the whole body, since it may be sent again."""
 
-    def __init__(self, request: httpx.Request, body: bytes, nodes: Nodes, patience: RetryPolicy) -> None:
-        self.asked = _asked.read(request, body)
-        read_s = self.asked.read_s
-        deadline = None if read_s is None else time.monotonic() + read_s
-        self._attempts = Attempts(nodes, patience, Bounds(deadline, once=self.asked.is_repeated))
+    def __init__(self, request: httpx.Request, body: bytes, nodes: Nodes, policy: RetryPolicy) -> None:
+        self.traits = parse_request(request, body)
+        read_timeout_s = self.traits.read_timeout_s
+        deadline = None if read_timeout_s is None else time.monotonic() + read_timeout_s
+        self._attempts = Attempts(nodes, policy, Bounds(deadline, single_round=self.traits.is_sdk_retry))
         self._nodes = nodes
-        self._patience = patience
+        self._policy = policy
         self._request = request
         self._body = body
-        self._faults = 0
+        self._error_count = 0
         self._refusal: httpx.Response | None = None
 
     def next(self) -> tuple[str, float] | httpx.Response:
-        """The node to ask and how long to wait before; or, at the end of patience, what the last node answered.
+        """Return the next node and the seconds to wait before; at a bound, return the last node's response.
 
-        Raises where no node answered.
+        Raises httpx.TransportError at a bound where no node answered.
         """
         try:
             return self._attempts.next()
@@ -65,18 +64,20 @@ class Call:
             return self._refusal
 
     def remaining_s(self) -> float | None:
-        """Until the application waits no longer; None where it has no such time."""
+        """Return the seconds until the application's own timeout; None where it has none."""
         return self._attempts.remaining_s()
 
-    def at(self, node: str) -> httpx.Request:
-        """The same request at a node."""
-        headers = [(name, value) for name, value in self._request.headers.raw if name.lower() not in _OURS]
+    def request_to(self, node: str) -> httpx.Request:
+        """Return the request to send to a node."""
+        headers = [(name, value) for name, value in self._request.headers.raw if name.lower() not in _REPLACED_HEADERS]
         headers.append((EVENT_IDS_HEADER.encode(), b"true"))
         timeout: dict[str, Any] = dict(self._request.extensions.get("timeout") or {})
-        timeout["connect"] = _least(timeout.get("connect"), self._patience.connect_s, self._attempts.remaining_s())
-        if self.asked.streams:
-            timeout["read"] = self._patience.head_s
-            timeout["write"] = _least(timeout.get("write"), self._patience.head_s)
+        timeout["connect"] = _min_present(
+            timeout.get("connect"), self._policy.connect_timeout_s, self._attempts.remaining_s()
+        )
+        if self.traits.is_stream:
+            timeout["read"] = self._policy.header_timeout_s
+            timeout["write"] = _min_present(timeout.get("write"), self._policy.header_timeout_s)
         else:
             timeout["read"] = self._attempts.remaining_s()
         url = _url_at(node, self._request.url.raw_path)
@@ -84,130 +85,130 @@ class Call:
             self._request.method, url, headers=headers, content=self._body, extensions={"timeout": timeout}
         )
 
-    def failed(self, node: str, error: httpx.TransportError) -> None:
-        """Raises the error where it is the application's to see."""
-        if isinstance(error, _NOT_A_NODES_FAULT):
+    def on_error(self, node: str, error: httpx.TransportError) -> None:
+        """Record a failed attempt. Raises the error where a retry does not help."""
+        if isinstance(error, _CLIENT_SIDE_ERRORS):
             raise error
         self._refusal = None
-        if isinstance(error, _NOTHING_SENT):
-            self._attempts.failed(node, error)
-        elif isinstance(error, httpx.TimeoutException) and self.asked.read_s is not None:
-            raise error  # the application waits no longer; another node would begin anew for nobody
+        if isinstance(error, _UNSENT_ERRORS):
+            self._attempts.on_failure(node, error)
+        elif isinstance(error, httpx.TimeoutException) and self.traits.read_timeout_s is not None:
+            raise error  # the application's timeout has expired
         else:
-            self._attempts.lost(node, error)
+            self._attempts.on_loss(node, error)
 
-    def is_answered(self, node: str, answer: httpx.Response) -> bool:
-        """Whether this, read to its end, is what the application gets."""
-        verdict = judge(answer.status_code, answer.content, is_final=is_final(answer.headers))
-        self._faults += verdict is Verdict.ONCE_MORE
-        if verdict is Verdict.ANSWER or self._faults > 1 or (verdict is Verdict.ONCE_MORE and len(self._nodes) == 1):
+    def accepts(self, node: str, answer: httpx.Response) -> bool:
+        """Return True where the application receives this response; otherwise the request is retried."""
+        verdict = classify(answer.status_code, answer.content, is_final=is_final(answer.headers))
+        self._error_count += verdict is Verdict.RETRY_ONCE
+        is_only_node = len(self._nodes) == 1
+        if verdict is Verdict.RETURN or self._error_count > 1 or (verdict is Verdict.RETRY_ONCE and is_only_node):
             return True
         self._refusal = answer
-        self._attempts.refused(node, _refused(answer), retry_after_s(answer.headers))
+        self._attempts.on_refusal(node, _refusal_of(answer), retry_after_s(answer.headers))
         return False
 
-    def answer(self, response: httpx.Response, content: bytes) -> httpx.Response:
-        """A node's answer in one piece."""
+    def buffered(self, response: httpx.Response, content: bytes) -> httpx.Response:
+        """Return the response with its whole body, which httpx has already decoded."""
         coded = ("content-encoding", "transfer-encoding")
         headers = [(key, value) for key, value in response.headers.multi_items() if key.lower() not in coded]
         return httpx.Response(response.status_code, headers=headers, content=content, request=self._request)
 
-    def passed_on(self, response: httpx.Response, asked: httpx.Request) -> httpx.Response:
-        """An answer that comes in pieces, which the application waits for as long as it likes."""
-        asked.extensions["timeout"]["read"] = (self._request.extensions.get("timeout") or {}).get("read")
+    def passthrough(self, response: httpx.Response, sent: httpx.Request) -> httpx.Response:
+        """Return a response whose body the application reads itself, with its own read timeout."""
+        sent.extensions["timeout"]["read"] = (self._request.extensions.get("timeout") or {}).get("read")
         return httpx.Response(
             response.status_code, headers=response.headers, stream=response.stream, request=self._request
         )
 
-    def resumption(self, node: str, response: httpx.Response, asked: httpx.Request) -> Resumption:
-        """For a stream that any node can continue."""
-        self._nodes.answered(node)
-        silence(asked, self._patience)
-        continuity = ResumableSse(
-            response.headers[STREAM_HEADER], uses_ids=self.asked.uses_ids, last_id=self.asked.last_id
+    def resumption(self, node: str, response: httpx.Response, sent: httpx.Request) -> Resumption:
+        """Return the state of a stream that any node can continue."""
+        self._nodes.mark_responsive(node)
+        set_stream_read_timeout(sent, self._policy)
+        sse = ResumableSse(
+            response.headers[STREAM_HEADER],
+            uses_event_ids=self.traits.uses_event_ids,
+            last_event_id=self.traits.last_event_id,
         )
-        return Resumption(continuity, self._request, self._nodes, self._patience)
+        return Resumption(sse, self._request, self._nodes, self._policy)
 
 
 class Resumption:
-    """How one stream goes from node to node."""
+    """Continues one stream at other nodes. original: the application's request."""
 
-    def __init__(self, continuity: ResumableSse, first: httpx.Request, nodes: Nodes, patience: RetryPolicy) -> None:
-        self.continuity = continuity
-        self.attempts = Attempts(nodes, patience, Bounds(is_resuming=True))
-        self._first = first
-        self._patience = patience
-        self._engines_lost = 0
+    def __init__(self, sse: ResumableSse, original: httpx.Request, nodes: Nodes, policy: RetryPolicy) -> None:
+        self.sse = sse
+        self.attempts = Attempts(nodes, policy, Bounds(is_resuming=True))
+        self._original = original
+        self._policy = policy
+        self._lost_engines = 0
 
     def feed(self, data: bytes) -> bytes:
-        """What of it the application gets. Raises StreamLost."""
+        """Return the bytes that the application receives of a node's data. Raises StreamLost."""
         try:
-            out = self.continuity.feed(data)
+            out = self.sse.feed(data)
         except ValueError as error:
             raise StreamLost(f"A node sent {error}.") from error
         if out:
-            self.attempts.progress()
-            self._engines_lost = 0
+            self.attempts.on_progress()
+            self._lost_engines = 0
         return out
 
-    def broke(self, node: str, error: httpx.TransportError) -> None:
-        """The connection to the node broke, or could not be made. Raises StreamLost where it was given up before."""
+    def on_connection_error(self, node: str, error: httpx.TransportError) -> None:
+        """Record that the connection to the node broke or failed. Raises the error where it is a StreamLost."""
         if isinstance(error, StreamLost):
             raise error
-        self.attempts.failed(node, error)
+        self.attempts.on_failure(node, error)
 
-    def moved_from(self, node: str) -> None:
-        """The connection ended. Raises StreamLost where engines were lost again and again: one more would be, too."""
-        code = self.continuity.moved
+    def on_connection_end(self, node: str) -> None:
+        """Record that the connection ended. Raises StreamLost where more than two engines in a row failed."""
+        code = self.sse.redirect_code
         if code == ENGINE_LOST:
-            self._engines_lost += 1
-            if self._engines_lost > _MOST_LOST:
-                raise StreamLost(f"Engines were lost under this stream at {_MOST_LOST + 1} nodes; it is given up.")
+            self._lost_engines += 1
+            if self._lost_engines > _MAX_LOST_ENGINES:
+                raise StreamLost(
+                    f"Engines were lost under this stream at {_MAX_LOST_ENGINES + 1} nodes; it is given up."
+                )
         if code is not None:
-            self.attempts.refused(node, Refused(code))
+            self.attempts.on_refusal(node, Refused(code))
 
-    def at(self, node: str) -> httpx.Request:
-        """What asks a node for the rest."""
+    def request_to(self, node: str) -> httpx.Request:
+        """Return the request for the rest of the stream from a node."""
         headers = {"accept": "text/event-stream", EVENT_IDS_HEADER: "true"}
-        if self.continuity.last_id:
-            headers["last-event-id"] = self.continuity.last_id
+        if self.sse.last_event_id:
+            headers["last-event-id"] = self.sse.last_event_id
         for name in ("authorization", "x-api-key"):
-            if (key := self._first.headers.get(name)) is not None:
+            if (key := self._original.headers.get(name)) is not None:
                 headers[name] = key
-        timeout = dict.fromkeys(("read", "write", "pool"), self._patience.resume_s)
-        timeout["connect"] = self._patience.connect_s
-        url = _url_at(node, f"{STREAMS_PATH}{self.continuity.stream}".encode())
+        timeout = dict.fromkeys(("read", "write", "pool"), self._policy.resume_timeout_s)
+        timeout["connect"] = self._policy.connect_timeout_s
+        url = _url_at(node, f"{STREAMS_PATH}{self.sse.stream}".encode())
         return httpx.Request("GET", url, headers=headers, extensions={"timeout": timeout})
 
-    def takes(self, answer: httpx.Response, asked: httpx.Request) -> bool:
-        """Whether the rest comes with this answer."""
+    def accepts(self, answer: httpx.Response, sent: httpx.Request) -> bool:
+        """Return True where this response continues the stream."""
         if answer.status_code != 200:
             return False
-        silence(asked, self._patience)
-        self.continuity.begin_connection()
+        set_stream_read_timeout(sent, self._policy)
+        self.sse.begin_connection()
         return True
 
-    def refused(self, node: str, answer: httpx.Response) -> None:
-        """Raises StreamLost where no other node would answer otherwise."""
-        error = _refused(answer)
-        may_come_back = answer.status_code in _MAY_COME_BACK
-        if not may_come_back and (answer.status_code != 404 or self.attempts.not_found(node)):
+    def on_refusal(self, node: str, answer: httpx.Response) -> None:
+        """Record a refusal. Raises StreamLost where every other node would refuse too."""
+        error = _refusal_of(answer)
+        is_transient = answer.status_code in _TRANSIENT_STATUSES
+        if not is_transient and (answer.status_code != 404 or self.attempts.on_not_found(node)):
             raise StreamLost(f"The stream cannot be resumed: {node} answers {error}")
-        self.attempts.refused(node, error, retry_after_s(answer.headers))
+        self.attempts.on_refusal(node, error, retry_after_s(answer.headers))
 
 
-def silence(asked: httpx.Request, patience: RetryPolicy) -> None:
-    """From the head on a node is never silent: it sends comments."""
-    asked.extensions["timeout"]["read"] = patience.silence_s
+def set_stream_read_timeout(sent: httpx.Request, policy: RetryPolicy) -> None:
+    """Set the read timeout of a stream's body. A node is never silent after the head: it sends comments."""
+    sent.extensions["timeout"]["read"] = policy.read_timeout_s
 
 
-def asking_for_list(url: str, timeout_s: float) -> httpx.Request:
-    timeout = dict.fromkeys(("connect", "read", "write", "pool"), timeout_s)
-    return httpx.Request("GET", url, extensions={"timeout": timeout})
-
-
-def _refused(answer: httpx.Response) -> Refused:
-    code = error_code(answer.content) or answer.text[:_SHOWN]
+def _refusal_of(answer: httpx.Response) -> Refused:
+    code = error_code(answer.content) or answer.text[:_MAX_SHOWN_CHARS]
     return Refused(f"{answer.status_code} {code}".strip())
 
 
@@ -215,5 +216,5 @@ def _url_at(node: str, raw_path: bytes) -> httpx.URL:
     return httpx.URL(node).copy_with(raw_path=raw_path)
 
 
-def _least(*seconds: float | None) -> float | None:
+def _min_present(*seconds: float | None) -> float | None:
     return min((each for each in seconds if each is not None), default=None)

@@ -1,7 +1,7 @@
-"""The httpx that the installed OpenAI SDK is built on: httpx2 since its version 3.50, httpx before.
+"""Import the httpx that the installed OpenAI SDK uses: httpx2 since its version 3.50, httpx before.
 
-Both may be installed at once, and the SDK accepts only clients of its own, so that its requirements decide. Where no
-SDK is installed, either one will do.
+Both may be installed, and the SDK accepts only clients of its own one, so its requirements decide. Without the SDK
+either one is used.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
 def library_of(requirements: list[str]) -> str | None:
-    """Which of the two a distribution requires, extras left out. requirements: as its metadata has them (PEP 508)."""
+    """Return which of the two a distribution requires, without extras. requirements: from its metadata (PEP 508)."""
     plain = [found[0].lower() for line in requirements if "extra ==" not in line and (found := _NAME.match(line))]
     return next((name for name in _LIBRARIES if name in plain), None)
 
 
 def _chosen() -> str:
-    """Raises ImportError where neither is installed."""
+    """Return the name of the library to import. Raises ImportError where neither is installed."""
     try:
         of_sdk = library_of(metadata.requires("openai") or [])
     except metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Which nodes there are, and which to ask next: those that failed last come last."""
+"""The list of known nodes, ordered by preference: the nodes that failed most recently come last."""
 
 from __future__ import annotations
 
@@ -12,93 +12,99 @@ from urllib.parse import urlsplit
 from synkti_client._httpx import httpx
 
 REFRESH_S = 2.0
-_ASKED_AT_ONCE = 4
+_MAX_QUERIED = 4
 _LONG_AGO = 1.0
 NODES_PATH = "/v1/synkti/nodes"
 _MAX_NODES = 2000
 
 
 class Nodes:
-    """URLs of nodes. given: those to begin with, and to come back to when no other answers."""
+    """The URLs of nodes.
 
-    def __init__(self, given: Iterable[str], discovery: str | None = None) -> None:
-        self._given = tuple(_base(url) for url in given)
+    seeds: the URLs to start with, and to fall back to when no other node answers; discovery: a URL of the list of
+    nodes. Raises ValueError where both are missing, or a URL is invalid.
+    """
+
+    def __init__(self, seeds: Iterable[str], discovery: str | None = None) -> None:
+        self._seeds = tuple(_normalize(url) for url in seeds)
         self._discovery = discovery
-        if not self._given and discovery is None:
+        if not self._seeds and discovery is None:
             raise ValueError("give at least one node, or a discovery URL")
-        self._known = list(self._given)
-        self._failures: dict[str, float] = {}
+        self._known = list(self._seeds)
+        self._failed_at: dict[str, float] = {}
         self._refreshed_at = float("-inf")
-        self._heard: str | None = None
-        random.shuffle(self._known)  # so that many clients do not all begin with the first
+        self._last_responder: str | None = None
+        random.shuffle(self._known)  # so that many clients do not all start with the same node
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def order(self) -> list[str]:
-        """All nodes; those that failed come after those that did not, the one that failed last at the end."""
-        return sorted(self._known, key=lambda url: self._failures.get(url, 0.0))
+    def by_preference(self) -> list[str]:
+        """Return all nodes: first those that did not fail, then the others, the most recent failure last."""
+        return sorted(self._known, key=lambda url: self._failed_at.get(url, 0.0))
 
-    def failed(self, url: str, now: float) -> None:
-        self._failures[url] = now
+    def mark_failed(self, url: str, now: float) -> None:
+        """Record a failure. now: seconds of the monotonic clock."""
+        self._failed_at[url] = now
 
-    def answered(self, url: str) -> None:
-        self._failures.pop(url, None)
+    def mark_responsive(self, url: str) -> None:
+        """Clear a node's failure."""
+        self._failed_at.pop(url, None)
 
-    def refresh_from(self, now: float) -> list[str]:
-        """Whom to ask for the list now, one after another until one answers; nobody while it is fresh."""
+    def list_urls(self, now: float) -> list[str]:
+        """Return the URLs from which to refresh the list, in order; none while it is fresh. now: monotonic seconds."""
         if now - self._refreshed_at < REFRESH_S:
             return []
         self._refreshed_at = now
-        nodes = [url + NODES_PATH for url in self.order()[:_ASKED_AT_ONCE]]
+        nodes = [url + NODES_PATH for url in self.by_preference()[:_MAX_QUERIED]]
         return [self._discovery, *nodes] if self._discovery is not None else nodes
 
-    def stale(self) -> None:
-        """Ask for the list before the next request."""
+    def invalidate(self) -> None:
+        """Refresh the list before the next request."""
         self._refreshed_at = float("-inf")
 
-    def take_heard(self) -> str | None:
-        """The node that told the list last, once: it answered a moment ago, which cannot be said of any other."""
-        heard, self._heard = self._heard, None
-        return heard
+    def pop_last_responder(self) -> str | None:
+        """Return the node that sent the last list, once: it answered a moment ago, so it is the best candidate."""
+        node, self._last_responder = self._last_responder, None
+        return node
 
-    def learned(self, url: str, body: bytes) -> bool:
-        """The list as it was told at `url`; nonsense and an empty one change nothing, and are False."""
-        fronts = _fronts(body)
-        self.replace(fronts, [url for url, serves in fronts.items() if not serves])
-        self._heard = url.removesuffix(NODES_PATH) if fronts and url != self._discovery else None
-        return bool(fronts)
+    def update_from(self, url: str, body: bytes) -> bool:
+        """Apply the list in a response of `url`. An invalid or empty one changes nothing and returns False."""
+        nodes = _parse_node_list(body)
+        self.replace(nodes, [node for node, serves in nodes.items() if not serves])
+        self._last_responder = url.removesuffix(NODES_PATH) if nodes and url != self._discovery else None
+        return bool(nodes)
 
     def replace(self, urls: Iterable[str], not_yet: Iterable[str] = ()) -> None:
-        """Another list, in place of the one before. not_yet: those of it that do not serve now."""
+        """Replace the list. not_yet: the URLs of nodes that do not serve now; they come last."""
         listed = list(urls)[:_MAX_NODES]
         if not listed:
             return
-        # Those given stay, at the end: they may be the way back when all others are gone.
-        last = {*not_yet, *self._given} - (set(listed) - set(not_yet))
+        # The seeds stay, at the end: the client falls back to them when all others are gone.
+        last = {*not_yet, *self._seeds} - (set(listed) - set(not_yet))
         kept = [url for url in self._known if url in listed]
-        self._known = list(dict.fromkeys([*kept, *listed, *self._given]))
-        self._failures = {url: at for url, at in self._failures.items() if url in self._known}
+        self._known = list(dict.fromkeys([*kept, *listed, *self._seeds]))
+        self._failed_at = {url: at for url, at in self._failed_at.items() if url in self._known}
         for url in last:
-            self._failures.setdefault(url, _LONG_AGO)
+            self._failed_at.setdefault(url, _LONG_AGO)
 
 
-def _fronts(body: bytes) -> dict[str, bool]:
-    """The nodes of a list, and whether they serve a model; an entry that cannot be read is not there."""
+def _parse_node_list(body: bytes) -> dict[str, bool]:
+    """Parse a list of nodes into URL -> serves a model. Entries that cannot be parsed are skipped."""
     try:
         listed: Any = json.loads(body)["nodes"]
         entries = [(f"http://{node['front']}", bool(node["model"])) for node in listed]
     except (ValueError, KeyError, TypeError, RecursionError):
         return {}
-    fronts = {}
+    nodes = {}
     for url, serves in entries:
         with contextlib.suppress(ValueError):
-            fronts[_base(url)] = serves
-    return fronts
+            nodes[_normalize(url)] = serves
+    return nodes
 
 
-def _base(url: str) -> str:
-    """Scheme, host and port. Raises ValueError."""
+def _normalize(url: str) -> str:
+    """Return a URL's scheme, host and port. Raises ValueError."""
     try:
         parts = urlsplit(url)
         is_usable = (
@@ -108,7 +114,7 @@ def _base(url: str) -> str:
             and url.isascii()
             and " " not in url
         )
-        httpx.URL(url)  # it is what connects, and reads URLs in its own way
+        httpx.URL(url)  # httpx connects, and parses URLs in its own way
     except (ValueError, httpx.InvalidURL):
         is_usable = False
     if not is_usable:

@@ -1,1 +1,1 @@
-"""Chaos: a fleet of real agents under load, nodes taken away at random, every stream compared with its known answer."""
+"""Chaos: a fleet of real agents under load, with faults at random, and every output compared with the expected one."""

@@ -1,6 +1,6 @@
-"""`make chaos`: takes nodes away until somebody loses a token, or the number asked for is reached.
+"""Runs `make chaos`: injects faults until the requested number is reached, while clients read streams.
 
-The order of strikes and questions follows from the seed; what meets what also depends on this machine's speed.
+The seed decides the order of faults and requests; which request meets which fault also depends on this machine's speed.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="make chaos", description="Nodes taken away at random, under load.")
+    parser = argparse.ArgumentParser(prog="make chaos", description="Faults at random in a fleet under load.")
     parser.add_argument("--engine", choices=(VLLM, SIM), default=SIM)
     parser.add_argument("--interruptions", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
@@ -62,7 +62,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument(
         "--kv-gib", type=float, default=0, metavar="GIB",
-        help="each vLLM keeps so much of its KV blocks on the disk, and contexts move between nodes and through S3",
+        help="each vLLM stores so much of its KV blocks on the disk, and contexts move between nodes and through S3",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "chaos", help="where logs and the certificate go")
     arguments = parser.parse_args()
@@ -80,11 +80,11 @@ async def _run(options: argparse.Namespace, screen: Screen, can_cut_network: boo
     shutil.rmtree(logs, ignore_errors=True)
     kinds = [k for k in FAULT_KINDS if k.name in options.kinds.split(",") and options.engine in k.engines]
     if not kinds:
-        raise UserActionRequired(f"none of these can be done to {options.engine}: {options.kinds}")
+        raise UserActionRequired(f"none of these faults exists for {options.engine}: {options.kinds}")
     if not can_cut_network:
         kinds = [kind for kind in kinds if not kind.needs_namespace]
         left_out = ", ".join(kind.name for kind in FAULT_KINDS if kind.needs_namespace)
-        screen.log(f"this user may not make network namespaces, so this run has no {left_out}", style="yellow")
+        screen.log(f"this user may not create network namespaces, so this run has no {left_out}", style="yellow")
     began = time.monotonic()
     engine = await asyncio.to_thread(prepare_engine, options.engine, screen.log, options.kv_gib, FEW_BLOCKS_ARGS)
     scale = scale_of(engine)
@@ -107,7 +107,7 @@ async def _run(options: argparse.Namespace, screen: Screen, can_cut_network: boo
         await asyncio.wait({fleet_task, run_task}, return_when=asyncio.FIRST_COMPLETED)
         if run_task.done():
             if engine.keeps_blocks:
-                screen.log(f"contexts of streams that went on: {contexts.summary(logs)}")
+                screen.log(f"contexts of continued streams: {contexts.summary(logs)}")
             return write_report(run_task.result(), options.seed, options.out, time.monotonic() - began)
         await fleet_task
         raise LocalRunError("the fleet's loop ended by itself")

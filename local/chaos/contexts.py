@@ -1,4 +1,4 @@
-"""What became of contexts in a run, by what its nodes logged: where they came from, and where that went wrong."""
+"""Counts, from the nodes' logs, where contexts of continued streams came from and which transfers failed."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _OTHER = "computed, for another reason"
 
 
 def summary(logs: Path) -> str:
-    """In a line: how many contexts came by which way, of how many blocks, and what was given up or not kept."""
+    """Return a line with the contexts by source, their blocks, and what was given up or not stored."""
     sources, counts = count(logs)
     parts = [f"{source}: {count}" for source, count in sources.most_common()]
     return ", ".join([*parts, *(f"{what}: {count}" for what, count in counts.items())]) or "none"
 
 
 def count(logs: Path) -> tuple[Counter[str], Counter[str]]:
-    """Contexts by the way that they came; and blocks that came, transfers given up, blocks refused, contexts left."""
+    """Count contexts by source; and blocks received, transfers given up, blocks rejected, contexts uploaded."""
     sources, counts = Counter[str](), Counter[str]()
     for line in _lines(logs):
         if (fetched := _FETCHED.search(line)) is not None:

@@ -1,4 +1,4 @@
-"""A client of `/v1/responses` or `/v1/messages`: what its events add up to, and whether they agree with each other."""
+"""Adds up the events of `/v1/responses` or `/v1/messages` and checks that they agree with each other."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _DELTAS = frozenset({"response.output_text.delta", "content_block_delta"})
 
 
 class EventCollector:
-    """As `listening._Notes`, of events. finish_reasons: one for each end that was told."""
+    """Adds up events as `client._ChunkCollector` adds up chunks. finish_reasons: one for each end event."""
 
     def __init__(self, request: WorkloadRequest) -> None:
         self._request = request
         self._text = ""
-        self._final_text: str | None = None  # as the end of a response says it again
+        self._final_text: str | None = None  # the text that the final event repeats
         self._sequence_numbers: list[int] = []
         self.finish_reasons: list[str] = []
 
     async def collect(self, http: httpx.AsyncClient, base_url: str, model: str) -> None:
-        """Ask, and take all that comes. Raises httpx.HTTPError, and for an error in the stream, too."""
+        """Send the request and read its answer. Raises httpx.HTTPError, also for an error in the stream."""
         url, body = f"{base_url}/{self._request.route}", self._request.event_body(model)
         async with http.stream("POST", url, json=body) as response:
             if response.status_code != 200 or not self._request.stream:
@@ -39,7 +39,7 @@ class EventCollector:
                     self.add_event(orjson.loads(payload))
 
     def add_event(self, event: dict[str, Any]) -> None:
-        """Raises httpx.ReadError for one that says that the stream is broken."""
+        """Add an event. Raises httpx.ReadError for an error event."""
         if event.get("error"):
             raise httpx.ReadError(f"an error in the stream: {event['error']}")
         if (number := event.get("sequence_number")) is not None:
@@ -68,7 +68,7 @@ class EventCollector:
         return [Output((), self._text)]
 
     def inconsistency(self) -> str | None:
-        """What else is wrong: an end that is missing or doubled, numbers with holes, a whole that is not its parts."""
+        """Return what else is wrong: a missing or doubled end, gaps in the numbers, a final text that differs."""
         if len(self.finish_reasons) != 1:
             return f"{len(self.finish_reasons)} ends of one answer"
         numbers = self._sequence_numbers

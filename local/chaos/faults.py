@@ -1,7 +1,7 @@
-"""What is done to nodes: one function for each kind (`kinds`).
+"""Injects faults that end nodes, engines and connections: one function for each kind (`kinds`).
 
-Every strike ends by itself; a node that it takes is replaced by the fleet. Deadlines are short, because a real notice
-of two minutes would let every stream of a tiny model finish.
+Every fault ends by itself, and the fleet replaces a node that is gone. Deadlines are short, because a real notice of
+two minutes would let every stream of a tiny model finish.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ async def kill(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None
 
 
 async def pause(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
-    """It stops, its sockets stay open, and it comes back only to be gone."""
+    """Stop a node with its sockets open, then end it."""
     signal_all(instances[0].folder, signal.SIGSTOP)
     await asyncio.sleep(_PAUSED_S)
     await kill(fleet, instances)
 
 
 async def pause_and_resume(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
-    """It stops, and comes back as if nothing had been: an owner of streams that others own by now."""
+    """Stop a node and let it continue: it still owns streams that others own by then."""
     signal_all(instances[0].folder, signal.SIGSTOP)
     await asyncio.sleep(_PAUSED_S)
     signal_all(instances[0].folder, signal.SIGCONT)
@@ -80,7 +80,7 @@ async def engine_term(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) 
 
 
 async def engine_stop(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
-    """A silent hang: the inter-token timeout's to find."""
+    """Let an engine hang silently, so that the inter-token timeout has to find it."""
     signal_engine(instances[0], signal.SIGSTOP)
     await asyncio.sleep(_PAUSED_S)
     signal_engine(instances[0], signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Nodes and engines that work wrongly for a while, without being gone."""
+"""Injects faults with which nodes and engines misbehave for a while, without being lost."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from local.faulty_agent import write_faults
 from node_agent.contract.names import ENGINE_PORT
 
 FEW_BLOCKS_ARGS = ("--block-size", "32", "--num-gpu-blocks-override", "132")
-"""What a vLLM needs: its requests have to compete for blocks, 4,224 tokens in all."""
+"""vLLM's arguments for so few blocks that its requests compete for them: 4,224 tokens in all."""
 
 FAKE_ENGINE_ARGS = ("--faults", "--on-text", f"{POISON}=dies", "--on-text", f"{BOOM}=error-500")
-"""What a stand-in needs so that all of this can be done to it."""
+"""The fake engine's arguments that all these faults need."""
 
 _DURATION_S = 8.0
 _RESTART_TIMEOUT_S = 40.0
-"""15 s until an engine that hangs is found, and what a busy machine adds to it, and to its start."""
+"""15 s until a hanging engine is detected, and what a busy machine adds to that and to the restart."""
 
 _PULSES = 40
 _STOPPED_S, _RUNNING_S = 0.15, 0.05
@@ -38,7 +38,7 @@ SKEWS_S = (60.0, -45.0, 3_600.0, -86_400.0)
 
 
 async def skewed_clock(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
-    """A node's wall clock jumps, and later jumps back."""
+    """Make a node's wall clock jump, and later jump back."""
     folder = instances[0].folder
     write_faults(folder, clock_s=fleet.next_option("skew", SKEWS_S))
     try:
@@ -48,7 +48,7 @@ async def skewed_clock(fleet: ChaosFleet, instances: Sequence[EmulatedInstance])
 
 
 async def dead_replica_link(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
-    """A node accepts the connections that carry journals, and closes them; those that it has stay."""
+    """Make a node accept and close new replication connections; open ones stay."""
     folder = instances[0].folder
     write_faults(folder, close_links=1)
     try:
@@ -58,9 +58,9 @@ async def dead_replica_link(fleet: ChaosFleet, instances: Sequence[EmulatedInsta
 
 
 async def stuck_core(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
-    """An engine's core hangs while its /health is 200: the agent has to find out, and to start another one.
+    """Let an engine's core hang while its /health is 200: the agent has to detect it and restart the engine.
 
-    Raises LocalRunError where it does not.
+    Raises LocalRunError if it does not.
     """
     instance = instances[0]
     before = engine_group(instance)
@@ -73,7 +73,7 @@ async def stuck_core(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -
 
 
 async def slow_engine(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
-    """An engine is slow for a while, and neither lost nor stuck."""
+    """Make an engine slow for a while, neither lost nor stuck."""
     await _change_core(instances[0], _SLOW)
     try:
         await asyncio.sleep(_DURATION_S)
@@ -82,7 +82,7 @@ async def slow_engine(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) 
 
 
 async def slowed_engine(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
-    """The same to an engine without such a switch: it is stopped and let run again, many times."""
+    """Slow an engine that has no such switch: stop it and let it continue, many times."""
     try:
         for _ in range(_PULSES):
             signal_engine(instances[0], signal.SIGSTOP)
@@ -94,13 +94,13 @@ async def slowed_engine(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]
 
 
 async def preempted_streams(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
-    """Half of an engine's streams have no blocks for a while; the others get their tokens."""
+    """Preempt half of an engine's streams for a while; the others get their tokens."""
     await _change_core(instances[0], {"preempt": {"seconds": _DURATION_S, "share": 0.5}})
     await asyncio.sleep(_DURATION_S)
 
 
 async def crowded_engine(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
-    """The same to a vLLM with few blocks: long requests, straight to it, take the blocks of those that it has."""
+    """Preempt streams in a vLLM with few blocks: send it long requests directly, which take the blocks."""
     url = f"http://{instances[0].host}:{ENGINE_PORT}/v1/completions"
     body = {"model": MODEL, "max_tokens": _CROWD_TOKENS, "ignore_eos": True, "stream": True}
     async with httpx.AsyncClient(timeout=httpx.Timeout(5.0, read=None)) as http:
@@ -119,13 +119,13 @@ async def _read(http: httpx.AsyncClient, url: str, body: dict[str, Any]) -> None
 
 
 async def long_step(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
-    """One step of an engine takes long: a neighbour's prefill."""
+    """Make one step of an engine long, as another request's prefill does."""
     await _change_core(instances[0], {"step_s": _DURATION_S})
     await asyncio.sleep(_DURATION_S)
 
 
 async def engine_errors(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
-    """An engine answers the next requests with 500; other engines answer them."""
+    """Make an engine answer the next requests with 500; other engines answer them."""
     await _post(instances[0], "/standin/faults", _ERRORS)
     await asyncio.sleep(_DURATION_S)
     await _post(instances[0], "/standin/faults", [])
@@ -136,11 +136,11 @@ async def _change_core(instance: EmulatedInstance, wanted: dict[str, Any]) -> No
 
 
 async def _post(instance: EmulatedInstance, path: str, body: object) -> None:
-    """To the engine itself. One that is gone by now has nothing to be changed."""
+    """Post to the engine itself; do nothing if it is gone. Raises LocalRunError."""
     async with httpx.AsyncClient(timeout=5.0) as http:
         try:
             answer = await http.post(f"http://{instance.host}:{ENGINE_PORT}{path}", json=body)
         except httpx.TransportError:
             return
     if answer.status_code != 200:
-        raise LocalRunError(f"the stand-in of {instance.instance_id} does not take {body}: {answer.text}")
+        raise LocalRunError(f"the fake engine of {instance.instance_id} does not accept {body}: {answer.text}")

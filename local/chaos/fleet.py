@@ -1,4 +1,4 @@
-"""The fleet that chaos is done to: instances in the embedded EC2, an agent process for each, replaced when they go."""
+"""Runs the chaos fleet: instances in the embedded EC2, an agent process for each, replaced when they end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ INSTANCE_TYPE = "g5.xlarge"
 _LOOP_INTERVAL_S = 0.2
 _MAX_FAILURES = 3
 _EXIT_TEMPORARY = 75
-"""AWS was away when it booted; systemd would start it again."""
+"""The agent's status if AWS failed while it booted; systemd would restart it."""
 
 _ADDRESSES = 250
 
@@ -66,7 +66,7 @@ class ChaosFleet:
         self.addresses: dict[str, str] = {}
 
     async def run(self) -> None:
-        """Until cancelled. Raises LocalRunError where nodes end by themselves."""
+        """Keep the fleet at its size until cancelled. Raises LocalRunError if nodes end by themselves."""
         await asyncio.to_thread(self._prepare_aws)
         try:
             while True:
@@ -81,11 +81,11 @@ class ChaosFleet:
 
     @property
     def stable(self) -> list[EmulatedInstance]:
-        """Nodes that serve and to which nothing is being done."""
+        """Return the nodes that serve and have no fault."""
         return [m for m in self.instances if m.instance_id in self.ready_ids and m.instance_id not in self.under_fault]
 
     async def wait_for(self, what: str, check: Callable[[], bool], within_s: float) -> None:
-        """Raises LocalRunError with the ends of the logs."""
+        """Wait for a condition. Raises LocalRunError with the ends of the logs after `within_s`."""
         give_up_at = asyncio.get_running_loop().time() + within_s
         while not check():
             if asyncio.get_running_loop().time() > give_up_at:
@@ -94,30 +94,30 @@ class ChaosFleet:
             await asyncio.sleep(0.05)
 
     async def metric(self, instance: EmulatedInstance, name: str) -> float:
-        """One of the node's metrics, 0 where it does not answer."""
+        """Return one of the node's metrics, 0 if it does not answer."""
         with contextlib.suppress(httpx.HTTPError):
             text = (await self._http.get(f"{instance.url}/metrics")).text
             return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
         return 0.0
 
     def next_option(self, name: str, options: Sequence[_T]) -> _T:
-        """The next of the options, in turn."""
+        """Return the next of the options, in rotation."""
         return options[(self.next_number(name) - 1) % len(options)]
 
     def next_number(self, name: str) -> int:
-        """1, 2, 3, ... of each name."""
+        """Return 1, 2, 3, ... for each name."""
         self._counters[name] += 1
         return self._counters[name]
 
     async def run_foreign_instance(self, tags: Mapping[str, str]) -> str:
-        """An instance with these tags on which nothing runs; its id."""
+        """Run an instance with these tags and no agent; return its id."""
         return await self._run_instance(tags)
 
     async def terminate_foreign_instance(self, instance_id: str) -> None:
         await asyncio.to_thread(self._ec2.terminate_instances, InstanceIds=[instance_id])
 
     def _prepare_aws(self) -> None:
-        """What the stacks would have deployed: the cluster's key, the table, a bucket."""
+        """Create what the stacks would deploy: the cluster's key, the table, a bucket."""
         cluster = self._template.cluster
         self._secrets.create_secret(Name=cluster_key_secret_name(cluster), SecretString=os.urandom(16).hex())
         self._s3.create_bucket(Bucket=checkpoints_bucket_name(cluster, ACCOUNT, REGION))
@@ -130,10 +130,10 @@ class ChaosFleet:
         )
 
     async def _run_instance(self, tags: Mapping[str, str]) -> str:
-        told = [{"Key": key, "Value": value} for key, value in tags.items()]
+        tag_list = [{"Key": key, "Value": value} for key, value in tags.items()]
         answer = await asyncio.to_thread(
             self._ec2.run_instances, ImageId="ami-00000000000000000", MinCount=1, MaxCount=1,
-            InstanceType=INSTANCE_TYPE, TagSpecifications=[{"ResourceType": "instance", "Tags": told}],
+            InstanceType=INSTANCE_TYPE, TagSpecifications=[{"ResourceType": "instance", "Tags": tag_list}],
         )  # fmt: skip
         return str(answer["Instances"][0]["InstanceId"])
 
@@ -160,7 +160,6 @@ class ChaosFleet:
 
     async def _remove(self, instance: EmulatedInstance) -> None:
         status = instance.agent.wait()
-        # 75: AWS was away when it booted; systemd would start it again.
         self._failed += (
             status not in (0, _EXIT_TEMPORARY) and not instance.killed and instance.instance_id not in self.under_fault
         )
@@ -173,14 +172,14 @@ class ChaosFleet:
 
 
 def signal_all(folder: Path, number: signal.Signals) -> None:
-    """To every process of a machine."""
+    """Send a signal to every process of an instance."""
     for pid in processes_in(folder):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
 
 
 def kill_engine_core(instance: EmulatedInstance) -> None:
-    """SIGKILL to the engine's youngest process: of a vLLM its core, which leaves the API server alone in its group."""
+    """Kill the engine's youngest process: in a vLLM its core, which leaves the API server alone in its group."""
     if (group := engine_group(instance)) is None:
         return
     with contextlib.suppress(OSError, ValueError):
@@ -189,14 +188,14 @@ def kill_engine_core(instance: EmulatedInstance) -> None:
 
 
 def signal_engine(instance: EmulatedInstance, number: signal.Signals) -> None:
-    """To the engine's process group."""
+    """Send a signal to the engine's process group."""
     if (group := engine_group(instance)) is not None:
         with contextlib.suppress(OSError):
             os.killpg(group, number)
 
 
 def engine_group(instance: EmulatedInstance) -> int | None:
-    """The engine's process group, as its agent noted it; None where there is no note."""
+    """Return the engine's process group from its agent's file, None without one."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         return int((instance.folder / "engine.group").read_text().split()[1])
     return None

@@ -1,4 +1,4 @@
-"""What hostile clients and strangers do to a node for a few seconds: nothing of it may cost another client anything.
+"""Attacks a node as hostile clients do, for a few seconds: no other client may be affected.
 
 All of it is bounded, goes to nodes of this run only, and ends by itself.
 """
@@ -58,7 +58,7 @@ _FLOODS = (
 
 
 async def stalled_readers(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
-    """Clients that ask for streams and take nothing of them."""
+    """Request streams and read nothing of them."""
     async with _connections(instances[0].host, FRONT_DOOR_PORT, _STALLED_READERS) as connections:
         for connection in connections:
             await _send(connection, _stream_request())
@@ -66,7 +66,7 @@ async def stalled_readers(fleet: ChaosFleet, instances: Sequence[EmulatedInstanc
 
 
 async def flood(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
-    """Many connections at once, at both doors, with requests that cost much and whose answers nobody reads."""
+    """Open many connections to both APIs, send expensive requests, and read no answers."""
     host = instances[0].host
     async with (
         _connections(host, FRONT_DOOR_PORT, _FLOOD_CONNECTIONS) as clients,
@@ -78,7 +78,7 @@ async def flood(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> Non
 
 
 async def half_sent_bodies(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
-    """Requests whose bodies stop in the middle."""
+    """Send requests whose bodies stop in the middle."""
     half = _request("POST", "/v1/chat/completions", b"x" * _HALF_BODY_BYTES, 2 * _HALF_BODY_BYTES)
     async with _connections(instances[0].host, FRONT_DOOR_PORT, _HALF_SENT_BODIES) as connections:
         for connection in connections:
@@ -87,7 +87,7 @@ async def half_sent_bodies(fleet: ChaosFleet, instances: Sequence[EmulatedInstan
 
 
 async def foreign_datagrams(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
-    """Bytes of a stranger at the address of membership's messages."""
+    """Send random bytes to the address of membership messages."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
         stranger.setblocking(False)
         for number in range(_DATAGRAMS):
@@ -99,7 +99,7 @@ async def foreign_datagrams(fleet: ChaosFleet, instances: Sequence[EmulatedInsta
 
 @contextlib.asynccontextmanager
 async def _connections(host: str, port: int, number: int) -> AsyncIterator[list[socket.socket]]:
-    """So many connections, as many as the door takes; their receive buffers are small, so that it notices soon."""
+    """Open up to `number` connections; their receive buffers are small, so that a node soon sees a full one."""
     connections: list[socket.socket] = []
     try:
         for _ in range(number):
@@ -117,7 +117,7 @@ async def _connections(host: str, port: int, number: int) -> AsyncIterator[list[
 
 
 async def _send(connection: socket.socket, data: bytes) -> None:
-    """As much as the door takes within a moment: it may well close the connection instead."""
+    """Send as much as the node accepts in time; it may close the connection instead."""
     with contextlib.suppress(OSError):
         async with asyncio.timeout(_CONNECT_TIMEOUT_S):
             await asyncio.get_running_loop().sock_sendall(connection, data)

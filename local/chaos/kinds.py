@@ -1,4 +1,4 @@
-"""The kinds of what is done to a fleet, their order by seed, and whom each is done to."""
+"""Defines the kinds of faults, their order by seed, and the nodes that each targets."""
 
 from __future__ import annotations
 
@@ -17,20 +17,25 @@ FaultInjector = Callable[[ChaosFleet, Sequence[EmulatedInstance]], Awaitable[Non
 
 @dataclass(frozen=True)
 class FaultKind:
-    """victims: how many nodes it takes; most_of: the metric that says where it hurts most, None for any node.
-
-    sudden: whether the node is gone, or as good as gone, without a word; leaves: how many nodes it leaves in peace,
-    None for as many as any other; needs_namespace: whether it may only be done in a network namespace of its own;
-    engines: those that it can be done to.
-    """
+    """One kind of fault."""
 
     name: str
     inject: FaultInjector
     targets: int = 1
+    """The number of nodes that it targets."""
+
     max_metric: str | None = None
+    """Target the node with the largest value of this metric; None for any node."""
+
     without_notice: bool = False
+    """The node is lost, or as good as lost, without notice."""
+
     min_stable: int | None = None
+    """The number of nodes that stay without a fault; None for the scale's number."""
+
     needs_namespace: bool = False
+    """It needs a network namespace of the run's own."""
+
     engines: tuple[str, ...] = (SIM, VLLM)
 
 
@@ -73,11 +78,11 @@ FAULT_KINDS = (
 
 
 class FailureBudget:
-    """Keeps to what two keepers are for.
+    """Limits losses to what two replicas can cover.
 
-    Of the nodes that hold one stream (its entry, two keepers) two may be lost within the time that it takes to notice
-    and to copy; a third is beyond the promise. So no more than MOST_AT_ONCE nodes are lost without a word in any
-    NOTICED_WITHIN_S.
+    Of the nodes that have one stream (its entry, two replicas) two may be lost within the time that detection and
+    re-replication take; a third is beyond the guarantee. So at most MAX_CONCURRENT nodes are lost without notice in any
+    DETECTION_S.
     """
 
     MAX_CONCURRENT = 2
@@ -88,7 +93,7 @@ class FailureBudget:
         self._failure_times: list[float] = []
 
     async def reserve(self, kind: FaultKind) -> None:
-        """Wait until the strike keeps to it, and count it."""
+        """Wait until the budget covers the fault, and count it."""
         if not kind.without_notice:
             return
         stopping = self._recent() + kind.targets - self.MAX_CONCURRENT
@@ -102,13 +107,13 @@ class FailureBudget:
 
 
 def shuffled(random: Random, kinds: Sequence[FaultKind]) -> Iterator[FaultKind]:
-    """Kinds without end: all of them once in a random order, then again, so that none is rare."""
+    """Yield kinds without end: all once in a random order, then again, so that none is rare."""
     while True:
         yield from random.sample(kinds, len(kinds))
 
 
 async def targets(fleet: ChaosFleet, kind: FaultKind, random: Random) -> list[EmulatedInstance]:
-    """Whom to strike; fewer than the kind wants where there are too few calm nodes. A pool goes together."""
+    """Choose the target nodes; fewer than `kind.targets` if too few are stable. A pool kill targets one zone."""
     calm = fleet.stable
     if kind.name == "pool-kill":
         pools = [[m for m in calm if m.metadata.zone == zone][:2] for zone in {m.metadata.zone for m in calm}]

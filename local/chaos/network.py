@@ -1,8 +1,8 @@
-"""Cuts between two nodes: real ones, in a network namespace of this run's own.
+"""Cuts the network between two nodes, in a network namespace of this run's own.
 
 Nodes have loopback addresses, and connect to peers from them. The kernel looks local addresses up before any rule, so
-that rule is moved back, and a cut is a rule in front of it that swallows what goes between two addresses. Done in the
-machine's own namespace this would be rude; so the run enters one of its own first, where it is permitted.
+that rule is moved back, and a cut is a rule in front of it that drops packets between two addresses. In the machine's
+own namespace this would disturb other programs, so the run enters a namespace of its own first, if it is permitted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _INSIDE = "SYNKTI_CHAOS_NAMESPACE"
 
 
 def enter_namespace() -> bool:
-    """Start this program again in a network namespace of its own; does not return then. False where it cannot be."""
+    """Start this program again in a network namespace of its own, without return; False if that is not possible."""
     if os.environ.get(_INSIDE):
         return _prepare()
     unshare = shutil.which("unshare")
@@ -40,7 +40,7 @@ def _prepare() -> bool:
 
 
 def cut(one: str, other: str) -> None:
-    """From now on nothing passes between the two addresses."""
+    """Drop all packets between the two addresses."""
     for a, b in ((one, other), (other, one)):
         _ip("rule", "add", "pref", "10", "from", a, "to", b, "blackhole")
 

@@ -1,4 +1,4 @@
-"""What the world around the nodes does wrong for a while: odd tags in EC2, AWS services and metadata that are away."""
+"""Injects faults around the nodes: invalid tags in EC2, outages of AWS services and of instance metadata."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ODD_TAGS = (
 
 
 async def odd_tag(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
-    """An instance that says that it is a node of this fleet, with tags that no node of it would have."""
+    """Run an instance that is tagged as a node of this fleet, with values that no node writes."""
     odd = {CLUSTER_TAG: fleet.cluster, ROLE_TAG: WORKER_ROLE, **fleet.next_option("odd-tag", ODD_TAGS)}
     instance_id = await fleet.run_foreign_instance(odd)
     await asyncio.sleep(_ODD_TAG_S)
@@ -35,7 +35,7 @@ async def odd_tag(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> N
 
 
 async def aws_outage(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
-    """One AWS service fails, each in its turn, in each of the ways."""
+    """Let one AWS service fail: the services and the kinds of outages in rotation."""
     service = fleet.next_option("service", ("ec2", "s3", "dynamodb", "secretsmanager"))
     fleet.aws_proxy.start_outage(service, fleet.next_option(f"{service} outage", tuple(Outage)))
     try:
@@ -45,7 +45,7 @@ async def aws_outage(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -
 
 
 async def metadata_outage(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
-    """A node's metadata service takes connections and answers nothing."""
+    """Let a node's metadata service accept connections and answer nothing."""
     instance = instances[0]
     instance.signal_imds(signal.SIGSTOP)
     try:

@@ -1,4 +1,4 @@
-"""The account of requests that no engine can answer: their clients get an error, and nobody else does."""
+"""Counts the requests that no engine can answer, whose clients must get an error."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class UnanswerableCounts:
-    """Requests that cannot be answered, and what became of them. answered: those that were, which is a fault."""
+    """Requests that cannot be answered, and their results. answered: a violation if not 0."""
 
     sent: int = 0
     refused: int = 0

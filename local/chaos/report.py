@@ -1,4 +1,4 @@
-"""The verdict on one run: every answer against the right one, and the certificate."""
+"""Compares every output of a run with its reference and writes the certificate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from local.chaos.runner import ChaosRun
 
 
 def write_report(chaos: ChaosRun, seed: int, out: Path, duration_s: float) -> bool:
-    """Write the certificate, show it and what is wrong; whether the promise was kept."""
+    """Write the certificate, print it and every violation; return True if there is none."""
     outcomes = [outcome for at, result in enumerate(chaos.results) for outcome in _outcomes(chaos, at, result)]
     document = certificates.build_certificate(chaos.engine.name, seed, dict(chaos.fault_counts), outcomes, duration_s)
     document["unanswerable"] = chaos.fleet.unanswerable.to_json()
@@ -36,7 +36,7 @@ def write_report(chaos: ChaosRun, seed: int, out: Path, duration_s: float) -> bo
 
 
 def _outcomes(chaos: ChaosRun, number: int, result: RequestResult) -> list[StreamOutcome]:
-    """One for each choice. The longest pause counts, with the strike on the node that the stream lost then."""
+    """Return one outcome a choice. The longest pause counts, with the fault of the node that the stream lost then."""
     request, reference = result.request, chaos.references[result.request.key]
     longest = max(result.continuations, key=lambda continuation: continuation.pause_ms, default=None)
     outcomes = []
@@ -56,7 +56,7 @@ def _outcomes(chaos: ChaosRun, number: int, result: RequestResult) -> list[Strea
 
 
 def _comparable(answer: Output, has_ids: bool) -> Output:
-    """Where no ids were asked for, the characters are counted in their place."""
+    """Return the output; without token ids, its characters take their place."""
     return answer if has_ids else Output(tuple(map(ord, answer.text)), answer.text)
 
 

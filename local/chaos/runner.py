@@ -1,4 +1,4 @@
-"""One run's story: clients ask without a pause, nodes are struck, and all that anybody heard is remembered."""
+"""Runs clients and faults at the same time and records every result."""
 
 from __future__ import annotations
 
@@ -34,17 +34,18 @@ _LOG_EVERY = 25
 _REFRESH_INTERVAL_S = 2.0
 _GATEWAY_TIMEOUT_S = 15.0
 _SALTED_SHARE = 0.7
-"""Of the questions to engines that keep blocks: their contexts have to be brought; the others' may be there."""
+"""Of the requests to engines that store blocks: their contexts must be fetched; other contexts may be local."""
 
 _PROMPT_REPEATS = 80
-"""What they ask is long, so that there are several blocks from the beginning."""
+"""Makes prompts long, so that each has several blocks from the beginning."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What differs between the engines: nodes, clients, and what is asked; states: kinds of requests that have one.
+    """What differs between the engines.
 
-    least_calm: how many nodes are left in peace; tokens: the least and the most of an answer.
+    min_stable: nodes without a fault; tokens: least and most of an answer; sampler_states: how many of the workload's
+    sampler states occur.
     """
 
     nodes: int
@@ -64,14 +65,14 @@ SCALES = {
 
 
 def scale_of(engine: LocalEngine) -> Scale:
-    """With blocks, more streams are under way and longer ones: so that what is struck has contexts."""
+    """Return the engine's scale. With blocks there are more and longer streams, so that faulty nodes have contexts."""
     scale = SCALES[engine.name]
     return replace(scale, clients=2 * scale.clients, tokens=(1_000, 1_000)) if engine.keeps_blocks else scale
 
 
 @dataclass
 class ChaosRun:
-    """One run's state. done: strikes so far, by kind; answers: known ones, by the question's key."""
+    """State of one run. fault_counts: by kind; references: expected outputs, by the request's key."""
 
     fleet: ChaosFleet
     engine: LocalEngine
@@ -115,7 +116,7 @@ async def run_chaos(
     interruptions: int,
     seed: int,
 ) -> ChaosRun:
-    """The whole story. Raises LocalRunError where the fleet itself does not come about."""
+    """Run clients and faults to the end. Raises LocalRunError if the fleet does not become ready."""
     random, scale = Random(seed), scale_of(engine)  # noqa: S311 # it is to be repeatable
     await fleet.wait_for("all nodes serve", lambda: len(fleet.stable) == scale.nodes, engine.ready_timeout_s)
     screen.log(f"{scale.nodes} nodes serve")
@@ -132,7 +133,7 @@ async def run_chaos(
     try:
         await _inject_faults(chaos, random, kinds, interruptions)
         stopping.set()
-        screen.log("no more strikes; the last answers come to their ends")
+        screen.log("no more faults; the last answers finish")
         await asyncio.gather(*clients)
     finally:
         for task in (*clients, refresh_task):
@@ -143,7 +144,7 @@ async def run_chaos(
 
 
 async def _refresh_nodes(transport: synkti_client.AsyncContinuousTransport) -> None:
-    """What an application gets by asking now and then: here the whole fleet is another one within seconds."""
+    """Refresh the node list as an application does; here the whole fleet is replaced within seconds."""
     while True:
         await transport.refresh()
         await asyncio.sleep(_REFRESH_INTERVAL_S)
@@ -152,7 +153,7 @@ async def _refresh_nodes(transport: synkti_client.AsyncContinuousTransport) -> N
 async def _start_gateway(
     urls: list[str], aws: dict[str, str], folder: Path, log: Path
 ) -> tuple[subprocess.Popen[bytes], str]:
-    """A gateway as its user runs it. It is given one node and the cluster, and has to learn of the others."""
+    """Start a gateway as a user does. It gets one node and the cluster, and has to discover the others."""
     port = free_port()
     command = [sys.executable, "-m", "cli", "gateway", "--port", str(port), "--node", urls[0], "--cluster", CLUSTER]
     environ = {**os.environ, **aws, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "client")))}
@@ -170,8 +171,8 @@ async def _start_gateway(
 
 
 async def _record_references(chaos: ChaosRun) -> None:
-    """What a real engine answers is known only by asking it, before anything is done to it."""
-    chaos.screen.log("the right answers are learned in calm")
+    """Record a real engine's outputs before any fault: there is no other way to know them."""
+    chaos.screen.log("the reference outputs are recorded without faults")
     rng = Random(0)  # noqa: S311 # any will do
     while len(chaos.references) < chaos.scale.texts * (2 * (1 + chaos.scale.sampler_states) + len(EVENT_ROUTES)):
         request = chaos.random_request(rng)
@@ -183,7 +184,7 @@ async def _record_references(chaos: ChaosRun) -> None:
         )
         result = await chaos.send_request(plain)
         if result.error or result.continuations:
-            raise LocalRunError(f"an answer in calm was not calm: {result.error or result.continuations}")
+            raise LocalRunError(f"a reference was interrupted: {result.error or result.continuations}")
         chaos.references[plain.key] = result.outputs[0]
 
 
@@ -192,7 +193,7 @@ async def _run_client(chaos: ChaosRun, random: Random, stopping: asyncio.Event) 
         request = chaos.random_request(random)
         if request.key not in chaos.references:
             if not chaos.scale.outputs_are_known:
-                continue  # nobody knows the right answer
+                continue  # there is no reference
             chaos.references[request.key] = expected(request)
         result = await chaos.send_request(request)
         chaos.results.append(result)
@@ -223,10 +224,10 @@ async def _inject_faults(chaos: ChaosRun, random: Random, kinds: Sequence[FaultK
         active.add(task)
         count = sum(chaos.fault_counts.values())
         if count % _LOG_EVERY == 0:
-            chaos.screen.log(f"{count} strikes, {len(chaos.results)} answers, {chaos.failed_results} bad")
+            chaos.screen.log(f"{count} faults, {len(chaos.results)} answers, {chaos.failed_results} bad")
         for done in [task for task in active if task.done()]:
             active.remove(done)
-            done.result()  # a strike that could not be made is a fault of this run, not the nodes' merit
+            done.result()  # a fault that could not be injected fails the run
     await asyncio.gather(*active)
 
 

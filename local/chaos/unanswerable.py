@@ -1,6 +1,6 @@
-"""Requests that cannot be answered: one that ends every engine that reads it, one that every engine refuses with 500.
+"""Sends requests that cannot be answered: one ends every engine that reads it, one gets 500 from every engine.
 
-Their clients get an error, and nobody else does: that they have no answer is counted here, apart from all others.
+Their clients must get an error, and no other client may. They are counted apart from all others.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ATTEMPT_INTERVAL_S = 1.0
 
 
 async def poisonous_prompt(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
-    """One request that ends the engine that reads it, sent again and again to other nodes, as clients do."""
+    """Send a request that ends the engine that reads it, repeatedly to other nodes, as clients do."""
     text = f"{POISON} {fleet.next_number('poison')}"
     for number in range(_ATTEMPTS):
         if calm := fleet.stable:
@@ -32,7 +32,7 @@ async def poisonous_prompt(fleet: ChaosFleet, instances: Sequence[EmulatedInstan
 
 
 async def request_that_fails(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
-    """One that vLLM answers with 500, though nothing is wrong with its engine."""
+    """Send a request that vLLM answers with 500 although its engine works."""
     for number in range(_ATTEMPTS):
         if calm := fleet.stable:
             await _send(fleet, calm[number % len(calm)], f"{BOOM} {fleet.next_number('boom')}", stream=number % 2 == 0)
@@ -50,7 +50,7 @@ async def _send(fleet: ChaosFleet, instance: EmulatedInstance, text: str, *, str
             f"no answer to {text!r} within {_RESPONSE_TIMEOUT_S:.0f} s from {instance.instance_id}"
         ) from None
     except httpx.TransportError:
-        refused.refused += 1  # its entry was taken by another strike
+        refused.refused += 1  # its entry was lost by another fault
         return
     if answer.status_code == 200 and '"error"' not in answer.text:
         refused.answered += 1

@@ -1,4 +1,4 @@
-"""What the clients ask: requests of every kind that Synkti continues, at random by seed, with their right answers."""
+"""Generates random requests of every kind that Synkti continues, by seed, with their expected outputs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SAMPLER_STATES: dict[str, dict[str, Any]] = {
         "structured_outputs": {"regex": "([a-z]{6}, ){400}"},
     },
 }
-"""What an answer may depend on beside its ids, and can go on with the plug-in only. The stand-in has the first."""
+"""What an output may depend on besides its ids; it continues only with the plug-in. The fake engine has the first."""
 
 EVENT_ROUTES = ("responses", "messages")
 _EXTRA_BODY_FIELDS = frozenset({"structured_outputs"})
@@ -33,9 +33,8 @@ _STOPS = ("node", "。", "мир", "🎉", "\n2. ", "another node took")
 class WorkloadRequest:
     """One request.
 
-    route: chat, plain, responses or messages; through: client (the transport) or gateway (a stock client); state: one
-    of _STATES, or none; salt: of its KV blocks; a context with a salt of its own is on no node that did not have the
-    stream.
+    route: chat, plain, responses or messages; via: client (the transport) or gateway (a stock client); state: one of
+    _SAMPLER_STATES, or none; salt: of its KV blocks, so that only nodes that had the stream have its context.
     """
 
     route: str
@@ -54,7 +53,7 @@ class WorkloadRequest:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Questions with equal keys have equal answers."""
+        """Return a key: requests with equal keys have equal outputs."""
         return self.route, self.text, self.max_tokens, self.stop, self.echo, self.state
 
     @property
@@ -66,7 +65,7 @@ class WorkloadRequest:
         return self.route in EVENT_ROUTES
 
     def event_body(self, model: str) -> dict[str, Any]:
-        """The body of a question for a route of events; neither takes the fields of all others."""
+        """Return the body for a route with named events, which do not accept all fields of the others."""
         request: dict[str, Any] = {"model": model, "stream": self.stream, "temperature": 0}
         request |= {"cache_salt": self.salt} if self.salt else {}
         turns = [{"role": "user", "content": self.text}]
@@ -75,7 +74,7 @@ class WorkloadRequest:
         return request | {"messages": turns, "max_tokens": self.max_tokens}
 
     def sdk_arguments(self, model: str) -> dict[str, Any]:
-        """Keyword arguments of the SDK's `create`."""
+        """Return the keyword arguments of the SDK's `create`."""
         options: dict[str, Any] = {"model": model, "max_tokens": self.max_tokens}
         options["temperature"] = 0 if self.choices == 1 else 1  # vLLM takes several only where it samples
         options["extra_body"] = {"ignore_eos": True} | ({"return_token_ids": True} if self.returns_token_ids else {})
@@ -106,9 +105,9 @@ class WorkloadRequest:
 def random_request(
     random: Random, tokens: tuple[int, int], *, texts: int = len(_TEXTS), choices: int = 3, states: int = 0
 ) -> WorkloadRequest:
-    """The next question. tokens: the least and the most that it asks for; choices: the most; states: how many kinds.
+    """Return a random request. tokens: least and most of `max_tokens`; choices: at most; states: how many kinds.
 
-    Where it samples, nobody knows a real vLLM's right answer; the stand-in's is always the same.
+    With sampling the expected output of a real vLLM is unknown; the fake engine's is always the same.
     """
     text = _TEXTS[random.randrange(min(texts, len(_TEXTS)))]
     max_tokens = random.randrange(*tokens, 20) if tokens[0] < tokens[1] else tokens[0]
@@ -138,13 +137,13 @@ def random_request(
 
 
 def expected(request: WorkloadRequest) -> Output:
-    """The stand-in's answer, which is known without asking."""
+    """Return the fake engine's output, which is known without a request."""
     if request.route == "plain":
         prompt = fake_model.completion_prompt(request.text)
     else:
         prompt = fake_model.chat_prompt([{"role": "user", "content": request.text}])
     seed = _SAMPLER_STATES.get(request.state, {}).get("seed")
-    to_its_end = request.route == "messages"  # which cannot be asked to go on behind it
+    to_its_end = request.route == "messages"  # which has no ignore_eos
     reference = generate(
         prompt, SamplingParams(request.max_tokens, ignore_eos=not to_its_end, stop=request.stop, seed=seed)
     )

@@ -111,7 +111,7 @@ def _log_outcome(screen: Screen, outcome: StreamOutcome) -> None:
     if outcome.error is not None:
         screen.log(f"the client got an error: {outcome.error}", style="bold red")
     comparison = "exactly the uninterrupted answer" if outcome.verified else "NOT the uninterrupted answer"
-    continued = f"it went on after a pause of {outcome.pause_ms} ms" if outcome.pause_ms is not None else "no hand-off"
+    continued = f"continued after a pause of {outcome.pause_ms} ms" if outcome.pause_ms is not None else "no hand-off"
     screen.log(
         f"{len(outcome.delivered.token_ids)} tokens, {comparison}; {continued} "
         f"(lost {outcome.lost_tokens}, duplicated {outcome.duplicated_tokens})",

@@ -53,7 +53,7 @@ class Screen:
 
     def node_table(self, nodes: list[dict[str, Any]]) -> None:
         self._end_stream()
-        table = Table("node", "state", "zone", "type", "front door", "at its engine", box=None, pad_edge=False)
+        table = Table("node", "state", "zone", "type", "client API", "at its engine", box=None, pad_edge=False)
         for node in sorted(nodes, key=lambda n: n["front"]):
             colour = _COLOURS.get(node["state"], "white")
             state = f"[{colour}]{node['state']}[/{colour}]"

@@ -1,4 +1,4 @@
-"""`python -m local.fake_engine --host H --port P --model-name NAME`: a stand-in for `vllm serve`."""
+"""`python -m local.fake_engine --host H --port P --model-name NAME`: a fake `vllm serve`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import argparse
 
 import uvloop
 
+from local.fake_engine.config import Config
 from local.fake_engine.process import serve
-from local.fake_engine.server import Config
 from local.fake_engine.triggers import parse_trigger
 
 
@@ -18,13 +18,15 @@ def main() -> None:
     parser.add_argument("--model-name", required=True)
     parser.add_argument("--also-named", action="append", default=[], help="another name of the model")
     parser.add_argument("--seconds-per-token", type=float, default=0.02)
-    parser.add_argument("--seconds-per-request", type=float, default=0.0, help="more per token, for each under way")
+    parser.add_argument(
+        "--seconds-per-request", type=float, default=0.0, help="added per token for each active request"
+    )
     parser.add_argument("--max-model-len", type=int, default=4096)
     parser.add_argument("--shutdown-timeout", type=float, default=0.0)
-    parser.add_argument("--kv-transfer-config", help="taken as vLLM takes it; no blocks are kept here")
-    parser.add_argument("--faults", action="store_true", help="take losses to play at /standin/faults")
+    parser.add_argument("--kv-transfer-config", help="accepted and ignored: no blocks are kept")
+    parser.add_argument("--faults", action="store_true", help="accept faults at /standin/faults")
     parser.add_argument("--max-num-seqs", type=int, default=1_024)
-    parser.add_argument("--plugged", action="store_true", help="with the plug-in: it can resume")
+    parser.add_argument("--plugged", action="store_true", help="behave as with the plug-in, which can resume")
     parser.add_argument(
         "--on-text", action="append", type=parse_trigger, default=[], help="TEXT=WHAT: fail at requests with TEXT"
     )

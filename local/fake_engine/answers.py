@@ -1,4 +1,4 @@
-"""An answer of the stand-in, step by step: what vLLM's detokenizer and stop rules make of the model's ids. Pure.
+"""Generates outputs step by step, with vLLM's detokenizer and stop rules; reads sampling parameters. Pure.
 
 Rules kept from vLLM 0.32 (v1/engine/detokenizer.py):
 
@@ -22,7 +22,7 @@ _MAX_LOGPROBS = 20
 
 
 class BadRequest(ValueError):
-    """What vLLM would answer with 400. param: the field at fault."""
+    """A request that vLLM answers with 400, or with `status`. param: the invalid field."""
 
     def __init__(self, message: str, param: str | None = None, status: int = 400) -> None:
         super().__init__(message)
@@ -32,9 +32,10 @@ class BadRequest(ValueError):
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """max_tokens: None for the rest of the context; seed: None where none matters.
+    """How an answer is sampled.
 
-    begun, apart: what the plug-in is told: ids that the answer has, and whether they come one by one.
+    max_tokens: None for the rest of the context; seed: None for greedy sampling; resume_ids: the ids that the answer
+    already has (the plug-in's argument); per_token: send those ids one by one.
     """
 
     max_tokens: int | None = None
@@ -47,7 +48,7 @@ class SamplingParams:
     per_token: bool = False
 
     def for_choice(self, number: int) -> SamplingParams:
-        """As vLLM seeds the choices of one prompt."""
+        """Return the parameters of one choice: vLLM adds its number to the seed."""
         return self if self.seed is None else replace(self, seed=self.seed + number)
 
     @property
@@ -57,7 +58,7 @@ class SamplingParams:
 
 @dataclass(frozen=True)
 class Step:
-    """One token and the text it set free; a finish_reason with the last one."""
+    """One token and the text that it completes; the last one has a finish_reason."""
 
     token: int
     text: str
@@ -67,7 +68,7 @@ class Step:
 
 @dataclass(frozen=True)
 class CompletionOutput:
-    """The whole of it."""
+    """The complete output of one choice."""
 
     token_ids: tuple[int, ...]
     text: str
@@ -77,7 +78,7 @@ class CompletionOutput:
 
 @dataclass
 class _Detokenizer:
-    """What is decoded so far, and what of it was sent."""
+    """Decodes tokens; releases only complete characters."""
 
     pending: bytes = b""
     text: str = ""
@@ -96,7 +97,7 @@ class _Detokenizer:
 
 
 def generate_steps(prompt: Sequence[int], sampling: SamplingParams, max_model_len: int) -> Iterator[Step]:
-    """The answer's steps. prompt: ids with BEGIN in them."""
+    """Generate an answer. prompt: ids that include BEGIN."""
     room = max_model_len - len(prompt)
     limit = room if sampling.max_tokens is None else min(sampling.max_tokens, room)
     continuation = model.TokenSequence(prompt, sampling.seed)
@@ -123,7 +124,7 @@ def generate_steps(prompt: Sequence[int], sampling: SamplingParams, max_model_le
 
 
 def _incomplete_character(prompt: Sequence[int]) -> bytes:
-    """vLLM's trap: what the first text will carry where the prompt ends inside a character."""
+    """Return the bytes that the first text repeats if the prompt ends inside a character, as in vLLM."""
     data = b"".join(map(model.token_bytes, prompt))
     return b"" if data.decode(errors="ignore").encode() == data else data
 
@@ -134,7 +135,7 @@ def _find_stop(text: str, sampling: SamplingParams) -> tuple[int, str] | None:
 
 
 def generate(prompt: Sequence[int], sampling: SamplingParams, max_model_len: int = 4096) -> CompletionOutput:
-    """The whole answer, known in advance."""
+    """Return the complete output."""
     done = list(generate_steps(prompt, sampling, max_model_len))
     last = done[-1]
     return CompletionOutput(
@@ -142,14 +143,14 @@ def generate(prompt: Sequence[int], sampling: SamplingParams, max_model_len: int
     )
 
 
-def read_sampling(body: dict[str, Any], chat: bool, *, plugged: bool = False) -> SamplingParams:
-    """plugged: whether the plug-in's arguments are known. Raises BadRequest."""
+def read_sampling(body: dict[str, Any], chat: bool, *, has_plugin: bool = False) -> SamplingParams:
+    """Read sampling parameters. has_plugin: also the plug-in's arguments. Raises BadRequest."""
     name = "max_completion_tokens" if chat and body.get("max_completion_tokens") is not None else "max_tokens"
     max_tokens = body.get(name)
     if max_tokens is None and not chat:
         max_tokens = 16  # with an explicit null, too
     if max_tokens == 0 and is_echo_only(body, chat):
-        max_tokens = 1  # it is generated, and not told
+        max_tokens = 1  # it is generated, and not sent
     if max_tokens is not None and (not isinstance(max_tokens, int) or max_tokens < 1):
         raise BadRequest(f"max_tokens must be at least 1, got {max_tokens}.", "max_tokens")
     min_tokens = body.get("min_tokens") or 0
@@ -163,12 +164,12 @@ def read_sampling(body: dict[str, Any], chat: bool, *, plugged: bool = False) ->
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
         include_stop=bool(body.get("include_stop_str_in_output")),
         seed=body.get("seed") if body.get("temperature") != 0 else None,
-        **(_read_plugin_args(body, max_tokens) if plugged else {}),
+        **(_read_plugin_args(body, max_tokens) if has_plugin else {}),
     )
 
 
 def is_echo_only(body: dict[str, Any], chat: bool) -> bool:
-    """Whether a request is for its prompt, and for no answer."""
+    """Return True if a request is for its prompt and no answer."""
     return not chat and bool(body.get("echo")) and body.get("max_tokens") == 0
 
 
@@ -179,11 +180,11 @@ def _read_plugin_args(body: dict[str, Any], max_tokens: int | None) -> dict[str,
         raise BadRequest(f"{ids} are not all in the vocabulary", "vllm_xargs")
     if max_tokens is not None and len(ids) > max_tokens:
         raise BadRequest(f"{len(ids)} ids are more than max_tokens={max_tokens}", "vllm_xargs")
-    return {"begun": tuple(ids), "apart": bool(extra.get("synkti_apart"))}
+    return {"resume_ids": tuple(ids), "per_token": bool(extra.get("synkti_apart"))}
 
 
 def read_n(body: dict[str, Any]) -> int:
-    """How many choices each prompt gets. Raises BadRequest."""
+    """Return the number of choices of each prompt. Raises BadRequest."""
     n = body.get("n")
     n = 1 if n is None else n
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= _MAX_N:
@@ -194,7 +195,7 @@ def read_n(body: dict[str, Any]) -> int:
 
 
 def read_logprobs(body: dict[str, Any], chat: bool) -> int | None:
-    """How many of the top tokens come with each token; None where no logprobs are wanted. Raises BadRequest."""
+    """Return the number of top tokens for each token; None without logprobs. Raises BadRequest."""
     field = "top_logprobs" if chat else "logprobs"
     count = (body.get("top_logprobs") or 0 if body.get("logprobs") else None) if chat else body.get("logprobs")
     if count is None:
@@ -205,7 +206,7 @@ def read_logprobs(body: dict[str, Any], chat: bool) -> int | None:
 
 
 def read_prompts(body: dict[str, Any], chat: bool, max_model_len: int) -> list[list[int]]:
-    """The ids of each of the request's prompts; a chat has one. Raises BadRequest."""
+    """Return the ids of each prompt; a chat has one. Raises BadRequest."""
     if chat:
         messages = body.get("messages")
         if not isinstance(messages, list) or not messages:

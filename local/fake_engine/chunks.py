@@ -1,4 +1,4 @@
-"""The stand-in's JSON: bodies and chunks as vLLM 0.32 writes them."""
+"""Writes the bodies and chunks of the two completion routes as vLLM 0.32 does."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from local.fake_engine.logprobs import ScoredToken, Scorer, chat_logprobs, compl
 
 @dataclass(frozen=True)
 class OpenAiFormatter:
-    """What a request wants its answer to look like. id: of the response; created: unix seconds.
+    """Formats the answer of one request. id: of the response; created: unix seconds.
 
-    Choice i of prompt p has the index p * n + i. only_echo: the prompt is told, and no answer; logprobs: how many of
-    the top, None for none at all.
+    Choice i of prompt p has the index p * n + i. echo_only: send the prompt and no answer; logprobs: the number of top
+    tokens, None without logprobs.
     """
 
     chat: bool
@@ -41,7 +41,7 @@ class OpenAiFormatter:
         return len(self.prompts) * self.n
 
     def prompt_of(self, index: int) -> tuple[int, ...]:
-        """The prompt of a choice."""
+        """Return the prompt of a choice."""
         return self.prompts[index // self.n]
 
     def role_chunk(self, index: int) -> Chunk:
@@ -58,7 +58,7 @@ class OpenAiFormatter:
         return Chunk(self._event([choice], extra))
 
     def choice_chunks(self, index: int, steps: Iterator[Step], at_once: int = 0) -> Iterator[Chunk]:
-        """One choice of a stream, a chunk for each step. at_once: steps that come with the one behind."""
+        """Yield one choice's chunks, one a step. at_once: the number of first steps that share the next one's chunk."""
         prompt, offset, count = self.prompt_of(index), 0, 0
         scorer = self._scorer(prompt)
         while together := tuple(itertools.islice(steps, 1 if count else at_once + 1)):
@@ -83,13 +83,13 @@ class OpenAiFormatter:
             yield Chunk(self._event([choice], extra), tokens=1)
 
     def stream_end(self, generated: int) -> bytes:
-        """What comes behind the last token: usage where it is wanted, and vLLM's last line."""
+        """Return what follows the last token: usage if it was requested, and [DONE]."""
         if not self.includes_usage:
             return DONE
         return self._event([], {"usage": _usage(sum(map(len, self.prompts)), generated)}) + DONE
 
     def truncated_end(self) -> bytes:
-        """How a stream ends that SIGTERM breaks off."""
+        """Return the end of a stream that SIGTERM interrupts."""
         return (self.error_payloads().error if self.chat else b"") + DONE
 
     def error_payloads(self) -> ErrorPayloads:
@@ -107,7 +107,7 @@ class OpenAiFormatter:
         return self._event([choice], {})
 
     def body(self, answers: Sequence[CompletionOutput]) -> dict[str, Any]:
-        """The body of an answer that is not streamed."""
+        """Return the body of an answer that is not streamed."""
         choices = [self._choice(index, answer) for index, answer in enumerate(answers)]
         body: dict[str, Any] = {"id": self.id, "object": "chat.completion" if self.chat else "text_completion"}
         body |= {"created": self.created, "model": self.model, "choices": choices}
@@ -137,7 +137,7 @@ class OpenAiFormatter:
         return choice
 
     def _echo(self, prompt: Sequence[int]) -> str:
-        """vLLM says the prompt in ids or as a text, never both; a chat's echo (of its last turn) is not played."""
+        """Return the echoed text. vLLM sends ids or text, never both; a chat's echo (its last turn) is not emulated."""
         return model.decode(prompt) if self.echo and not self.chat and not self.returns_token_ids else ""
 
     def _answer(self, text: str) -> str:

@@ -1,14 +1,14 @@
-"""The stand-in's engine core: its pace, its counters, and the ways in which a core is slow, stuck or short of blocks.
+"""Emulates the engine core: its pace, its counters, and a core that is slow, stuck or short of blocks.
 
-While it runs, `POST /standin/core` (with `--faults`) changes it; what is not named stays as it is, and GET shows it:
+While it runs, `POST /standin/core` (with `--faults`) changes the fields that it names, and GET returns them:
 
     {"wedged": true}                no token any more, counters and gauges frozen; /health stays 200, requests are
-                                    accepted. false: it goes on where it was
+                                    accepted. false: it continues where it was
     {"seconds_per_token": 5.0}      slow
     {"step_s": 8.0}                 one step of that length (a neighbour's long prefill), then as before
     {"preempt": {"seconds": 15, "share": 0.5}}
-                                    that share of the streams under way has its blocks taken and waits for so long; the
-                                    others go on
+                                    that share of the active streams loses its blocks and waits for so long; the
+                                    others continue
 
 Rules kept from vLLM 0.32 (v1/core/sched/scheduler.py, v1/metrics/loggers.py): a preempted request counts as waiting;
 all figures here are the core's own, so that none of them moves while it does no step.
@@ -26,12 +26,12 @@ from typing import Any
 from local.fake_engine.answers import BadRequest
 
 _SHORT_WAIT_S = 0.1
-"""Waits below this are slept through; longer ones end early where the request does."""
+"""Shorter waits are not interrupted; longer ones end early if the request does."""
 
 
 @dataclass(frozen=True)
 class CoreStats:
-    """What /metrics shows of the core."""
+    """The core's metrics, as /metrics has them."""
 
     running: int
     waiting: int
@@ -41,23 +41,21 @@ class CoreStats:
 
 
 class EngineCore:
-    """max_num_seqs: requests that are generated at once."""
+    """The scheduler. max_num_seqs: requests that are generated at once."""
 
     def __init__(self, seconds_per_token: float, max_num_seqs: int) -> None:
         self.seconds_per_token = seconds_per_token
         self._max_num_seqs = max_num_seqs
         self._request_numbers = itertools.count(1)
-        self._blocked_until: dict[int, float] = {}  # number of a request -> until when it has no blocks
+        self._blocked_until: dict[int, float] = {}  # number of a request -> when it has blocks again, monotonic seconds
         self._running = asyncio.Event()
         self._running.set()
         self._step_until = 0.0
         self._preemptions = self._generated = self._prompted = 0
         self._frozen_stats: CoreStats | None = None
 
-    # requests
-
     def add_request(self, prompt_tokens: int) -> int:
-        """A request comes; its number."""
+        """Add a request; return its number."""
         number = next(self._request_numbers)
         self._blocked_until[number] = 0.0
         if self._running.is_set():
@@ -86,10 +84,8 @@ class EngineCore:
     def _blocked_for_s(self, number: int) -> float:
         return max(self._step_until, self._blocked_until.get(number, 0.0)) - time.monotonic()
 
-    # what is done to it
-
     def apply(self, wanted: object) -> None:
-        """Raises BadRequest."""
+        """Change the core. Raises BadRequest."""
         if not isinstance(wanted, dict) or wanted.keys() - {"wedged", "seconds_per_token", "step_s", "preempt"}:
             raise BadRequest(f"A core is wedged, has seconds_per_token, step_s, preempt; this is {wanted!r}.")
         if "seconds_per_token" in wanted:
@@ -106,7 +102,7 @@ class EngineCore:
             raise BadRequest("preempt has seconds and a share.")
         until = time.monotonic() + _seconds(wanted.get("seconds", 15))
         share = min(1.0, _seconds(wanted.get("share", 0.5)))
-        # The youngest first, as the scheduler takes them.
+        # The youngest first, as the scheduler preempts.
         for number in sorted(self._blocked_until, reverse=True)[: round(share * len(self._blocked_until))]:
             self._blocked_until[number] = until
             self._preemptions += 1

@@ -1,7 +1,7 @@
-"""The stand-in's `/v1/responses` and `/v1/messages`: events as vLLM 0.32 writes them, and what the plug-in says beside.
+"""Writes the events of `/v1/responses` and `/v1/messages` as vLLM 0.32 does, and the plug-in's events between them.
 
-Played are answers of text alone, one item or block: no tools, no reasoning. As in vLLM every answer has random ids, and
-an engine that is told to go says its last events of half an answer.
+Only answers of text are emulated, one item or block: no tools, no reasoning. As in vLLM every answer has random ids,
+and an engine that terminates sends the final events for half an answer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MESSAGES = "/v1/messages"
 
 
 def to_chat_body(path: str, body: dict[str, Any]) -> dict[str, Any]:
-    """The same question as a chat's body. Raises BadRequest."""
+    """Convert a request to the body of a chat. Raises BadRequest."""
     if path == MESSAGES:
         fields = ("messages", "max_tokens", "temperature", "vllm_xargs")
         return {name: body[name] for name in fields if name in body} | {"stop": body.get("stop_sequences") or []}
@@ -40,9 +40,9 @@ def to_chat_body(path: str, body: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass
 class EventFormatter:
-    """What an answer on one of these routes looks like, and how much of it was told; used as `chunks.Form` is.
+    """Formats one answer of these routes; has the interface of `chunks.OpenAiFormatter`.
 
-    path: the route; id: of the answer; tells_ids: whether the plug-in was asked to.
+    path: the route; id: of the answer; exposes_token_ids: send the plug-in's events.
     """
 
     path: str
@@ -61,14 +61,14 @@ class EventFormatter:
     choice_count = 1
 
     def role_chunk(self, index: int) -> Chunk:
-        """What comes before the first token."""
+        """Return what precedes the first token."""
         if self.path == MESSAGES:
             return Chunk(_sse("message_start", message=self._message("", None)))
         opening = self._response("in_progress")
         return Chunk(b"".join(self._event(name, response=opening) for name in ("created", "in_progress")))
 
     def choice_chunks(self, index: int, steps: Iterator[Step], at_once: int = 0) -> Iterator[Chunk]:
-        """A chunk for each step; at_once: steps that come with the one behind."""
+        """Yield a chunk for each step. at_once: the number of first steps that share the next one's chunk."""
         while together := tuple(itertools.islice(steps, 1 if self.tokens else at_once + 1)):
             data = self._plugin_events(together)
             if not self.text:
@@ -106,7 +106,7 @@ class EventFormatter:
         )
 
     def stream_end(self, generated: int) -> bytes:
-        """What comes behind the last token."""
+        """Return what follows the last token."""
         if self.path == MESSAGES:
             stop = _sse("content_block_stop", index=0) if self.text else b""
             done = {"stop_reason": _stop_reason(self.finish_reason), "stop_sequence": None}
@@ -121,17 +121,17 @@ class EventFormatter:
         return closed + self._event("completed", response=self._response(status, [item]))
 
     def truncated_end(self) -> bytes:
-        """How a stream ends that SIGTERM breaks off."""
+        """Return the end of a stream that SIGTERM interrupts."""
         return self.error_payloads().error
 
     def error_payloads(self) -> ErrorPayloads:
         message = {"message": "EngineCore encountered an issue.", "type": "InternalServerError", "code": 500}
         error = b"event: error\ndata: %b\n\n" % orjson.dumps({"type": "error", "error": message})
         told = _plugin_event("synkti-finish", "abort") if self.exposes_token_ids else b""
-        return ErrorPayloads(error, told + EventFormatter(**{**vars(self), "reason": "abort"}).stream_end(0))
+        return ErrorPayloads(error, told + EventFormatter(**{**vars(self), "finish_reason": "abort"}).stream_end(0))
 
     def body(self, answers: Sequence[CompletionOutput]) -> dict[str, Any]:
-        """The body of an answer that is not streamed."""
+        """Return the body of an answer that is not streamed."""
         answer = answers[0]
         self.text, self.tokens, self.finish_reason = answer.text, len(answer.token_ids), answer.finish_reason
         if self.path == MESSAGES:
@@ -167,10 +167,12 @@ class EventFormatter:
         return _sse(f"response.{name}", **fields, sequence_number=self.next_sequence_number - 1)
 
 
-def event_formatter(path: str, model: str, created: int, prompt: Sequence[int], *, tells_ids: bool) -> EventFormatter:
-    """A form for one answer."""
+def event_formatter(
+    path: str, model: str, created: int, prompt: Sequence[int], *, exposes_token_ids: bool
+) -> EventFormatter:
+    """Return the formatter of one answer."""
     name = "resp_" if path == RESPONSES else "chatcmpl-"
-    return EventFormatter(path, name + secrets.token_hex(8), created, model, (tuple(prompt),), tells_ids)
+    return EventFormatter(path, name + secrets.token_hex(8), created, model, (tuple(prompt),), exposes_token_ids)
 
 
 def _stop_reason(reason: str) -> str | None:

@@ -1,8 +1,7 @@
-"""Losses made to order: what an engine that goes leaves of a stream, byte by byte. Pure.
+"""Injects stream losses, byte by byte as an engine that ends leaves a stream. Pure.
 
-A fault is told to the stand-in beforehand, and the next stream that it fits takes it. `inject_fault` makes the bytes of
-that stream; how its connection then ends is the last thing it yields. Each kind is a way in which a real vLLM was
-seen to end, or one that a network between has.
+A fault is configured beforehand, and the next stream of its path gets it. `inject_fault` yields the chunks of that
+stream, and last how its connection ends. Each kind was observed with a real vLLM, or is one of the network between.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 class FaultKind(Enum):
-    """What happens to a stream."""
+    """What happens to a stream; the values are those of the HTTP API."""
 
     RESET = "reset"  # TCP RST
     ERROR_CHUNK = "error-chunk"  # an error chunk, then [DONE]
@@ -42,16 +41,16 @@ class ConnectionEnd(Enum):
 
 
 ERROR_RESPONSES = frozenset({FaultKind.STATUS_500, FaultKind.WRONG_MODEL})
-"""These answer in place of a stream."""
+"""These respond with an error in place of a stream."""
 
 _FIXED_POSITION = ERROR_RESPONSES | {FaultKind.SILENCE_BEFORE_FIRST, FaultKind.BEFORE_FINISH}
 
 
 @dataclass(frozen=True)
 class Fault:
-    """after_tokens: how many tokens come before it; path: of the streams that may take it, None for any.
+    """A configured fault. after_tokens: the tokens sent before it; path: of the streams that get it, None for any.
 
-    In an answer that is over before that many tokens, nothing happens.
+    Nothing happens in an answer that ends before that many tokens.
     """
 
     kind: FaultKind
@@ -64,7 +63,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Chunk:
-    """One event of a stream. tokens: how many it carries."""
+    """One event of a stream. tokens: the number that it carries."""
 
     data: bytes
     tokens: int = 0
@@ -72,14 +71,14 @@ class Chunk:
 
 @dataclass(frozen=True)
 class ErrorPayloads:
-    """What an engine may say at its end."""
+    """The last events that a failing engine sends."""
 
     error: bytes
     abort: bytes
 
 
 def read_faults(value: object) -> list[Fault]:
-    """Raises BadRequest."""
+    """Parse the body of a request. Raises BadRequest."""
     if not isinstance(value, list):
         raise BadRequest("Faults are a list of objects.")
     return [_read_fault(entry) for entry in value]
@@ -91,30 +90,32 @@ def _read_fault(entry: object) -> Fault:
     try:
         kind = FaultKind(entry.get("kind"))
     except ValueError:
-        raise BadRequest(f"{entry.get('kind')!r} is none of {', '.join(k.value for k in FaultKind)}.", "kind") from None
+        raise BadRequest(
+            f"{entry.get('kind')!r} is not one of {', '.join(k.value for k in FaultKind)}.", "kind"
+        ) from None
     after, path = entry.get("after_tokens", 0), entry.get("path")
     if isinstance(after, bool) or not isinstance(after, int) or after < 0:
         raise BadRequest(f"after_tokens must be a whole number, 0 or more, not {after!r}.", "after_tokens")
     if after and kind in _FIXED_POSITION:
-        raise BadRequest(f"A {kind.value} has its own place: it takes no after_tokens.", "after_tokens")
+        raise BadRequest(f"A {kind.value} has a fixed position: it accepts no after_tokens.", "after_tokens")
     if path is not None and not isinstance(path, str):
         raise BadRequest(f"path must be a text, not {path!r}.", "path")
     return Fault(kind, after, path)
 
 
 class FaultQueue:
-    """Those that wait for their stream, and those that happened, in order."""
+    """Faults that wait for a stream, and those that were applied, in order."""
 
     def __init__(self) -> None:
         self.waiting: list[Fault] = []
         self.applied: list[tuple[Fault, float]] = []
 
     def replace(self, faults: Iterable[Fault]) -> None:
-        """From now on these; what waited or happened is forgotten."""
+        """Replace the waiting faults and forget the applied ones."""
         self.waiting, self.applied = list(faults), []
 
     def pop(self, path: str) -> Fault | None:
-        """The first that a new stream of `path` meets; it meets no other."""
+        """Remove and return the fault of a new stream of `path`, None if it has none."""
         for fault in self.waiting:
             if fault.path in (None, path):
                 self.waiting.remove(fault)
@@ -122,7 +123,7 @@ class FaultQueue:
         return None
 
     def record(self, fault: Fault, at: float) -> None:
-        """at: unix seconds."""
+        """Record an applied fault. at: unix seconds."""
         self.applied.append((fault, at))
 
     def to_json(self) -> dict[str, object]:
@@ -131,9 +132,9 @@ class FaultQueue:
 
 
 def inject_fault(
-    fault: Fault, chunks: Iterable[Chunk], words: Callable[[], ErrorPayloads]
+    fault: Fault, chunks: Iterable[Chunk], payloads: Callable[[], ErrorPayloads]
 ) -> Iterator[Chunk | ConnectionEnd]:
-    """What is left of `chunks`; an Ending comes last where the fault happened, and not where it found no place.
+    """Yield `chunks` up to the fault, then a ConnectionEnd; without one, the fault was not applied.
 
     For BEFORE_FINISH the chunks must come without a finish_reason.
     """
@@ -143,7 +144,7 @@ def inject_fault(
     tokens = 0
     for chunk in chunks:
         if chunk.tokens and tokens >= fault.after_tokens and fault.kind is not FaultKind.BEFORE_FINISH:
-            last = _last_bytes(fault.kind, chunk, words())
+            last = _last_bytes(fault.kind, chunk, payloads())
             if last is not None:
                 yield Chunk(last)
                 yield _CONNECTION_ENDS.get(fault.kind, ConnectionEnd.CLEAN)
@@ -157,13 +158,13 @@ def inject_fault(
 _CONNECTION_ENDS = {FaultKind.RESET: ConnectionEnd.RESET, FaultKind.SILENCE: ConnectionEnd.HANG}
 
 
-def _last_bytes(kind: FaultKind, chunk: Chunk, words: ErrorPayloads) -> bytes | None:
-    """What is sent in place of `chunk`; None where it gives this fault no place."""
+def _last_bytes(kind: FaultKind, chunk: Chunk, payloads: ErrorPayloads) -> bytes | None:
+    """Return what is sent in place of `chunk`, None if the fault cannot be applied to it."""
     match kind:
         case FaultKind.ERROR_CHUNK:
-            return words.error + DONE
+            return payloads.error + DONE
         case FaultKind.ABORT:
-            return words.abort + DONE
+            return payloads.abort + DONE
         case FaultKind.DONE:
             return DONE
         case FaultKind.HALF_CHUNK:

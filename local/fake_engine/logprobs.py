@@ -1,7 +1,7 @@
-"""Log probabilities of the stand-in, in vLLM's two shapes. Pure.
+"""Computes log probabilities, in vLLM's two shapes. Pure.
 
-A value is a function of the token and its place in the whole of prompt and answer, so that an answer that goes on
-elsewhere has the values of one that was never cut. Rules kept from vLLM 0.32 (v1/engine/logprobs.py, entrypoints):
+A value is a function of the token and its position in prompt and answer, so that a continued answer has the values of
+an uninterrupted one. Rules kept from vLLM 0.32 (v1/engine/logprobs.py, entrypoints):
 
 * a token inside a character has an empty text, and the one that completes it has the character;
 * `text_offset` adds up the texts of the tokens, special ones included, not the text that was sent;
@@ -24,7 +24,7 @@ _LOGPROB_STEP = 0.25
 
 @dataclass(frozen=True)
 class ScoredToken:
-    """A token's text and values. top: texts and values, its own first; logprob None for a prompt's first token."""
+    """A token's text and values. top: (text, value), its own first; logprob: None for a prompt's first token."""
 
     text: str
     logprob: float | None
@@ -32,12 +32,12 @@ class ScoredToken:
 
 
 class Scorer:
-    """Scores tokens one after another. place: of the first, in prompt and answer; count: how many of the top."""
+    """Scores tokens in order. place: position of the first in prompt and answer; count: the number of top tokens."""
 
     def __init__(self, place: int, count: int) -> None:
         self._position = place
         self._count = count
-        self._incomplete = b""  # of a character under way
+        self._incomplete = b""  # bytes of an incomplete character
 
     def score(self, token: int, of_prompt: bool = False) -> ScoredToken:
         text, place = self._text(token), self._position
@@ -81,7 +81,7 @@ def _entry(text: str, value: float | None) -> dict[str, Any]:
 
 
 def completion_logprobs(tokens: Sequence[ScoredToken], offset: int) -> dict[str, Any]:
-    """offset: of the first of them."""
+    """Return a completion's `logprobs`. offset: of the first token in the text."""
     offsets = [offset + sum(len(t.text) for t in tokens[:at]) for at in range(len(tokens))]
     return {
         "text_offset": offsets,

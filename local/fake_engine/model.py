@@ -1,9 +1,9 @@
-"""The stand-in's model: tokens, and the next one as a pure function of those before.
+"""The fake engine's model: its tokens, and the next token as a pure function of those before.
 
 Tokens are bytes and some frequent words, so that a character outside ASCII takes two to four of them, as it does in
 real vocabularies. The next token depends on nothing but the ids so far: every prompt ends with the begin-of-answer
-token (it is added where it is missing), the hash of what precedes it chooses a story, and the place in it is the
-number of ids behind it. So a completion of `prompt ids + ids[:j]` goes on exactly like the answer that was cut, which
+token (it is added if it is missing), the hash of what precedes it selects an answer, and the position in that is the
+number of ids behind it. So a completion of `prompt ids + ids[:j]` continues exactly like the interrupted answer, which
 is what continuation relies on.
 """
 
@@ -15,7 +15,7 @@ from functools import lru_cache
 
 EOS = 256
 BEGIN = 257
-"""Begin of the answer. Real vLLM adds nothing to a prompt of ids; this one must know where the answer begins."""
+"""Marks where the answer begins. Real vLLM adds nothing to a prompt of ids; this model needs the position."""
 
 _SPECIALS = 3
 _FIRST_WORD = 256 + _SPECIALS
@@ -46,7 +46,7 @@ VOCABULARY_SIZE = _FIRST_WORD + len(_WORDS)
 
 
 def encode(text: str) -> list[int]:
-    """Ids of a text: the longest word that fits, else a byte."""
+    """Encode a text: the longest word that fits, else a byte."""
     data, ids, at = text.encode(), [], 0
     while at < len(data):
         for word, token in _BY_LENGTH:
@@ -61,7 +61,7 @@ def encode(text: str) -> list[int]:
 
 
 def token_bytes(token: int) -> bytes:
-    """The bytes of a token; special ones have none. Raises ValueError for an id outside the vocabulary."""
+    """Return the bytes of a token; special ones have none. Raises ValueError for an id outside the vocabulary."""
     if not 0 <= token < VOCABULARY_SIZE:
         raise ValueError(f"token id {token} is out of vocabulary")
     if token < 256:
@@ -74,13 +74,13 @@ def decode(ids: Sequence[int]) -> str:
 
 
 def chat_prompt(messages: Sequence[dict[str, object]]) -> list[int]:
-    """The ids of a conversation, up to the begin of its answer."""
+    """Return the ids of a conversation, up to the beginning of its answer."""
     turns = "".join(f"<{m.get('role')}>{_content(m.get('content'))}\n" for m in messages)
     return [*encode(turns), BEGIN]
 
 
 def completion_prompt(prompt: str | Sequence[int]) -> list[int]:
-    """The ids of a plain prompt, a text or ids."""
+    """Return the ids of a plain prompt, which is a text or ids."""
     ids = encode(prompt) if isinstance(prompt, str) else list(prompt)
     return ids if BEGIN in ids else [*ids, BEGIN]
 
@@ -93,7 +93,7 @@ def _content(content: object) -> str:
 
 @lru_cache(maxsize=4096)
 def _answer_ids(prompt: tuple[int, ...]) -> tuple[int, ...]:
-    """A story's ids without an end; it is repeated where more is asked for (ignore_eos)."""
+    """Return an answer's ids without EOS; they repeat if a request needs more (ignore_eos)."""
     digest = hashlib.blake2b(repr(prompt).encode(), digest_size=32).digest()
     length = 6 + digest[0] % 24
     text = "".join(_SENTENCES[digest[1 + i % 31] % len(_SENTENCES)] for i in range(length))
@@ -101,7 +101,7 @@ def _answer_ids(prompt: tuple[int, ...]) -> tuple[int, ...]:
 
 
 class TokenSequence:
-    """The ids that follow a prompt (which holds BEGIN), one at a time. With a seed it is another story."""
+    """Generates the ids that follow a prompt (which has BEGIN), one at a time. The seed selects another answer."""
 
     def __init__(self, prompt: Sequence[int], seed: int | None = None) -> None:
         begin = len(prompt) - list(reversed(prompt)).index(BEGIN)
@@ -109,7 +109,7 @@ class TokenSequence:
         self._position = len(prompt) - begin
 
     def next(self, ignore_eos: bool) -> int:
-        """The next id; EOS where the story ends and its end is not ignored."""
+        """Return the next id; EOS at the end of the answer unless it is ignored."""
         at, self._position = self._position, self._position + 1
         size = len(self._ids)
         return EOS if at == size and not ignore_eos else self._ids[at % size]

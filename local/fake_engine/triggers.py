@@ -1,8 +1,8 @@
-"""Requests that a stand-in fails at because of a text in them, as engines do because of a prompt: every time. Pure.
+"""Matches requests that fail every time because of a text in them, as a prompt can fail in an engine. Pure.
 
-Told on the command line, `--on-text TEXT=WHAT`, as often as wanted. Without any, some requests fail as they were seen
-to fail in vLLM: an empty grammar and a schema that refers to itself (500), a regular expression and a token id that are
-none (400). Where a stream was asked for, these errors come inside of it.
+The command line configures them: `--on-text TEXT=WHAT`, repeated. Independently of these, some requests fail as they
+do in vLLM: an empty grammar and a schema that refers to itself (500), an invalid regular expression and an invalid
+token id (400). If the request is for a stream, these errors come inside the stream.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from local.fake_engine import model
 
 
 class RequestFailure(Enum):
-    """What becomes of a request."""
+    """How a request fails; the values are those of the command line."""
 
-    DIES = "dies"  # the process ends as it begins to work on it, status 134, behind a stream's head
-    KILLED = "killed"  # the same by SIGKILL, as the kernel does for want of memory
+    DIES = "dies"  # the process ends when it starts on the request, status 134, after a stream's head
+    KILLED = "killed"  # the same by SIGKILL, as the kernel does when memory is short
     CORE_DIES = "core-dies"  # the engine process behind the API server ends: errors for all, /health 503, then the end
     ERROR_500 = "error-500"  # vLLM's own JSON error, as an event where a stream was asked for
     TEXT_500 = "text-500"  # plain text
     EMPTY_500 = "empty-500"
     ERROR_400 = "error-400"
-    BUSY_503 = "busy-503"  # vLLM's word for a full queue
+    BUSY_503 = "busy-503"  # vLLM's error for a full queue
     BUSY_429 = "busy-429"
 
 
 @dataclass(frozen=True)
 class Trigger:
-    """text: in the request's body, as JSON has it."""
+    """A request that fails. text: in the request's body, as JSON has it."""
 
     text: str
     failure: RequestFailure
 
 
 def parse_trigger(given: str) -> Trigger:
-    """Of a command line. Raises ValueError."""
+    """Parse a command-line argument. Raises ValueError."""
     text, equals, what = given.rpartition("=")
     if not equals or not text:
         raise ValueError(f"{given!r} is not TEXT=WHAT")
@@ -47,13 +47,13 @@ def parse_trigger(given: str) -> Trigger:
 
 
 def matching_failure(triggers: Sequence[Trigger], raw: bytes) -> RequestFailure | None:
-    """What becomes of a request with this body, where one of them fits."""
+    """Return the failure of a request with this body, None if no trigger matches."""
     return next((trigger.failure for trigger in triggers if trigger.text.encode() in raw), None)
 
 
 @dataclass(frozen=True)
 class VllmError:
-    """An error of vLLM's."""
+    """An error response of vLLM."""
 
     status: int
     kind: str
@@ -65,7 +65,7 @@ INTERNAL_ERROR = VllmError(500, "InternalServerError", "Internal server error")
 
 
 def generation_error(body: Mapping[str, Any]) -> VllmError | None:
-    """What vLLM says of a request that it finds out about only when it begins to generate."""
+    """Return the error that vLLM finds only when it begins to generate, None if there is none."""
     grammar, schema, regex = _structured(body)
     if isinstance(grammar, str) and not grammar.partition("::=")[2].strip():
         return INTERNAL_ERROR
@@ -82,7 +82,7 @@ def generation_error(body: Mapping[str, Any]) -> VllmError | None:
 
 
 def _structured(body: Mapping[str, Any]) -> tuple[object, object, object]:
-    """The grammar, the schema and the regular expression that a request wants kept."""
+    """Return the grammar, the schema and the regular expression that constrain the output."""
     asked = body.get("structured_outputs")
     asked = asked if isinstance(asked, dict) else {}
     wrapped = body.get("response_format")

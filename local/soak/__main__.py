@@ -1,7 +1,7 @@
-"""`make soak`: streams without a pause through three nodes, an interruption every 20 s; memory, descriptors, loop lag.
+"""Runs `make soak`: streams through three nodes, an interruption every 20 s; measures memory, descriptors, loop lag.
 
-Writes samples and a picture to `--out`, prints a summary, and exits with 0 only where nothing was lost, memory stayed
-flat, no descriptor leaked, and the agents' loops were on time.
+Writes samples and a chart to `--out`, prints a summary, and exits with 0 only if nothing was lost, memory stayed flat,
+no descriptor leaked, and the agents' loops were on time.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ FAULT_INTERVAL_S = 20.0
 _SAMPLE_INTERVAL_S = 5.0
 _REFRESH_INTERVAL_S = 2.0
 _SECONDS_PER_TOKEN = 1.0
-"""Per token, where all nodes have their share: an engine of one node makes a token for each of its streams a second."""
+"""With even load: a node's engine generates one token a second for each of its streams."""
 
 CLUSTER = "soak"
 _FAULTS = {
@@ -143,7 +143,7 @@ async def _run_soak(fleet: ChaosFleet, screen: Screen, options: argparse.Namespa
     background = [asyncio.create_task(_sample(soak)), asyncio.create_task(_refresh_nodes(transport))]
     try:
         await _inject_faults(soak, 60.0 * options.minutes)
-        screen.log("no more interruptions; the last answers come to their ends")
+        screen.log("no more interruptions; the last answers finish")
         await soak.load.stop()
     finally:
         for task in background:
@@ -153,7 +153,7 @@ async def _run_soak(fleet: ChaosFleet, screen: Screen, options: argparse.Namespa
 
 
 async def _refresh_nodes(transport: synkti_client.AsyncContinuousTransport) -> None:
-    """The nodes that there are now: within minutes none of the first ones is left."""
+    """Refresh the node list: within minutes every node but one is replaced."""
     while True:
         await transport.refresh()
         await asyncio.sleep(_REFRESH_INTERVAL_S)
@@ -171,7 +171,7 @@ async def _sample(soak: SoakRun) -> None:
 
 
 async def _inject_faults(soak: SoakRun, for_s: float) -> None:
-    """Interruptions of all kinds in turn, EVERY_S apart; a node that is gone is replaced before the next goes."""
+    """Inject all kinds in turn, FAULT_INTERVAL_S apart, each when the node before is replaced."""
     number = 0
     while (due_s := FAULT_INTERVAL_S * (number + 1)) < for_s:
         await asyncio.sleep(max(0.0, due_s - soak.elapsed_s))

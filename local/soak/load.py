@@ -1,4 +1,4 @@
-"""The clients of a soak: as many streams at once as were wanted, each answer compared with the one that is known."""
+"""Generates the load of a soak: concurrent streams, each output compared with the expected one."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ _TOKENS = (40, 160, 20)
 
 @dataclass
 class LoadTotals:
-    """What all clients together have had. tokens: of answers that came whole; wrong: answers that are not the known
-    one, or that ended with an error, each with its reason."""
+    """Totals of all clients. tokens: of complete answers; failures: a reason for each wrong answer or error."""
 
     completed: int = 0
     tokens: int = 0
@@ -32,7 +31,7 @@ class LoadTotals:
 
 
 class LoadGenerator:
-    """Clients that ask one stream after another until `stop`."""
+    """Runs clients that read one stream after another until `stop`."""
 
     def __init__(self, transport: synkti_client.AsyncContinuousTransport, seed: int) -> None:
         self.totals = LoadTotals()
@@ -43,13 +42,13 @@ class LoadGenerator:
         self._clients: list[asyncio.Task[None]] = []
 
     def start(self, streams: int, over_s: float) -> None:
-        """Begin so many streams, evenly over so many seconds."""
+        """Start so many streams, spread evenly over `over_s` seconds."""
         for number in range(streams):
             random = Random(self._random.random())  # noqa: S311 # it is to be repeatable
             self._clients.append(asyncio.create_task(self._client(random, over_s * number / streams)))
 
     async def stop(self) -> None:
-        """No new streams; those under way come to their ends."""
+        """Start no new streams; wait until the active ones end."""
         self._stopping.set()
         await asyncio.gather(*self._clients)
         await self._http.aclose()
@@ -74,7 +73,7 @@ class LoadGenerator:
                 )
 
     async def _stream(self, text: str, tokens: int) -> str:
-        """The text of one streamed completion. Raises httpx.HTTPError, ValueError for an error or no end."""
+        """Return the text of one streamed completion. Raises httpx.HTTPError, ValueError for an error or no end."""
         body = {"model": MODEL, "prompt": text, "max_tokens": tokens, "ignore_eos": True, "stream": True}
         parser, pieces, ended = SseParser(), list[str](), False
         async with self._http.stream("POST", "http://synkti/v1/completions", json=body) as response:

@@ -1,4 +1,4 @@
-"""What a soak has shown: a verdict with its reasons, and a picture. Pure."""
+"""Evaluates a soak: a report with its violations, and a chart. Pure."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ from local.soak.samples import Sample, lag_quantile, memory_growth
 from sim.svg import lines
 
 MAX_LAG_S = 0.02
-"""The 99th percentile of the agents' loops."""
+"""At the 99th percentile of the agents' loops."""
 
 MAX_GROWTH = 1.2
 MAX_DESCRIPTOR_GROWTH = 64
-"""Idle connections that are kept for a moment differ by some."""
+"""The number of idle connections varies by some."""
 
 _WARM_UP_S = 60.0
 
 
 @dataclass(frozen=True)
 class SoakReport:
-    """lag_p99_s: the bucket's upper bound; rss_growth, descriptors_grown: of the node that lived to the end, see
-    `samples.growth`; faults: what did not hold, in words."""
+    """The result of a soak.
+
+    lag_p99_s: the bucket's upper bound; rss_growth, descriptors_grown: of the node that ran to the end, see
+    `samples.memory_growth`; faults: the violated limits.
+    """
 
     interruptions: Mapping[str, int]
     answers: int
@@ -69,7 +72,7 @@ def build_report(
 
 
 def _descriptors_grown(samples: Sequence[Sample]) -> int:
-    """Of the last third against the one before, each less the streams open then: a stream has two of its own."""
+    """Compare the last third with the one before; two descriptors for each open stream are subtracted."""
     third = len(samples) // 3
     if third < 3:
         return 0
@@ -81,7 +84,7 @@ def _descriptors_grown(samples: Sequence[Sample]) -> int:
 
 
 def memory_chart(samples: Sequence[Sample], watched_node: str) -> str:
-    """Memory of all nodes over time as SVG, and the streams open on the one that lived to the end."""
+    """Draw the memory of all nodes over time as SVG."""
     own = [sample for sample in samples if sample.node == watched_node]
     others = [sample for sample in samples if sample.node != watched_node]
     return lines(
@@ -96,7 +99,7 @@ def memory_chart(samples: Sequence[Sample], watched_node: str) -> str:
 
 
 def _maximum_per_bucket(samples: Sequence[Sample]) -> list[tuple[float, float]]:
-    """Of all samples within the same 5 s, the largest."""
+    """Return the largest sample in each 5 s."""
     most: dict[int, float] = {}
     for sample in samples:
         at = round(sample.at / 5)

@@ -1,5 +1,4 @@
-"""What nodes look like from outside while they are soaked: memory, descriptors, how late their loops are. Pure but
-for `take_sample`, which reads /proc and a node's metrics."""
+"""Measures nodes from outside: memory, descriptors, the lag of their loops. Only `take_sample` does any I/O."""
 
 from __future__ import annotations
 
@@ -22,8 +21,7 @@ _STREAMS = re.compile(r"^synkti_streams_open (\S+)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Sample:
-    """One node at one moment. at: seconds since the beginning; age_s: of the node; lags: of its loop since its start,
-    how many were at most so many seconds."""
+    """One measurement of a node. at: seconds since the start; lags: counts of loop lags by upper bound in s."""
 
     at: float
     node: str
@@ -35,7 +33,7 @@ class Sample:
 
 
 async def take_sample(http: httpx.AsyncClient, instance: EmulatedInstance, at: float, age_s: float) -> Sample | None:
-    """None where the node has no process any more, or does not answer."""
+    """Measure a node; None if it has no process or does not answer."""
     with contextlib.suppress(OSError, httpx.HTTPError, ValueError, IndexError):
         proc = Path(f"/proc/{instance.agent.pid}")
         rss = int((proc / "statm").read_text().split()[1]) * _PAGE / _MIB
@@ -49,7 +47,7 @@ async def take_sample(http: httpx.AsyncClient, instance: EmulatedInstance, at: f
 
 
 def lag_quantile(samples: Sequence[Sample], share: float) -> float:
-    """The upper bound, in seconds, of the bucket that holds this quantile of all nodes' lags together."""
+    """Return the upper bound, in seconds, of the bucket that has this quantile of all nodes' lags."""
     last: dict[str, Mapping[float, int]] = {sample.node: sample.lags for sample in samples if sample.lags}
     bounds = sorted({bound for lags in last.values() for bound in lags})
     total = sum(lags.get(math.inf, 0) for lags in last.values())
@@ -61,10 +59,10 @@ def lag_quantile(samples: Sequence[Sample], share: float) -> float:
 
 
 def memory_growth(samples: Sequence[Sample], least_age_s: float) -> float:
-    """How much more memory nodes have in the last third of their lives than in the one before, as a ratio.
+    """Return the largest ratio of a node's memory in the last third of its samples to the third before.
 
-    Of nodes that lived on for a while, and counting from `least_age_s` on: a node that has just begun grows. Medians,
-    so that a moment of failover is no growth. 1.0 where no node lived long enough.
+    Samples below `least_age_s` do not count, because a new node grows. Medians exclude the moments of failover. 1.0 if
+    no node ran long enough.
     """
     worst = 1.0
     for node in {sample.node for sample in samples}:

@@ -76,7 +76,7 @@ def why_declined(config: Any, kv_cache: Any, version: str = vllm.__version__) ->
     return None
 
 
-def fingerprint_of(config: Any, kv_cache: Any, weights: str) -> bytes:
+def vllm_fingerprint(config: Any, kv_cache: Any, weights: str) -> bytes:
     """Return the fingerprint of this engine's blocks. weights: a digest of the model's."""
     model, group = config.model_config, kv_cache.kv_cache_groups[0]
     return engine_fingerprint(
@@ -127,7 +127,7 @@ class SynktiKvConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc] 
             if weights is None:
                 why = "the weights are not identified"
             else:
-                self._fingerprint = fingerprint_of(vllm_config, kv_cache_config, weights)
+                self._fingerprint = vllm_fingerprint(vllm_config, kv_cache_config, weights)
         if role == KVConnectorRole.SCHEDULER:
             self._start_scheduler(why)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from local.fake_engine.server import Config, FakeVllm
+from local.fake_engine.config import Config
+from local.fake_engine.server import FakeVllm
 from node_agent.adapters.http_server import HttpServer, bind
 from node_agent.ports import ServerRequest
 

@@ -17,7 +17,7 @@ from node_agent.core.streams.state import EngineRequest, StreamState
 from tests.contract.continued import asked
 from tests.contract.event_rows import ROWS, Row
 from tests.engines import MODEL, Engine
-from tests.unit.core.streams.event_contents import joined, seen
+from tests.unit.core.streams.event_contents import normalized, parse_events
 
 pytestmark = pytest.mark.vllm
 TOKENS = 60
@@ -71,7 +71,7 @@ def told_by(engine: Engine, row: Row) -> tuple[bytes, int]:
 
 def check_row(engine: Engine, row: Row) -> None:
     raw, count = told_by(engine, row)
-    right = joined(seen(raw))
+    right = normalized(parse_events(raw))
     assert row.needs.encode() in raw, raw
     compared = dict.fromkeys(("resume", "forced"), 0)
     for way in compared:
@@ -87,7 +87,7 @@ def check_row(engine: Engine, row: Row) -> None:
             heard += play(stream, engine, (way,))
             assert stream.state is StreamState.COMPLETE
             compared[way] += 1
-            assert joined(seen(heard)) == right, f"{way}, cut after {cut} of {count} events"
+            assert normalized(parse_events(heard)) == right, f"{way}, cut after {cut} of {count} events"
     assert rewind_says_nothing(engine, row, count // 2)
     _found[row.what] = {
         "what": row.what,

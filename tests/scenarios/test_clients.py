@@ -152,14 +152,14 @@ def test_a_client_of_the_gateway_that_goes_ends_its_generation(tmp_path: Path) -
 
 def test_errors_pass_through_and_a_fleet_that_is_gone_is_said_so() -> None:
     async def story() -> None:
-        patience = synkti_client.RetryPolicy(attempts=3, seconds=2.0)
-        transport = synkti_client.async_transport(["http://127.0.0.1:9"], patience=patience)
+        patience = synkti_client.RetryPolicy(max_attempts=3, max_retry_s=2.0)
+        transport = synkti_client.async_transport(["http://127.0.0.1:9"], retry_policy=patience)
         async with httpx.AsyncClient(transport=transport) as http:
             with pytest.raises(httpx.ConnectError):
                 await http.get("http://synkti/v1/models")
-        async with gateway(["http://127.0.0.1:9"]) as base_url:
-            pass
-        assert base_url
+        async with gateway(["http://127.0.0.1:9"]) as base_url, httpx.AsyncClient(timeout=60.0) as http:
+            answer = await http.get(f"{base_url}/models")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_node_answers")
 
     asyncio.run(story())
 

@@ -1,6 +1,6 @@
-"""What a request held is free the moment it is over, without the garbage collector: it runs seldom, and pauses all.
+"""Tests that a request's objects are freed when it ends, without the garbage collector, whose runs pause the node.
 
-Real agents with stand-in engines; the collector is off, so whatever only it could free is found.
+Real agents with fake engines. The collector is off, so that objects which only it could free are found.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import gc
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,50 +31,36 @@ from node_agent.runtime.client_api.sse_response import SseResponse
 from node_agent.runtime.engine.active_requests import EngineCall
 from node_agent.runtime.engine.client import PeerEngineCall
 from node_agent.runtime.replication.replicated_stream import ReplicatedStream
+from tests.scenarios.leaks import collector_off, count_instances
 from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, eventually
 from tests.scenarios.stories import CHAT, PLAIN, tell
 
-OF_A_REQUEST = (
+REQUEST_CLASSES = (
     ClientStream, ReplicatedStream, ReplicatedLog, SseResponse, ChunkStream, EventStream, TokenHistory,
     GenerationRequest, StreamHeader, BufferedRequest, EngineCall, PeerEngineCall, Exchange, Request,
 )  # fmt: skip
-"""Classes of which nothing is left once every request is over."""
+"""Classes that have no instances once every request has ended."""
 
 
-def alive() -> Counter[str]:
-    """What there is of these now, by name."""
-    return Counter(type(each).__name__ for each in gc.get_objects() if type(each) in OF_A_REQUEST)
-
-
-def more_than(before: Counter[str]) -> Counter[str]:
-    """What there is beside that: the report of a test that failed holds what that had, for example."""
-    return alive() - before
-
-
-@contextlib.contextmanager
-def collector_off() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
+def leaked(before: Counter[str]) -> Counter[str]:
+    """Count what is alive now and was not before, because a failed test's report, for example, keeps objects alive."""
+    return count_instances(REQUEST_CLASSES) - before
 
 
 async def not_freed(what: str, before: Counter[str]) -> list[str]:
-    """What stays of a request, in a line; none where nothing does."""
+    """Return a line about what stays of a request; no line if nothing does."""
 
     async def nothing_left() -> bool:
-        return not more_than(before)
+        return not leaked(before)
 
     try:
         await eventually("all is freed", nothing_left)
     except AssertionError:
-        return [f"after {what}: {dict(more_than(before))}"]
+        return [f"after {what}: {dict(leaked(before))}"]
     return []
 
 
-Ask = Callable[[LocalFleet, LocalNode, httpx.AsyncClient], Coroutine[Any, Any, None]]
+SendRequest = Callable[[LocalFleet, LocalNode, httpx.AsyncClient], Coroutine[Any, Any, None]]
 
 
 async def streamed(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient, **fields: Any) -> None:
@@ -140,7 +126,7 @@ async def resumed(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient) -
 
 
 async def resumed_under_its_client(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient) -> None:
-    """Its first connection is still there, and gets an error."""
+    """Resume a stream whose first connection is still open and gets an error."""
     body = {**PLAIN, "stream": True, "max_tokens": 100}
     async with http.stream("POST", f"{node.url}/v1/completions", json=body) as first:
         stream = first.headers["x-synkti-stream"]
@@ -154,7 +140,7 @@ async def of_an_unknown_stream(fleet: LocalFleet, node: LocalNode, http: httpx.A
 
 
 async def moved(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient) -> None:
-    """Its engine is killed under it."""
+    """Kill the engine of a stream."""
     body = {**PLAIN, "stream": True, "max_tokens": 200}
     async with http.stream("POST", f"{node.url}/v1/completions", json=body) as answer:
         server = fleet.by_id(answer.headers["x-synkti-node"])
@@ -164,7 +150,7 @@ async def moved(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient) -> 
 
 
 async def unread(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient) -> None:
-    """A client that takes nothing for some time, and then leaves."""
+    """Request a stream, read nothing, and disconnect."""
     reader, writer = await asyncio.open_connection(node.host, 8000)
     body = b'{"model":"m","prompt":"x","stream":true,"max_tokens":300,"ignore_eos":true}'
     writer.write(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
@@ -172,7 +158,7 @@ async def unread(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient) ->
     writer.transport.abort()
 
 
-ASKS: tuple[Ask, ...] = (
+REQUESTS: tuple[SendRequest, ...] = (
     streamed, partial(streamed, n=2, logprobs=True, temperature=0.7), events, aborted, aborted_at_once, whole,
     whole_aborted, passed_on, refused, refused_by_the_engine, resumed, resumed_under_its_client, of_an_unknown_stream,
     moved, unread,
@@ -184,22 +170,22 @@ def test_nothing_of_a_request_stays(tmp_path: Path, size: int) -> None:
     async def story(fleet: LocalFleet) -> None:
         left: list[str] = []
         gc.collect()
-        before = alive()
-        for ask in ASKS:
-            if size == 1 and ask in (resumed, moved):
+        before = count_instances(REQUEST_CLASSES)
+        for send in REQUESTS:
+            if size == 1 and send in (resumed, moved):
                 continue
             with collector_off():
                 for node in fleet.nodes:
                     async with httpx.AsyncClient(timeout=30) as http:
-                        await ask(fleet, node, http)
-                left += await not_freed(getattr(ask, "__name__", "choices"), before)
+                        await send(fleet, node, http)
+                left += await not_freed(getattr(send, "__name__", "choices"), before)
         assert not left
 
     tell(tmp_path, story, size=size)
 
 
 def large_values(least: int) -> dict[int, int]:
-    """The sizes of bytes and texts of at least so many that any object has, by their ids."""
+    """Return the sizes of all bytes and texts of at least `least`, by their ids."""
     values = (value for each in gc.get_objects() for value in gc.get_referents(each))
     return {
         id(value): len(value) for value in values if isinstance(value, (bytes, bytearray, str)) and len(value) >= least
@@ -207,7 +193,7 @@ def large_values(least: int) -> dict[int, int]:
 
 
 def test_an_open_stream_holds_its_request_twice_and_no_objects_of_it(tmp_path: Path) -> None:
-    """Once for another engine, once as its journal's opening."""
+    """One copy is for another engine, one is in the header of its journal."""
     size = 2_000_000
 
     async def story(fleet: LocalFleet) -> None:

@@ -1,13 +1,10 @@
-"""Nothing of an ended request stays: with the garbage collector off, what belonged to it is freed at once."""
+"""Tests that the objects of a request, or of a broken connection, are freed at once with the garbage collector off."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import json
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +18,12 @@ from node_agent.adapters.http_server_connection import ServerConnection
 from node_agent.core.openai.generation_request import GenerationRequest
 from node_agent.runtime.client_api.client_stream import ClientStream
 from node_agent.runtime.replication.replicated_stream import ReplicatedStream
+from tests.scenarios.leaks import collector_off, count_instances
 from tests.scenarios.local_fleet import MODEL, LocalNode, eventually, local_fleet
 
 TIMES = 5
 _JSON = "content-type: application/json\r\n"
-OF_A_REQUEST = (
+REQUEST_CLASSES = (
     Request,
     ServerConnection,
     MessageReader,
@@ -38,20 +36,6 @@ OF_A_REQUEST = (
 )
 STREAM = {"model": MODEL, "prompt": "x", "max_tokens": 12, "stream": True}
 LONG = {**STREAM, "max_tokens": 3_000}
-
-
-@contextlib.contextmanager
-def collector_off() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
-def alive() -> Counter[str]:
-    return Counter(type(each).__name__ for each in gc.get_objects() if type(each) in OF_A_REQUEST)
 
 
 def post(path: str, body: dict[str, Any] | bytes, more: str = "connection: close\r\n") -> bytes:
@@ -71,9 +55,9 @@ REQUESTS = {
     ),
     "a stream of responses": (post("/v1/responses", {"model": MODEL, "input": "x", "stream": True}), None),
     "a whole answer": (post("/v1/completions", {**STREAM, "stream": False}), None),
-    "a stream that its client leaves": (post("/v1/completions", LONG, more=""), 600),
-    "requests ahead of an answer that nobody waits for": (post("/v1/completions", LONG, more="") * 3, 600),
-    "a whole answer that nobody waits for": (post("/v1/completions", {**LONG, "stream": False}, more=""), 0),
+    "a stream whose client disconnects": (post("/v1/completions", LONG, more=""), 600),
+    "pipelined requests whose client disconnects": (post("/v1/completions", LONG, more="") * 3, 600),
+    "a whole answer whose client disconnects": (post("/v1/completions", {**LONG, "stream": False}, more=""), 0),
     "half a body": (post("/v1/completions", b"x" * 500_000)[:-10], 0),
     "no HTTP": (b"garbage\r\n\r\n", None),
     "no JSON": (post("/v1/completions", b"{"), None),
@@ -84,7 +68,7 @@ REQUESTS = {
 
 
 async def send(node: LocalNode, raw: bytes, read: int | None) -> None:
-    """One request. read: how much of the answer the client reads before it goes away; None for all of it."""
+    """Send one request. read: how many bytes the client reads before it disconnects; None for all."""
     reader, writer = await asyncio.open_connection(node.host, 8000)
     writer.write(raw)
     await writer.drain()
@@ -98,12 +82,12 @@ def test_what_belongs_to_a_request_is_freed_with_it(tmp_path: Path) -> None:
         async with local_fleet(tmp_path, size=1, seconds_per_token=0.002) as fleet:
             node = fleet.nodes[0]
             for name, (raw, read) in REQUESTS.items():
-                await send(node, raw, read)  # what is made once is made now
+                await send(node, raw, read)  # creates what is created once
                 with collector_off():
-                    before = alive()
+                    before = count_instances(REQUEST_CLASSES)
 
                     async def is_freed() -> bool:
-                        more = alive() - before  # noqa: B023 # it is called in this turn of the loop only
+                        more = count_instances(REQUEST_CLASSES) - before  # noqa: B023 # called in this iteration only
                         return all(count < TIMES for count in more.values())
 
                     for _ in range(TIMES):
@@ -122,12 +106,13 @@ def test_a_connection_that_breaks_is_freed(how: str, tmp_path: Path) -> None:
             node = fleet.nodes[0]
             bodies = node.agent.doors[0].bodies
             with collector_off():
-                before = alive()
+                before = count_instances(REQUEST_CLASSES)
                 for _ in range(TIMES):
                     await send(node, raws[how], 0)
 
                 async def is_freed() -> bool:
-                    return all(count < TIMES for count in (alive() - before).values()) and bodies.held_bytes == 0
+                    more = count_instances(REQUEST_CLASSES) - before
+                    return all(count < TIMES for count in more.values()) and bodies.held_bytes == 0
 
                 await eventually("nothing stays", is_freed, within_s=5.0)
 

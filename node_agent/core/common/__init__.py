@@ -1,1 +1,1 @@
-"""What every feature needs: addresses, backoff, signatures, bounds on log lines."""
+"""Shared helpers: addresses, backoff, request signatures, packed JSON, log limits."""

@@ -1,4 +1,4 @@
-"""Where a door is: host and port."""
+"""Parse and format network addresses: host and port."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Address:
 
 
 def parse_address(text: str) -> Address:
-    """The address behind host:port. Raises ValueError.
+    """Parse host:port. Raises ValueError.
 
-    Of a node, it was checked before (`contract/addresses`), where it came in: in a tag, a setting or a peer's message.
+    A node's address was validated before (`contract/addresses`), on receipt: in a tag, a setting or a peer's message.
     """
     host, _, port = text.rpartition(":")
     if not host or not (port.isascii() and port.isdigit()) or len(port) > 5 or not 0 < int(port) < 65536:

@@ -1,4 +1,4 @@
-"""How long to wait before another try: exponential, bounded, with full jitter."""
+"""Compute waits between attempts: exponential, bounded, with jitter."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Backoff:
-    """first_s, max_s: bounds of a wait in seconds; tries: how many are allowed, None for no end."""
+    """A backoff policy. first_s, max_s: bounds of a wait in seconds; max_attempts: None for no bound."""
 
     first_s: float
     max_s: float
     max_attempts: int | None = None
 
     def wait_s(self, attempt: int, chance: float) -> float | None:
-        """The wait before try `attempt` + 1 (attempts count from 1), or None where there is none.
+        """Return the wait after attempt `attempt`, counted from 1, in seconds; None where no other is allowed.
 
         chance: uniform in [0, 1), from the caller. Half of the wait is fixed, so that a retry is never immediate.
         """

@@ -1,7 +1,7 @@
-"""Values as vLLM reads them: pydantic's lax mode, which takes "true" for a boolean and 3.0 or "3" for a whole number.
+"""Parse values as vLLM does: pydantic's lax mode, which accepts "true" as a boolean and 3.0 or "3" as a whole number.
 
-A request's field is read here the way the engine reads it, so that both always mean the same. What these refuse with
-ValueError the engine refuses too, or reads in a way of its own; then only the engine can answer the request.
+A request's field is parsed like at the engine, so that both read the same value. A value that these functions reject
+with ValueError the engine rejects too, or parses in another way; then only the engine can answer the request.
 
 Source: pydantic's conversion table, and `tests/unit/core/common/test_lax_values.py`, which compares with pydantic
 itself.
@@ -17,13 +17,13 @@ _FALSE = frozenset({"0", "off", "f", "false", "n", "no"})
 _WHOLE = re.compile(r"[+-]?[0-9]+(?:_[0-9]+)*(?:\.0+)?")
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]+(?:_[0-9]+)*\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _MAX_TEXT = 64
-"""Characters of a number in a text; nobody writes a longer one, and a bound costs nothing."""
+"""Characters of a number in a text; no client sends a longer one, and a bound costs nothing."""
 
 _MAX_WHOLE_FLOAT = 2.0**63
 
 
 def read_bool(value: object) -> bool:
-    """Raises ValueError."""
+    """Parse a boolean. Raises ValueError."""
     if isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -36,7 +36,7 @@ def read_bool(value: object) -> bool:
 
 
 def read_int(value: object) -> int:
-    """Raises ValueError."""
+    """Parse a whole number. Raises ValueError."""
     if isinstance(value, int):
         return int(value)
     if isinstance(value, float) and abs(value) < _MAX_WHOLE_FLOAT and value == math.floor(value):
@@ -49,7 +49,7 @@ def read_int(value: object) -> int:
 
 
 def read_float(value: object) -> float:
-    """A finite one. Raises ValueError."""
+    """Parse a finite number. Raises ValueError."""
     if isinstance(value, (int, float)):
         try:
             number = float(value)

@@ -1,10 +1,10 @@
-"""How many log lines of one kind pass, and how many were left out since the last that did.
+"""Limit the rate of log lines of one kind, and count the suppressed ones.
 
-Much of what a node logs is caused by somebody else: a peer that it refuses, a client that is cut off. Without a bound,
-whoever does that a thousand times a second fills the disk, and hides what else there is to read.
+Much of a node's log is caused by other parties: a peer that it refuses, a client that is cut off. Without a bound, a
+party that does that a thousand times a second fills the disk, and hides the other lines.
 
-Each kind of line has a bucket of `burst` lines that fills with `per_s` lines a second. Kinds are few, as a rule one for
-each place in the code that logs; those that were not seen for longest are forgotten beyond `most_kinds`.
+Each kind of line has a bucket of `burst` lines that fills with `per_s` lines a second. Kinds are few, usually one for
+each place in the code that logs; beyond `max_kinds` the least recently used are removed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class _Bucket:
-    """lines: that may pass now; at: when that was so; left_out: since the last line that passed."""
+    """A token bucket. lines: that may be logged at `at`; suppressed: since the last line that was logged."""
 
     lines: float
     at: float
@@ -25,7 +25,7 @@ class _Bucket:
 
 @dataclass
 class LogLimit:
-    """See the module."""
+    """The buckets of all kinds."""
 
     burst: float = 200.0
     per_s: float = 2.0
@@ -33,7 +33,7 @@ class LogLimit:
     _buckets: OrderedDict[Hashable, _Bucket] = field(default_factory=OrderedDict)
 
     def suppressed_before(self, kind: Hashable, now: float) -> int | None:
-        """None where a line of this kind is to be left out; else how many were since the last that passed.
+        """Return None where a line of this kind is to be suppressed; else how many were since the last one logged.
 
         now: seconds of any clock that does not go back.
         """
@@ -49,5 +49,5 @@ class LogLimit:
             bucket.suppressed += 1
             return None
         bucket.lines -= 1.0
-        left_out, bucket.suppressed = bucket.suppressed, 0
-        return left_out
+        suppressed, bucket.suppressed = bucket.suppressed, 0
+        return suppressed

@@ -1,7 +1,7 @@
-"""A JSON object as a stream holds it for as long as it lasts: what is large in it as bytes, read again when needed.
+"""Hold a JSON object for a stream's lifetime: its large values as bytes, which are parsed again when they are read.
 
-Python's objects of a document take up to thirty times its bytes, and a stream looks at its prompt again only when
-another engine has to be asked. What is small (numbers, short texts) is there as it is, since it is looked at often.
+Python's objects of a document take up to thirty times its bytes, and a stream reads its prompt again only for a request
+to another engine. Small values (numbers, short texts) are held as they are, since they are read often.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _SMALL = frozenset({type(None), bool, int, float})
 
 
 class PackedJson(Mapping[str, Any]):
-    """A read-only mapping; each look at something large makes it anew, so that no two share what they got."""
+    """A read-only mapping; each read of a large value parses it again, so that no two readers share an object."""
 
     __slots__ = ("_large", "_values")
 
@@ -50,10 +50,10 @@ class PackedJson(Mapping[str, Any]):
 
     @property
     def as_written(self) -> dict[str, Any]:
-        """For `orjson.dumps`: what is large stands there as it was written, and is not read for it."""
+        """The object for `orjson.dumps`: large values are copied as they were encoded, without parsing."""
         return dict(self._values)
 
 
 def dump_compact(value: object) -> bytes:
-    """JSON to be held for long: orjson's bytes stand in a block for the longest that they could have been."""
+    """Encode JSON that is held for long: orjson's own bytes occupy a block for their largest possible size."""
     return bytes(memoryview(orjson.dumps(value)))

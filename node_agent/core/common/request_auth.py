@@ -1,17 +1,18 @@
-"""Who may knock at a peer door: every message carries an HMAC of the cluster's key, a time and a nonce.
+"""Authenticate requests between peers: every message has an HMAC by the cluster's key, a time and a nonce.
 
-A message is refused when its signature is wrong, when it is older or newer than the allowed skew, or when its nonce
-was seen before within that time: a recording of yesterday is worth nothing, and neither is one of a second ago.
+A message is rejected when its signature is wrong, when it is older or newer than the allowed skew, or when its nonce
+was used within that time: so a recorded message is not accepted again, neither after a day nor after a second.
 
 Only the receiver's clock decides what is old. A sender with another clock learns the receiver's
-(`core/node/peer_clocks`) and signs in that time. Such a stamp names the door that it is for, one agent's life, so that
-what is fresh by a clock that runs ahead is worth nothing at any other door, nor at the same one after a restart:
+(`core/node/peer_clocks`) and signs in that time. Such a signature has an audience, one run of the receiver's agent, so
+that a message that is fresh by a clock that runs ahead is valid at no other node, nor at the same one after a restart:
 
-    v1 MILLISECONDS NONCE SIGNATURE           at any door, within MAX_SKEW_S of its clock
-    v2 MILLISECONDS DOOR NONCE SIGNATURE      at that door only
+    v1 MILLISECONDS NONCE SIGNATURE             at any node, within MAX_SKEW_S of its clock
+    v2 MILLISECONDS AUDIENCE NONCE SIGNATURE    at that audience only
 
-A door tells its time where it refuses a message that was signed rightly, and to peers that compare tables with it. What
-it tells is an HMAC, too, over the nonce of the message that it answers: an old answer, or a stranger's, moves no clock.
+A receiver sends its time where it rejects a message with a right signature, and to peers that synchronize tables with
+it. Its time is signed, too, over the nonce of the message that it answers: an old answer, or another party's, changes
+no clock.
 """
 
 from __future__ import annotations
@@ -23,78 +24,78 @@ from dataclasses import dataclass
 
 AUTH_HEADER = "x-synkti-auth"
 CLOCK_HEADER = b"x-synkti-clock"
-"""On a peer door's answers: its time, see `sign_clock`."""
+"""A header of the peer API's answers: its time, see `sign_clock`."""
 
 MAX_SKEW_S = 30.0
 MAX_NONCES = 200_000
-"""Remembered nonces; at the bound the oldest are forgotten, still far more than a node gets in the allowed skew."""
+"""Nonces in memory; at the bound the oldest are removed, still far more than a node receives in the allowed skew."""
 
 WRONG_TIME = "too old or too new"
-WRONG_AUDIENCE = "for another door"
+WRONG_AUDIENCE = "for another receiver"
 CLOCK_ERRORS = frozenset({WRONG_TIME, WRONG_AUDIENCE})
-"""Refusals after which the sender may sign again, with the door's time."""
+"""Rejections after which the sender may sign again, with the receiver's time."""
 
-_MAX_STAMP_DIGITS = 16
+_MAX_TIMESTAMP_DIGITS = 16
 
 
-def sign(key: bytes, method: str, target: str, body: bytes, at: float, nonce: str, door: str = "") -> str:
-    """The header's value: version, unix milliseconds, nonce, signature, separated by blanks.
+def sign(key: bytes, method: str, target: str, body: bytes, at: float, nonce: str, audience: str = "") -> str:
+    """Sign a message. Returns the header's value: version, unix milliseconds, nonce, signature, separated by blanks.
 
-    at: unix seconds, by the receiver's clock where it is known; door: the receiver's, which makes it a v2 stamp.
+    at: unix seconds, by the receiver's clock where it is known; audience: the receiver's, which makes it a v2.
     """
-    head = ("v2", str(round(at * 1000)), door, nonce) if door else ("v1", str(round(at * 1000)), nonce)
+    head = ("v2", str(round(at * 1000)), audience, nonce) if audience else ("v1", str(round(at * 1000)), nonce)
     return " ".join((*head, _signature(key, method, target, body, head)))
 
 
-def nonce_of(stamp: str) -> str:
-    """The nonce of a stamp that was accepted."""
-    return stamp.split(" ")[-2]
+def nonce_of(header: str) -> str:
+    """Return the nonce of a header that was accepted."""
+    return header.split(" ")[-2]
 
 
 def _signature(key: bytes, method: str, target: str, body: bytes, head: tuple[str, ...]) -> str:
     version, *rest = head
-    said = "\n".join((version, method, target, *rest, hashlib.sha256(body).hexdigest()))
-    return hmac.new(key, said.encode(), hashlib.sha256).hexdigest()
+    content = "\n".join((version, method, target, *rest, hashlib.sha256(body).hexdigest()))
+    return hmac.new(key, content.encode(), hashlib.sha256).hexdigest()
 
 
 @dataclass(frozen=True)
 class ReceiverClock:
-    """What a door said: its time (unix seconds), and its name."""
+    """A receiver's time, in unix seconds, and its audience."""
 
     at: float
     audience: str
 
 
-def sign_clock(key: bytes, door: str, now: float, nonce: str) -> str:
-    """What a door says of its time, in answer to the message with that nonce."""
-    stamp = str(round(now * 1000))
-    return f"v1 {stamp} {door} {_clock_signature(key, stamp, door, nonce)}"
+def sign_clock(key: bytes, audience: str, now: float, nonce: str) -> str:
+    """Sign the receiver's time, in answer to the message with that nonce."""
+    time = str(round(now * 1000))
+    return f"v1 {time} {audience} {_clock_signature(key, time, audience, nonce)}"
 
 
 def read_clock(key: bytes, line: str, nonce: str) -> ReceiverClock | None:
-    """What a door says of its time; None where that is not what the door of a peer says, or not in answer to this."""
+    """Verify a receiver's time; None where it is not signed by a peer, or not in answer to this nonce."""
     parts = line.split(" ")
-    if len(parts) != 4 or parts[0] != "v1" or not _is_stamp(parts[1]):
+    if len(parts) != 4 or parts[0] != "v1" or not _is_timestamp(parts[1]):
         return None
-    _, stamp, door, given = parts
-    if not hmac.compare_digest(_clock_signature(key, stamp, door, nonce).encode(), given.encode()):
+    _, time, audience, given = parts
+    if not hmac.compare_digest(_clock_signature(key, time, audience, nonce).encode(), given.encode()):
         return None
-    return ReceiverClock(int(stamp) / 1000, door)
+    return ReceiverClock(int(time) / 1000, audience)
 
 
-def _clock_signature(key: bytes, stamp: str, door: str, nonce: str) -> str:
-    said = "\n".join(("clock", stamp, door, nonce))
-    return hmac.new(key, said.encode(), hashlib.sha256).hexdigest()
+def _clock_signature(key: bytes, time: str, audience: str, nonce: str) -> str:
+    content = "\n".join(("clock", time, audience, nonce))
+    return hmac.new(key, content.encode(), hashlib.sha256).hexdigest()
 
 
-def _is_stamp(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= _MAX_STAMP_DIGITS
+def _is_timestamp(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _MAX_TIMESTAMP_DIGITS
 
 
 class RequestVerifier:
-    """Checks what knocks; remembers the nonces of the last `MAX_SKEW_S` seconds. Its clock must not jump.
+    """Verifies received messages, with the nonces of the allowed skew. The caller's clock must not jump.
 
-    door: names this agent's door in this life, without blanks; random.
+    audience: identifies this run of the agent; random, without blanks.
     """
 
     def __init__(self, key: bytes, max_nonces: int = MAX_NONCES, audience: str = "-") -> None:
@@ -105,9 +106,9 @@ class RequestVerifier:
         self._order: deque[tuple[float, str]] = deque()
 
     def rejection_reason(self, header: str | None, method: str, target: str, body: bytes, now: float) -> str | None:
-        """Why the message is refused, None where it is welcome (its nonce is used up then)."""
+        """Return why the message is rejected; None where it is accepted, which uses its nonce up."""
         *head, given = (header or "").split(" ")
-        if (len(head), head[:1]) not in ((3, ["v1"]), (4, ["v2"])) or not _is_stamp(head[1]):
+        if (len(head), head[:1]) not in ((3, ["v1"]), (4, ["v2"])) or not _is_timestamp(head[1]):
             return "no signature"
         expected = _signature(self.key, method, target, body, tuple(head))
         if not hmac.compare_digest(expected.encode(), given.encode()):
@@ -119,7 +120,7 @@ class RequestVerifier:
         return self._use_up(head[-1], now)
 
     def signed_clock(self, header: str, now: float) -> str:
-        """This door's time, for the sender of a message that was refused for one of CLOCK_HELPS."""
+        """Return this receiver's signed time, for the sender of a message that was rejected by one of CLOCK_ERRORS."""
         return sign_clock(self.key, self.audience, now, nonce_of(header))
 
     def _use_up(self, nonce: str, now: float) -> str | None:

@@ -1,10 +1,11 @@
-"""Which way an answer goes on: a pure function of what its state is made of and of what the next engine can.
+"""Choose how an answer continues: a pure function of its state and of the methods that the next engine supports.
 
-    rewind    a plain completion from the prompt and the ids: every engine can. Right where nothing but the ids matters
-    resume    the request itself, started behind its ids (the plug-in): one prefill, whatever the state is made of
-    forced    the request itself, its ids generated once more, each forced: a decode step for each
+    reprompt           a plain completion from the prompt and the ids. Every engine supports it. Correct where the state
+                       is nothing but the ids
+    resume             the request itself, started after its ids by the plug-in: one prefill, whatever the state is
+    forced decoding    the request itself, its ids generated once more, each forced: a decode step for each
 
-What an engine can is not what it says but what its agent's self-test found (`core/continuation/self_test`).
+The self-test of an engine's agent finds out what the engine supports (`core/continuation/self_test`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from node_agent.core.openai.generation_request import GenerationRequest
 
 
 class ContinuationMethod(Enum):
-    """How the next engine is asked. The values of the last two are what nodes advertise."""
+    """How the next engine continues an answer. Nodes advertise the values of the last two."""
 
     REPROMPT = "rewind"
     RESUME = "resume"
@@ -28,7 +29,7 @@ class ContinuationMethod(Enum):
 
 @dataclass(frozen=True)
 class MethodChoice:
-    """The way, and why this one."""
+    """A continuation method, and the reason for it."""
 
     method: ContinuationMethod
     reason: str
@@ -58,56 +59,61 @@ _STATE_BEYOND_IDS: tuple[tuple[BodyPredicate, str], ...] = (
     (lambda body: bool(body.get("presence_penalty")), "presence_penalty: it counts the answer's own tokens"),
     (lambda body: bool(body.get("bad_words")), "bad_words: they are looked for in the answer's own tokens"),
     (lambda body: bool(body.get("repetition_detection")), "repetition_detection: it reads the answer's own tokens"),
-    (lambda body: body.get("thinking_token_budget") is not None, "thinking_token_budget: it counts the thinking"),
+    (lambda body: body.get("thinking_token_budget") is not None, "thinking_token_budget: it counts the reasoning"),
     (lambda body: bool(body.get("tools")) and body.get("tool_choice") != "none", "tools: their parser has a state"),
     (
         lambda body: bool(body.get("vllm_xargs")),
         "vllm_xargs: a logits processor's, which reads the answer's own tokens",
     ),
 )
-"""What a request's state is made of beside its ids: a rewind would corrupt it.
+"""State of a request beside its ids, which a reprompt would corrupt.
 
-A logits processor is given the answer's ids when a request comes into the batch (vLLM's BatchUpdate.added), be it new,
-after a preemption or resumed; forced replay has it take each step again.
+A logits processor gets the answer's ids when a request enters the batch (vLLM's BatchUpdate.added), be it new, after a
+preemption or resumed; forced decoding runs each of its steps again.
 """
 
 _PREFERS_RESUME: tuple[tuple[Callable[[GenerationRequest], bool], str], ...] = (
     (
-        lambda asked: asked.wants_logprobs,
-        "logprobs: a completion tells candidates that read the same as one",
+        lambda request: request.wants_logprobs,
+        "logprobs: a completion merges candidates that have the same text",
     ),
     (
-        lambda asked: asked.max_tokens is None,
-        "no max_tokens: a completion has to be given some, and gets them piece by piece",
+        lambda request: request.max_tokens is None,
+        "no max_tokens: a completion needs a limit, so it is requested in segments",
     ),
     (
-        lambda asked: _is_sampled(asked.body) and (asked.wants_ids or asked.stop_holdback_chars > 0),
-        "sampling: a rewind would draw again what is behind its mark, and the client knows of it",
+        lambda request: _is_sampled(request.body) and (request.wants_ids or request.stop_holdback_chars > 0),
+        "sampling: a reprompt would draw again what follows its resume point, and the client would see it",
     ),
 )
-"""What a rewind goes on with, but not to the bit, or not at the first try; a resume does."""
+"""Cases that a reprompt continues, but not to the bit, or not at the first try; a resume does."""
 
 
 def reprompt_obstacle(generation: GenerationRequest, *, only_text: bool) -> str | None:
-    """What the answer's state is made of beside its ids; None where a rewind is right.
+    """Return the state of the answer beside its ids; None where a reprompt is correct.
 
-    only_text: whether the answer had nothing but text so far, no reasoning and no tool calls.
+    only_text: the answer had nothing but text so far, no reasoning and no tool calls.
     """
     if not only_text:
         return "reasoning or tool calls: their parser has a state"
-    return next((why for applies, why in _STATE_BEYOND_IDS if applies(generation.body)), None)
+    return next((reason for applies, reason in _STATE_BEYOND_IDS if applies(generation.body)), None)
 
 
-def choose_method(generation: GenerationRequest, able: Collection[str], *, only_text: bool) -> MethodChoice:
-    """The way at an engine whose node advertises `able`. Raises ContinuationImpossible, saying why."""
-    state = reprompt_obstacle(generation, only_text=only_text)
-    if state is None:
-        better = next((why for applies, why in _PREFERS_RESUME if applies(generation)), None)
-        if better is not None and ContinuationMethod.RESUME.value in able:
-            return MethodChoice(ContinuationMethod.RESUME, better)
+def choose_method(
+    generation: GenerationRequest, supported_methods: Collection[str], *, only_text: bool
+) -> MethodChoice:
+    """Choose the method at an engine whose node advertises `supported_methods`.
+
+    Raises ContinuationImpossible, with the reason.
+    """
+    obstacle = reprompt_obstacle(generation, only_text=only_text)
+    if obstacle is None:
+        preference = next((reason for applies, reason in _PREFERS_RESUME if applies(generation)), None)
+        if preference is not None and ContinuationMethod.RESUME.value in supported_methods:
+            return MethodChoice(ContinuationMethod.RESUME, preference)
         return MethodChoice(ContinuationMethod.REPROMPT, "only its ids matter")
-    if ContinuationMethod.RESUME.value in able:
-        return MethodChoice(ContinuationMethod.RESUME, state)
-    if ContinuationMethod.FORCED_DECODING.value in able:
-        return MethodChoice(ContinuationMethod.FORCED_DECODING, f"{state}, and the engine cannot resume")
-    raise ContinuationImpossible(state)
+    if ContinuationMethod.RESUME.value in supported_methods:
+        return MethodChoice(ContinuationMethod.RESUME, obstacle)
+    if ContinuationMethod.FORCED_DECODING.value in supported_methods:
+        return MethodChoice(ContinuationMethod.FORCED_DECODING, f"{obstacle}, and the engine cannot resume")
+    raise ContinuationImpossible(obstacle)

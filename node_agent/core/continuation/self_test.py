@@ -1,12 +1,12 @@
-"""Whether an engine can go on with an answer behind its first ids: asked of it at its start, by its own agent.
+"""Test which continuation methods an engine supports. Its own agent runs the test when the engine starts.
 
-The plug-in changes private functions of vLLM's, and an engine without it ignores its arguments and answers 200. So
-nothing is believed that was not seen: a short answer with all that a rewind would corrupt (a seed, both penalties, a
-grammar), and then its second half from its first. Rules kept here:
+The plug-in changes private functions of vLLM, and an engine without it ignores the arguments and responds 200. So the
+test checks results: it requests a short answer with all that a reprompt would corrupt (a seed, both penalties, a
+grammar), and then its second half from its first. Rules:
 
-* a whole answer that comes out again proves nothing, because one without the argument would be the same. So ids are
-  given that are not the engine's own: the first half of the answer to *another* seed. They have to be repeated;
-* what is generated behind them has to be the same, whether it began at the first of them or later.
+* a complete answer that is repeated proves nothing, because one without the argument would be the same. So the test
+  passes ids that are not the engine's own: the first half of the answer to *another* seed. They must be repeated;
+* what is generated after them must be the same, whether the continuation starts at the first of them or forced_later.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from node_agent.core.continuation.requests import FORCED_IDS, RESUME_IDS
 PROBE_TOKENS = 12
 _CUTS = (4, 9)
 _SEED_SETS = ((1, 2, 3), (4, 5, 6), (7, 8, 9))
-"""Seeds of each. On a GPU the shape of a batch may move a draw that was nearly even: that is no fault of the way's."""
+"""Seeds of each attempt. On a GPU the shape of a batch may change a draw that was nearly even; the method is not to
+blame."""
 
 _ARGUMENTS = {ContinuationMethod.RESUME: RESUME_IDS, ContinuationMethod.FORCED_DECODING: FORCED_IDS}
 
-_WRONG_LENGTH = f"its answer does not have the {PROBE_TOKENS} tokens that were asked for"
+_WRONG_LENGTH = f"its answer does not have the {PROBE_TOKENS} requested tokens"
 _SEED_IGNORED = "its answers do not depend on the seed"
 _IDS_IGNORED = "it ignores the ids that it is given"
 _CONCLUSIVE = (_WRONG_LENGTH, _SEED_IGNORED, _IDS_IGNORED)
-"""What a second try would not change."""
+"""Results that a second attempt would not change."""
 
 ProbeSteps = Generator[dict[str, Any], Sequence[int], "str | None"]
-"""Yields bodies for /v1/completions, is sent the ids of each answer, and returns why the way is not to be used."""
+"""Yields bodies for /v1/completions, is sent the ids of each answer, and returns the reason for a failure or None."""
 
 
 def probe_request(model: str, seed: int) -> dict[str, Any]:
-    """One whose answer depends on everything: any model can answer it, since the grammar makes it."""
+    """Build a request whose answer depends on all state. Any model can answer it, because of the grammar."""
     return {
         "model": model,
         "prompt": "self-test",
@@ -49,21 +50,21 @@ def probe_request(model: str, seed: int) -> dict[str, Any]:
     }
 
 
-def probe_steps(model: str, way: ContinuationMethod) -> ProbeSteps:
-    """The test of one way. None is returned where it passed."""
-    why = None
+def probe_steps(model: str, method: ContinuationMethod) -> ProbeSteps:
+    """Test one method. Returns None where it passed."""
+    failure = None
     for seeds in _SEED_SETS:
-        why = yield from _attempt(model, way, seeds)
-        if why is None or why in _CONCLUSIVE:
+        failure = yield from _attempt(model, method, seeds)
+        if failure is None or failure in _CONCLUSIVE:
             break
-    return why
+    return failure
 
 
-def _attempt(model: str, way: ContinuationMethod, seeds: Sequence[int]) -> ProbeSteps:
+def _attempt(model: str, method: ContinuationMethod, seeds: Sequence[int]) -> ProbeSteps:
     first, second = _CUTS
-    argument = _ARGUMENTS[way]
+    argument = _ARGUMENTS[method]
 
-    def behind(ids: Sequence[int]) -> dict[str, Any]:
+    def after(ids: Sequence[int]) -> dict[str, Any]:
         return {**probe_request(model, seeds[0]), "vllm_xargs": {argument: list(ids)}}
 
     own = yield probe_request(model, seeds[0])
@@ -75,14 +76,14 @@ def _attempt(model: str, way: ContinuationMethod, seeds: Sequence[int]) -> Probe
             break
     else:
         return _SEED_IGNORED
-    led = yield behind(other[:first])
-    if list(led[:first]) != list(other[:first]):
+    forced = yield after(other[:first])
+    if list(forced[:first]) != list(other[:first]):
         return _IDS_IGNORED
-    later = yield behind(led[:second])
-    if list(later) != list(led):
-        return "behind given ids it does not go on the same twice"
+    forced_later = yield after(forced[:second])
+    if list(forced_later) != list(forced):
+        return "after given ids it does not continue the same way twice"
     for cut in _CUTS:
-        again = yield behind(own[:cut])
-        if list(again) != list(own):
-            return f"behind {cut} ids of its own answer it goes on with another"
+        repeated = yield after(own[:cut])
+        if list(repeated) != list(own):
+            return f"after {cut} ids of its own answer it continues with another"
     return None

@@ -1,1 +1,1 @@
-"""Which streams leave a node that is reclaimed, when, and for which node."""
+"""Plan a drain: which streams leave a reclaimed node, when, and to which node; and record its steps."""

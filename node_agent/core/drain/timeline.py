@@ -1,8 +1,8 @@
-"""What is remembered of a drain while it goes on. It becomes the record that the node leaves (`contract/drain_record`).
+"""Collect the steps of a drain into the record that the node writes (`contract/drain_record`).
 
-Streams are counted, not listed: `planned` says how many were to be moved at first, `handed-off` how many were so far
-and when the last one was, `finished` how many ended here by themselves. So the record stays small, however large the
-node is.
+Streams are counted, not listed: `planned` is how many were to be moved at first, `handed-off` how many were so far and
+when the last one was, `finished` how many ended here by themselves. So the record stays small, however large the node
+is.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ from dataclasses import replace
 from node_agent.contract.drain_record import DrainRecord, DrainStep
 
 MAX_STEPS = 64
-"""A deadline may move nearer again and again; beyond this its moves are not told any more."""
+"""A deadline may move nearer again and again; beyond this its moves are not recorded."""
 
 
 class DrainTimeline:
-    """record: what there is to tell so far, None before a drain."""
+    """The steps of one node's drain. record: the steps so far, None before a drain."""
 
     def __init__(self, instance_id: str, incarnation: int) -> None:
         self._instance_id = instance_id
         self._incarnation = incarnation
         self.record: DrainRecord | None = None
 
-    def begin(self, why: str, asked_at: float, cordoned_at: float, deadline: float, expires_at: int) -> None:
-        """The node drains, or its deadline has moved nearer."""
+    def begin(self, why: str, requested_at: float, cordoned_at: float, deadline: float, expires_at: int) -> None:
+        """Record that the node drains, or that its deadline moved nearer. All instants are unix seconds."""
         before = self.record.steps if self.record is not None else ()
-        steps = (*before, DrainStep("asked", asked_at), DrainStep("cordoned", cordoned_at))
+        steps = (*before, DrainStep("asked", requested_at), DrainStep("cordoned", cordoned_at))
         if len(steps) > MAX_STEPS:
             steps = before
         self.record = DrainRecord(self._instance_id, self._incarnation, why, deadline, expires_at, steps)
 
     def record_step(self, step: str, at: float, count: int | None = None) -> None:
-        """Something happened, once: a second time it changes nothing."""
+        """Record a step; a second time changes nothing."""
         if self._find(step) is None:
             self._add(DrainStep(step, at, count))
 
     def add_count(self, step: str, at: float, more: int) -> None:
-        """So many more of something; the last instant stays."""
+        """Add `more` to a step's count, and set its instant to `at`."""
         if more:
             found = self._find(step)
             self._add(DrainStep(step, at, more + (found.count or 0 if found is not None else 0)), instead_of=found)

@@ -1,1 +1,1 @@
-"""What this node's vLLM does: its metrics, whether it works, and its life."""
+"""Observe this node's vLLM: its metrics, its liveness, and each engine's lifetime."""

@@ -1,24 +1,24 @@
-r"""Whether an engine works: judged by what it does, and never by the silence of one stream.
+r"""Detect a stuck engine by evidence of its work, and never by the silence of one stream.
 
-Evidence of work, each of which is enough: a token that came to this node; a figure of the engine's core that moved
-(preemptions, tokens made, prompts' tokens read, the cache's use: `core/engine/metrics`); a step that the plug-in
-counted; a *probe*, which is a completion of one token, that was answered.
+Evidence of work, each of which is enough: a token that this node received; a metric of the engine's core that changed
+(preemptions, generated tokens, prompt tokens, the cache's use: `core/engine/metrics`); a step that the plug-in counted;
+a *probe*, which is a completion of one token, that was answered.
 
-    WORKING --requests under way, no work for PROBE_AFTER_S--> SLOW --none for bound_s--> STUCK
+    WORKING --requests in flight, no work for PROBE_AFTER_S--> SLOW --none for bound_s--> STUCK
        ^                                                        |
        +------------------ any work ----------------------------+
 
 Rules kept here:
 
-* time counts only while requests are under way (a probe is one) or the last probe failed, and only while somebody
-  looks: an agent that was frozen itself has seen nothing;
+* time counts only while requests are in flight (a probe is one) or the last probe failed, and only while evidence is
+  evaluated: an agent that was frozen itself has observed nothing;
 * an engine is stuck after `stuck_s` without work, or after STEPS of its own steps where those are longer, as measured
   by the probes of a quiet engine and by the pace of its streams. Where its API server answers nothing either, half of
   it; where it answers probes with errors, FAILURES of them: its core is dead, or it shuts down;
-* a silent engine is probed, and an idle one now and then: else the first client after a hang would be the one to find
-  it. One probe at a time;
-* one stream of a working engine is lost only where nothing explains its silence: the core's figures say that no request
-  waits and none was preempted since, and PROOFS probes that began after the stream's last token have overtaken it. The
+* a silent engine is probed, and an idle one now and then: else the first client after a hang would detect it. One probe
+  at a time;
+* one stream of a working engine is lost only where nothing explains its silence: by the core's metrics no request waits
+  and none was preempted since, and PROOFS probes that began after the stream's last token have overtaken it. The
   scheduler gives every running request a part of every step, before it admits a new one.
 
 Fed by `runtime/engine/watchdog`, which has the clock and the connections. Instants are seconds of one monotonic clock.
@@ -33,7 +33,7 @@ from enum import Enum
 from node_agent.core.engine.metrics import EngineMetrics
 
 STUCK_S = 10.0
-"""Found within 15 s with the 3 s after which an idle engine is probed."""
+"""A hang is detected within 15 s, with the 3 s after which an idle engine is probed."""
 
 PROBE_AFTER_S = 2.0
 IDLE_PROBE_S = 3.0
@@ -43,22 +43,22 @@ PROBE_EVERY_S = 0.5
 PROOFS = 2
 FAILURES = 3
 _OVERLOAD = ("status-429", "status-503")
-"""Failures of a probe that say nothing of the core: vLLM may limit what it admits."""
+"""Failures of a probe that are no evidence about the core: vLLM may limit what it admits."""
 
 STEPS = 4.0
-"""A probe takes one step, after the one that is under way; twice that is no hang."""
+"""A probe takes one step, after the current one; twice that is no hang."""
 
 MAX_STEP_S = 30.0
 """Longer steps are not believed: the bound stays below two minutes."""
 
 MAX_LOOK_S = 1.0
-"""The most that one look may add to a silence."""
+"""The most that one evaluation may add to a silence."""
 
 _NEVER = float("-inf")
 
 
 class EngineState(Enum):
-    """What is held of the engine."""
+    """The verdict on the engine."""
 
     WORKING = "working"
     SLOW = "slow"
@@ -67,35 +67,45 @@ class EngineState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What one look has found.
-
-    at: now; under_way: requests at the engine; tokens: grows with those that are received of it; pace_s: the least time
-    per token among its streams, 0 where unknown; figures: the newest, None where there are none that can be read;
-    figures_at: when they were asked for, -inf for never; steps: of the engine's core, growing, None where nobody counts
-    them; wants_proof: whether a stream is silent for so long that a probe has to show whether the others are served.
-    """
+    """One observation of the engine."""
 
     at: float
+    """Now."""
+
     in_flight: int
+    """Requests at the engine."""
+
     tokens: int
+    """A counter of the tokens received from it."""
+
     pace_s: float = 0.0
+    """The least time per token among its streams, 0 where unknown."""
+
     metrics: EngineMetrics | None = None
+    """The newest, None where there are none that can be read."""
+
     metrics_at: float = _NEVER
+    """When the metrics were requested."""
+
     steps: int | None = None
+    """A counter of the core's steps, None where they are not counted."""
+
     needs_proof: bool = False
+    """Whether a stream is silent for so long that a probe has to show whether the others are served."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """probe: whether one is to be sent now."""
+    """The verdict on the engine after one observation."""
 
     state: EngineState
     reason: str
     should_probe: bool = False
+    """Whether a probe is to be sent now."""
 
 
 class EngineLiveness:
-    """Of one engine, from the moment in which it has answered its first request.
+    """The liveness of one engine, from its first answer on.
 
     stuck_s: the least bound; first_answer_s: how long its last answer took, before a pace is known.
     """
@@ -104,7 +114,7 @@ class EngineLiveness:
         self._at = at
         self._stuck_s = stuck_s
         self._first_answer_s = first_answer_s
-        self._quiet_s = 0.0  # requests under way, and no work
+        self._quiet_s = 0.0  # requests in flight, and no work
         self._unanswered_s = 0.0  # the API server answers nothing
         self._idle_s = IDLE_PROBE_S  # the first probe at once: it measures a step
         self._tokens = 0
@@ -112,10 +122,10 @@ class EngineLiveness:
         self._metrics: EngineMetrics | None = None
         self._metrics_at = _NEVER
         self._explained_at = _NEVER  # a request waited, or was preempted
-        self._probe_at: float | None = None  # when the one that is under way was sent
+        self._probe_at: float | None = None  # when the probe in flight was sent
         self._probe_ended_at = _NEVER
         self._probe_failed = ""
-        self._failures = 0  # of probes in a row, which say that nothing works
+        self._failures = 0  # of probes in a row, without those of an overload
         self._probe_times: deque[float] = deque(maxlen=5)
         self._answered: deque[tuple[float, float]] = deque(maxlen=8)  # sent at, answered at
 
@@ -125,7 +135,7 @@ class EngineLiveness:
         self._probe_at = at
 
     def probe_ended(self, at: float, failed: str = "") -> None:
-        """failed: why there was no answer; "" where there was one, which is work."""
+        """Record a probe's end. failed: why it was not answered; "" where it was, which is work."""
         sent, self._probe_at, self._probe_ended_at = self._probe_at, None, at
         self._probe_failed = failed
         self._failures = self._failures + 1 if failed and failed not in _OVERLOAD else 0
@@ -136,10 +146,10 @@ class EngineLiveness:
         self._probe_times.append(at - sent)
         self._answered.append((sent, at))
 
-    # looks
+    # observations
 
     def evaluate(self, evidence: Evidence) -> Judgement:
-        """What is held of the engine now."""
+        """Judge the engine by one more observation."""
         elapsed = min(MAX_LOOK_S, max(0.0, evidence.at - self._at))
         self._at = evidence.at
         worked = self._has_worked(evidence)
@@ -174,11 +184,11 @@ class EngineLiveness:
         return evidence.metrics_at != was
 
     def step_s(self, pace_s: float) -> float:
-        """How long the engine's steps take, as far as anybody has seen; probes may have waited, so the shortest."""
+        """Return the length of the engine's steps, as far as it is known: the shortest probe, since others may wait."""
         return min(MAX_STEP_S, max(pace_s, min(self._probe_times, default=self._first_answer_s)))
 
     def bound_s(self, pace_s: float) -> float:
-        """How long it may do nothing."""
+        """Return how long the engine may do no work."""
         return max(self._stuck_s, STEPS * self.step_s(pace_s))
 
     def _judge(self, evidence: Evidence) -> Judgement:
@@ -207,35 +217,35 @@ class EngineLiveness:
         return f"the last probe failed: {self._probe_failed}" if self._probe_failed else "no probe was answered"
 
     def _has_waiting_requests(self) -> bool:
-        """A probe would only wait with the others."""
+        """Return whether requests wait: a probe would only wait with them."""
         return self._metrics is not None and self._metrics.waiting > 0
 
     # one stream of a working engine
 
-    def max_silence_s(self, since: float, allowed_s: float, patient_s: float) -> float:
-        """How long a stream may be silent whose last token came at `since`.
+    def max_silence_s(self, since: float, allowed_s: float, first_token_s: float) -> float:
+        """Return how long a stream may be silent whose last token came at `since`.
 
-        allowed_s: by its pace; patient_s: as before its first token, for one that may have been preempted and has to be
-        read again. What cannot be explained for lack of figures is given that long, too.
+        allowed_s: by its pace; first_token_s: as before its first token, for one that may have been preempted and is
+        computed again. Where no metrics can explain a silence, it may last that long, too.
         """
         if self._metrics is None or not self._metrics.can_explain_silence:
-            return max(allowed_s, patient_s)
+            return max(allowed_s, first_token_s)
         if self._explained_at > since:
-            return self._explained_at - since + max(allowed_s, patient_s)
+            return self._explained_at - since + max(allowed_s, first_token_s)
         return allowed_s
 
-    def needs_proof(self, since: float, allowed_s: float, patient_s: float) -> bool:
-        """Whether a silence is half as long as it may be, and nobody has shown yet that the others are served."""
-        is_long = self._at - since >= self.max_silence_s(since, allowed_s, patient_s) / 2
+    def needs_proof(self, since: float, allowed_s: float, first_token_s: float) -> bool:
+        """Return whether a silence is half as long as it may be, and no probe has shown that others are served."""
+        is_long = self._at - since >= self.max_silence_s(since, allowed_s, first_token_s) / 2
         return is_long and self._proofs(since) < PROOFS
 
-    def is_overtaken(self, since: float, allowed_s: float, patient_s: float) -> bool:
-        """Whether a stream is lost, silent since then, although the engine works."""
-        if self._at - since < self.max_silence_s(since, allowed_s, patient_s) or self._quiet_s >= PROBE_AFTER_S:
+    def is_overtaken(self, since: float, allowed_s: float, first_token_s: float) -> bool:
+        """Return whether a stream that is silent since then is lost, although the engine works."""
+        if self._at - since < self.max_silence_s(since, allowed_s, first_token_s) or self._quiet_s >= PROBE_AFTER_S:
             return False
         return self._proofs(since) >= PROOFS
 
     def _proofs(self, since: float) -> int:
-        """Probes that overtook it: those that ended before the newest figures were asked for, which explain nothing."""
+        """Count the probes that overtook a stream: those before the newest metrics, which explain nothing."""
         explains = self._metrics is not None and self._metrics.can_explain_silence
         return sum(1 for sent, ended in self._answered if sent > since and (not explains or ended <= self._metrics_at))

@@ -1,6 +1,6 @@
-"""What vLLM's /metrics says of its load and of its work: six figures out of hundreds of lines (Prometheus' format).
+"""Parse vLLM's /metrics for its load and its work: six metrics out of hundreds of lines (Prometheus' format).
 
-All of them come from the engine's core: the API server alone moves none. So a figure that moved is proof that the core
+All of them come from the engine's core: the API server alone changes none. So a changed metric proves that the core
 worked since.
 """
 
@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 
 class EngineMetrics(NamedTuple):
-    """running, waiting: requests; kv_use: of the KV cache, 0 to 1.
+    """The metrics of one scrape.
 
-    preemptions, generated, prompted: counters of preempted requests, of tokens made, and of prompts' tokens read, since
-    the engine's start; None where the engine does not have them.
+    running, waiting: requests; kv_use: of the KV cache, 0 to 1; preemptions, generated_tokens, prompt_tokens: counters
+    since the engine's start, None where the engine does not have them.
     """
 
     running: int
@@ -26,12 +26,12 @@ class EngineMetrics(NamedTuple):
 
     @property
     def can_explain_silence(self) -> bool:
-        """Whether these figures can say why a stream is silent: then they can also say that nothing explains it."""
+        """True where these metrics can explain a stream's silence: then they can also show that nothing explains it."""
         return self.preemptions is not None
 
     @property
     def work(self) -> tuple[float | None, ...]:
-        """What only a step of the core moves."""
+        """The metrics that only a step of the core changes."""
         return (self.preemptions, self.generated_tokens, self.prompt_tokens, self.kv_use)
 
 
@@ -42,13 +42,13 @@ _PREEMPTIONS = b"vllm:num_preemptions_total"
 _GENERATED = b"vllm:generation_tokens_total"
 _PROMPTED = b"vllm:prompt_tokens_total"
 _MAX_REQUESTS = 1e9
-"""More than any engine has: a larger number is none."""
+"""More than any engine has: a larger number is invalid."""
 
 
 def parse_metrics(text: bytes) -> EngineMetrics | None:
-    """Of all engines together where there are several, the fullest KV cache.
+    """Parse a scrape; of several engines the sums, and the fullest KV cache.
 
-    None where running, waiting or the cache's use is missing or is no number that it could be.
+    Returns None where running, waiting or the cache's use is missing or invalid.
     """
     running = _values(text, _RUNNING)
     waiting = _values(text, _WAITING)
@@ -69,7 +69,7 @@ def _total(text: bytes, name: bytes) -> float | None:
 
 
 def _values(text: bytes, name: bytes) -> list[float]:
-    """The values of a metric's lines; [] where one of them is no finite number.
+    """Return the values of a metric's lines; [] where one of them is no finite number.
 
     A name that only begins alike is another metric.
     """

@@ -1,1 +1,1 @@
-"""Whose fault a failed request is, and what follows."""
+"""Attribute a failed request to a party, and decide what follows."""

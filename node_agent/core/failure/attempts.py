@@ -1,11 +1,11 @@
-"""What became of one request at the engines that were asked, and what its client gets where none of them answered.
+"""Track one request's attempts at engines, and decide what its client receives where none of them answers.
 
-asked --answered------------------------------> the client has it; who was in doubt for it is counted as failing
+sent  --answered------------------------------> the client has it; engines in doubt are counted as failing
       --failed: ELSEWHERE, below the bound----> another engine
       --failed: ONCE_MORE, the first time-----> another engine
       --failed: ONCE_MORE, the second time----> the client gets that answer
       --failed: FINAL-------------------------> the client gets that answer
-      --no engine is left, or the bound-------> the last answer that is the request's; busy; or which losses
+      --no engine is left, or the bound-------> the last answer about the request; busy; or the list of losses
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from node_agent.contract.errors import openai_error
 from node_agent.core.failure.attribution import BreakerEffect, NextStep, Verdict
 
 MAX_ENGINES = 3
-"""Engines that are asked for one request, before it ends with an error."""
+"""Engines that lose one request before it ends with an error."""
 
 MAX_REQUESTS = 8
-"""The same with those that gave it back because they go, or did not take it because they do not serve."""
+"""The same with engines that handed it off, or did not accept it because they do not serve."""
 
 _OPINIONS = 2
 _NOT_LOST = frozenset({"handoff", "not-serving"})
@@ -31,18 +31,23 @@ _BUSY = frozenset({"engine-busy", "peer-busy"})
 
 @dataclass(frozen=True, slots=True)
 class EngineResponse:
-    """An engine's own answer, to be passed on as it is. headers: beside the content-type; is_event: it came as an error
-    event of a stream."""
+    """An engine's own answer, to be forwarded unchanged."""
 
     status: int
     body: bytes
     content_type: bytes = b"application/json"
     headers: Sequence[tuple[bytes, bytes]] = ()
+    """Without the content-type."""
+
     is_event: bool = False
+    """True where it was an error event of a stream."""
 
 
 class Attempts:
-    """See the module. whys: of the failures, in order; in_doubt: nodes whose fault it is if another engine can."""
+    """The failed attempts of one request. codes: the failures' codes, in order.
+
+    in_doubt: nodes that are at fault if another engine answers the request.
+    """
 
     def __init__(self) -> None:
         self.codes: list[str] = []
@@ -51,7 +56,7 @@ class Attempts:
         self._failures = 0
 
     def failed(self, instance_id: str, verdict: Verdict, answer: EngineResponse | None = None) -> bool:
-        """Whether another engine may be asked. answer: what the engine said, where it said something."""
+        """Record a failure. Returns whether another engine may be tried. answer: the engine's, where it sent one."""
         self.codes.append(verdict.code)
         if verdict.breaker is BreakerEffect.IN_DOUBT:
             self.in_doubt.append(instance_id)
@@ -67,29 +72,29 @@ class Attempts:
 
     @property
     def is_at_bound(self) -> bool:
-        """Whether as many engines were asked as may be."""
-        lost = sum(why not in _NOT_LOST for why in self.codes)
+        """True once the bound on attempts is reached."""
+        lost = sum(code not in _NOT_LOST for code in self.codes)
         return lost >= MAX_ENGINES or len(self.codes) >= MAX_REQUESTS
 
     @property
     def response(self) -> EngineResponse | None:
-        """What the client gets where no other engine is asked; None where it was only lost."""
+        """What the client receives where no other engine is tried; None where the request was only lost."""
         return self._response
 
     @property
     def all_busy(self) -> bool:
-        """Whether every engine only had no room."""
+        """True where every failure was an engine or a peer without room."""
         return bool(self.codes) and _BUSY.issuperset(self.codes)
 
     def summary(self, what: str) -> str:
-        """The failures, for people. what: who failed, in the plural."""
+        """Describe the failures for people. what: the failed parties, in the plural."""
         count = len(self.codes)
         return f"{count} {what if count != 1 else what.removesuffix('s')} ({', '.join(self.codes)})"
 
 
-def _unexplained(whys: list[str]) -> EngineResponse:
+def _unexplained(codes: list[str]) -> EngineResponse:
     message = (
-        f"{len(whys)} engines failed at this request ({', '.join(whys)}) and gave no error that could be passed on;"
+        f"{len(codes)} engines failed at this request ({', '.join(codes)}) and gave no error that could be passed on;"
         " it seems to be the request's own fault. Change it before you send it again."
     )
     return EngineResponse(500, orjson.dumps(openai_error(500, "engine_error", message)))

@@ -1,11 +1,11 @@
-"""Whose fault a failed hop is, and what follows: one decision for all of them, with its reason. Pure.
+"""Attribute a failed hop to a party and decide what follows: one table for all failures, with reasons. Pure.
 
-A hop is from an entry to an engine, its own or through the peer door of another node. What failed is either an answer
-(a status, and the kind of its body), an error event inside a stream, or an exchange that was lost (in a word). `by`
-says who made it: an ENGINE, asked directly or passed on by its node with ENGINE_HEADER; or a PEER, its door or the
+A hop is from an entry to an engine, its own or through another node's peer API. What failed is either an answer (a
+status, and the kind of its body), an error event inside a stream, or an exchange that was lost (with a code). `by` is
+the party that sent it: an ENGINE, directly or forwarded by its node with ENGINE_HEADER; or a PEER, its API or the
 connection to it.
 
-    by      what failed                     fault    next       breaker  why
+    by      what failed                     fault    next       breaker  code
     ------  ------------------------------  -------  ---------  -------  ----------------
     engine  status 307                      client   final      -        refused-request
     engine  status 400 error                client   final      -        refused-request
@@ -73,16 +73,16 @@ connection to it.
 
 Rules behind the rows:
 
-* What an engine answers in its API's own form belongs to the request. A 4xx is final; vLLM says 500 of values that it
-  should have refused (an empty grammar, a schema that refers to itself), and of its own faults, so one other engine
-  gives a second opinion, and its answer, whatever it is, is the client's.
+* An engine's answer in its API's own form is about the request. A 4xx is final; vLLM answers 500 to values that it
+  should have refused (an empty grammar, a schema that refers to itself), and for its own faults, so one other engine
+  is tried, and its answer, whatever it is, is the client's.
 * A 5xx without that form is the engine's only where another engine can answer the request ("doubt").
-* The request for the rest of an answer is made here: that an engine refuses it says nothing of what the client sent.
-* A peer door's own answer is about that peer, never about the client. What its engine said is marked as such.
-* Being busy is no fault: a breaker that opened for it would take capacity away when it is needed most.
-* A breaker is this entry's, of its way to that node's engine; so a network between them counts, too.
-* What an unknown word means is not known, so it is the node's; it is counted as `other`, because words come from
-  peers, and metrics have few labels.
+* The entry builds the request for the rest of an answer: an engine's refusal of it is not about what the client sent.
+* A peer API's own answer is about that peer, never about the client. Its engine's answers are marked as such.
+* Being busy is no fault: a breaker that opened for it would remove capacity when it is needed most.
+* A breaker is for one entry's path to a node's engine; so a network fault between them counts, too.
+* The meaning of an unknown code is not known, so the node is at fault; it is counted as `other`, because codes come
+  from peers, and metrics have few labels.
 """
 
 from __future__ import annotations
@@ -94,11 +94,11 @@ from typing import Any
 import orjson
 
 ENGINE_DEAD = "EngineCore encountered an issue"
-"""How vLLM 0.32 says that its engine process has ended, while its API server still answers (v1/engine/exceptions)."""
+"""vLLM 0.32's error once its engine process has ended, while its API server still answers (v1/engine/exceptions)."""
 
 ENGINE_DIED = "engine-died"
 ENGINE_STUCK = "engine-stuck"
-"""By its own node's judgement (`core/engine/liveness`), which takes the engine out of the routes by itself."""
+"""Detected by the engine's own node (`core/engine/liveness`), which removes the engine from the routes by itself."""
 
 WRONG_MODEL = "wrong-model"
 _NOT_SERVING = "not-serving"
@@ -106,14 +106,14 @@ _MAX_ERROR_BYTES = 1024 * 1024
 
 
 class Origin(Enum):
-    """Who made what failed."""
+    """The party that sent the failure."""
 
     ENGINE = "engine"
     PEER = "peer"
 
 
 class Fault(Enum):
-    """Whose it is."""
+    """The party at fault."""
 
     CLIENT = "client"
     ENGINE = "engine"
@@ -123,15 +123,15 @@ class Fault(Enum):
 
 
 class NextStep(Enum):
-    """What to do with the request."""
+    """What follows for the request."""
 
-    FINAL = "final"  # the client gets this answer as it is
-    ONCE_MORE = "once-more"  # one more engine; where it fails in this way, too, the client gets its answer
+    FINAL = "final"  # the client receives this answer unchanged
+    ONCE_MORE = "once-more"  # one more engine; where it fails alike, the client receives its answer
     ELSEWHERE = "elsewhere"  # another engine, within the bound on engines
 
 
 class BreakerEffect(Enum):
-    """Whether it counts at the node's breaker."""
+    """The failure's effect on the node's breaker."""
 
     YES = "counts"
     NO = "-"
@@ -139,7 +139,7 @@ class BreakerEffect(Enum):
 
 
 class BodyKind(Enum):
-    """What an answer's body is, for this decision."""
+    """The kind of an answer's body."""
 
     ERROR = "error"  # an error in OpenAI's or Anthropic's form
     NO_SUCH_MODEL = "no-such-model"
@@ -149,7 +149,7 @@ class BodyKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """why: one of few words, for metrics; reason: for people."""
+    """The decision for one failure. code: one of few, for metrics; reason: for people."""
 
     fault: Fault
     next: NextStep
@@ -159,7 +159,7 @@ class Verdict:
 
     @property
     def is_death(self) -> bool:
-        """Whether the engine's process ended, or is ended because it does nothing any more."""
+        """True where the engine's process ended, or is killed because it is stuck."""
         return self.code in (ENGINE_DIED, ENGINE_STUCK)
 
 
@@ -168,28 +168,28 @@ _REFUSED = Verdict(
     NextStep.FINAL,
     BreakerEffect.NO,
     "refused-request",
-    "the engine answered; what it says is about the request",
+    "the engine answered; its answer is about the request",
 )
 _CONTINUATION = Verdict(
     Fault.OURS,
     NextStep.ELSEWHERE,
     BreakerEffect.NO,
     "refused-continuation",
-    "the engine refused what this entry made of the request",
+    "the engine refused the request that this entry built",
 )
 _FAILED = Verdict(
     Fault.CLIENT,
     NextStep.ONCE_MORE,
     BreakerEffect.NO,
     "failed-request",
-    "the engine works and says that this request failed",
+    "the engine works and reports that this request failed",
 )
 _STUCK = Verdict(
     Fault.ENGINE,
     NextStep.ELSEWHERE,
     BreakerEffect.NO,
     ENGINE_STUCK,
-    "the engine did nothing any more; it is started anew",
+    "the engine was stuck; it is restarted",
 )
 _WRONG_MODEL = Verdict(
     Fault.ENGINE,
@@ -206,14 +206,14 @@ _UNAUTHORIZED = Verdict(
     "the engine wants a key of the node, not of the client",
 )
 _BUSY = Verdict(
-    Fault.ENGINE, NextStep.ELSEWHERE, BreakerEffect.NO, "engine-busy", "the engine takes nothing more for now"
+    Fault.ENGINE, NextStep.ELSEWHERE, BreakerEffect.NO, "engine-busy", "the engine accepts nothing more for now"
 )
 _ERROR = Verdict(
     Fault.ENGINE,
     NextStep.ONCE_MORE,
     BreakerEffect.IN_DOUBT,
     "engine-error",
-    "the engine failed and does not say at what",
+    "the engine failed and does not report at what",
 )
 _DIED = Verdict(
     Fault.ENGINE, NextStep.ELSEWHERE, BreakerEffect.NO, ENGINE_DIED, "the engine's process ended; it leaves the ring"
@@ -223,15 +223,15 @@ _PEER_REFUSED = Verdict(
     NextStep.ELSEWHERE,
     BreakerEffect.YES,
     "peer-refused",
-    "the peer's door refused; its engine was not asked",
+    "the peer API refused; its engine received no request",
 )
-_PEER_BUSY = Verdict(Fault.PEER, NextStep.ELSEWHERE, BreakerEffect.NO, "peer-busy", "the peer's door takes nothing now")
+_PEER_BUSY = Verdict(Fault.PEER, NextStep.ELSEWHERE, BreakerEffect.NO, "peer-busy", "the peer API accepts nothing now")
 _PEER_LIMIT = Verdict(
     Fault.OURS,
     NextStep.ELSEWHERE,
     BreakerEffect.NO,
     "peer-limit",
-    "what this entry made of the request is larger than the peer takes",
+    "the request that this entry built is larger than the peer accepts",
 )
 
 _ENGINE_LOSSES = {
@@ -239,9 +239,9 @@ _ENGINE_LOSSES = {
     "unreachable": "no connection to the engine could be made",
     "reset": "the engine's connection broke",
     "eof": "the engine ended its answer before the answer's end",
-    "silence": "the engine serves others, and says nothing more on this request",
+    "silence": "the engine serves others, and sends nothing more for this request",
     "broken": "what the engine sent is not HTTP",
-    "abort": "the engine aborted the request, which only an engine that goes does",
+    "abort": "the engine aborted the request, which only a terminating engine does",
     "done-without-finish": "the engine ended the stream without a finish_reason",
     "end-without-finish": "the engine ended the stream before its generation ended",
     "malformed-chunk": "the engine sent an event that is none of its API",
@@ -255,42 +255,42 @@ _PEER_LOSSES = {
 }
 _NETWORK_LOSSES = {
     "unreachable": "no connection to the peer could be made in time",
-    "silence": "the peer, which accepts requests at once, says nothing",
-    "peer-silent": "membership holds the peer for dead",
+    "silence": "the peer, which accepts requests at once, sends nothing",
+    "peer-silent": "membership considers the peer dead",
 }
 _PLANNED = {
-    "handoff": "the node goes and gave the request back",
-    "draining": "the node goes and takes nothing new",
+    "handoff": "the node drains and handed the request off",
+    "draining": "the node drains and accepts nothing new",
     "starting": "the node's engine is not up yet",
     "gone": "the node has ended",
 }
 _OWN_LOSSES = {
-    "diverged": "the answer was continued in other words than it began",
-    "piece-without-mark": "this piece of the answer has no place to go on from",
+    "diverged": "the continued answer differs from the delivered one",
+    "piece-without-mark": "this segment of the answer has no resume point",
 }
 _TOO_LARGE = {
-    "too-large": "the answer is larger than a node takes",
-    "event-too-large": "an event of the answer is larger than a node takes",
+    "too-large": "the answer is larger than a node accepts",
+    "event-too-large": "an event of the answer is larger than a node accepts",
 }
 
 
 def _losses() -> dict[tuple[Origin, str], Verdict]:
     found: dict[tuple[Origin, str], Verdict] = {}
     for by in Origin:
-        for why, reason in _PLANNED.items():
-            word = why if why == "handoff" else _NOT_SERVING
-            found[by, why] = Verdict(Fault.OURS, NextStep.ELSEWHERE, BreakerEffect.NO, word, reason)
-        for why, reason in _OWN_LOSSES.items():
-            found[by, why] = Verdict(Fault.OURS, NextStep.ELSEWHERE, BreakerEffect.NO, why, reason)
-        for why, reason in _TOO_LARGE.items():
-            found[by, why] = Verdict(Fault.CLIENT, NextStep.ONCE_MORE, BreakerEffect.NO, why, reason)
-    counted = NextStep.ELSEWHERE, BreakerEffect.YES
+        for code, reason in _PLANNED.items():
+            label = code if code == "handoff" else _NOT_SERVING
+            found[by, code] = Verdict(Fault.OURS, NextStep.ELSEWHERE, BreakerEffect.NO, label, reason)
+        for code, reason in _OWN_LOSSES.items():
+            found[by, code] = Verdict(Fault.OURS, NextStep.ELSEWHERE, BreakerEffect.NO, code, reason)
+        for code, reason in _TOO_LARGE.items():
+            found[by, code] = Verdict(Fault.CLIENT, NextStep.ONCE_MORE, BreakerEffect.NO, code, reason)
+    counts = NextStep.ELSEWHERE, BreakerEffect.YES
     found |= {
-        (Origin.ENGINE, why): Verdict(Fault.ENGINE, *counted, why, reason) for why, reason in _ENGINE_LOSSES.items()
+        (Origin.ENGINE, code): Verdict(Fault.ENGINE, *counts, code, reason) for code, reason in _ENGINE_LOSSES.items()
     }
-    found |= {(Origin.PEER, why): Verdict(Fault.PEER, *counted, why, reason) for why, reason in _PEER_LOSSES.items()}
+    found |= {(Origin.PEER, code): Verdict(Fault.PEER, *counts, code, reason) for code, reason in _PEER_LOSSES.items()}
     found |= {
-        (Origin.PEER, why): Verdict(Fault.NETWORK, *counted, why, reason) for why, reason in _NETWORK_LOSSES.items()
+        (Origin.PEER, code): Verdict(Fault.NETWORK, *counts, code, reason) for code, reason in _NETWORK_LOSSES.items()
     }
     found[Origin.ENGINE, WRONG_MODEL] = _WRONG_MODEL
     found[Origin.ENGINE, ENGINE_DIED] = _DIED
@@ -301,19 +301,19 @@ def _losses() -> dict[tuple[Origin, str], Verdict]:
 _LOSSES = _losses()
 
 
-def classify_loss(by: Origin, why: str) -> Verdict:
-    """An exchange that was lost. why: in one word, as `core/failure/report.read_loss` gives it."""
-    verdict = _LOSSES.get((by, why))
+def classify_loss(by: Origin, code: str) -> Verdict:
+    """Decide on an exchange that was lost. code: as from `core/failure/report.parse_loss`."""
+    verdict = _LOSSES.get((by, code))
     if verdict is not None:
         return verdict
     fault = Fault.ENGINE if by is Origin.ENGINE else Fault.PEER
-    return Verdict(fault, NextStep.ELSEWHERE, BreakerEffect.YES, "other", "lost for a reason that is not known here")
+    return Verdict(fault, NextStep.ELSEWHERE, BreakerEffect.YES, "other", "lost for an unknown reason")
 
 
 def classify_answer(by: Origin, status: int, body: BodyKind, *, is_continuation: bool = False) -> Verdict:
-    """An answer that is not the one that was asked for: any status but a 2xx.
+    """Decide on an answer with any status but a 2xx.
 
-    is_continuation: whether the request was for the rest of an answer, which other engines began.
+    is_continuation: whether the request was for the rest of an answer that other engines began.
     """
     if by is Origin.PEER:
         if status in (413, 431):
@@ -333,7 +333,7 @@ def classify_answer(by: Origin, status: int, body: BodyKind, *, is_continuation:
 
 
 def classify_event(payload: bytes, *, is_continuation: bool = False) -> Verdict:
-    """An error event in an engine's stream. vLLM says 200 before it checks all of a request whose answer it streams.
+    """Decide on an error event in a stream. vLLM sends 200 before it checks all of a request whose answer it streams.
 
     is_continuation: as for `classify_answer`.
     """
@@ -350,7 +350,7 @@ def classify_event(payload: bytes, *, is_continuation: bool = False) -> Verdict:
 
 
 def classify_body(body: bytes, *, has_model: bool) -> BodyKind:
-    """What an answer's body is. has_model: whether the node's engine should have the model that was asked for."""
+    """Return the kind of an answer's body. has_model: whether the node's engine should have the requested model."""
     error = _read_error(body)
     if error is None:
         return BodyKind.OTHER
@@ -361,7 +361,7 @@ def classify_body(body: bytes, *, has_model: bool) -> BodyKind:
 
 
 def reports_dead_engine(body: bytes) -> bool:
-    """Whether an answer, or an event of a stream, says that the engine behind the API server has ended."""
+    """Return whether an answer, or an event of a stream, reports that the engine behind the API server has ended."""
     if ENGINE_DEAD.encode() not in body:
         return False
     error = _read_error(body)
@@ -373,18 +373,18 @@ def _is_dead_engine(error: dict[str, Any]) -> bool:
 
 
 def _read_error(body: bytes) -> dict[str, Any] | None:
-    """The error object in OpenAI's or Anthropic's form; None where there is none."""
+    """Return the error object in OpenAI's or Anthropic's form; None where there is none."""
     if len(body) > _MAX_ERROR_BYTES:
         return None
     try:
-        told = orjson.loads(body)
+        document = orjson.loads(body)
     except orjson.JSONDecodeError:
         return None
-    if not isinstance(told, dict):
+    if not isinstance(document, dict):
         return None
-    error = told.get("error")
+    error = document.get("error")
     if isinstance(error, dict) and isinstance(error.get("message"), str):
         return error
-    failed = told.get("response")  # a response.failed event of /v1/responses
+    failed = document.get("response")  # a response.failed event of /v1/responses
     error = failed.get("error") if isinstance(failed, dict) else None
     return error if isinstance(error, dict) and isinstance(error.get("message"), str) else None

@@ -1,4 +1,4 @@
-"""Requests that end engines: who is suspected, who is refused, for how long. Pure.
+"""Track requests that may crash engines: which are suspected, which are refused, for how long. Pure.
 
     CLEAR --an engine died before it answered--> SUSPECT --another died, no other suspect there--> REFUSED
       ^                                             |                                                 |
@@ -7,14 +7,13 @@
 Rules kept here:
 
 * only what an engine had not begun to answer when it died is suspected; a stream that has tokens is not;
-* one death condemns nobody: whoever was there may have been there by chance, or the engine ended for its own reasons;
-* two deaths condemn, where no other suspect waited for the second engine's answer: nodes ask suspects one at a time
-  (`runtime/node/crash_suspects`), so this holds nearly always; where it does not, the next death decides;
+* one death refuses nothing: a request may have been there by chance, or the engine ended for its own reasons;
+* two deaths refuse a request, where no other suspect waited for the second engine's answer: nodes send suspects one at
+  a time (`runtime/node/crash_suspects`), so this holds nearly always; where it does not, the next death decides;
 * deaths are counted, not requests: a hundred equal requests at one engine are one piece of evidence;
-* whoever gets an answer is clear again at once, so a prompt that everybody sends is not condemned by chance;
-* what is refused is refused by content (`core/openai/request_digest`), by every node (`core/membership/refusals`), for
-  KEPT_S;
-* all of it is bounded: the oldest case makes room.
+* a request that is answered is clear again at once, so a prompt that many clients send is not refused by chance;
+* a refusal is by content (`core/openai/request_digest`), by every node (`core/membership/refusals`), for RETENTION_S;
+* the table is bounded: the oldest case is removed.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ MAX_CASES = 256
 
 
 class SuspectStatus(Enum):
-    """What is held of a request's content."""
+    """The verdict on a request's content."""
 
     CLEAR = "clear"
     SUSPECT = "suspect"
@@ -42,17 +41,18 @@ class _Case:
 
 
 class SuspectTable:
-    """Of one node. Instants are the caller's, in seconds; content: a digest."""
+    """The suspects of one node. Instants are the caller's, in seconds; content: a digest."""
 
     def __init__(self, most: int = MAX_CASES) -> None:
         self._most = most
         self._cases: dict[bytes, _Case] = {}
 
     def __len__(self) -> int:
-        """Cases held: while there are none, nobody has to look anything up."""
+        """The number of cases: while there are none, no look-up is needed."""
         return len(self._cases)
 
     def status(self, content: bytes, now: float) -> SuspectStatus:
+        """Return the content's status; an expired case is removed."""
         case = self._cases.get(content)
         if case is None:
             return SuspectStatus.CLEAR
@@ -62,9 +62,9 @@ class SuspectTable:
         return SuspectStatus.REFUSED if case.is_refused else SuspectStatus.SUSPECT
 
     def record_death(self, content: bytes, death: str, now: float, *, alone: bool) -> bool:
-        """An engine died before it answered. Returns whether the content is refused from now on, and was not before.
+        """Record that an engine died before it answered. Returns whether the content is newly refused.
 
-        death: which engine of which node; alone: whether no other suspect was unanswered there.
+        death: identifies the engine and its node; alone: whether no other suspect was unanswered there.
         """
         self.status(content, now)
         case = self._case(content, now + RETENTION_S)
@@ -76,13 +76,13 @@ class SuspectTable:
         return True
 
     def record_answer(self, content: bytes) -> None:
-        """An engine began to answer it."""
+        """Record that an engine began to answer the content."""
         case = self._cases.get(content)
         if case is not None and not case.is_refused:
             del self._cases[content]
 
     def record_refusal(self, content: bytes, until: float) -> None:
-        """Another node refuses it."""
+        """Record that another node refuses the content."""
         self._case(content, until).is_refused = True
 
     def _case(self, content: bytes, until: float) -> _Case:

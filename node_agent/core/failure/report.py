@@ -1,11 +1,11 @@
-"""What a node says of a request that its engine did not answer, in one line: why, and what the entry needs beside it.
+"""Encode why a node's engine did not answer a request, in one line for the entry: the code and its details.
 
-handoff                      it is given back
-handoff to i-0123456789      and that node has room for it
+handoff                      the request is handed off
+handoff to i-0123456789      that node has room for it
 engine-died 3 alone          the engine's process, the third here, ended before the request had any answer
-engine-died 3 beside         so did others that were suspected of having ended an engine before
-engine-stuck 3 alone         the same of an engine that did nothing any more, and is ended for that
-reset                        any other reason, in one word
+engine-died 3 beside         other suspects of an engine's death waited there, too
+engine-stuck 3 alone         the same for an engine that was stuck, and is killed for that
+reset                        any other code
 """
 
 from __future__ import annotations
@@ -18,36 +18,39 @@ HANDOFF = "handoff"
 _TO = f"{HANDOFF} to "
 _ALONE, _BESIDE = "alone", "beside"
 _MAX_NUMBER = 20
-"""Characters: it comes from a peer."""
+"""Characters of an engine's number, which a peer sends."""
 
 
 class EngineDeath(NamedTuple):
-    """life: which of the node's engines it was; alone: whether no other suspect was unanswered there."""
+    """The death of an engine."""
 
     engine_number: str
+    """Which of the node's engines it was."""
+
     alone: bool
+    """Whether no other suspect was unanswered there."""
 
 
 def format_handoff(instance_id: str | None) -> str:
-    """The line for a request that is given back."""
+    """Encode a hand-off. instance_id: the node that has room; None where there is none."""
     return HANDOFF if instance_id is None else _TO + instance_id
 
 
-def format_death(life: int, *, alone: bool, why: str = ENGINE_DIED) -> str:
-    """The line for a request that an engine died under. life: which one, of those that this agent started."""
-    return f"{why} {life} {_ALONE if alone else _BESIDE}"
+def format_death(engine_number: int, *, alone: bool, code: str = ENGINE_DIED) -> str:
+    """Encode the death of an engine before it answered. engine_number: counts those that this agent started."""
+    return f"{code} {engine_number} {_ALONE if alone else _BESIDE}"
 
 
 def parse_loss(line: str) -> tuple[str, str | None]:
-    """The reason alone, and the node that has room, where there is one. A line of an unknown form is its own reason."""
+    """Decode a line: its code, and the node that has room, where there is one. An unknown line is its own code."""
     if line.startswith(_TO):
         return HANDOFF, line.removeprefix(_TO)
     return (line if parse_death(line) is None else line.partition(" ")[0]), None
 
 
 def parse_death(line: str) -> EngineDeath | None:
-    """What a line says of an engine that died; None where it says nothing of one."""
+    """Decode an engine's death; None where the line is about none."""
     match line.split(" "):
-        case [why, life, beside] if why in (ENGINE_DIED, ENGINE_STUCK) and beside in (_ALONE, _BESIDE):
-            return EngineDeath(life[:_MAX_NUMBER], beside == _ALONE)
+        case [code, number, beside] if code in (ENGINE_DIED, ENGINE_STUCK) and beside in (_ALONE, _BESIDE):
+            return EngineDeath(number[:_MAX_NUMBER], beside == _ALONE)
     return None

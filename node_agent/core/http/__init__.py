@@ -1,1 +1,1 @@
-"""HTTP requests before anybody reads their bodies: heads, bounds, connections."""
+"""Check HTTP requests before their bodies are parsed: heads, bounds, connections, CORS."""

@@ -1,11 +1,11 @@
-"""Who may connect to a door: so many connections in all, so many from one address, and a few more for health.
+"""Limit a server's connections: in total, from one address, and a few more for health checks.
 
 Rules kept here:
 
 * one address has at most `per_address` connections, so that none can have all of them;
-* beyond a bound there are `reserved` places, `RESERVED_PER_ADDRESS` for each address: a connection there may ask for
-  the node's health and for nothing else, so that a full door does not look like a dead node;
-* beyond those there is no place at all.
+* beyond a bound there are `reserved` slots, `RESERVED_PER_ADDRESS` for each address: a connection there may request the
+  node's health and nothing else, so that a full server does not look like a dead node;
+* beyond those there is no slot.
 """
 
 from __future__ import annotations
@@ -18,22 +18,27 @@ RESERVED_PER_ADDRESS = 32
 
 
 class ConnectionSlot(Enum):
+    """What a connection may be used for."""
+
     FULL = "full"
     """For any request."""
 
     HEALTH_ONLY = "health-only"
-    """The door is full: for requests that ask for the node's health."""
+    """The server is full: only for requests for the node's health."""
 
     HEALTH_ONLY_OF_ADDRESS = "health-only-of-address"
     """The same, because the client's address has as many connections as one address may have."""
 
     NONE = "none"
-    """Not even to say so."""
+    """Not even for an answer."""
 
 
 @dataclass
 class ConnectionLimits:
-    """most: connections at once; per_address: of one address; reserved: beyond these bounds, for health only."""
+    """The connections of one server.
+
+    max_connections: at once; per_address: of one address; reserved: beyond these bounds, for health only.
+    """
 
     max_connections: int
     per_address: int
@@ -44,7 +49,7 @@ class ConnectionLimits:
     _reserved_by_address: Counter[str] = field(default_factory=Counter)
 
     def acquire(self, address: str) -> ConnectionSlot:
-        """Count a new connection. `leave` has to be called with the same place, whatever it is."""
+        """Count a new connection. `release` must be called with the returned slot, whatever it is."""
         if self.in_use < self.max_connections and self._by_address[address] < self.per_address:
             self.in_use += 1
             self._by_address[address] += 1
@@ -57,12 +62,12 @@ class ConnectionLimits:
             ConnectionSlot.HEALTH_ONLY if self.in_use >= self.max_connections else ConnectionSlot.HEALTH_ONLY_OF_ADDRESS
         )
 
-    def release(self, address: str, place: ConnectionSlot) -> None:
-        """A connection has ended."""
-        if place is ConnectionSlot.FULL:
+    def release(self, address: str, slot: ConnectionSlot) -> None:
+        """Remove a connection that has ended."""
+        if slot is ConnectionSlot.FULL:
             self.in_use -= 1
             _uncount(self._by_address, address)
-        elif place is not ConnectionSlot.NONE:
+        elif slot is not ConnectionSlot.NONE:
             self._reserved_taken -= 1
             _uncount(self._reserved_by_address, address)
 
@@ -70,4 +75,4 @@ class ConnectionLimits:
 def _uncount(counts: Counter[str], address: str) -> None:
     counts[address] -= 1
     if counts[address] <= 0:
-        del counts[address]  # an address that was here once is not remembered
+        del counts[address]  # no entry stays for an address without connections

@@ -1,7 +1,8 @@
-"""Whether a page of another origin may call this node from a browser: by default none may (Fetch standard, CORS).
+"""Decide whether a page of another origin may call this node from a browser: by default none may (Fetch standard,
+CORS).
 
-vLLM allows every origin unless told otherwise. Here a node may stand inside a network that the browser's user can reach
-and the page's author cannot: so it is a setting, `allowed_origins`, with the same meaning as vLLM's argument.
+vLLM allows every origin by default. A node may be inside a network that the browser's user can reach and the page's
+author cannot: so it is a setting, `allowed_origins`, with the same meaning as vLLM's argument.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _USUAL_HEADERS = f"authorization, content-type, last-event-id, x-request-id, {EV
 
 
 class Origins:
-    """allowed: origins as browsers send them (`https://chat.example.com`), or `*` for all; none by default."""
+    """The allowed origins, as browsers send them (`https://chat.example.com`), or `*` for all; none by default."""
 
     def __init__(self, allowed: Collection[str] = ()) -> None:
         self._any = ANY in allowed
@@ -30,16 +31,16 @@ class Origins:
         return bool(self._allowed)
 
     def headers(self, request: Mapping[bytes, bytes]) -> Headers:
-        """What an answer to this request says; nothing where no page, or none that may, has sent it."""
+        """Return the CORS headers of a request's answer; none where no page sent it, or one that is not allowed."""
         origin = request.get(b"origin")
         if origin is None or not self._allows(origin):
             return []
-        told = [(b"access-control-allow-origin", b"*" if self._any else origin)]
-        told += [] if self._any else [(b"vary", b"origin")]
-        return [*told, (b"access-control-expose-headers", _EXPOSED)]
+        headers = [(b"access-control-allow-origin", b"*" if self._any else origin)]
+        headers += [] if self._any else [(b"vary", b"origin")]
+        return [*headers, (b"access-control-expose-headers", _EXPOSED)]
 
     def preflight(self, request: Mapping[bytes, bytes]) -> Headers | None:
-        """What an OPTIONS request is answered beside `headers`; None where it is no preflight that is allowed."""
+        """Return the headers of a preflight's answer beside `headers`; None where it is none, or not allowed."""
         if request.get(b"access-control-request-method") is None or not self.headers(request):
             return None
         return [

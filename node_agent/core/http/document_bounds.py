@@ -1,8 +1,8 @@
-"""How much a JSON document costs to read, known before it is read: a parser holds the loop until it is done.
+"""Bound the cost of a JSON document before it is parsed: the parser blocks the event loop until it is done.
 
-A value costs as much as 16 MiB of text: `[],` repeated makes five million objects, 450 MiB, and stops a node for
-seconds. So the values are counted first. `surely_fits` looks at no more than how often a few characters occur; a text
-full of commas may fail it, and then `fits` counts outside of texts.
+16 MiB of `[],` make five million objects, 450 MiB, and stop a node for seconds. So the values are counted first.
+`passes_quick_check` only counts a few characters; a text full of commas may fail it, and then `fits` counts outside of
+strings.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ _TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
 @dataclass(frozen=True)
 class DocumentBounds:
-    """Of one JSON document.
-
-    values: all of them, as a prompt's ids are; nested: arrays and objects, each as costly as ten ids; texts: those,
-    and keys.
-    """
+    """The bounds of one JSON document."""
 
     values: int = 1_000_000
+    """All values, such as a prompt's ids."""
+
     containers: int = 100_000
+    """Arrays and objects, each as expensive as ten ids."""
+
     strings: int = 250_000
+    """String values and keys."""
 
     def passes_quick_check(self, raw: bytes) -> bool:
-        """Whether a document is within the bounds, whatever is in its texts. Takes 2 ms for a MiB at most."""
+        """Return whether a document is within the bounds whatever its strings contain. Takes at most 2 ms for a MiB."""
         return (
             raw.count(b",") < self.values
             and raw.count(b'"') // 2 <= self.strings
@@ -34,22 +35,22 @@ class DocumentBounds:
         )
 
     def fits(self, raw: bytes) -> bool:
-        """The same, but that what is inside of texts does not count. To be called in a thread.
+        """Return whether a document is within the bounds, without what is inside its strings. Call it in a thread.
 
-        Only UTF-8 can be looked at so closely: a document in UTF-16 has to pass `surely_fits`.
+        Only UTF-8 can be counted so: a document in UTF-16 has to pass `passes_quick_check`.
         """
         if b"\0" in raw:
             return False
-        commas = nested = texts = end = 0
+        commas = containers = strings = end = 0
         for text in _TEXT.finditer(raw):
             begin = text.start()
             if begin > end:
                 commas += raw.count(b",", end, begin)
-                nested += raw.count(b"[", end, begin) + raw.count(b"{", end, begin)
-            texts += 1
+                containers += raw.count(b"[", end, begin) + raw.count(b"{", end, begin)
+            strings += 1
             end = text.end()
-            if texts > self.strings or commas >= self.values or nested > self.containers:
+            if strings > self.strings or commas >= self.values or containers > self.containers:
                 return False
         commas += raw.count(b",", end)
-        nested += raw.count(b"[", end) + raw.count(b"{", end)
-        return commas < self.values and nested <= self.containers and texts <= self.strings
+        containers += raw.count(b"[", end) + raw.count(b"{", end)
+        return commas < self.values and containers <= self.containers and strings <= self.strings

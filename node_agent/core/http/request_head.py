@@ -1,8 +1,8 @@
-"""What a request's head has to be for a door to take it: HTTP/1.0 or HTTP/1.1, one host, one way to find its end.
+"""Check a request's head: HTTP/1.0 or HTTP/1.1, one host, one unambiguous end.
 
-llhttp, which reads it, also takes RTSP, HTTP/0.9, other protocols' methods, transfer codings that nobody decodes, and
-a request without a host. Whoever stands before or behind a door may read such a request in another way (RFC 9112,
-3.2 and 6.1).
+llhttp, which parses it, also accepts RTSP, HTTP/0.9, other protocols' methods, transfer codings that are not decoded,
+and a request without a host. A proxy or a server behind this one may read such a request differently (RFC 9112, 3.2 and
+6.1).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _HOST = re.compile(rb"[\w.~!$&'()*+;=%:\[\]-]*\Z", re.ASCII)
 
 
 class ErrorResponse(NamedTuple):
-    """Why a request is refused, as its client reads it."""
+    """An error for the client: the answer to a refused request."""
 
     status: int
     code: str
@@ -25,11 +25,14 @@ class ErrorResponse(NamedTuple):
 
 
 def check_head(method: str, version: str, headers: Mapping[bytes, bytes], *, is_http: bool) -> ErrorResponse | None:
-    """What is wrong with a head. headers: by names in lower case; is_http: whether its first line says HTTP/."""
+    """Return the error of a head; None where it is valid.
+
+    headers: by names in lower case; is_http: whether its first line has HTTP/.
+    """
     if not is_http or version not in ("1.0", "1.1"):
-        return ErrorResponse(505, "http_version_not_supported", "This door speaks HTTP/1.1 and HTTP/1.0.")
+        return ErrorResponse(505, "http_version_not_supported", "This server supports HTTP/1.1 and HTTP/1.0.")
     if method not in _METHODS:
-        return ErrorResponse(501, "method_not_supported", f"No route of this door has the method {method[:32]}.")
+        return ErrorResponse(501, "method_not_supported", f"No route of this server has the method {method[:32]}.")
     host = headers.get(b"host")
     if host is None:
         if version == "1.1":
@@ -43,6 +46,6 @@ def check_head(method: str, version: str, headers: Mapping[bytes, bytes], *, is_
         return ErrorResponse(400, "invalid_http", "HTTP/1.0 has no Transfer-Encoding.")
     if coding.strip().lower() != b"chunked":
         return ErrorResponse(
-            501, "transfer_coding_not_supported", "The only transfer coding of this door is chunked, once."
+            501, "transfer_coding_not_supported", "The only transfer coding of this server is chunked, once."
         )
     return None

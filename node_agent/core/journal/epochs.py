@@ -1,9 +1,9 @@
-"""Who owns a stream: an epoch, higher with every owner. Two epochs are never equal unless they are the same owner's.
+"""Identify the owner of a stream by an epoch, which grows with every takeover.
 
-The number alone would not do: two nodes that take a stream over at once may choose the same one.
+An epoch has a number and its owner's id, because two nodes that take a stream over at once may choose the same number.
 
-A stream that was taken over has *runs*: from which event on which owner's it is. An event's id names its run, because
-an owner that was cut off may have gone on for itself: the same number, but not what this client was told.
+A stream that was taken over has *epoch ranges*: which owner sent which events. An event's id names its range, because
+an owner that was partitioned may have continued on its own: the same number, but not what this client was sent.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 @dataclass(frozen=True, order=True)
 class Epoch:
-    """Ordered by the number, then by the owner's instance id."""
+    """One ownership of a stream, ordered by the number, then by the owner's instance id."""
 
     number: int
     owner: str
@@ -28,13 +28,13 @@ class Epoch:
 
 
 MAX_NUMBER = 2**48
-"""A stream is not taken over more often; JSON and whoever adds one to it can hold it."""
+"""Above any real number of takeovers; JSON holds it exactly, and the next number too."""
 
 MAX_OWNER_CHARACTERS = 128
 
 
 def epoch_from_json(value: Any) -> Epoch:
-    """Raises ValueError where it is none."""
+    """Parse `[number, owner]`. Raises ValueError where it is no epoch."""
     if not isinstance(value, list) or len(value) != 2:
         raise ValueError("not an epoch")
     number, owner = value
@@ -47,34 +47,37 @@ def epoch_from_json(value: Any) -> Epoch:
 
 @dataclass(frozen=True)
 class EpochRange:
-    """The events behind number `after` are this owner's, up to the next run."""
+    """The owner of the events after number `after`, up to the next range."""
 
     after: int
     epoch: Epoch
 
 
-def range_of(runs: Sequence[EpochRange], seq: int) -> EpochRange:
-    """The run that event `seq` is of; runs: at least one, from the first event on."""
-    return next(run for run in reversed(runs) if run.after < max(seq, 1))
+def range_of(ranges: Sequence[EpochRange], seq: int) -> EpochRange:
+    """Return the range that contains event `seq`. ranges: at least one, from the first event on."""
+    return next(each for each in reversed(ranges) if each.after < max(seq, 1))
 
 
 @dataclass(frozen=True)
 class EventId:
-    """`<stream>/<seq>` for a stream's first owner, `<stream>/<seq>/<epoch>` for the others. seq: 0 before any event."""
+    """An event's id: `<stream>/<seq>` of the first owner, `<stream>/<seq>/<epoch>` of the others.
+
+    seq: 0 before any event.
+    """
 
     stream: str
     seq: int
     epoch: str = ""
 
 
-def event_id_suffix(runs: Sequence[EpochRange], seq: int) -> bytes:
-    """What stands behind the number in the id of event `seq`."""
-    run = range_of(runs, seq)
-    return b"" if run is runs[0] else f"/{run.epoch}".encode()
+def event_id_suffix(ranges: Sequence[EpochRange], seq: int) -> bytes:
+    """Return what follows the number in the id of event `seq`."""
+    owner = range_of(ranges, seq)
+    return b"" if owner is ranges[0] else f"/{owner.epoch}".encode()
 
 
 def parse_event_id(text: str) -> EventId:
-    """Raises ValueError."""
+    """Parse the id of an event. Raises ValueError."""
     stream, _, rest = text.partition("/")
     number, _, epoch = rest.partition("/")
     if not stream or not number.isascii() or not number.isdigit() or len(number) > 12:
@@ -82,6 +85,6 @@ def parse_event_id(text: str) -> EventId:
     return EventId(stream, int(number), epoch)
 
 
-def was_sent_by(event: EventId, runs: Sequence[EpochRange]) -> bool:
-    """Whether a journal with these runs has what the client of `event` was told, and not another owner's words."""
-    return event.seq == 0 or event_id_suffix(runs, event.seq).decode().removeprefix("/") == event.epoch
+def was_sent_by(event: EventId, ranges: Sequence[EpochRange]) -> bool:
+    """Return whether a journal with these ranges has `event` as its client received it, not another owner's."""
+    return event.seq == 0 or event_id_suffix(ranges, event.seq).decode().removeprefix("/") == event.epoch

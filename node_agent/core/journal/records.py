@@ -1,15 +1,16 @@
-"""Lines: a stream's journal in writing, one line for each event that its client was sent.
+"""Encode and parse the records of a stream's journal: one line for each event that the client was sent.
 
-A keeper stores them unread; who takes a stream over reads them all, and makes from them the events that the client
-lacks and the journal that the next engine goes on from. So a line says what the event added, not what it looked like.
-There are two kinds:
+A replica stores records without parsing them. The node that takes a stream over parses them all, and derives the events
+that the client lacks and the history that the next engine continues from. So a record states what the event added, not
+how it was formatted. There are two kinds:
 
-    0 345  word                            plain: choice, id and text, of an event that has nothing else; the text as
-                                           it stood in JSON, free of quotes and escapes
-    [0, 12, [345], " word", 67, null]      full: choice, place of the first id, ids, text, mark, extra
+    0 345  word                            token record: choice, id and text, of an event that has nothing else; the
+                                           text as it stood in JSON, without quotes and escapes
+    [0, 12, [345], " word", 67, null]      full record: choice, position of the first id, ids, text, resume length,
+                                           extra
 
-The place says where the ids belong: after a rewind a line may begin before the end of the one in front of it, and
-replaces what was there. A plain line belongs behind the last, and a mark ends it.
+After a rewind a record may start before the end of the previous one, and replaces what was there. A token record
+continues after the last id, and a resume point is at its end.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import orjson
 
 
 class TokenRecord(NamedTuple):
-    """One id, and the text that came with it."""
+    """One id of a choice, and the text that came with it."""
 
     choice: int
     token: int
@@ -31,8 +32,9 @@ class TokenRecord(NamedTuple):
 class Record(NamedTuple):
     """What one event added to its choice, or, with a chunk in `extra`, the event itself.
 
-    mark: the length of the text at the mark that the ids end with, or NO_MARK; extra: None, or what is rare: `frame`,
-    `echoes` and `prompt` with the first, `role`, `logprobs`, `reason` and `stop` with the last, `chunk`.
+    at: position of the first id. resume_length: length of the text at the resume point that the ids end with, or
+    NO_RESUME_POINT. extra: None, or rare fields: `frame`, `echoes` and `prompt` with the first event; `role`;
+    `logprobs`; `reason` and `stop` with the last; `chunk`.
     """
 
     choice: int
@@ -44,14 +46,15 @@ class Record(NamedTuple):
 
 
 def encode_record(
-    choice: int, at: int, ids: Sequence[int], text: str, mark: int, extra: dict[str, Any] | None = None
+    choice: int, at: int, ids: Sequence[int], text: str, resume_length: int, extra: dict[str, Any] | None = None
 ) -> bytes:
-    return orjson.dumps([choice, at, ids, text, mark, extra], option=orjson.OPT_APPEND_NEWLINE)
+    """Encode one full record, with its line end."""
+    return orjson.dumps([choice, at, ids, text, resume_length, extra], option=orjson.OPT_APPEND_NEWLINE)
 
 
-def read_records(written: bytes | bytearray) -> Iterator[Record | TokenRecord]:
-    """Raises ValueError where it is no journal."""
-    for number, line in enumerate(bytes(written).split(b"\n"), start=1):
+def read_records(journal: bytes | bytearray) -> Iterator[Record | TokenRecord]:
+    """Parse a journal. Raises ValueError where it is none."""
+    for number, line in enumerate(bytes(journal).split(b"\n"), start=1):
         if not line:
             continue
         try:
@@ -61,14 +64,14 @@ def read_records(written: bytes | bytearray) -> Iterator[Record | TokenRecord]:
 
 
 def parse_token_record(line: bytes) -> TokenRecord:
-    """Raises ValueError."""
+    """Parse one token record. Raises ValueError."""
     choice, token, text = line.split(b" ", 2)
     return TokenRecord(int(choice), int(token), text.decode())
 
 
 def parse_token_records(lines: bytes | bytearray) -> tuple[list[int], list[str]]:
-    """The ids and the texts of lines that are all plain and of one choice. Raises ValueError."""
+    """Parse token records of one choice into their ids and their texts. Raises ValueError."""
     parts = [line.split(" ", 2) for line in lines.decode().split("\n")[:-1]]
     if any(len(part) != 3 for part in parts):
-        raise ValueError("a line that is not plain")
+        raise ValueError("a line that is no token record")
     return [int(part[1]) for part in parts], [part[2] for part in parts]

@@ -1,4 +1,4 @@
-"""What a stream began with: all that its journal's lines do not say, for whoever goes on with it. One line of JSON."""
+"""Encode and parse a stream's header: what a continuation needs and the journal's records lack. One line of JSON."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from node_agent.core.openai.generation_request import ApiRoute, GenerationReques
 
 @dataclass(frozen=True)
 class StreamHeader:
-    """runs: who owned the stream from which event on, the writer of this the last; request_id: the client's own.
+    """What a stream started with.
 
-    durable: whether the client wants its journal kept.
+    ranges: the owners of the stream and their first events; the last is the writer of this header. request_id: the
+    client's own, None where it sent none. durable: the client wants its journal replicated.
     """
 
     generation: GenerationRequest
@@ -30,32 +31,32 @@ class StreamHeader:
             {
                 "kind": self.generation.route.value,
                 "body": self.generation.original_body,
-                "runs": _runs_to_json(self.ranges),
+                "runs": _ranges_to_json(self.ranges),
                 "request_id": self.request_id,
                 **({} if self.durable else {"durable": False}),
             }
         )
 
 
-def _runs_to_json(runs: Sequence[EpochRange]) -> list[list[object]]:
-    return [[run.after, *run.epoch.to_json()] for run in runs]
+def _ranges_to_json(ranges: Sequence[EpochRange]) -> list[list[object]]:
+    return [[each.after, *each.epoch.to_json()] for each in ranges]
 
 
 def parse_stream_header(data: bytes) -> StreamHeader:
-    """Raises ValueError where it is none."""
+    """Parse a stream's header. Raises ValueError where it is none."""
     try:
         value = orjson.loads(data)
         generation = read_generation(ApiRoute(value["kind"]), orjson.dumps(value["body"]))
-        runs = tuple(EpochRange(int(after), epoch_from_json(epoch)) for after, *epoch in value["runs"])
+        ranges = tuple(EpochRange(int(after), epoch_from_json(epoch)) for after, *epoch in value["runs"])
     except (RequestRejected, KeyError, TypeError) as error:
-        raise ValueError(f"not a stream's opening: {error}") from error
-    if not runs:
-        raise ValueError("not a stream's opening: nobody owned it")
-    return StreamHeader(generation, runs, value.get("request_id"), value.get("durable", True) is not False)
+        raise ValueError(f"not a stream's header: {error}") from error
+    if not ranges:
+        raise ValueError("not a stream's header: it names no owner")
+    return StreamHeader(generation, ranges, value.get("request_id"), value.get("durable", True) is not False)
 
 
 def is_durable(data: bytes) -> bool:
-    """Whether the client of the stream with this opening wants its journal kept; False where it is no opening."""
+    """Return whether the client of the stream with this header wants its journal replicated; False for no header."""
     try:
         return orjson.loads(data).get("durable", True) is not False
     except (orjson.JSONDecodeError, AttributeError):

@@ -1,4 +1,4 @@
-"""KV blocks: how one is named, and how it is told from one that is damaged, half written or somebody else's.
+"""Name KV blocks, and verify that one is whole, undamaged and of this engine's kind.
 
 A block holds the keys and values of all layers for `block_tokens` tokens. Rules kept here:
 
@@ -7,10 +7,10 @@ A block holds the keys and values of all layers for `block_tokens` tokens. Rules
 * the chain begins with a fingerprint of what made the block (weights, layout, dtype, block size, ...) and with the
   request's cache salt, where it has one: blocks of another model, or of a tenant that wants none shared, have other
   keys;
-* every block carries a header with its fingerprint, its key, its place and a checksum. Whoever takes a block in
-  compares all of it first, wherever the block came from; what does not fit is never used, but computed again.
+* every block has a header with its fingerprint, its key, its position and a checksum. The receiver of a block verifies
+  all of it first, whatever the source; a block that fails is never used, but computed again.
 
-    header   magic (8) · fingerprint (16) · key (32) · parent (32) · place (4) · shard (2) · shards (2) ·
+    header   magic (8) · fingerprint (16) · key (32) · parent (32) · position (4) · shard (2) · shards (2) ·
              payload's length (8) · payload's digest (16)
     payload  layer after layer, as the engine's worker has them; with several workers each keeps its shard
 
@@ -31,7 +31,7 @@ FINGERPRINT_BYTES = 16
 KEY_BYTES = 32
 NAME_SUFFIX = ".kv"
 MAX_BLOCK_BYTES = 256 * 1024 * 1024
-"""Of one shard. 128 tokens of a 70B model are 40 MiB; more than this is no block of ours."""
+"""The largest shard. 128 tokens of a 70B model are 40 MiB; a larger block is invalid."""
 
 _DIGEST_BYTES = 16
 _HEAD = struct.Struct(">8s16s32s32sIHHQ16s")
@@ -39,12 +39,18 @@ HEADER_BYTES = _HEAD.size
 
 
 class BlockHeader(NamedTuple):
-    """fingerprint: of what made the block; parent: the key before it, the chain's root for the first; place: from 0."""
+    """The header of a block."""
 
     fingerprint: bytes
+    """Of the engine that computed the block."""
+
     key: bytes
     parent: bytes
+    """The key of the block before it; the chain's root for the first."""
+
     position: int
+    """In the chain, from 0."""
+
     shard: int
     shards: int
     length: int
@@ -55,24 +61,24 @@ class BlockHeader(NamedTuple):
         return block_name(self.key, self.shard, self.shards)
 
 
-def engine_fingerprint(made_by: Mapping[str, Any]) -> bytes:
-    """Of everything that two engines must have in common to use each other's blocks."""
-    told = json.dumps(made_by, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(told.encode(), digest_size=FINGERPRINT_BYTES, person=b"synkti kv made").digest()
+def engine_fingerprint(identity: Mapping[str, Any]) -> bytes:
+    """Hash everything that two engines must have in common to use each other's blocks."""
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(canonical.encode(), digest_size=FINGERPRINT_BYTES, person=b"synkti kv made").digest()
 
 
-def chain_root(made_by: bytes, salt: str = "") -> bytes:
-    """What a chain begins with. salt: the request's `cache_salt`."""
-    return hashlib.blake2b(salt.encode(), key=made_by, digest_size=KEY_BYTES, person=b"synkti kv root").digest()
+def chain_root(fingerprint: bytes, salt: str = "") -> bytes:
+    """Return the root of a chain. salt: the request's `cache_salt`."""
+    return hashlib.blake2b(salt.encode(), key=fingerprint, digest_size=KEY_BYTES, person=b"synkti kv root").digest()
 
 
 def next_key(parent: bytes, tokens: Sequence[int]) -> bytes:
-    """The key of the block with these tokens behind `parent`. Raises OverflowError, TypeError for no token ids."""
+    """Return the key of the block with these tokens after `parent`. Raises OverflowError, TypeError for invalid ids."""
     return hashlib.blake2b(array("Q", tokens).tobytes(), key=parent, digest_size=KEY_BYTES).digest()
 
 
 def chain(first: bytes, tokens: Sequence[int], block_tokens: int) -> list[bytes]:
-    """The keys of all full blocks of `tokens`; first: the root."""
+    """Return the keys of all full blocks of `tokens`. first: the root."""
     keys, parent = [], first
     for at in range(0, len(tokens) - block_tokens + 1, block_tokens):
         parent = next_key(parent, tokens[at : at + block_tokens])
@@ -81,22 +87,22 @@ def chain(first: bytes, tokens: Sequence[int], block_tokens: int) -> list[bytes]
 
 
 def block_name(key: bytes, shard: int = 0, shards: int = 1) -> str:
-    """The name of the block's file, and of what is asked of peers."""
+    """Return the name of the block's file, which is also its name in requests to peers."""
     part = f".{shard}of{shards}" if shards > 1 else ""
     return f"{key.hex()}{part}{NAME_SUFFIX}"
 
 
 def block_names(key: bytes, shards: int) -> list[str]:
-    """All shards of a block: it is there when all of them are."""
+    """Return the names of all shards of a block, which is complete when all of them are there."""
     return [block_name(key, shard, shards) for shard in range(shards)]
 
 
 def pack_header(
-    made_by: bytes, key: bytes, parent: bytes, place: int, payload: bytes | bytearray | memoryview,
+    fingerprint: bytes, key: bytes, parent: bytes, position: int, payload: bytes | bytearray | memoryview,
     shard: int = 0, shards: int = 1,
 ) -> bytes:  # fmt: skip
-    """The header that belongs before `payload`."""
-    return _HEAD.pack(MAGIC, made_by, key, parent, place, shard, shards, len(payload), _digest(payload))
+    """Encode the header that goes before `payload`."""
+    return _HEAD.pack(MAGIC, fingerprint, key, parent, position, shard, shards, len(payload), _digest(payload))
 
 
 def _digest(payload: bytes | bytearray | memoryview) -> bytes:
@@ -104,26 +110,26 @@ def _digest(payload: bytes | bytearray | memoryview) -> bytes:
 
 
 def read_header(data: bytes | bytearray | memoryview) -> BlockHeader:
-    """Raises ValueError where no block begins so."""
+    """Decode the header of a block. Raises ValueError where it is none."""
     if len(data) < HEADER_BYTES:
-        raise ValueError("half a header")
+        raise ValueError("a truncated header")
     magic, *fields = _HEAD.unpack_from(data)
     header = BlockHeader(*fields)
     if magic != MAGIC:
         raise ValueError("not a block")
     if header.length > MAX_BLOCK_BYTES or header.shard >= header.shards:
-        raise ValueError("a header that is none")
+        raise ValueError("an invalid header")
     return header
 
 
-def block_defect(data: bytes | bytearray | memoryview, made_by: bytes, name: str) -> str | None:
-    """What is wrong with a block that came as `name`; None where it is whole, and this engine's kind."""
+def block_defect(data: bytes | bytearray | memoryview, fingerprint: bytes, name: str) -> str | None:
+    """Return the defect of a block received as `name`; None where it is whole, and of this engine's kind."""
     try:
         header = read_header(data)
     except ValueError as error:
         return str(error)
     payload = memoryview(data)[HEADER_BYTES:]
-    if header.fingerprint != made_by:
+    if header.fingerprint != fingerprint:
         return "made by another model, layout or version"
     if header.name != name:
         return "another block"

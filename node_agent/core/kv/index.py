@@ -1,8 +1,8 @@
-"""What somebody has of a stream's context: the names of its blocks in their order, and how they are brought.
+"""Index the blocks of a stream's context, in order, and plan how they are fetched.
 
-Blocks travel one behind the other, each with its header (`core/kv/blocks`), so that the receiver can tell them apart
-and check each. A draining node keeps all of a stream's blocks in one object of the checkpoints bucket, because S3
-takes seconds for hundreds of small ones; its index lies beside it and is written last.
+Blocks are sent one after another, each with its header (`core/kv/blocks`), so that the receiver can separate and verify
+them. A draining node writes all of a stream's blocks to one object of the checkpoints bucket, because S3 takes seconds
+for hundreds of small ones; the index is an object beside it, written last.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from node_agent.contract.names import KV_BLOCKS_PREFIX
 from node_agent.core.kv.blocks import HEADER_BYTES, KEY_BYTES, MAX_BLOCK_BYTES, BlockHeader, block_names, read_header
 
 MAX_BLOCKS = 65_536
-"""Of one stream: a million tokens in blocks of 16."""
+"""Blocks of one stream: a million tokens in blocks of 16."""
 
 BATCH_BYTES = 8 * 1024 * 1024
-"""Asked for at once: what S3 recommends for a range, and little enough to hold in memory a few times."""
+"""Bytes of one request: what S3 recommends for a range, and small enough to hold a few in memory."""
 
 _NAME = re.compile(r"[0-9a-f]{%d}(\.\d{1,4}of\d{1,4})?\.kv" % (2 * KEY_BYTES))  # noqa: UP031 # braces of both kinds
 _STREAM = re.compile(r"[0-9a-f]{8,64}")
@@ -29,36 +29,41 @@ _STREAM = re.compile(r"[0-9a-f]{8,64}")
 
 @dataclass(frozen=True)
 class Index:
-    """names, sizes: of the blocks' files, from the first on; object_key: where they lie in S3, "" at a peer."""
+    """The blocks of a context that one source has, from the first on."""
 
     fingerprint: bytes
     names: tuple[str, ...]
+    """The names of the blocks' files."""
+
     sizes: tuple[int, ...]
+    """Their sizes in bytes."""
+
     object_key: str = ""
+    """The object in S3 that has the blocks; "" at a peer."""
 
     @property
     def size(self) -> int:
         return sum(self.sizes)
 
     def to_bytes(self) -> bytes:
-        told = {"fingerprint": self.fingerprint.hex(), "names": self.names, "sizes": self.sizes}
-        return orjson.dumps({**told, "object": self.object_key})
+        fields = {"fingerprint": self.fingerprint.hex(), "names": self.names, "sizes": self.sizes}
+        return orjson.dumps({**fields, "object": self.object_key})
 
 
 def parse_index(data: bytes) -> Index:
-    """Raises ValueError where it is none."""
+    """Decode an index. Raises ValueError where it is none."""
     try:
-        told = orjson.loads(data)
+        fields = orjson.loads(data)
         index = Index(
-            bytes.fromhex(told["fingerprint"]),
-            tuple(map(str, told["names"])),
-            tuple(map(int, told["sizes"])),
-            str(told["object"]),
+            bytes.fromhex(fields["fingerprint"]),
+            tuple(map(str, fields["names"])),
+            tuple(map(int, fields["sizes"])),
+            str(fields["object"]),
         )
     except (KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"not an index of blocks: {error!r}") from error
     if len(index.names) != len(index.sizes) or len(index.names) > MAX_BLOCKS:
-        raise ValueError("an index of blocks that does not fit together")
+        raise ValueError("an index with unequal numbers of names and sizes, or too many")
     if not all(map(is_block_name, index.names)):
         raise ValueError("an index with a name that is no block's")
     if not all(HEADER_BYTES <= size <= HEADER_BYTES + MAX_BLOCK_BYTES for size in index.sizes):
@@ -67,7 +72,7 @@ def parse_index(data: bytes) -> Index:
 
 
 def is_block_name(name: str) -> bool:
-    """Whether a block's file may be called so; nothing else may be asked for."""
+    """Return whether this is a name of a block's file; no other file may be requested."""
     return _NAME.fullmatch(name) is not None
 
 
@@ -84,15 +89,15 @@ def blocks_key(fingerprint: bytes, stream: str) -> str:
 
 
 def last_blocks_of(stream: str, heads: Mapping[str, bytes]) -> list[bytes]:
-    """The last blocks of a stream's requests. heads: by the engine's name for the request, which holds the stream's."""
+    """Return the last blocks of a stream's requests. heads: by the engine's request id, which contains the stream's."""
     found = [key for request, key in heads.items() if stream in request]
     return list(dict.fromkeys(reversed(found)))
 
 
 def chain_of(head: bytes, shards: int, header: Callable[[str], BlockHeader | None]) -> list[str]:
-    """The names of all blocks from the first to `head`, all shards of each; [] where the way back has a gap.
+    """Return the names of all blocks from the first to `head`, all shards of each; [] where the chain has a gap.
 
-    header: of a block's file, None where there is none.
+    header: reads the header of a block's file, None where there is none.
     """
     back: list[list[str]] = []
     key = head
@@ -110,7 +115,7 @@ def chain_of(head: bytes, shards: int, header: Callable[[str], BlockHeader | Non
 
 @dataclass(frozen=True)
 class Batch:
-    """Blocks that are asked for together: names, and where they lie in the object."""
+    """Blocks that are requested together: names, and their byte range in the object."""
 
     names: tuple[str, ...]
     start: int
@@ -118,7 +123,7 @@ class Batch:
 
 
 def plan_batches(index: Index, wanted: Callable[[str], bool], most: int = BATCH_BYTES) -> Iterator[Batch]:
-    """The wanted blocks of an index in their order, neighbours together, none but a single block above `most` bytes."""
+    """Split the wanted blocks of an index into requests of neighbours, none but a single block above `most` bytes."""
     names: list[str] = []
     at = start = 0
     for name, size in zip(index.names, index.sizes, strict=True):
@@ -135,7 +140,7 @@ def plan_batches(index: Index, wanted: Callable[[str], bool], most: int = BATCH_
 
 
 def split_blocks(data: bytes, names: Sequence[str]) -> list[tuple[str, memoryview]]:
-    """The blocks in what came for these names: as many as came whole, in their order."""
+    """Split the answer to a request for these names into blocks: as many as are whole, in their order."""
     view, at, found = memoryview(data), 0, []
     for name in names:
         try:
@@ -150,10 +155,10 @@ def split_blocks(data: bytes, names: Sequence[str]) -> list[tuple[str, memoryvie
 
 
 def parse_names(data: bytes) -> tuple[str, ...]:
-    """The names that a peer asks for. Raises ValueError."""
-    told: Any = orjson.loads(data)
-    if not isinstance(told, list) or not 0 < len(told) <= MAX_BLOCKS:
+    """Decode a peer's request for blocks. Raises ValueError."""
+    fields: Any = orjson.loads(data)
+    if not isinstance(fields, list) or not 0 < len(fields) <= MAX_BLOCKS:
         raise ValueError("a list of blocks' names")
-    if not all(isinstance(name, str) and is_block_name(name) for name in told):
+    if not all(isinstance(name, str) and is_block_name(name) for name in fields):
         raise ValueError("a name that is no block's")
-    return tuple(told)
+    return tuple(fields)

@@ -1,4 +1,4 @@
-"""What vLLM is told so that it keeps KV blocks and loads those that are there: an argument of its command.
+"""Build vLLM's arguments for storing and loading KV blocks.
 
 The connector (`node_agent/kv`) is loaded from outside vLLM, by its module's name: the engine's Python path needs the
 folder that holds `node_agent`.
@@ -13,9 +13,11 @@ CONNECTOR = "SynktiKvConnector"
 
 
 def kv_arguments(folder: str, max_bytes: int, weights: str = "") -> tuple[str, ...]:
-    """For `vllm serve`. folder: where the blocks are; weights: the model's digest, "" to have it computed at start.
+    """Return the arguments for `vllm serve`.
 
     A block that cannot be loaded is computed: vLLM would else fail its request.
+
+    folder: of the blocks; max_bytes: the folder's bound; weights: the model's digest, "" to compute it at start.
     """
     extra: dict[str, str | int] = {"folder": folder, "max_bytes": max_bytes}
     if weights:

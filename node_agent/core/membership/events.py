@@ -48,7 +48,7 @@ class LocalStateSet(NamedTuple):
 
     at: float
     state: NodeState
-    ways: tuple[str, ...] = ()
+    continuation_methods: tuple[str, ...] = ()
 
 
 class LocalLoadSet(NamedTuple):

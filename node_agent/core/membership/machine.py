@@ -403,7 +403,7 @@ class Membership:
         self._local.load = event.load
 
     def _set_state(self, event: LocalStateSet) -> None:
-        self._gossip_now = self._local.set_state(event.state, event.ways)
+        self._gossip_now = self._local.set_state(event.state, event.continuation_methods)
 
     def _on_discovered(self, tagged: NodesDiscovered) -> None:
         self._discovery_done = True

@@ -159,7 +159,10 @@ class MemberState:
             self.sync_needed = True
         elif update.incarnation > member.incarnation:
             status = replace(
-                member.status, state=update.state, continuation_methods=update.ways, incarnation=update.incarnation
+                member.status,
+                state=update.state,
+                continuation_methods=update.continuation_methods,
+                incarnation=update.incarnation,
             )
             self._mark_alive(member, status, "gossip")
 
@@ -183,7 +186,10 @@ class MemberState:
             return
         if update.incarnation > member.incarnation:
             status = replace(
-                member.status, state=update.state, continuation_methods=update.ways, incarnation=update.incarnation
+                member.status,
+                state=update.state,
+                continuation_methods=update.continuation_methods,
+                incarnation=update.incarnation,
             )
             self._table.update(member, status)
             member.suspicion = None  # it was about an older incarnation

@@ -47,18 +47,18 @@ class LocalNode:
     def alive(self) -> bytes:
         return write_alive(self.boot_id, self.status.incarnation, self.status.state, self.status.continuation_methods)
 
-    def set_state(self, state: NodeState, ways: tuple[str, ...] = ()) -> bool:
+    def set_state(self, state: NodeState, continuation_methods: tuple[str, ...] = ()) -> bool:
         """Set the state and the continuation methods, and broadcast them. Return whether they changed.
 
         All else of a status is fixed for a boot id: an Alive update carries no more, and a node that has applied it
         would not look at an introduction of the same incarnation.
         """
-        if self.has_left or (self.status.state, self.status.continuation_methods) == (state, ways):
+        if self.has_left or (self.status.state, self.status.continuation_methods) == (state, continuation_methods):
             return False
         self.status = replace(
             self.status,
             state=state,
-            continuation_methods=ways,
+            continuation_methods=continuation_methods,
             incarnation=self._next_incarnation(self.status.incarnation),
         )
         self._broadcasts.add_alive(self.boot_id, self.status)

@@ -57,7 +57,7 @@ _LOAD = struct.Struct(">6sIHHBHH")
 LOAD_BYTES = _LOAD.size
 _STATES = tuple(NodeState)
 _STATE_CODES = {state: order_index for order_index, state in enumerate(_STATES)}
-_METHOD_BITS = {way: 0x10 << order_index for order_index, way in enumerate(CONTINUATION_METHODS)}
+_METHOD_BITS = {method: 0x10 << order_index for order_index, method in enumerate(CONTINUATION_METHODS)}
 _PERSON = b"synkti-gossip-1"
 _TENTH_MS = 1e-4
 _PREFILL_UNIT = 10.0
@@ -121,17 +121,17 @@ class Alive(NamedTuple):
     boot_id: bytes
     incarnation: int
     state: NodeState
-    ways: tuple[str, ...] = ()
+    continuation_methods: tuple[str, ...] = ()
 
 
 class Suspect(NamedTuple):
-    """A node is suspected. state, ways: its own in that incarnation, which the reader may have missed."""
+    """A node is suspected. Its state and methods are its own in that incarnation, which the reader may have missed."""
 
     boot_id: bytes
     incarnation: int
     state: NodeState
     suspectors: frozenset[bytes]
-    ways: tuple[str, ...] = ()
+    continuation_methods: tuple[str, ...] = ()
 
 
 class Dead(NamedTuple):
@@ -257,9 +257,9 @@ def _texts(status: NodeStatus) -> dict[str, str]:
     }
 
 
-def _pack_state(state: NodeState, ways: tuple[str, ...]) -> int:
+def _pack_state(state: NodeState, continuation_methods: tuple[str, ...]) -> int:
     """Pack what changes under a boot id into one byte: the state in its lower half, a bit per known method above."""
-    return _STATE_CODES[state] | sum(_METHOD_BITS.get(way, 0) for way in set(ways))
+    return _STATE_CODES[state] | sum(_METHOD_BITS.get(method, 0) for method in set(continuation_methods))
 
 
 def _unpack_state(word: int) -> tuple[NodeState, tuple[str, ...]]:
@@ -267,17 +267,26 @@ def _unpack_state(word: int) -> tuple[NodeState, tuple[str, ...]]:
     order_index = word & 0x0F
     if order_index >= len(_STATES):
         raise UnusableUpdate(f"state {order_index}")
-    return _STATES[order_index], tuple(way for way, bit in _METHOD_BITS.items() if word & bit)
+    return _STATES[order_index], tuple(method for method, bit in _METHOD_BITS.items() if word & bit)
 
 
-def write_alive(boot_id: bytes, incarnation: int, state: NodeState, ways: tuple[str, ...] = ()) -> bytes:
-    return _frame(_ALIVE, _STATE.pack(boot_id, incarnation, _pack_state(state, ways)))
+def write_alive(
+    boot_id: bytes, incarnation: int, state: NodeState, continuation_methods: tuple[str, ...] = ()
+) -> bytes:
+    return _frame(_ALIVE, _STATE.pack(boot_id, incarnation, _pack_state(state, continuation_methods)))
 
 
 def write_suspect(
-    boot_id: bytes, incarnation: int, state: NodeState, suspectors: frozenset[bytes], ways: tuple[str, ...] = ()
+    boot_id: bytes,
+    incarnation: int,
+    state: NodeState,
+    suspectors: frozenset[bytes],
+    continuation_methods: tuple[str, ...] = (),
 ) -> bytes:
-    return _frame(_SUSPECT, _STATE.pack(boot_id, incarnation, _pack_state(state, ways)) + b"".join(sorted(suspectors)))
+    return _frame(
+        _SUSPECT,
+        _STATE.pack(boot_id, incarnation, _pack_state(state, continuation_methods)) + b"".join(sorted(suspectors)),
+    )
 
 
 def write_dead(boot_id: bytes, incarnation: int, by: bytes) -> bytes:
@@ -364,7 +373,7 @@ def _check(update: Update) -> None:
 
 def _read_intro(content: bytes) -> Intro:
     boot_id, incarnation, word = _STATE.unpack_from(content)
-    state, ways = _unpack_state(word)
+    state, continuation_methods = _unpack_state(word)
     at = _STATE.size
     texts = []
     for _ in _MAX_TEXT_BYTES:
@@ -374,7 +383,9 @@ def _read_intro(content: bytes) -> Intro:
         texts.append(_text(content[at + 1 : at + 1 + length]))
         at += 1 + length
     instance_id, peer, front, zone, instance_type, model, version = texts
-    status = NodeStatus(instance_id, peer, front, state, Pool(zone, instance_type), model, incarnation, version, ways)
+    status = NodeStatus(
+        instance_id, peer, front, state, Pool(zone, instance_type), model, incarnation, version, continuation_methods
+    )
     return Intro(boot_id, status)
 
 
@@ -393,12 +404,12 @@ def _read_alive(content: bytes) -> Alive:
 
 def _read_suspect(content: bytes) -> Suspect:
     boot_id, incarnation, word = _STATE.unpack_from(content)
-    state, ways = _unpack_state(word)
+    state, continuation_methods = _unpack_state(word)
     boot_ids = [content[at : at + BOOT_ID_BYTES] for at in range(_STATE.size, len(content), BOOT_ID_BYTES)]
     suspectors = frozenset(boot_id for boot_id in boot_ids[:MAX_SUSPECTORS] if len(boot_id) == BOOT_ID_BYTES)
     if not suspectors:
         raise ValueError("a suspicion without suspectors")
-    return Suspect(boot_id, incarnation, state, suspectors, ways)
+    return Suspect(boot_id, incarnation, state, suspectors, continuation_methods)
 
 
 def _read_dead(content: bytes) -> Dead:

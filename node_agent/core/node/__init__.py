@@ -1,1 +1,1 @@
-"""One node: its lifecycle, its status, its clock, its memory, its model."""
+"""Decide for one node: its lifecycle, status, clock, memory, discovery and model."""

@@ -1,4 +1,4 @@
-"""A node's life, as a machine: what happens goes in, what is to be done comes out.
+"""Run a node's lifecycle as a state machine: events in, effects out.
 
     STARTING --EngineReady--> READY --RebalanceSeen, ClockOff--> AT_RISK --ClockRight--> READY
        ^  |                     |                         |
@@ -9,14 +9,14 @@
 
 Rules kept here:
 
-* a node that drains never takes requests again; a shorter deadline replaces a longer one, never the other way;
+* a draining node never accepts requests again; a shorter deadline replaces a longer one, never the other way;
 * a notice leaves no more than NOTICE_LEAD_S from when the first one was seen, and one whose deadline cannot be true
-  leaves exactly that: the time in it is EC2's, and this node's clock may be another (`bounded_deadline`);
-* effects carry their order: peers and readiness hear of a cordon before any stream is moved; clients are told before
-  the engine stops; tags go before the process does;
-* GONE is the end: whatever happens afterwards changes nothing.
+  leaves exactly that: its time is EC2's, and this node's clock may differ (`bounded_deadline`);
+* effects are ordered: a cordon is published to readiness and peers before any stream is handed off; clients are closed
+  before the engine stops; the tags are removed before the process ends;
+* GONE is final: later events change nothing.
 
-Fed by the reactor, one event at a time. Instants are unix seconds of a clock that does not jump, and arrive with the
+The reactor passes one event at a time. Instants are unix seconds of a clock that does not jump, and are part of the
 events.
 """
 
@@ -30,10 +30,10 @@ from node_agent.contract.errors import InvalidTransition
 from node_agent.contract.states import NodeState
 
 CLOSE_CLIENTS_BEFORE_S = 5.0
-"""When before the deadline the clients still connected here are told to resume elsewhere."""
+"""When before the deadline clients that are still connected here are closed, to resume elsewhere."""
 
 RETIRE_BEFORE_S = 3.0
-"""When before the deadline the engine stops and the tags go, whatever still runs: tags take a call to EC2."""
+"""When before the deadline the engine stops and the tags are removed, whatever still runs: tags take a call to EC2."""
 
 EXIT_DRAINED = 0
 EXIT_ENGINE_GAVE_UP = 69  # EX_UNAVAILABLE of sysexits.h: a restart by systemd may help
@@ -60,7 +60,7 @@ class EngineGaveUp:
 
 @dataclass(frozen=True)
 class NoticeSeen:
-    """EC2 takes the instance at `deadline`, as the notice has it: any number, see `bounded_deadline`."""
+    """EC2 terminates the instance at `deadline`, as in the notice: any number, see `bounded_deadline`."""
 
     at: float
     deadline: float
@@ -80,7 +80,7 @@ class ClockOff:
 
 @dataclass(frozen=True)
 class ClockRight:
-    """They do not any more."""
+    """The peers agree with this node's clock again."""
 
     at: float
 
@@ -108,7 +108,7 @@ Event = (
 
 @dataclass(frozen=True)
 class Publish:
-    """Tell readiness, peers, tags and the record of the new state, in this order. step: the timeline's word for it."""
+    """Publish the new state to readiness, peers, tags and the record, in this order. step: its name in the timeline."""
 
     state: NodeState
     step: str
@@ -126,12 +126,12 @@ class MoveStreams:
 
 @dataclass(frozen=True)
 class CloseClients:
-    """Hand off every stream, and end the clients' connections with an error that says where to resume."""
+    """Hand off every stream, and end the clients' connections with an error that names where to resume."""
 
 
 @dataclass(frozen=True)
 class Retire:
-    """Stop the engine, untag, close the doors, end the process."""
+    """Stop the engine, untag, close the servers, end the process."""
 
     exit_code: int
     reason: str
@@ -141,7 +141,7 @@ Effect = Publish | MoveStreams | CloseClients | Retire
 
 
 def service_status(state: NodeState, streams: int) -> str:
-    """Whether the node serves, for systemd and the boot scripts: never ended while it begins with "serving".
+    """Format whether the node serves, for systemd and the boot scripts: it is not stopped while this is "serving...".
 
     streams: requests at this engine and clients connected here, together.
     """
@@ -149,30 +149,30 @@ def service_status(state: NodeState, streams: int) -> str:
 
 
 CLOCKS_AGREE_S = 2.0
-"""IMDS tells its own time in whole seconds; within this difference this node's clock is the finer one."""
+"""IMDS has its time in whole seconds; within this difference this node's clock is the finer one."""
 
 IMMINENT_S = 1.0
-"""What is left where EC2's own clock is past the deadline of its notice."""
+"""The time that remains where EC2's own clock is past the deadline of its notice."""
 
 
 def to_local_time(notice: InterruptionNotice, now: float) -> float:
-    """The deadline of a notice by this node's clock, where the notice says what time it was; else as it stands.
+    """Convert a notice's deadline to this node's clock where the notice has its own time; else return it unchanged.
 
     now: this node's unix seconds when the notice was read.
     """
     if notice.as_of is None:
         return notice.deadline
     here = now if abs(now - notice.as_of) <= CLOCKS_AGREE_S else notice.as_of
-    left_s = notice.deadline - here
-    return now + (IMMINENT_S if -NOTICE_LEAD_S < left_s <= 0.0 else left_s)
+    remaining_s = notice.deadline - here
+    return now + (IMMINENT_S if -NOTICE_LEAD_S < remaining_s <= 0.0 else remaining_s)
 
 
 def bounded_deadline(deadline: float, seen_at: float, first_seen_at: float) -> float:
-    """When EC2 takes the instance, by this node's clock. All instants are unix seconds.
+    """Return when EC2 terminates the instance, by this node's clock. All instants are unix seconds.
 
     EC2 gives NOTICE_LEAD_S and never more (the user guide's page on spot-instance-termination-notices), so the first
-    look at a notice bounds it, whatever the clocks say. A deadline that has passed, that is further away than that, or
-    that is no number, comes from a clock that is not this node's: then the bound is all there is to believe.
+    read of a notice bounds it, whatever the clocks show. A deadline that has passed, that is further away than that, or
+    that is no number, comes from another clock than this node's: then the bound is the deadline.
 
     deadline: of the notice; seen_at: when it was read; first_seen_at: when the first notice was read.
     """
@@ -181,9 +181,9 @@ def bounded_deadline(deadline: float, seen_at: float, first_seen_at: float) -> f
 
 
 class Lifecycle:
-    """See the module. `state` is what the node says of itself; `recent` makes a bug report replayable.
+    """The state machine. `state` is what the node publishes; `recent` makes a bug report replayable.
 
-    linger_s: how long a node that drains stays at least, where its deadline allows it, to forward what still comes.
+    linger_s: how long a draining node stays at least, where its deadline allows it, to forward late requests.
     """
 
     def __init__(self, linger_s: float = 0.0) -> None:
@@ -198,7 +198,7 @@ class Lifecycle:
         self._clients_closed = False
 
     def handle(self, event: Event) -> tuple[Effect, ...]:
-        """The effects of one event, in the order in which they are to happen."""
+        """Return the effects of one event, in the order of their execution."""
         self.recent.append(event)
         if self.state is NodeState.GONE:
             return ()
@@ -242,7 +242,7 @@ class Lifecycle:
         return (Publish(self.state, "engine-lost", "agent", event.at),)
 
     def _risk(self, at: float, step: str, source: str) -> tuple[Effect, ...]:
-        """What puts the node at risk has come, or is over."""
+        """Enter or leave AT_RISK, after its cause appeared or ended."""
         state = self._serving_state()
         if not self.state.takes_requests or self.state is state:
             return ()
@@ -267,18 +267,18 @@ class Lifecycle:
     def _tick(self, event: Tick) -> tuple[Effect, ...]:
         if self.state is not NodeState.DRAINING or self.deadline is None:
             return ()
-        left_s = self.deadline - event.at
-        if event.streams == 0 and (event.at >= self._stays_until or left_s <= CLOSE_CLIENTS_BEFORE_S):
+        remaining_s = self.deadline - event.at
+        if event.streams == 0 and (event.at >= self._stays_until or remaining_s <= CLOSE_CLIENTS_BEFORE_S):
             return self._gone(EXIT_DRAINED, "drained")
-        if left_s <= RETIRE_BEFORE_S:
+        if remaining_s <= RETIRE_BEFORE_S:
             return self._gone(EXIT_DRAINED, f"the deadline, with {event.streams} streams open")
-        if left_s <= CLOSE_CLIENTS_BEFORE_S:
+        if remaining_s <= CLOSE_CLIENTS_BEFORE_S:
             if self._clients_closed:
                 return ()
             self._clients_closed = True
             return (CloseClients(),)
         return (MoveStreams(self.deadline),)
 
-    def _gone(self, exit_code: int, why: str) -> tuple[Effect, ...]:
+    def _gone(self, exit_code: int, reason: str) -> tuple[Effect, ...]:
         self.state = NodeState.GONE
-        return (CloseClients(), Retire(exit_code, why))
+        return (CloseClients(), Retire(exit_code, reason))

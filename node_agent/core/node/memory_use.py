@@ -1,8 +1,8 @@
-"""When memory is looked through for what nobody holds, and given back to the system.
+"""Decide when to run a full garbage collection and return memory to the system.
 
-Python finds reference cycles by looking at every object, which costs too much to do often (`agent.settle_memory`). So
-it is done when there may be something to find: the process has grown by a part since the last time, or nothing goes
-on and it is larger than it was when it was idle last.
+Python finds reference cycles by visiting every object, which is too expensive to do often (`agent.settle_memory`). So
+it runs when there may be garbage: the process has grown by a part since the last time, or it is idle and larger than it
+was when it was idle last.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ AT_MOST_EVERY_S = 5.0
 
 @dataclass
 class MemoryUse:
-    """after_bytes: the process's resident memory after it was looked through last; looked_at: when, in seconds."""
+    """The process's memory at the last collection."""
 
     after_bytes: int
+    """The resident memory after it."""
+
     collected_at: float
+    """When it was, in seconds."""
 
     def reason(self, resident_bytes: int, busy: int, now: float) -> str | None:
-        """Why to look through the memory now; None where there is no reason. busy: requests that are under way."""
+        """Return the reason to collect now; None where there is none. busy: requests in flight."""
         grown = resident_bytes - self.after_bytes
         if now - self.collected_at < AT_MOST_EVERY_S:
             return None
@@ -34,5 +37,5 @@ class MemoryUse:
         return None
 
     def collected(self, resident_bytes: int, now: float) -> None:
-        """It was looked through."""
+        """Record a collection."""
         self.after_bytes, self.collected_at = resident_bytes, now

@@ -1,11 +1,11 @@
-"""What a node has to do until a model's folder on its disk is exactly what the manifest says.
+"""Plan how a model's folder on the disk becomes exactly what the manifest lists.
 
 Rules kept here:
 
-* a file counts as right only when its SHA-256 was compared on this disk; a note of that is believed as long as the
-  file's size and time of change are those of the comparison, so that a second run does not read 140 GB again;
-* a file of the right size that nobody vouches for is compared, not fetched;
-* a file that the manifest does not name goes: vLLM loads every weight file that it finds.
+* a file counts as right only when its SHA-256 was compared on this disk; the record of that is valid as long as the
+  file's size and modification time are those of the comparison, so that a second run does not read 140 GB again;
+* a file of the right size without such a record is compared, not fetched;
+* a file that the manifest does not name is removed: vLLM loads every weight file that it finds.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from node_agent.contract.models import ModelFile
 
 PART_SUFFIX = ".part"
-"""A file that is not whole yet has its name with this behind it, and beside it the list of ranges that it has."""
+"""The suffix of a file that is not complete; the list of its ranges is beside it."""
 
 DONE_SUFFIX = ".part.done"
 RANGE_BYTES = 16 * 1024 * 1024
-"""AWS advises ranges of 8-16 MB; each brings about 90 MB/s, so that many at once fill the network."""
+"""AWS advises ranges of 8-16 MB; each yields about 90 MB/s, so that many at once fill the network."""
 
 
 @dataclass(frozen=True)
 class OnDisk:
-    """A file as the disk has it: bytes, and when it was changed last (nanoseconds)."""
+    """A file on the disk: its bytes, and its modification time in nanoseconds."""
 
     size: int
     mtime_ns: int
@@ -33,7 +33,7 @@ class OnDisk:
 
 @dataclass(frozen=True)
 class Verified:
-    """What a file was when its SHA-256 was compared."""
+    """A file's state when its SHA-256 was compared."""
 
     size: int
     mtime_ns: int
@@ -42,7 +42,7 @@ class Verified:
 
 @dataclass(frozen=True)
 class DownloadPlan:
-    """keep: right already; compare: of the right size; fetch: missing or wrong; remove: named by nobody."""
+    """The work per file. keep: right; compare: of the right size; fetch: missing or wrong; remove: not named."""
 
     keep: tuple[ModelFile, ...]
     compare: tuple[ModelFile, ...]
@@ -53,27 +53,27 @@ class DownloadPlan:
 def plan_download(
     files: Sequence[ModelFile], disk: Mapping[str, OnDisk], verified: Mapping[str, Verified]
 ) -> DownloadPlan:
-    """files: the manifest's; disk: what the folder holds, by path; verified: what was compared before."""
+    """Plan a download. files: the manifest's; disk: the folder's files, by path; verified: what was compared before."""
     keep, compare, fetch = [], [], []
     for file in files:
-        there, note = disk.get(file.path), verified.get(file.path)
-        if there is None or there.size != file.size:
+        on_disk, record = disk.get(file.path), verified.get(file.path)
+        if on_disk is None or on_disk.size != file.size:
             fetch.append(file)
-        elif note == Verified(there.size, there.mtime_ns, file.sha256):
+        elif record == Verified(on_disk.size, on_disk.mtime_ns, file.sha256):
             keep.append(file)
         else:
             compare.append(file)
     named = {file.path for file in files}
-    halves = {file.path + suffix for file in fetch for suffix in (PART_SUFFIX, DONE_SUFFIX)}
-    remove = tuple(sorted(set(disk) - named - halves))
+    partial = {file.path + suffix for file in fetch for suffix in (PART_SUFFIX, DONE_SUFFIX)}
+    remove = tuple(sorted(set(disk) - named - partial))
     return DownloadPlan(tuple(keep), tuple(compare), tuple(fetch), remove)
 
 
 def ranges(size: int) -> tuple[tuple[int, int], ...]:
-    """Where each request begins and where it ends (exclusive); nothing for an empty file."""
+    """Return the start and the end (exclusive) of each request; nothing for an empty file."""
     return tuple((start, min(start + RANGE_BYTES, size)) for start in range(0, size, RANGE_BYTES))
 
 
 def missing_ranges(size: int, done: frozenset[int]) -> tuple[tuple[int, int], ...]:
-    """done: the beginnings of the ranges that an earlier run has written."""
+    """Return the ranges still to fetch. done: the starts of those that an earlier run has written."""
     return tuple(each for each in ranges(size) if each[0] not in done)

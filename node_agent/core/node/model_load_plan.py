@@ -1,8 +1,8 @@
-"""Whether vLLM reads a model from the disk or straight from S3, and what is added to its command for it.
+"""Choose whether vLLM loads a model from the disk or straight from S3, with the arguments for its command.
 
 Straight from S3 (`--load-format runai_streamer`) the weights go through the CPU's memory into the GPU's and never to
-the disk, which saves a new node the time of writing and reading them. It reads safetensors only, and nobody compares
-their SHA-256; so a person has to ask for it, and everything else falls back to the disk, with the reason.
+the disk, which saves a new node the time of writing and reading them. It reads safetensors only, and their SHA-256 is
+not compared; so a setting has to enable it, and everything else falls back to the disk, with the reason.
 
 Source: vLLM's documentation, "Loading models with Run:ai Model Streamer". Not tried on a GPU yet.
 """
@@ -28,7 +28,7 @@ class ModelLoad(StrEnum):
 
 @dataclass(frozen=True)
 class LoadPlan:
-    """model: what `vllm serve` is given, a folder or an s3:// address; arguments: what is added to its command."""
+    """How to load a model. model: for `vllm serve`, a folder or an s3:// address; arguments: added to it."""
 
     load: ModelLoad
     model: str
@@ -39,7 +39,7 @@ class LoadPlan:
 def plan_load(
     wanted: ModelLoad, gpus: int, files: Sequence[ModelFile], bucket: str, name: str, folder: str
 ) -> LoadPlan:
-    """gpus: how many the machine has; files: the manifest's; folder: the model's on the disk, now or later."""
+    """Plan a load. gpus: of the machine; files: the manifest's; folder: the model's on the disk, now or later."""
     if wanted is ModelLoad.DOWNLOAD:
         return LoadPlan(ModelLoad.DOWNLOAD, folder, (), "model_load=download")
     if gpus == 0:

@@ -1,4 +1,4 @@
-"""What nodes say of themselves to each other, and what EC2 says of them."""
+"""Define the status that nodes publish, their load, their liveness, and their EC2 tags."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 from node_agent.contract.states import NodeState
 
 CONTINUATION_METHODS = ("resume", "forced")
-"""How an engine may be able to go on, beside a rewind (`core/continuation/method`). The order is the wire's: new ones
-go last."""
+"""The methods by which an engine may continue a stream, besides reprompting (`core/continuation/method`). The order is
+the wire's: new ones are appended."""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """What EC2 reclaims together: nodes of one zone and type."""
+    """A spot pool, which EC2 reclaims together: nodes of one zone and instance type."""
 
     zone: str
     instance_type: str
@@ -23,25 +23,31 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """What a node says of itself, its load apart, which changes with every request.
-
-    peer, front: host:port of its doors; model: the one it serves while its state takes requests, the same for its whole
-    life; incarnation: its agent's start in unix milliseconds, one more for every change and every refutation; version:
-    of its software; ways: those of WAYS in which its engine can go on with an answer.
-    """
+    """The status that a node publishes. Its load is separate, since it changes with every request."""
 
     instance_id: str
     peer_address: str
+    """host:port of its peer API."""
+
     client_address: str
+    """host:port of its client API."""
+
     state: NodeState
     pool: Pool
     model: str
+    """The model that it serves while its state takes requests; constant while its agent runs."""
+
     incarnation: int
+    """Its agent's start in unix milliseconds, incremented by every change and every refutation."""
+
     version: str = ""
+    """Of its software."""
+
     continuation_methods: tuple[str, ...] = ()
+    """Those of CONTINUATION_METHODS that its engine supports."""
 
     def to_json(self) -> dict[str, Any]:
-        """For people and programs that look at the fleet: `model` is "" while it serves none."""
+        """Convert to JSON, for people and programs that observe the fleet: `model` is "" while it serves none."""
         return {
             "instance_id": self.instance_id,
             "peer": self.peer_address,
@@ -57,10 +63,10 @@ class NodeStatus:
 
 
 class Load(NamedTuple):
-    """What a node's engine is doing. A tuple, because dozens arrive every second.
+    """The load of a node's engine. A tuple, because dozens arrive every second.
 
     running, waiting: requests; kv_use: of the KV cache, 0 to 1; time_per_token_s: of one stream, 0 where unmeasured;
-    prefill_tokens_s: prompt tokens a second that the engine takes in, 0 where unmeasured.
+    prefill_tokens_s: prompt tokens a second that the engine computes, 0 where unmeasured.
     """
 
     running: int
@@ -75,17 +81,17 @@ class Load(NamedTuple):
 
 
 def load_to_json(load: Load) -> dict[str, Any]:
-    """For people and programs that look at the fleet."""
+    """Convert to JSON, for people and programs that observe the fleet."""
     return {"in_flight": load.in_flight, **load._asdict()}
 
 
 def load_to_header(load: Load) -> bytes:
-    """In one line, for the answers of a peer door."""
+    """Encode in one line, for the answers of the peer API."""
     return b"%d %d %.3f %.6f %.1f" % load
 
 
 def load_from_header(line: bytes) -> Load:
-    """Raises ValueError where it is none."""
+    """Decode `load_to_header`. Raises ValueError."""
     running, waiting, *rest = line.split(b" ")
     kv_use, time_per_token_s, prefill_tokens_s = map(float, rest)
     return Load(int(running), int(waiting), kv_use, time_per_token_s, prefill_tokens_s)
@@ -95,7 +101,7 @@ IDLE = Load(0, 0, 0.0, 0.0, 0.0)
 
 
 class Liveness(Enum):
-    """What a node holds of another one, in SWIM's words."""
+    """A node's state in another node's view, in SWIM's terms."""
 
     ALIVE = "alive"
     SUSPECT = "suspect"
@@ -104,13 +110,13 @@ class Liveness(Enum):
 
     @property
     def is_present(self) -> bool:
-        """Whether it still counts as a member: a suspect is innocent until its time is up."""
+        """True while it counts as a member: a suspect does until its time is up."""
         return self is Liveness.ALIVE or self is Liveness.SUSPECT
 
 
 @dataclass(frozen=True)
 class TaggedNode:
-    """A running instance that carries the cluster's tags. peer: host:port of its peer door."""
+    """A running instance that carries the cluster's tags. peer_address: host:port of its peer API."""
 
     instance_id: str
     peer_address: str

@@ -1,19 +1,19 @@
-"""What a client's headers say about it: what it can use of a stream, which trace it is in, what an engine reads.
+"""Read a client's headers: how it reads a stream, its request id, and which headers to forward to an engine.
 
-    X-Synkti-Event-Ids: true      the client keeps the ids of events, and resumes with the last one (`client/`, gateway)
-    Last-Event-ID                 it does already
-    Accept: text/event-stream     alone, as an EventSource sends it: the standard has it do so
+    X-Synkti-Event-Ids: true      the client stores event ids, and resumes with the last one (`client/`, gateway)
+    Last-Event-ID                 the client resumes
+    Accept: text/event-stream     alone, as the standard requires of an EventSource
 
-Everybody else gets no `id:` line: vLLM's own benchmark and sglang's take every block of a stream for `data:`, and one
-that begins with anything else ends the measurement. SDKs send `Accept: application/json`, curl and HTTP libraries
+All other clients get no `id:` line: the benchmarks of vLLM and sglang parse every block of a stream as `data:`, and a
+block that starts with anything else ends the measurement. SDKs send `Accept: application/json`, curl and HTTP libraries
 `*/*`.
 
-What keeps an idle connection open has three forms, because no single one is harmless everywhere:
+Keepalives of an idle connection have three forms, because no single one is harmless everywhere:
 
-    a comment a second            to those who asked for ids: so they notice that a node froze
+    a comment a second            to clients that requested ids, so that they detect a frozen node
     a comment line every 15 s     to programs that parse SSE (SDKs: `X-Stainless-Lang`; `text/event-stream` accepted);
-                                  no blank line: openai-go before March 2026 takes that for an event without data
-    a blank line every 15 s       to all others: vllm bench glues a comment to the event behind it, and fails
+                                  no blank line: openai-go before March 2026 parses that as an event without data
+    a blank line every 15 s       to all others: vllm bench joins a comment to the next event, and fails
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from node_agent.contract.names import EVENT_IDS_HEADER
 
 REQUEST_ID = b"x-request-id"
 MAX_REQUEST_ID_BYTES = 512
-"""It is in every journal of a stream, in logs, and in answers' heads."""
+"""The id is in every journal of a stream, in logs, and in response headers."""
 
 _ENGINE_HEADERS = (
     b"content-type",
@@ -38,10 +38,10 @@ _ENGINE_HEADERS = (
     b"openai-beta",
     b"endpoint-load-metrics-format",
 )
-"""Of a client's headers, what an engine is sent; all else is between the client and this node."""
+"""Client headers that are forwarded to an engine; the others concern only the client and this node."""
 
 _CLIENT_HEADERS = (b"allow", b"retry-after", b"content-disposition", b"endpoint-load-metrics")
-"""Of an engine's headers, what its client is sent beside the content-type. Not `location`: it names the engine."""
+"""Engine headers that are forwarded to the client, beside the content-type. Not `location`: it names the engine."""
 
 _EVENT_STREAM = b"text/event-stream"
 _TRUE = frozenset({b"true", b"1", b"yes"})
@@ -51,8 +51,8 @@ _TRUE = frozenset({b"true", b"1", b"yes"})
 class StreamReader:
     """How a client reads a stream.
 
-    uses_ids: whether each event has an `id:` line, and comments may come; reconnects: whether it is an EventSource,
-    which comes back by itself, after as long as a `retry:` says; parses: whether a comment line is harmless.
+    wants_event_ids: each event has an `id:` line, and comments are allowed. is_event_source: the client is an
+    EventSource, which reconnects by itself after the time in `retry:`. parses_sse: a comment line is harmless.
     """
 
     wants_event_ids: bool
@@ -61,17 +61,17 @@ class StreamReader:
 
 
 def stream_reader(headers: Mapping[bytes, bytes]) -> StreamReader:
-    """headers: by lower case names."""
+    """Determine how a client reads a stream. headers: by lower case names."""
     accepted = headers.get(b"accept", b"").lower()
     parses = _EVENT_STREAM in accepted or b"x-stainless-lang" in headers
-    if (asked := headers.get(EVENT_IDS_HEADER.encode())) is not None:
-        return StreamReader(asked.strip().lower() in _TRUE, parses_sse=parses)
+    if (requested := headers.get(EVENT_IDS_HEADER.encode())) is not None:
+        return StreamReader(requested.strip().lower() in _TRUE, parses_sse=parses)
     is_event_source = accepted.partition(b";")[0].strip() == _EVENT_STREAM or b"last-event-id" in headers
     return StreamReader(is_event_source, is_event_source, parses)
 
 
 def request_id(headers: Mapping[bytes, bytes]) -> bytes | None:
-    """The client's own id of its request, None where it gave none. Raises RequestRejected (400)."""
+    """Return the client's own request id, None where it sent none. Raises RequestRejected (400)."""
     given = headers.get(REQUEST_ID)
     if given is not None and len(given) > MAX_REQUEST_ID_BYTES:
         raise RequestRejected(400, "invalid_request", f"X-Request-Id has {MAX_REQUEST_ID_BYTES} bytes at most.")
@@ -79,10 +79,10 @@ def request_id(headers: Mapping[bytes, bytes]) -> bytes | None:
 
 
 def engine_headers(headers: Mapping[bytes, bytes]) -> dict[str, str]:
-    """The headers with which a client's request goes on to an engine, over the peer door or directly."""
+    """Return the headers to forward to an engine, through the peer API or directly."""
     return {name.decode(): headers[name].decode("latin-1") for name in _ENGINE_HEADERS if name in headers}
 
 
 def client_headers(headers: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
-    """An engine's headers that its client is sent, beside the content-type."""
+    """Return the engine's headers to forward to the client, beside the content-type."""
     return [(name, headers[name]) for name in _CLIENT_HEADERS if name in headers]

@@ -1,11 +1,11 @@
-"""What there is to know of requests to generate, as vLLM 0.32 takes them; what it answers is in `core/openai/chunks`.
+"""Parse generation requests as vLLM 0.32 accepts them; `core/openai/chunks` handles the responses.
 
-A request is read once, into a frozen `GenerationRequest`; what the engine gets and what the client gets are derived
-from it. What the client did not ask for (token ids, usage) is added for the engine and taken out again for the client.
+A request is parsed once, into a frozen `GenerationRequest`, from which the engine's request and the client's response
+are derived. Fields that the client did not request (token ids, usage) are added for the engine and removed for the
+client.
 
-Fields are read as the engine reads them (`core/common/lax_values`). A request that cannot be read so is refused by the
-engine, in its own words, or is one that only an engine understands: it is passed on, and not continued
-(`PassThroughRequest`).
+Fields are parsed as the engine parses them (`core/common/lax_values`). A request that cannot be parsed so is proxied
+without continuation (`PassThroughRequest`): the engine rejects it, in its own words, or it alone understands it.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from node_agent.core.openai.request_body import INTERNAL_ARG_PREFIX, Body, read_
 from node_agent.core.routing.affinity import conversation_key, prompt_key
 
 MAX_CHOICES = 1_024
-"""Of one request, of all its prompts together, and so the journals of one stream. vLLM takes as many prompts; its own
-bound of choices, 16,384, would have every other request wait for seconds."""
+"""Bounds the choices of one request, of all its prompts together, and so the histories of one stream. vLLM accepts as
+many prompts; its own bound of choices, 16,384, would delay every other request for seconds."""
 
 PER_TOKEN = INTERNAL_ARG_PREFIX + "apart"
-"""Asks an engine with the plug-in to hand every id to its parsers by itself, however busy it is."""
+"""Requests that an engine with the plug-in passes every id to its parsers separately, however busy it is."""
 
 
 class ApiRoute(Enum):
-    """The routes whose streams can go on: two of chunks (`core/streams/chunk_stream`), two of events
+    """The routes whose streams can continue: two with chunks (`core/streams/chunk_stream`), two with named events
     (`core/streams/event_stream`)."""
 
     CHAT = "/v1/chat/completions"
@@ -42,12 +42,12 @@ class ApiRoute(Enum):
 
     @property
     def uses_named_events(self) -> bool:
-        """Whether its streams have events with names, and no chunks with token ids."""
+        """True when the route's streams have named events, and no chunks with token ids."""
         return self in (ApiRoute.RESPONSES, ApiRoute.MESSAGES)
 
 
 class PassThroughRequest(ValueError):
-    """A request that only an engine can answer, be it with an error: passed on as it is, it is not continued."""
+    """A request that only an engine can answer, even with an error: it is proxied as it is, and not continued."""
 
 
 _PROMPT_FIELD = {
@@ -60,15 +60,15 @@ _PROMPT_FIELD = {
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """A client's request to generate, read once.
+    """A client's generation request, parsed once.
 
-    body: with the fields that are read here as the engine understands them; raw: those of them that the client wrote in
-    another way ("true", 3.0), as it wrote them: the engine is asked in the client's words, and checks some of them.
+    body: with the fields that are parsed here in the engine's types. original_fields: those that the client wrote in
+    another form ("true", 3.0), as it wrote them: the engine receives the client's form, and validates some of it.
 
-    choices: how many answers it asks for, of all its prompts together; prompt_count: of a completion, 0 of any other;
-    echoes: the texts of a completion's prompts, () where they are not known or not wanted; max_tokens: None where the
-    request leaves it to the engine; stop: the strings that end the answer; key: of what it begins with
-    (`core/routing/affinity`), None where it has no beginning to speak of.
+    choices: answers to generate, of all prompts together. prompt_count: prompts of a completion, 0 on other routes.
+    echoes: texts of a completion's prompts, () where they are unknown or not requested. max_tokens: None where the
+    engine decides. stop: the strings that end the answer. affinity_key: of the prompt's prefix
+    (`core/routing/affinity`), None where it has no usable one.
     """
 
     route: ApiRoute
@@ -88,69 +88,65 @@ class GenerationRequest:
 
     @property
     def original_body(self) -> dict[str, Any]:
-        """The request's body in the client's own words, to be written (see `PackedJson`)."""
+        """The request's body in the client's form, ready to serialize (see `PackedJson`)."""
         return {**self.body.as_written, **self.original_fields}
 
     def prompt(self, number: int) -> Any:
-        """One of a completion's prompts, a text or ids."""
+        """Return one of a completion's prompts, a text or ids."""
         return _prompts(self.body["prompt"])[number]
 
     @property
     def stop_holdback_chars(self) -> int:
-        """How many characters vLLM keeps back while a stop string may still be forming."""
+        """Characters that vLLM holds back while a stop string may be forming."""
         if not self.stop or self.body.get("include_stop_str_in_output"):
             return 0
         return max(map(len, self.stop)) - 1
 
     @property
-    def greedy(self) -> bool:
-        return bool(self.body.get("temperature") == 0)
-
-    @property
     def exposes_token_ids(self) -> bool:
-        """Whether the client learns of every single id: a continuation must then repeat them exactly."""
+        """True when the client receives every id, so that a continuation must repeat them exactly."""
         return self.wants_ids or self.wants_logprobs
 
     @property
     def wants_logprobs(self) -> bool:
-        """Whether each token comes with its logprob; with a completion's 0, too, which asks for no other candidates."""
-        asked = self.body.get("logprobs")
-        return bool(asked) if self.route is ApiRoute.CHAT else asked is not None
+        """True when each token comes with its logprob; a completion's 0 also means that, without other candidates."""
+        requested = self.body.get("logprobs")
+        return bool(requested) if self.route is ApiRoute.CHAT else requested is not None
 
     @property
     def hides_reasoning(self) -> bool:
-        """Whether the reasoning is taken out here, and its ids and logprobs with it: an engine hides those of all."""
+        """True when this node removes the reasoning with its ids and logprobs: an engine would omit all ids."""
         return self.route is ApiRoute.CHAT and self.streaming and self.body.get("include_reasoning") is False
 
     def prompt_index(self, choice: int) -> int:
-        """Which of the prompts a choice answers: vLLM numbers the choices of the first prompt first."""
+        """Return the prompt that a choice answers: vLLM numbers the choices of the first prompt first."""
         return choice * max(1, self.prompt_count) // self.choices
 
     def echo(self, choice: int) -> str:
-        """What the front door puts before an answer."""
+        """Return the text that this node prepends to an answer."""
         return self.echoes[self.prompt_index(choice)] if self.prepends_prompt else ""
 
     @property
     def prepends_prompt(self) -> bool:
-        """Whether the front door puts the prompts' texts before the answers: asked for ids, an engine leaves them out.
+        """True when this node prepends the prompts' texts, which an engine omits when it returns ids.
 
-        A client that asks for ids itself gets it as the engine says it; and where no answer is wanted, no ids are.
+        A client that requests ids itself gets the engine's form; without an answer no ids are requested.
         """
         is_echo = self.route is ApiRoute.COMPLETION and bool(self.body.get("echo"))
         return is_echo and self.streaming and not self.wants_ids and self.max_tokens != 0
 
     @property
     def returns_prompt_logprobs(self) -> bool:
-        """Whether the first chunk of each choice has the logprobs of its prompt, too."""
+        """True when the first chunk of each choice also has the logprobs of its prompt."""
         return self.route is ApiRoute.COMPLETION and self.wants_logprobs and bool(self.body.get("echo"))
 
     @property
     def single_chunk(self) -> bool:
-        """Whether each choice comes in one chunk with its end: a prompt and no answer, or a beam search's."""
+        """True when each choice is one chunk with its end: an echo without an answer, or a beam search."""
         return self.max_tokens == 0 or bool(self.body.get("use_beam_search"))
 
     def engine_body(self) -> bytes:
-        """The request as the engine gets it at first: with token ids in every chunk of a stream."""
+        """Build the body of the first engine's request: with token ids in every chunk of a stream."""
         body = self.original_body
         wants_no_answer = self.max_tokens == 0
         if not self.streaming or wants_no_answer:
@@ -159,13 +155,13 @@ class GenerationRequest:
             return orjson.dumps(body | self.per_token_args())
         if self.prepends_prompt and not self.returns_prompt_logprobs:
             del body["echo"]
-        told: dict[str, Any] = {"include_reasoning": True} if self.hides_reasoning else {}
-        return orjson.dumps(body | told | self.per_token_args() | {"return_token_ids": True})
+        reasoning: dict[str, Any] = {"include_reasoning": True} if self.hides_reasoning else {}
+        return orjson.dumps(body | reasoning | self.per_token_args() | {"return_token_ids": True})
 
     def per_token_args(self) -> dict[str, Any]:
-        """What makes an engine say the same of equal ids each time, joined or not.
+        """Return the arguments that make an engine's output for equal ids the same each time, merged or not.
 
-        Of joined ids a parser of tool calls says something else, and nobody can tell which of them reasoned.
+        For merged ids a parser of tool calls gives another output, and which of them are reasoning is unknown.
         """
         calls = bool(self.body.get("tools")) and self.body.get("tool_choice") != "none"
         if not calls and not (self.hides_reasoning and self.exposes_token_ids):
@@ -173,47 +169,46 @@ class GenerationRequest:
         return {"vllm_xargs": {**(self.body.get("vllm_xargs") or {}), PER_TOKEN: 1}}
 
 
-def read_generation(kind: ApiRoute, raw: bytes) -> GenerationRequest:
-    """Raises RequestRejected (400) and PassThroughRequest, as `parse_generation`."""
-    return parse_generation(kind, read_body(raw))
+def read_generation(route: ApiRoute, raw: bytes) -> GenerationRequest:
+    """Parse a request's body from its bytes. Raises as `parse_generation` does."""
+    return parse_generation(route, read_body(raw))
 
 
-def parse_generation(kind: ApiRoute, asked: Body) -> GenerationRequest:
-    """The request that a body is.
+def parse_generation(route: ApiRoute, source: Body) -> GenerationRequest:
+    """Parse a request's body.
 
-    Raises RequestRejected (400) for more than this door takes, and PassThroughRequest.
+    Raises RequestRejected (400) for more than this node accepts, and PassThroughRequest.
     """
-    if not isinstance(asked.value, dict) or not asked.is_standard:
+    if not isinstance(source.value, dict) or not source.is_standard:
         raise PassThroughRequest("no object, or one that a journal cannot hold")
-    body, raw = _coerce_fields(kind, asked.value)
+    body, original = _coerce_fields(route, source.value)
     if not isinstance(body.get("vllm_xargs") or {}, dict) or not isinstance(body.get("include") or [], list):
         raise PassThroughRequest("vllm_xargs or include are of another type")
-    model, prompt_field = body.get("model"), _PROMPT_FIELD[kind]
+    model, prompt_field = body.get("model"), _PROMPT_FIELD[route]
     if not isinstance(model, str) or not model or body.get(prompt_field) is None:
         raise PassThroughRequest("no model, or no prompt")
-    options = {} if kind.uses_named_events else _stream_options(body.get("stream_options"))
-    prompts = _prompts_of(body) if kind is ApiRoute.COMPLETION else ()
+    options = {} if route.uses_named_events else _stream_options(body.get("stream_options"))
+    prompts = _prompts_of(body) if route is ApiRoute.COMPLETION else ()
     return GenerationRequest(
-        route=kind,
+        route=route,
         body=PackedJson(body),
         model=model,
         streaming=bool(body.get("stream")),
         wants_ids=bool(body.get("return_token_ids")),
         wants_usage=options.get("include_usage", False),
         wants_running_usage=options.get("include_usage", False) and options.get("continuous_usage_stats", False),
-        choices=1 if kind.uses_named_events else _choices(body, prompts),
+        choices=1 if route.uses_named_events else _choices(body, prompts),
         prompt_count=len(prompts),
         echoes=_echoes(body, prompts),
-        max_tokens=_max_tokens(kind, body),
+        max_tokens=_max_tokens(route, body),
         stop=_stop_strings(body.get("stop")),
-        affinity_key=_affinity_key(kind, body[prompt_field]),
-        original_fields=raw,
+        affinity_key=_affinity_key(route, body[prompt_field]),
+        original_fields=original,
     )
 
 
 def is_engine_bound(generation: GenerationRequest) -> bool:
-    """Whether it is a response that lives in the memory of the engine that has it: in the background, or one that goes
-    on from another."""
+    """Return whether a response depends on the memory of one engine: in the background, or after a previous one."""
     body = generation.body
     return bool(body.get("background")) or body.get("previous_response_id") is not None
 
@@ -228,34 +223,35 @@ _READERS: Mapping[_Reader, tuple[str, ...]] = {
     read_int: ("max_tokens", "max_completion_tokens", "max_output_tokens", "n", "seed", "min_tokens", "top_logprobs"),
     read_float: ("temperature", "frequency_penalty", "presence_penalty"),
 }  # fmt: skip
-"""What is read here of a request, and how an engine reads it. A completion's logprobs are a number."""
+"""The fields of a request that are parsed here, by the way an engine parses them. A completion's logprobs are a number.
+"""
 
 _EXACT_TYPES: Mapping[_Reader, tuple[type, ...]] = {read_bool: (bool,), read_int: (int,), read_float: (int, float)}
 _FIELDS: Mapping[ApiRoute, tuple[tuple[str, _Reader], ...]] = {
-    kind: tuple(
-        (name, read_int if name == "logprobs" and kind is ApiRoute.COMPLETION else read)
+    route: tuple(
+        (name, read_int if name == "logprobs" and route is ApiRoute.COMPLETION else read)
         for read, names in _READERS.items()
         for name in names
     )
-    for kind in ApiRoute
+    for route in ApiRoute
 }
 
 
-def _coerce_fields(kind: ApiRoute, asked: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The body with its fields as an engine reads them, and those that were written in another way, as they were.
+def _coerce_fields(route: ApiRoute, source: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the body with its fields in the engine's types, and the original values of those that changed.
 
     Raises PassThroughRequest.
     """
     read: dict[str, Any] = {}
-    for name, reader in _FIELDS[kind]:
-        value = asked.get(name)
+    for name, reader in _FIELDS[route]:
+        value = source.get(name)
         if value is None or type(value) in _EXACT_TYPES[reader]:
             continue
         try:
             read[name] = reader(value)
         except ValueError as error:
             raise PassThroughRequest(f"{name} is {error}") from error
-    return ({**asked, **read} if read else asked), {name: asked[name] for name in read}
+    return ({**source, **read} if read else source), {name: source[name] for name in read}
 
 
 def _stream_options(options: object) -> dict[str, bool]:
@@ -272,26 +268,26 @@ def _stream_options(options: object) -> dict[str, bool]:
 _USAGE_OPTIONS = ("include_usage", "continuous_usage_stats")
 
 
-def _affinity_key(kind: ApiRoute, prompt: object) -> int | None:
-    if kind is ApiRoute.COMPLETION or isinstance(prompt, str):
+def _affinity_key(route: ApiRoute, prompt: object) -> int | None:
+    if route is ApiRoute.COMPLETION or isinstance(prompt, str):
         return prompt_key(prompt)
     return conversation_key(prompt)
 
 
-def _max_tokens(kind: ApiRoute, body: Mapping[str, Any]) -> int | None:
-    name = "max_output_tokens" if kind is ApiRoute.RESPONSES else "max_tokens"
-    value = body.get("max_completion_tokens") if kind is ApiRoute.CHAT else None
+def _max_tokens(route: ApiRoute, body: Mapping[str, Any]) -> int | None:
+    name = "max_output_tokens" if route is ApiRoute.RESPONSES else "max_tokens"
+    value = body.get("max_completion_tokens") if route is ApiRoute.CHAT else None
     value = body.get(name) if value is None else value
     if value is None:
         # vLLM 0.32: a completion without max_tokens, or with null, gets 16; a chat gets the rest of the context.
-        return 16 if kind is ApiRoute.COMPLETION else None
+        return 16 if route is ApiRoute.COMPLETION else None
     if value < 0:
         raise PassThroughRequest(f"{name} is negative")
     return int(value)
 
 
 def _choices(body: Mapping[str, Any], prompts: tuple[Any, ...]) -> int:
-    """How many answers are asked for, of all prompts together."""
+    """Return the number of answers, of all prompts together."""
     n = 1 if body.get("n") is None else body["n"]
     if n < 1:
         raise PassThroughRequest("n is less than 1")
@@ -307,7 +303,7 @@ def _prompts_of(body: Mapping[str, Any]) -> tuple[Any, ...]:
         raise PassThroughRequest("prompt_embeds is a prompt, too")
     prompts = _prompts(body["prompt"])
     if not all(isinstance(each, type(prompts[0])) for each in prompts):
-        raise PassThroughRequest("prompt is a list of several kinds")
+        raise PassThroughRequest("prompt is a list of several types")
     return prompts
 
 
@@ -318,7 +314,7 @@ def _prompts(prompt: Any) -> tuple[Any, ...]:
 
 
 def _echoes(body: Mapping[str, Any], prompts: tuple[Any, ...]) -> tuple[str, ...]:
-    """The prompts that can be echoed as they are: texts, of which nothing is cut off."""
+    """Return the prompts that can be echoed as they are: texts that are not truncated."""
     if not body.get("echo"):
         return ()
     is_known = body.get("truncate_prompt_tokens") is None and all(isinstance(prompt, str) for prompt in prompts)

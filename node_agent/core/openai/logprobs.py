@@ -1,7 +1,7 @@
-"""Logprobs across a cut: in the form of the client's route, without those of repeated ids, with offsets that go on.
+"""Convert logprobs across a continuation: the client's form, no repeated ids, continuous offsets.
 
-A continuation is a plain completion, whatever the client asked; so a chat's logprobs are made of a completion's. What
-a completion cannot say is which of two candidates that read the same is which: its candidates are a map by their text.
+A reprompt is a plain completion, whatever the client requested; so a chat's logprobs are converted from a completion's.
+A completion cannot distinguish two candidates with the same text: its candidates are a map by their text.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ _LIST_FIELDS = ("text_offset", "token_logprobs", "tokens", "top_logprobs")
 
 
 def completion_logprobs(generation: GenerationRequest) -> int | None:
-    """The `logprobs` field for /v1/completions that brings what the client asked for; None for none."""
+    """Return the `logprobs` field for /v1/completions that yields what the client requested; None for none."""
     if not generation.wants_logprobs:
         return None
     return int(generation.body.get("top_logprobs" if generation.route is ApiRoute.CHAT else "logprobs") or 0)
 
 
 def from_completion(logprobs: Logprobs, skip: int, base_offset: int, generation: GenerationRequest) -> Logprobs:
-    """What the client gets of a continuation: without the first `skip` ids, with offsets from the base on."""
+    """Convert a completion's logprobs to the client's form, without the first `skip` ids.
+
+    base_offset: added to each text offset, in characters.
+    """
     cut = {name: (logprobs.get(name) or [])[skip:] for name in _LIST_FIELDS}
     if generation.route is ApiRoute.CHAT:
         return {"content": [_content(generation, cut, at) for at in range(len(cut["tokens"]))]}
@@ -32,9 +35,9 @@ def from_completion(logprobs: Logprobs, skip: int, base_offset: int, generation:
 
 
 def skip_first(logprobs: Logprobs, skip: int, base_offset: int) -> Logprobs:
-    """Logprobs in the client's own form, of an answer told from its beginning, without those of `skip` ids.
+    """Drop the first `skip` ids of a repeated answer's logprobs, which have the client's form.
 
-    base_offset: where the answer begins, which is behind its prompt where that was echoed.
+    base_offset: where the answer starts, in characters: after its prompt where that was echoed.
     """
     cut = {name: values[skip:] if isinstance(values, list) else values for name, values in logprobs.items()}
     if base_offset and cut.get("text_offset"):
@@ -44,9 +47,9 @@ def skip_first(logprobs: Logprobs, skip: int, base_offset: int) -> Logprobs:
 
 def _content(generation: GenerationRequest, cut: Logprobs, at: int) -> dict[str, Any]:
     candidates = cut["top_logprobs"][at] if at < len(cut["top_logprobs"]) else None
-    asked = int(generation.body.get("top_logprobs") or 0)
-    told = list((candidates or {}).items())
-    top = [_candidate(token, logprob) for token, logprob in (told if asked == -1 else told[:asked])]
+    requested = int(generation.body.get("top_logprobs") or 0)
+    pairs = list((candidates or {}).items())
+    top = [_candidate(token, logprob) for token, logprob in (pairs if requested == -1 else pairs[:requested])]
     return {**_candidate(cut["tokens"][at], cut["token_logprobs"][at]), "top_logprobs": top}
 
 
@@ -55,19 +58,20 @@ def _candidate(token: str, logprob: float) -> dict[str, Any]:
 
 
 class TextOffsets:
-    """Where each id of one choice begins in the text, as vLLM counts it: by the tokens' own texts.
+    """The offset of each id of one choice in the text, as vLLM counts it: by the tokens' own texts.
 
-    The prompt's come first where its logprobs are told.
+    The prompt's ids come first where its logprobs are sent.
     """
 
     def __init__(self) -> None:
         self._offsets = [0]
 
     def add(self, logprobs: Logprobs) -> None:
-        """Logprobs of a completion as the client got them."""
+        """Add logprobs of a completion as the client received them."""
         for offset, token in zip(logprobs.get("text_offset") or (), logprobs.get("tokens") or (), strict=False):
             self._offsets[-1] = offset
             self._offsets.append(offset + len(token))
 
-    def at(self, place: int) -> int:
-        return self._offsets[min(place, len(self._offsets) - 1)]
+    def at(self, position: int) -> int:
+        """Return the offset of the id at `position`."""
+        return self._offsets[min(position, len(self._offsets) - 1)]

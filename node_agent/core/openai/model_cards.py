@@ -1,4 +1,4 @@
-"""What an engine says it serves: the cards of its /v1/models, with the names under which clients may ask for it.
+"""Parse the model cards of an engine's /v1/models, with the names that clients may request.
 
 An engine has one model, several names (`--served-model-name a b`) and adapters (LoRA), each with a card of its own.
 """
@@ -12,14 +12,17 @@ from typing import Any
 import orjson
 
 MAX_CARDS = 256
-"""Adapters may be many; a name beyond them is not known here, though an engine would serve it."""
+"""Bounds the number of adapters; the names of further ones are unknown here, though an engine would serve them."""
 
 MAX_NAME = 512
 
 
 @dataclass(frozen=True)
 class ModelCards:
-    """cards: in the engine's order and words; names: their ids; max_model_len: the context length, None if unknown."""
+    """The models of an engine.
+
+    cards: in the engine's order and words. names: their ids. max_model_len: the context length, None if unknown.
+    """
 
     cards: tuple[Mapping[str, Any], ...] = ()
     names: frozenset[str] = frozenset()
@@ -30,7 +33,7 @@ NO_CARDS = ModelCards()
 
 
 def read_cards(body: bytes) -> ModelCards | None:
-    """An engine's answer; None where it is none."""
+    """Parse an engine's response; None where it is invalid."""
     try:
         listed = orjson.loads(body)["data"]
     except (orjson.JSONDecodeError, KeyError, TypeError):
@@ -47,5 +50,5 @@ def _is_name(name: object) -> bool:
 
 
 def minimal_card(model: str, created: int) -> dict[str, Any]:
-    """The card of a model of which nothing but its name is known. created: unix seconds."""
+    """Build the card of a model of which only the name is known. created: unix seconds."""
     return {"id": model, "object": "model", "created": created, "owned_by": "vllm"}

@@ -1,8 +1,7 @@
-"""The prompts' texts, where the client wants them echoed and only an engine knows them: it sent ids.
+"""Request the prompts' texts for an echo where the client sent ids, so that only an engine can decode them.
 
-Asked for ids and echo at once, vLLM leaves the text out (it tells the prompt's logprobs all the same). So it is asked
-for the echo by itself first, of all prompts in one request; then for the answers, with ids, and the front door puts the
-texts before them.
+For ids and echo in one request vLLM omits the text (but sends the prompt's logprobs). So the first request is for the
+echo alone, of all prompts at once; the second is for the answers, with ids, and this node prepends the texts.
 """
 
 from __future__ import annotations
@@ -17,28 +16,28 @@ from node_agent.core.openai.generation_request import GenerationRequest
 _ANSWER_FIELDS = frozenset(
     {"n", "logprobs", "prompt_logprobs", "logprob_token_ids", "min_tokens", "stream_options", "vllm_xargs"}
 )
-"""Fields of a request that its echo does not depend on, and that no request for nothing else may have, or need have."""
+"""Fields that do not affect the echo, and that a request for the echo alone must not have or does not need."""
 
 
 def needs_prompt_texts(generation: GenerationRequest) -> bool:
-    """Whether the texts have to be asked for before the answers can be."""
+    """Return whether the texts must be requested before the answers."""
     return generation.prepends_prompt and not generation.echoes
 
 
 def echo_body(generation: GenerationRequest) -> bytes:
-    """The body for /v1/completions that brings the prompts' texts, and nothing else."""
+    """Build the body for /v1/completions that yields only the prompts' texts."""
     body = {key: value for key, value in generation.body.items() if key not in _ANSWER_FIELDS}
     return orjson.dumps({**body, "max_tokens": 0, "return_token_ids": False})
 
 
 class PromptTextCollector:
-    """What the engine has told of them so far."""
+    """Collect the texts of all prompts from an engine's chunks."""
 
     def __init__(self, prompts: int) -> None:
         self._texts: list[str | None] = [None] * prompts
 
     def add(self, choice: Mapping[str, Any]) -> tuple[str, ...] | None:
-        """A chunk's choice, which has all of one text; returns all texts with the last. Raises ValueError."""
+        """Add a chunk's choice, which has one complete text; return all texts with the last. Raises ValueError."""
         index, text = choice.get("index"), choice.get("text")
         if not isinstance(index, int) or not 0 <= index < len(self._texts) or not isinstance(text, str):
             raise ValueError("no text of a prompt")
@@ -48,7 +47,7 @@ class PromptTextCollector:
 
 
 def is_chat_echo(generation: GenerationRequest, choice: Mapping[str, Any]) -> bool:
-    """Whether a chat's chunk is its echo, the last message's content: it comes by itself, behind the roles."""
+    """Return whether a chat's chunk is its echo, the last message's content: a separate chunk after the roles."""
     delta = choice.get("delta")
     if not delta or "role" in delta or not generation.body.get("echo") or choice.get("token_ids") is not None:
         return False

@@ -1,11 +1,11 @@
-"""The JSON of a request's body, read as vLLM's server reads it and written anew, so that both read the same.
+"""Parse the JSON of a request's body as vLLM's server does, and serialize it again, so that both read the same.
 
-orjson reads what JSON is. Python's own `json`, with which vLLM's server reads, takes more: a byte order mark, UTF-16
-and UTF-32, NaN and infinities, halves of surrogate pairs, and a number too large for a double. What only it can read
-is read by it, up to a bound, because it is several times slower.
+orjson accepts standard JSON. Python's own `json`, which vLLM's server uses, accepts more: a byte order mark, UTF-16 and
+UTF-32, NaN and infinities, halves of surrogate pairs, and numbers too large for a double. Only such bodies are parsed
+with it, up to a bound, because it is several times slower.
 
-A body is always passed on as it was understood here, never as it came: two readers that differ in one byte would be a
-way around what is taken out of it (`without_own_arguments`).
+A body is always forwarded as it was parsed here, never as received: two parsers that differ in one byte would be a way
+around the removal of internal arguments (`_strip_internal_args`).
 """
 
 from __future__ import annotations
@@ -20,24 +20,27 @@ import orjson
 from node_agent.contract.errors import RequestRejected
 
 MAX_DEPTH = 200
-"""Of what a journal's opening may hold; orjson writes 254 levels. What is deeper is passed on, and not continued."""
+"""Bounds the nesting in a stream's header; orjson writes 254 levels. Deeper bodies are proxied without continuation."""
 
 MAX_NONSTANDARD_BYTES = 1024 * 1024
-"""Of a body that only Python's reader can read."""
+"""Bounds a body that only Python's parser accepts."""
 
 INTERNAL_ARG_PREFIX = "synkti_"
-"""What the names of our own arguments for engines (`vllm_xargs`) begin with: no client may send one."""
+"""Prefix of internal arguments for engines (`vllm_xargs`), which no client may send."""
 
 
 @dataclass(frozen=True)
 class Body:
-    """value: as read, without own arguments; is_plain: whether orjson writes all of it, inside of other JSON, too."""
+    """A parsed body.
+
+    value: the JSON, without internal arguments. is_standard: orjson can serialize it, also inside of other JSON.
+    """
 
     value: Any
     is_standard: bool = True
 
     def to_bytes(self) -> bytes:
-        """Raises RequestRejected (400) where it is too deep to be written anew."""
+        """Serialize the body. Raises RequestRejected (400) where it is nested too deep."""
         try:
             return orjson.dumps(self.value) if self.is_standard else json.dumps(self.value).encode()
         except (orjson.JSONEncodeError, RecursionError) as error:
@@ -45,21 +48,21 @@ class Body:
 
     @property
     def model(self) -> str | None:
-        """The model that it names, None where it names none that can be read."""
+        """The model that the body names, None for none or an invalid one."""
         model = self.value.get("model") if isinstance(self.value, dict) else None
         return model if isinstance(model, str) and model else None
 
 
 def read_body(raw: bytes) -> Body:
-    """Raises RequestRejected (400) where vLLM's server could not read it either, or not within the bounds."""
+    """Parse a body. Raises RequestRejected (400) where vLLM's server could not either, or beyond the bounds."""
     try:
-        value, is_odd = orjson.loads(raw), False
+        value, is_nonstandard = orjson.loads(raw), False
     except orjson.JSONDecodeError as error:
-        value, is_odd = _read_nonstandard(raw, error), True
-    if is_odd or b"vllm_xargs" in raw or b"\\u" in raw:
+        value, is_nonstandard = _read_nonstandard(raw, error), True
+    if is_nonstandard or b"vllm_xargs" in raw or b"\\u" in raw:
         _strip_internal_args(value)
     is_deep = raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and depth(value) > MAX_DEPTH
-    return Body(value, is_standard=not is_deep and (not is_odd or _is_standard(value)))
+    return Body(value, is_standard=not is_deep and (not is_nonstandard or _is_standard(value)))
 
 
 def _read_nonstandard(raw: bytes, error: orjson.JSONDecodeError) -> Any:
@@ -67,21 +70,21 @@ def _read_nonstandard(raw: bytes, error: orjson.JSONDecodeError) -> Any:
         raise _rejected(f"The body is not valid JSON in UTF-8: {error}.") from error
     try:
         return json.loads(raw)
-    except json.JSONDecodeError as odd:
-        raise _rejected(f"The body is not valid JSON: {odd}.") from odd
-    except (ValueError, RecursionError) as odd:  # neither UTF-8, -16 nor -32; a number of thousands of digits
-        raise _rejected(f"The body cannot be read: {odd}.") from odd
+    except json.JSONDecodeError as failure:
+        raise _rejected(f"The body is not valid JSON: {failure}.") from failure
+    except (ValueError, RecursionError) as failure:  # neither UTF-8, -16 nor -32; a number of thousands of digits
+        raise _rejected(f"The body cannot be read: {failure}.") from failure
 
 
 def _is_standard(value: object) -> bool:
-    """Whether orjson writes it as it is: it makes null of NaN, and fails on half a surrogate pair."""
-    under_way = [value]
-    while under_way:
-        each = under_way.pop()
+    """Return whether orjson serializes a value unchanged: it writes NaN as null, and fails on half a surrogate pair."""
+    pending = [value]
+    while pending:
+        each = pending.pop()
         if isinstance(each, dict):
-            under_way += each.values()
+            pending += each.values()
         elif isinstance(each, list):
-            under_way += each
+            pending += each
         elif isinstance(each, float) and not math.isfinite(each):
             return False
     try:
@@ -92,7 +95,7 @@ def _is_standard(value: object) -> bool:
 
 
 def depth(value: object) -> int:
-    """How deep a JSON value is nested, without recursion; no further than what is too deep anyhow."""
+    """Return the nesting depth of a JSON value, without recursion, up to one level beyond MAX_DEPTH."""
     level, found = [value], 0
     while level and found <= MAX_DEPTH:
         below: list[object] = []
@@ -105,17 +108,17 @@ def depth(value: object) -> int:
 
 
 def _strip_internal_args(value: Any) -> None:
-    """Our own arguments, wherever they are, in place; not by recursion: a client may nest as deep as it likes."""
-    under_way = [value]
-    while under_way:
-        each = under_way.pop()
+    """Remove internal arguments at any depth, in place; without recursion, because a client can nest arbitrarily."""
+    pending = [value]
+    while pending:
+        each = pending.pop()
         if isinstance(each, dict):
             extra = each.get("vllm_xargs")
             if isinstance(extra, dict) and any(name.startswith(INTERNAL_ARG_PREFIX) for name in extra):
                 each["vllm_xargs"] = {name: extra[name] for name in extra if not name.startswith(INTERNAL_ARG_PREFIX)}
-            under_way += each.values()
+            pending += each.values()
         elif isinstance(each, list):
-            under_way += each
+            pending += each
 
 
 def _rejected(message: str) -> RequestRejected:

@@ -1,7 +1,7 @@
-"""What a request is in substance, as a digest: equal for two that an engine would work on alike.
+"""Compute a digest of a request that is equal for two requests with the same work for an engine.
 
-Equal whether the answer is streamed or not, whatever the request is called, and however its JSON is spaced and ordered;
-white space inside of its texts makes no difference either. Not equal for other prompts, models or sampling.
+It does not depend on streaming, the request's ids, the order and white space of the JSON, or white space inside of
+texts. It differs for other prompts, models or sampling.
 """
 
 from __future__ import annotations
@@ -33,32 +33,31 @@ _IGNORED_FIELDS = frozenset(
         "priority",
     }
 )
-"""Fields at the top of a body that change how an answer is delivered, accounted or scheduled, and not what is computed.
-"""
+"""Top-level fields that affect how an answer is delivered, accounted or scheduled, but not what is computed."""
 
 _WHITE_SPACE = re.compile(rb"(?:\s|\\[ntrf])+")
 
 
 def request_digest(body: bytes | Mapping[str, Any]) -> bytes | None:
-    """The digest of a request's body, as its client sent it or as it was read; None where there is none."""
+    """Return the digest of a request's body, as received or as parsed; None for an empty body."""
     if not body:
         return None
-    told: object = body
+    parsed: object = body
     if isinstance(body, bytes):
         try:
-            told = orjson.loads(body)
+            parsed = orjson.loads(body)
         except orjson.JSONDecodeError:
             return _digest(_without_boundary(body))
-    if not isinstance(told, Mapping):
+    if not isinstance(parsed, Mapping):
         return _digest(body if isinstance(body, bytes) else b"")
-    kept = {key: value for key, value in told.items() if value is not None and key not in _IGNORED_FIELDS}
+    kept = {key: value for key, value in parsed.items() if value is not None and key not in _IGNORED_FIELDS}
     if isinstance(extra := kept.get("vllm_xargs"), Mapping):
         kept["vllm_xargs"] = {key: extra[key] for key in extra if not key.startswith(INTERNAL_ARG_PREFIX)}
         if not kept["vllm_xargs"]:
             del kept["vllm_xargs"]
     try:
         return _digest(orjson.dumps(kept, option=orjson.OPT_SORT_KEYS))
-    except orjson.JSONEncodeError:  # too deep to be written anew
+    except orjson.JSONEncodeError:  # nested too deep to serialize
         return _digest(body if isinstance(body, bytes) else repr(kept).encode())
 
 
@@ -67,6 +66,6 @@ def _digest(data: bytes) -> bytes:
 
 
 def _without_boundary(body: bytes) -> bytes:
-    """A form's parts without what its sender drew at random to separate them."""
+    """Return a form without its random boundary."""
     boundary = body.partition(b"\r\n")[0] if body.startswith(b"--") else b""
     return body.replace(boundary, b"") if boundary else body

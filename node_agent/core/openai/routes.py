@@ -1,8 +1,8 @@
-"""The routes of the client API: which there are, with which methods, and where a path with one slash too many leads.
+"""List the routes of the client API with their methods, and redirect paths with a trailing slash.
 
-What vLLM 0.32 serves is here under the same paths. Not here are its routes for operators (sleep, pause, collective_rpc,
-server_info, start_profile, reset_prefix_cache, scale_elastic_ep) and for one engine alone (/invocations, /docs,
-/inference/v1, kv_event_sources): each would act on one engine of the fleet, and on no one's word.
+vLLM 0.32's routes have the same paths here. Its routes for operators (sleep, pause, collective_rpc, server_info,
+start_profile, reset_prefix_cache, scale_elastic_ep) and for one engine alone (/invocations, /docs, /inference/v1,
+kv_event_sources) are absent: each would act on one engine of the fleet, without authorization.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ STREAMS = "/v1/streams/"
 API = "/v1/"
 
 TOKENIZER_ROUTES = frozenset({"/tokenize", "/detokenize", "/v1/messages/count_tokens"})
-"""Routes whose whole work is a tokenizer's, on the CPU of the engine's one API server."""
+"""Routes that only run the tokenizer, on the CPU of the engine's one API server."""
 
 BATCH_ROUTE = "/v1/chat/completions/batch"
 
@@ -29,7 +29,7 @@ NODE_ROUTES = {
     "/v1/synkti/nodes": _GET,
     "/v1/synkti/drains": _GET,
 }
-"""Answered by this node, and the methods that they take."""
+"""Routes that this node answers, and their methods."""
 
 _ENGINE_ROUTES = {
     "/version": _GET,
@@ -42,18 +42,18 @@ _ENGINE_ROUTES = {
         _POST,
     ),
 }  # fmt: skip
-"""Answered by an engine, and the methods that it takes. An engine that does not serve a route says so (404)."""
+"""Routes that an engine answers, and their methods. An engine that does not serve a route responds 404."""
 
-_METHODS = {**NODE_ROUTES, **_ENGINE_ROUTES, **{kind.value: _POST for kind in ApiRoute}}
+_METHODS = {**NODE_ROUTES, **_ENGINE_ROUTES, **{route.value: _POST for route in ApiRoute}}
 
 NOT_FOUND_MESSAGE = (
     "There is no route {path}; the API is under /v1, and a node's health at /health (as vLLM's), /healthz (the process "
-    "lives) and /readyz (it takes requests)."
+    "runs) and /readyz (it accepts requests)."
 )
 
 
 def allowed_methods(path: str) -> tuple[str, ...] | None:
-    """The methods of a route, () where there is no such route, None where only an engine knows."""
+    """Return the methods of a route, () where the route does not exist, None where only the engine can decide."""
     known = _METHODS.get(path)
     if known is not None:
         return known
@@ -63,9 +63,9 @@ def allowed_methods(path: str) -> tuple[str, ...] | None:
 
 
 def without_trailing_slash(target: str) -> str | None:
-    """Where vLLM's server sends a client whose path ends with a slash; None where the path is none of that kind.
+    """Return the target to which vLLM's server redirects a path with a trailing slash; None for no redirect.
 
-    target: path and query, as they came. Only what is under a known root: `//host/` would lead away.
+    target: path and query, as received. Only paths under a known root match: `//host/` would redirect to another host.
     """
     path, mark, query = target.partition("?")
     shorter = path.rstrip("/")
@@ -75,15 +75,15 @@ def without_trailing_slash(target: str) -> str | None:
 
 
 def is_json(content_type: bytes) -> bool:
-    """Whether a body of this type is read as JSON by vLLM's routes that generate; they refuse all others."""
+    """Return whether vLLM's generation routes parse this content type as JSON; they reject all others."""
     return content_type.partition(b";")[0].lower() == b"application/json"
 
 
 def may_be_json(content_type: bytes) -> bool:
-    """Whether any reader might take a body of this type for JSON."""
+    """Return whether any parser might read this content type as JSON."""
     return b"json" in content_type.lower()
 
 
 def metric_label(path: str) -> str:
-    """How a path is called in metrics: a bounded number of names."""
+    """Return a path's label in metrics, from a bounded set."""
     return path if path in _METHODS and path not in NODE_ROUTES else "other"

@@ -1,11 +1,11 @@
-"""Server-sent events, as bytes in and events out, and the other way.
+"""Parse and encode server-sent events.
 
-Rules kept here:
+Rules:
 
 * a line ends with LF, CR or CRLF and with nothing else: U+2028 inside JSON is text;
-* an event is whole only after its blank line: half an event at the end of a stream was never received;
+* an event is complete only after its blank line: a partial event at the end of a stream is dropped;
 * comments and unknown fields are dropped; an event without data is dropped;
-* an event is bounded, and so is what this parser holds of one that is not yet whole.
+* the size of an event is bounded, also while it is incomplete.
 
 Source: the WHATWG HTML standard, section "Server-sent events".
 """
@@ -22,11 +22,11 @@ DONE = b"[DONE]"
 
 
 class EventTooLarge(ValueError):
-    """An event outgrew its bound: the sender is broken."""
+    """An event exceeded its bound: the sender is broken."""
 
 
 class SseParser:
-    """Feed it what arrives, in any cuts; it returns the events that became whole. held: what is there of the next."""
+    """Parse events from received bytes, split anywhere. buffered: the bytes of the incomplete event."""
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self.buffered = b""
@@ -34,7 +34,7 @@ class SseParser:
         self._skip_lf = False
 
     def feed(self, data: bytes) -> list[Event]:
-        """The events completed by `data`, in order. Raises EventTooLarge."""
+        """Add `data`; return the events that it completes, in order. Raises EventTooLarge."""
         if b"\r" in data or self._skip_lf:
             data = self._fold_line_ends(data)
         *blocks, self.buffered = (self.buffered + data).split(b"\n\n")
@@ -68,18 +68,19 @@ def _parse_block(block: bytes) -> Event | None:
 
 
 def message(data: bytes, event_id: bytes = b"") -> bytes:
-    """One event without a name; `data` must hold no line end, as JSON on one line does not."""
+    """Encode an event without a name. data: without line ends, such as JSON on one line."""
     return b"id: %b\ndata: %b\n\n" % (event_id, data) if event_id else b"data: %b\n\n" % data
 
 
 def named_event(name: bytes, data: bytes) -> bytes:
+    """Encode an event with a name. data: without line ends."""
     return b"event: %b\ndata: %b\n\n" % (name, data)
 
 
 def comment(text: str) -> bytes:
-    """A line that every SSE client ignores, in front of the next event; line ends in `text` become spaces.
+    """Encode a comment, which every SSE client ignores, before the next event; line ends in `text` become spaces.
 
-    It has no blank line of its own: OpenAI's Python SDK (3.54) keeps the last `id:`, takes a comment with a blank line
-    behind it for an event, and fails on its empty data.
+    It has no blank line: OpenAI's Python SDK (3.54) keeps the last `id:`, parses a comment with a blank line after it
+    as an event, and fails on its empty data.
     """
     return b": %b\n" % " ".join(text.split()).encode()

@@ -1,1 +1,1 @@
-"""Journals at other nodes: where they are stored, when an event may be sent, how a stream is read back."""
+"""Replicate journals to other nodes: placement, commit, wire format, storage and checkpoints."""

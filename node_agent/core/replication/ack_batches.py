@@ -1,13 +1,13 @@
-"""Messages to one keeper: gathered while a batch is on its way, sent as the next one, acknowledged as a whole.
+"""Batch the messages to one replica: collect them while a batch is in flight, send them as the next, acked as a whole.
 
 Rules kept here:
 
 * no more than `IN_FLIGHT` batches are unacknowledged: under load batches grow, and their number does not;
-* a message that is not acknowledged for `lag_s`, counted from when it was put, is overdue, whether it was sent or not;
-* what is overdue is told once.
+* a message that is not acknowledged within `lag_s` of being added is overdue, whether it was sent or not;
+* an overdue message is reported once.
 
-So a keeper costs one write and one answer for many streams' tokens, a lone token does not wait for company, and who
-waits for a keeper needs no clock of his own.
+So a replica costs one write and one ack for many streams' tokens, a single token is sent at once, and a stream that
+waits for a replica needs no timer of its own.
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ MAX_BATCH_BYTES = 1024 * 1024
 
 @dataclass(eq=False, slots=True)
 class _Batch:
-    """told: how many of its receipts were told as overdue; since: when the first of the others was put."""
+    """The receipts of the messages that are sent together."""
 
     since: float
+    """When the first receipt that is not reported as overdue was added."""
+
     receipts: list[Any]
     reported: int = 0
+    """How many receipts, from the first on, were reported as overdue."""
 
     @property
     def has_unreported(self) -> bool:
@@ -36,7 +39,7 @@ class _Batch:
 
 
 class AckBatches:
-    """See the module. Instants are seconds of any clock that does not go back."""
+    """Collect messages into batches and track their acks. Instants: seconds of any clock that does not go back."""
 
     def __init__(self, lag_s: float) -> None:
         self._lag_s = lag_s
@@ -45,13 +48,13 @@ class AckBatches:
         self._in_flight: deque[_Batch] = deque()
 
     def add(self, message: bytes, receipt: object, now: float) -> bool:
-        """Take a message; whether it is the first of its batch that waits, so that there is something new to see to."""
-        waited = self._open_batch.has_unreported
-        if not waited:
+        """Add a message. Returns whether its batch had none unreported: then `next_deadline` is new."""
+        had_unreported = self._open_batch.has_unreported
+        if not had_unreported:
             self._open_batch.since = now
         self._messages.append(message)
         self._open_batch.receipts.append(receipt)
-        return not waited
+        return not had_unreported
 
     @property
     def may_send(self) -> bool:
@@ -59,11 +62,11 @@ class AckBatches:
 
     @property
     def queued_bytes(self) -> int:
-        """Of messages that are not on their way."""
+        """The bytes of the messages that are not sent yet."""
         return sum(map(len, self._messages))
 
     def next_batch(self) -> bytes:
-        """The next batch, which is on its way from now on."""
+        """Return the next batch, which counts as in flight from now on."""
         count, size = 0, 0
         for message in self._messages:
             if count and size + len(message) > MAX_BATCH_BYTES:
@@ -78,15 +81,15 @@ class AckBatches:
         return b"".join(messages)
 
     def acknowledged(self, batches: int) -> list[Any]:
-        """The receipts of so many batches, the oldest first. Raises ValueError where fewer are on their way."""
+        """Remove the oldest `batches` in flight. Returns their receipts; raises ValueError where fewer are."""
         if batches > len(self._in_flight):
-            raise ValueError("an acknowledgement of what was never sent")
+            raise ValueError("an acknowledgement of more batches than are in flight")
         if batches == 1:
             return self._in_flight.popleft().receipts
         return [receipt for _ in range(batches) for receipt in self._in_flight.popleft().receipts]
 
     def overdue(self, now: float) -> list[Any]:
-        """Receipts of what has become overdue since the last call."""
+        """Return the receipts that became overdue since the last call."""
         receipts: list[Any] = []
         for batch in self._unacknowledged():
             if batch.has_unreported and now >= batch.since + self._lag_s:
@@ -96,13 +99,13 @@ class AckBatches:
 
     @property
     def is_lagging(self) -> bool:
-        """Whether something is overdue and still not acknowledged."""
+        """True while an overdue message is not acknowledged."""
         return any(batch.reported for batch in self._unacknowledged())
 
     def next_deadline(self) -> float | None:
-        """When something will be overdue, if nothing is acknowledged until then; None where nothing waits."""
-        waiting = [batch.since for batch in self._unacknowledged() if batch.has_unreported]
-        return min(waiting) + self._lag_s if waiting else None
+        """Return when the next message becomes overdue; None where none can."""
+        unreported = [batch.since for batch in self._unacknowledged() if batch.has_unreported]
+        return min(unreported) + self._lag_s if unreported else None
 
     def _unacknowledged(self) -> list[_Batch]:
         return [*self._in_flight, self._open_batch] if self._messages else list(self._in_flight)

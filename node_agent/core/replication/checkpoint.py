@@ -1,14 +1,14 @@
-"""Checkpoints: what a node that goes leaves of the journals that somebody may still need, and how it is read again.
+"""Encode checkpoints, the unfinished journals that a terminating node writes to the bucket, and decode them.
 
 Rules kept here:
 
-* left are the unfinished journals of this node's own streams, and those that it keeps for owners that are gone. An
-  owner that is alive looks after its copies itself;
-* what a client wanted kept nowhere is not left;
-* many journals share an object, because a node that goes has seconds; a record for each says where it lies;
-* a journal counts only if its digest is the record's, and it says itself which stream, epoch and event it ends with.
+* a checkpoint has the unfinished journals of this node's own streams, and its replicas whose owners are gone. An owner
+  that is alive replicates its journals itself;
+* a stream whose client wants no copies has no checkpoint;
+* many journals share an object, because a terminating node has seconds; a record for each has its place in the object;
+* a journal is accepted only if its digest is the record's and its own stream, epoch and last event are the record's.
 
-A journal in an object: a line of JSON that names it, its opening, its lines.
+A journal in an object: a line of JSON that identifies it, its header's line, its records.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from node_agent.core.journal.stream_header import is_durable
 from node_agent.core.replication.replica_store import JournalReplica, JournalSnapshot
 
 MAX_OBJECT_BYTES = 8 * 1024 * 1024
-"""As much as one journal may have: so one object holds at least one journal, and 2,000 streams need a few objects."""
+"""The largest journal's size: so one object holds at least one journal, and 2,000 streams need a few objects."""
 
 
 @dataclass(frozen=True)
 class CheckpointObject:
-    """One object of the checkpoints bucket, and the records of the journals in it."""
+    """An object of the checkpoints bucket, and the table's records of the journals in it."""
 
     key: str
     body: bytes
@@ -39,7 +39,7 @@ class CheckpointObject:
 
 
 def status_of(journal: JournalReplica, instance_id: str) -> StreamStatus | None:
-    """Why the node with this id leaves a checkpoint of the journal; None where it does not."""
+    """Return the status with which the node with this id writes the journal; None where it does not write it."""
     if journal.is_finished or not is_durable(journal.header):
         return None
     if journal.written_epoch.owner.partition("+")[0] == instance_id:
@@ -50,7 +50,10 @@ def status_of(journal: JournalReplica, instance_id: str) -> StreamStatus | None:
 def build_objects(
     journals: Iterable[tuple[str, JournalReplica]], instance_id: str, incarnation: int, now: float
 ) -> Iterator[CheckpointObject]:
-    """What the node leaves of its journals, by stream id. now: unix seconds."""
+    """Pack the journals that the node has to write into objects.
+
+    journals: by stream id; incarnation: of the node, a part of the objects' keys; now: unix seconds.
+    """
     number = 0
     parts: list[bytes] = []
     records: list[StreamRecord] = []
@@ -84,17 +87,17 @@ def build_objects(
 
 
 def _serialize(stream: str, journal: JournalReplica) -> bytes:
-    named = orjson.dumps({"stream": stream, "epoch": journal.written_epoch.to_json(), "seq": journal.seq})
-    return b"\n".join((named, journal.header, bytes(journal.lines)))
+    identity = orjson.dumps({"stream": stream, "epoch": journal.written_epoch.to_json(), "seq": journal.seq})
+    return b"\n".join((identity, journal.header, bytes(journal.lines)))
 
 
 def read_journal(record: StreamRecord, body: bytes) -> JournalSnapshot:
-    """The journal that a record speaks of, for a new owner. Raises ValueError where the body is another or damaged."""
+    """Decode the journal of a record, for a new owner. Raises ValueError where the body is another's or damaged."""
     if hashlib.sha256(body).hexdigest() != record.digest:
-        raise ValueError(f"{len(body)} bytes that are not the {record.length} of the record")
-    named, opening, lines = body.split(b"\n", 2)
-    told = orjson.loads(named)
-    epoch = epoch_from_json(told["epoch"])
-    if (told["stream"], epoch.number, epoch.owner, told["seq"]) != (record.stream, *record.progress):
-        raise ValueError("the journal of something else")
-    return JournalSnapshot(epoch, epoch.number + 1, opening, record.seq, lines)
+        raise ValueError(f"the digest of {len(body)} bytes is not that of the record's {record.length}")
+    identity, header, lines = body.split(b"\n", 2)
+    fields = orjson.loads(identity)
+    epoch = epoch_from_json(fields["epoch"])
+    if (fields["stream"], epoch.number, epoch.owner, fields["seq"]) != (record.stream, *record.progress):
+        raise ValueError("the journal of another stream or epoch")
+    return JournalSnapshot(epoch, epoch.number + 1, header, record.seq, lines)

@@ -1,8 +1,8 @@
-"""Where a stream's journal is kept: a rank of nodes by rendezvous hash, the same in every node's eyes.
+"""Choose the replicas of a stream's journal: nodes ranked by rendezvous hash, the same ranking at every node.
 
-The keepers are taken from the first RANKS, so that whoever looks for them finds them there without knowing more than
-the stream's id. EC2 takes pools, not instances: so no two copies are in one pool where that can be had, the entry's own
-included, and the engine node's pool is avoided next. Nodes that are at risk come last.
+The replicas are chosen from the first RANKS, so that a node that has only the stream's id finds them there. EC2
+reclaims pools, not instances: so no two replicas share a pool where that is possible, the entry's own pool included;
+the engine node's pool is avoided next. Nodes that are at risk come last.
 """
 
 from __future__ import annotations
@@ -18,25 +18,29 @@ RANKS = 4
 
 
 def rendezvous_rank(stream: str, nodes: Iterable[NodeStatus]) -> list[NodeStatus]:
-    """All nodes, the likeliest keeper first."""
+    """Return all nodes in the stream's order, the likeliest replica first."""
     return sorted(nodes, key=lambda node: _weight(stream, node.instance_id), reverse=True)
 
 
 def choose_replicas(
     stream: str,
     peers: Iterable[NodeStatus],
-    taken: Iterable[Pool],
+    used_pools: Iterable[Pool],
     engine: Pool | None = None,
     slow: Container[str] = (),
 ) -> list[NodeStatus]:
-    """Peers that may keep the stream's journal, the best first, each in another pool than those before where it can be.
+    """Return the peers that may replicate the stream's journal, the best first, spread over pools where possible.
 
-    taken: the pools that have the journal already: its entry's, and those of copies that stay; engine: the pool of the
-    node that generates, whose loss is likeliest to need them; slow: instance ids of those that do not acknowledge now.
+    Args:
+        stream: the stream's id.
+        peers: the candidates.
+        used_pools: pools that have the journal already: the entry's, and those of replicas that stay.
+        engine: the pool of the node that generates, whose loss is likeliest to need the replicas.
+        slow: instance ids of peers that do not acknowledge now; they come last.
     """
     able = [peer for peer in peers if peer.state in (NodeState.READY, NodeState.AT_RISK, NodeState.STARTING)]
     ranked = rendezvous_rank(stream, able)
-    pools = Counter(taken)
+    pools = Counter(used_pools)
     near = [peer for peer in ranked[:RANKS] if peer.instance_id not in slow]
     far = [peer for peer in ranked[RANKS:] if peer.instance_id not in slow]
     last = [peer for peer in ranked if peer.instance_id in slow]
@@ -44,12 +48,14 @@ def choose_replicas(
 
 
 def _spread(ranked: list[NodeStatus], pools: Counter[Pool], engine: Pool | None) -> Iterator[NodeStatus]:
-    """In the order of the rank, but the safest first; counts each in its pool."""
-    left = list(ranked)
-    while left:
-        best = min(left, key=lambda peer: (peer.state is not NodeState.READY, pools[peer.pool], peer.pool == engine))
+    """Yield by rank, but the safest first, and count each in its pool."""
+    remaining = list(ranked)
+    while remaining:
+        best = min(
+            remaining, key=lambda peer: (peer.state is not NodeState.READY, pools[peer.pool], peer.pool == engine)
+        )
         pools[best.pool] += 1
-        left.remove(best)
+        remaining.remove(best)
         yield best
 
 

@@ -1,24 +1,24 @@
-"""What owners and keepers say to each other on one connection: many streams' messages in one signed frame.
+"""Encode and decode the replication protocol: messages of many streams in signed frames, between owner and replica.
 
     frame    length (4 bytes) · signature (16) · messages
     message  kind (1) · handle (4) · number (4) · length (4) · body
 
-A handle is the owner's short name for a stream on this connection. Kinds, with what number and body mean:
+A handle is the owner's number for a stream on this connection. Kinds, with the meaning of number and body:
 
-    OPEN      number of lines     whose it is in a line of JSON, the opening's line, and all lines behind it
-    APPEND    first line's        lines
-    FINISH    how it ended        -               0: the client has all of it, 1: the client left
+    OPEN      number of records   the stream's identity in a line of JSON, the header's line, and all records
+    APPEND    first record's      records, one a line
+    FINISH    end reason          -               0: the client has all of it, 1: the client left
     FORGET    -                   -
-    REFUSED   -                   why
-    ACK       frames dealt with   -
+    REFUSED   -                   reason
+    ACK       frames processed    -
 
-An ACK is of whole frames: everything in them was taken, but for what a REFUSED in front of it names. So it costs the
-same for one stream as for a thousand.
+An ACK is of whole frames: every message in them was accepted, except those of the REFUSED messages before it. So it
+costs the same for one stream as for a thousand.
 
-Every frame is signed with a key of this connection alone, which both sides derive from the cluster's key and from
-what each of them chose at random; its place in the connection is signed with it. So a frame that is forged, repeated,
-left out or played back is refused, and the connection with it. A message that cannot be read, or may not be kept, costs
-its own stream alone: it is answered with REFUSED, as one of a kind that a later version has.
+Every frame is signed with a key of this connection alone, which both sides derive from the cluster's key and from a
+nonce of each. The frame's number on the connection is signed with it. So a frame that is forged, repeated, omitted or
+replayed is refused, and the connection is closed. A message that cannot be read or stored fails its own stream only: it
+is answered with REFUSED, like a message of a kind that a later version has.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ import orjson
 from node_agent.core.journal.epochs import Epoch, epoch_from_json
 
 MAX_FRAME_BYTES = 16 * 1024 * 1024
-"""Twice what a keeper keeps of one stream: whoever sends checks the size before (`runtime/replication/manager`)."""
+"""Twice the largest journal; the sender checks a journal's size before (`runtime/replication/manager`)."""
 
 MAX_NAME_CHARACTERS = 128
-"""Of a stream's id, and of its client's name."""
+"""The most characters of a stream's id, and of its client's name."""
 
 _SIGNATURE_BYTES = 16
 _LENGTH = struct.Struct(">I")
@@ -47,10 +47,12 @@ OPEN, APPEND, FINISH, DROP, ACK, REFUSED = range(6)
 
 
 class BadFrame(ValueError):
-    """Not from who it says, or not what may be sent."""
+    """A frame with a wrong signature, length or content."""
 
 
 class Message(NamedTuple):
+    """A message of a frame; the module documents its fields by kind."""
+
     kind: int
     handle: int
     number: int
@@ -63,40 +65,42 @@ def encode(kind: int, handle: int, number: int = 0, body: bytes | bytearray = b"
 
 @dataclass(frozen=True)
 class OpenMessage:
-    """What an OPEN says. client: whose share of the keeper's room it takes, "" where that is not known."""
+    """The body of an OPEN: a whole journal."""
 
     stream: str
     epoch: Epoch
     client: str
+    """The client whose share of the replica's store the journal counts to; "" where it is not known."""
+
     header: bytes
     lines: bytes
 
 
-def encode_open(handle: int, opened: OpenMessage, seq: int) -> bytes:
-    """seq: the number of lines."""
-    named = {"stream": opened.stream, "epoch": opened.epoch.to_json(), "client": opened.client}
-    return encode(OPEN, handle, seq, b"\n".join((orjson.dumps(named), opened.header, opened.lines)))
+def encode_open(handle: int, message: OpenMessage, seq: int) -> bytes:
+    """Encode an OPEN. seq: the number of records."""
+    identity = {"stream": message.stream, "epoch": message.epoch.to_json(), "client": message.client}
+    return encode(OPEN, handle, seq, b"\n".join((orjson.dumps(identity), message.header, message.lines)))
 
 
 def read_open(number: int, body: bytes) -> OpenMessage:
-    """The body of an OPEN of `number` lines. Raises ValueError."""
-    named, opening, lines = body.split(b"\n", 2)
-    told = orjson.loads(named)
-    if not isinstance(told, dict):
-        raise ValueError("not the beginning of a journal")
-    stream, client = told.get("stream"), told.get("client", "")
+    """Decode the body of an OPEN of `number` records. Raises ValueError."""
+    identity, header, lines = body.split(b"\n", 2)
+    fields = orjson.loads(identity)
+    if not isinstance(fields, dict):
+        raise ValueError("no identity of a journal")
+    stream, client = fields.get("stream"), fields.get("client", "")
     for name in (stream, client):
         if not isinstance(name, str) or len(name) > MAX_NAME_CHARACTERS:
-            raise ValueError("not the name of a stream or a client")
+            raise ValueError("not an id of a stream or a client")
     if not stream or lines.count(b"\n") != number or not _ends_with_newline(lines):
-        raise ValueError("not as many lines as it says")
-    return OpenMessage(stream, epoch_from_json(told.get("epoch")), client, opening, lines)
+        raise ValueError("not as many records as the message's number")
+    return OpenMessage(stream, epoch_from_json(fields.get("epoch")), client, header, lines)
 
 
 def check_append(first: int, lines: bytes) -> None:
-    """Raises ValueError where they are no lines, or their first has no number."""
+    """Raise ValueError where the lines are not whole records, or the first has no number."""
     if first < 1 or not lines or not _ends_with_newline(lines):
-        raise ValueError("not whole lines")
+        raise ValueError("not whole records")
 
 
 def _ends_with_newline(lines: bytes) -> bool:
@@ -104,27 +108,28 @@ def _ends_with_newline(lines: bytes) -> bool:
 
 
 PREFACE = b"SYNKTI-JOURNAL/1 "
-"""What a connection to a keeper begins with, at the door that otherwise speaks HTTP; no HTTP method begins so.
+"""The first bytes of a connection to a replica, at the port of the peer API, which otherwise serves HTTP: no method.
 
-The owner sends it with a stamp of `core/common/request_auth` behind it, the keeper answers it with a nonce; each ends
-its line.
+The owner sends it with a signature of `core/common/request_auth`, the replica answers it with a nonce; each ends its
+line.
 """
 
 CLOCK_PREFACE = b"SYNKTI-CLOCK/1 "
-"""What the keeper answers instead to an owner whose stamp is of another time: its own time
-(`core/common/request_auth`). It then closes the connection, and the owner makes another one."""
+"""The replica's answer to an owner whose signature has another time: the replica's own time
+(`core/common/request_auth`). The replica then closes the connection, and the owner connects again."""
 
 MAX_PREFACE_BYTES = 512
 SIGNED_TARGET = ("JOURNAL", "/")
-"""What the stamp is a signature of, in the place of an HTTP method and its target."""
+"""The handshake signs these in place of an HTTP method and its target."""
 
 
 def derive_connection_key(key: bytes, client_nonce: str, server_nonce: str) -> bytes:
+    """Derive the key of one connection from the cluster's key and both sides' nonces."""
     return hmac.new(key, f"journal {client_nonce} {server_nonce}".encode(), hashlib.sha256).digest()
 
 
 class FrameWriter:
-    """Makes frames of one direction. side: who speaks, so that no frame can be sent back to its sender."""
+    """Encode and sign the frames of one direction. side: the sender's role, so that no frame can be reflected."""
 
     def __init__(self, key: bytes, side: bytes) -> None:
         self._key = key
@@ -132,27 +137,28 @@ class FrameWriter:
         self._count = 0
 
     def frame(self, messages: bytes) -> bytes:
+        """Encode messages as the next frame."""
         signature = self.sign(messages)
         return b"".join((_LENGTH.pack(len(messages) + _SIGNATURE_BYTES), signature, messages))
 
     def sign(self, messages: bytes) -> bytes:
-        """The signature of the next frame of this direction."""
-        place = self._side + self._count.to_bytes(8)
+        """Return the signature of the next frame of this direction."""
+        position = self._side + self._count.to_bytes(8)
         self._count += 1
-        return hashlib.blake2b(messages, key=self._key, digest_size=_SIGNATURE_BYTES, person=place).digest()
+        return hashlib.blake2b(messages, key=self._key, digest_size=_SIGNATURE_BYTES, person=position).digest()
 
 
 class FrameReader:
-    """Bytes of one direction in, messages out."""
+    """Verify and decode the frames of one direction of a connection."""
 
     def __init__(self, key: bytes, side: bytes, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
         self._writer = FrameWriter(key, side)
         self._buffer = bytearray()
-        self._needed_bytes = _LENGTH.size  # so many bytes have to be here before there is anything new to see
+        self._needed_bytes = _LENGTH.size  # the next frame's length, as far as it is known
         self._max = max_frame_bytes
 
     def feed(self, data: bytes) -> list[list[Message]]:
-        """The messages of each frame that became whole. Raises BadFrame: the connection is worth nothing any more."""
+        """Add received bytes. Returns the messages of each whole frame. Raises BadFrame: then disconnect."""
         if self._buffer:
             self._buffer += data
             if len(self._buffer) < self._needed_bytes:
@@ -171,7 +177,7 @@ class FrameReader:
         return frames
 
     def _end_of_frame(self, data: bytes, at: int) -> int:
-        """Where the frame that begins at `at` ends, or its length, where that is not here. Raises BadFrame."""
+        """Return where the frame at `at` ends; where its length is missing, where the length ends. Raises BadFrame."""
         signed = at + _LENGTH.size
         if len(data) < signed:
             return signed
@@ -185,11 +191,11 @@ def _messages(body: bytes) -> list[Message]:
     messages, at = [], 0
     while at < len(body):
         if len(body) - at < _HEAD.size:
-            raise BadFrame("half a message")
+            raise BadFrame("a truncated message")
         kind, handle, number, length = _HEAD.unpack_from(body, at)
         at += _HEAD.size
         if length > len(body) - at:
-            raise BadFrame("a message that is none")
+            raise BadFrame("a message that is longer than its frame")
         messages.append(Message(kind, handle, number, body[at : at + length]))
         at += length
     return messages

@@ -1,10 +1,10 @@
-"""When a peer may be connected to again, after a connection to it ended.
+"""Limit how soon a peer is connected to again after a connection to it ended.
 
-That a connection could be made proves nothing: a peer may accept it and close it at once, a thousand times a second. So
-what counts is whether the connection did its work, and for how long:
+A connection that opens proves nothing: a peer may accept and close a thousand a second. So the wait depends on whether
+the connection did its work, and for how long:
 
 * one that ended before it did any, or within STEADY_S, makes the next wait longer;
-* one that worked for longer has only broken: it may be made anew at once, and the next wait is a first one again.
+* one that worked for longer only broke: the next may be opened at once, and the next wait is a first one again.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from node_agent.core.common.backoff import Backoff
 STEADY_S = 5.0
 RECONNECT_BACKOFF = Backoff(first_s=1.0, max_s=8.0)
 _MAX_PEERS = 4_096
-"""Peers; beyond them those that may be connected to anyhow are forgotten."""
+"""Peers in the table; beyond it, those whose wait is over are removed."""
 
 
 @dataclass
 class ReconnectBackoff:
-    """By the name of the peer. Instants are seconds of any clock that does not go back."""
+    """The reconnect waits of all peers, by name. Instants: seconds of any clock that does not go back."""
 
     backoff: Backoff = RECONNECT_BACKOFF
     _failures: dict[str, int] = field(default_factory=dict)
     _not_before: dict[str, float] = field(default_factory=dict)
 
     def ended(self, name: str, now: float, *, worked_s: float, chance: float) -> None:
-        """A connection ended. worked_s: how long since it was asked for, 0 where it never did anything.
+        """Record that a connection ended.
 
-        chance: uniform in [0, 1).
+        worked_s: seconds since it was opened, 0 where it never did any work; chance: uniform in [0, 1).
         """
         if worked_s >= STEADY_S:
             self._failures.pop(name, None)
@@ -42,7 +42,7 @@ class ReconnectBackoff:
             self._forget(now)
 
     def may_connect(self, name: str, now: float) -> bool:
-        """Whether a connection may be made now."""
+        """Return whether the peer's wait is over."""
         return self._not_before.get(name, now) <= now
 
     def _forget(self, now: float) -> None:

@@ -1,24 +1,25 @@
-"""Write-ahead: an event reaches its client only after the keepers have its line, and no client waits long for that.
+"""Replicate one stream's journal ahead of its events: an event is committed once its record is at the replicas.
 
-The owner's side of one stream. It has copies at some keepers, each in one of three conditions:
+The owner's side of one stream. Each of its replicas is in one of three states:
 
-    OPENING  the journal was sent whole, nothing was acknowledged yet
-    SYNCED   it has all lines that were ever delivered; an event waits for every synced copy
-    LATE     its keeper did not acknowledge in time: no event waits for it. It still gets every line, and is synced
-             again once it has them all, if no other took its place until then
+    CATCHING_UP  the journal was sent whole, nothing was acknowledged yet
+    IN_SYNC      it has all committed records; an event waits for every replica in sync
+    LAGGING      it did not acknowledge in time: no event waits for it. It still receives every record, and is in sync
+                 again once it has them all, unless it was replaced before
 
 Rules kept here:
 
-* while a copy is synced, a delivered event is on it: so one surviving keeper is enough to go on without a loss;
-* an event waits for no copy whose keeper is overdue (`core/replication/ack_batches`); what goes out with no synced copy
-  is counted;
-* a copy that is late, lost or leaving is replaced, and let go of when the replacement is synced;
-* an acknowledgement counts for the copy that it is of, not for a later one at the same keeper;
-* a refusal as stale means that someone newer owns the stream: nothing may be delivered any more;
-* a journal is sent anew to a keeper MAX_REOPENS times: one that loses what it is sent, or says so, is not asked again;
-* a journal that is larger than a keeper takes is at no keeper from then on (`unkept`): that is the stream's own loss.
+* a committed event is on every replica in sync: so one surviving replica is enough to continue without a loss;
+* an event waits for no overdue replica (`core/replication/ack_batches`); an event that is committed with no replica in
+  sync is counted;
+* a replica that is lagging, lost or leaving is replaced, and dropped when the replacement is in sync;
+* an ack counts for the replica that it is of, not for a later one at the same node;
+* a refusal as stale means that a newer owner has the stream: nothing may be committed any more;
+* a journal is sent again to a node MAX_REOPENS times: a node that loses records, or reports so, is not chosen again;
+* a journal that is larger than a replica accepts has no replica from then on (`stop_reason`); no other stream is
+  affected.
 
-No clock and no sockets: what is to be sent comes out as instructions. Lines go to all `copies`, as they are written.
+No clock and no sockets: the output is commands. Records go to all `replicas` as they are written.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from node_agent.core.journal.epochs import Epoch
-from node_agent.core.replication import replica_store as keeping
+from node_agent.core.replication import replica_store
 
 REPLICATION_FACTOR = 2
 MAX_REPLICAS = 4
@@ -40,7 +41,7 @@ JOURNAL_TOO_LARGE = "journal-too-large"
 
 
 class CloseReason(Enum):
-    """What becomes of a stream's journal when its owner is done with the stream."""
+    """Why an owner closes a stream; decides what happens to its journal."""
 
     FINISHED = "finished"
     """The client has all of it."""
@@ -49,38 +50,43 @@ class CloseReason(Enum):
     """The client left, or got an error: it may come back."""
 
     MOVED = "moves"
-    """The client is on its way to another owner."""
+    """The client reconnects at another owner."""
 
     NEVER_ANNOUNCED = "unheard-of"
-    """The client never learned the stream's id: nobody can ever ask for it."""
+    """The client never received the stream's id: no request for it can come."""
 
 
 class ReplicaState(Enum):
+    """How far a replica is; the module describes the states."""
+
     CATCHING_UP = "opening"
-    IN_SYNC = "synced"
+    IN_SYNC = "in_sync"
     LAGGING = "late"
 
 
 @dataclass(eq=False, slots=True)
 class Replica:
-    """One keeper's. acked: the last line that it has for certain; leaving: its keeper goes, or may soon."""
+    """One node's replica of the journal."""
 
     instance_id: str
     state: ReplicaState
     acked: int = -1
+    """The last record that it acknowledged."""
+
     is_leaving: bool = False
+    """True where its node terminates, or may soon."""
 
 
 @dataclass(frozen=True)
 class OpenReplica:
-    """Send the whole journal to this copy's keeper."""
+    """Send the whole journal to this replica."""
 
     replica: Replica
 
 
 @dataclass(frozen=True)
 class DropReplica:
-    """Tell this keeper that its copy is not needed."""
+    """Send DROP to this node: its replica is not needed."""
 
     instance_id: str
 
@@ -90,38 +96,50 @@ Command = OpenReplica | DropReplica
 
 @dataclass(eq=False)
 class ReplicatedLog:
-    """opening: what the stream began with; log: all its lines, which its machine writes; wanted: how many copies.
-
-    seq: number of the last line; delivered: of the last whose event the client was sent; client: whose share of the
-    keepers' room it takes; unkept: why no keeper is to have it, "" where there is no such reason.
-    """
+    """One stream's journal and its replicas."""
 
     stream: str
     epoch: Epoch
     header: bytes
     replication_factor: int = REPLICATION_FACTOR
+    """How many replicas the journal should have; 0 for none."""
+
     lines: bytearray = field(default_factory=bytearray)
+    """All records, which the stream's state machine writes."""
+
     seq: int = 0
+    """The number of the last record."""
+
     committed: int = 0
+    """The number of the last record whose event was sent to the client."""
+
     unreplicated: int = 0
+    """How many events were committed while no replica had them."""
+
     is_fenced: bool = False
+    """True once a newer owner has the stream."""
+
     client: str = ""
+    """The client whose share of the replicas' stores the journal counts to."""
+
     stop_reason: str = ""
+    """Why the journal has no replicas from now on; "" where it may have some."""
+
     replicas: dict[str, Replica] = field(default_factory=dict)
     _awaited_replicas: list[Replica] = field(default_factory=list)
-    _refused_by: set[str] = field(default_factory=set)  # keepers that refused it for good
-    _full: set[str] = field(default_factory=set)  # keepers that had none, or this client had its share of it
+    _refused_by: set[str] = field(default_factory=set)  # nodes that refused it permanently
+    _full: set[str] = field(default_factory=set)  # nodes whose store was full, or this client's share of it
     _reopen_counts: Counter[str] = field(default_factory=Counter)
 
     def commit_limit(self) -> int:
-        """The number of the last event that may be delivered now."""
+        """Return the number of the last event that may be committed now."""
         upto = self.seq
-        for copy in self._awaited_replicas:
-            upto = min(upto, copy.acked)
+        for replica in self._awaited_replicas:
+            upto = min(upto, replica.acked)
         return upto
 
     def commit(self, upto: int) -> None:
-        """The events up to this number go to the client now."""
+        """Record that the events up to this number are sent to the client."""
         is_replicated = any(replica.acked >= upto for replica in self.replicas.values())
         if self.replication_factor and upto > self.committed and not is_replicated:
             self.unreplicated += 1
@@ -129,100 +147,107 @@ class ReplicatedLog:
 
     @property
     def in_sync(self) -> list[str]:
-        """The keepers that have every delivered line."""
-        return [name for name, copy in self.replicas.items() if copy.state is ReplicaState.IN_SYNC]
+        """The nodes that have every committed record."""
+        return [name for name, replica in self.replicas.items() if replica.state is ReplicaState.IN_SYNC]
 
-    def acknowledged(self, copy: Replica, seq: int) -> None:
-        """The keeper of this copy has all lines up to `seq`."""
-        copy.acked = max(copy.acked, seq)
-        if copy.state is not ReplicaState.IN_SYNC and copy.acked >= self.committed:
-            copy.state = ReplicaState.IN_SYNC
+    def acknowledged(self, replica: Replica, seq: int) -> None:
+        """Record that this replica has all records up to `seq`."""
+        replica.acked = max(replica.acked, seq)
+        if replica.state is not ReplicaState.IN_SYNC and replica.acked >= self.committed:
+            replica.state = ReplicaState.IN_SYNC
             self._update_awaited()
 
-    def overdue(self, copy: Replica, seq: int) -> None:
-        """The keeper of this copy did not acknowledge line `seq` in time."""
-        if copy.acked < seq and copy.state is not ReplicaState.LAGGING:
-            copy.state = ReplicaState.LAGGING
+    def overdue(self, replica: Replica, seq: int) -> None:
+        """Record that this replica did not acknowledge record `seq` in time."""
+        if replica.acked < seq and replica.state is not ReplicaState.LAGGING:
+            replica.state = ReplicaState.LAGGING
             self._update_awaited()
 
-    def refused(self, keeper: str, why: str) -> list[Command]:
-        """A keeper would not have it: send all again after a gap, go elsewhere for lack of room, stop when stale."""
-        copy = self.replicas.get(keeper)
-        if copy is None:
+    def refused(self, instance_id: str, reason: str) -> list[Command]:
+        """Handle a node's refusal: send all again after a gap, replace it where it is full, stop where it is stale."""
+        replica = self.replicas.get(instance_id)
+        if replica is None:
             return []
-        if why == keeping.STALE:
+        if reason == replica_store.STALE:
             self.is_fenced = True
             self.replicas.clear()
             self._update_awaited()
             return []
-        if why == keeping.TOO_LARGE or self._is_too_large:
+        if reason == replica_store.TOO_LARGE or self._is_too_large:
             return self.stop_replication(JOURNAL_TOO_LARGE)
-        is_new_to_it = why in (keeping.GAP, keeping.UNKNOWN) and copy.state is not ReplicaState.CATCHING_UP
-        if is_new_to_it and self._reopen_counts[keeper] < MAX_REOPENS:
-            self._reopen_counts[keeper] += 1
-            return [self._open(keeper)]
-        (self._full if why in (keeping.FULL, keeping.OVER_SHARE) else self._refused_by).add(keeper)
-        self.lost(keeper)
+        is_new_to_it = (
+            reason in (replica_store.GAP, replica_store.UNKNOWN) and replica.state is not ReplicaState.CATCHING_UP
+        )
+        if is_new_to_it and self._reopen_counts[instance_id] < MAX_REOPENS:
+            self._reopen_counts[instance_id] += 1
+            return [self._open(instance_id)]
+        (self._full if reason in (replica_store.FULL, replica_store.OVER_SHARE) else self._refused_by).add(instance_id)
+        self.lost(instance_id)
         return []
 
     @property
     def _is_too_large(self) -> bool:
-        return len(self.header) + len(self.lines) > keeping.MAX_JOURNAL_BYTES
+        return len(self.header) + len(self.lines) > replica_store.MAX_JOURNAL_BYTES
 
     def retry_full_replicas(self) -> None:
-        """Keepers that had no room are asked again."""
+        """Allow the nodes whose store was full to be chosen again."""
         self._full.clear()
 
-    def stop_replication(self, why: str) -> list[Command]:
-        """No keeper is to have it from now on, and no event waits for one. why: in a word."""
-        self.stop_reason, self.replication_factor = why, 0
-        had = list(self.replicas)
+    def stop_replication(self, reason: str) -> list[Command]:
+        """Drop all replicas: no event waits for one from now on. reason: a metric's label."""
+        self.stop_reason, self.replication_factor = reason, 0
+        dropped = list(self.replicas)
         self.replicas.clear()
         self._update_awaited()
-        return [DropReplica(keeper) for keeper in had]
+        return [DropReplica(instance_id) for instance_id in dropped]
 
-    def lost(self, keeper: str) -> None:
-        """The connection to the keeper is gone, and with it all that may be known of its copy."""
-        if self.replicas.pop(keeper, None) is not None:
+    def lost(self, instance_id: str) -> None:
+        """Remove the replica of a node whose connection broke: nothing about it is certain any more."""
+        if self.replicas.pop(instance_id, None) is not None:
             self._update_awaited()
 
-    def reconcile(self, ranked: Sequence[str], fit: Sequence[str]) -> list[Command]:
-        """Replace what is late or leaving, from `ranked` keepers, the best first. fit: those that may stay keepers."""
+    def reconcile(self, ranked: Sequence[str], eligible: Sequence[str]) -> list[Command]:
+        """Replace the replicas that are lagging or leaving.
+
+        ranked: nodes that may become replicas, the best first; eligible: those that may stay replicas.
+        """
         if self.is_fenced or not self.replication_factor:
             return []
         if self._is_too_large:
             return self.stop_replication(JOURNAL_TOO_LARGE)
-        for name, copy in self.replicas.items():
-            copy.is_leaving = name not in fit
-        good = [n for n, c in self.replicas.items() if c.state is not ReplicaState.LAGGING and not c.is_leaving]
+        for name, replica in self.replicas.items():
+            replica.is_leaving = name not in eligible
+        healthy = [n for n, c in self.replicas.items() if c.state is not ReplicaState.LAGGING and not c.is_leaving]
         refused = self._refused_by | self._full
-        able = [name for name in ranked if name not in self.replicas and name not in refused]
-        room = min(self.replication_factor - len(good), MAX_REPLICAS - len(self.replicas))
-        opened: list[Command] = [self._open(name) for name in able[: max(0, room)]]
+        candidates = [name for name in ranked if name not in self.replicas and name not in refused]
+        room = min(self.replication_factor - len(healthy), MAX_REPLICAS - len(self.replicas))
+        opened: list[Command] = [self._open(name) for name in candidates[: max(0, room)]]
         return opened + self._drop_spares()
 
     @property
     def is_settled(self) -> bool:
-        """Whether it has the copies that it wants, and no other."""
-        good = sum(1 for copy in self.replicas.values() if copy.state is ReplicaState.IN_SYNC and not copy.is_leaving)
-        return good == len(self.replicas) == self.replication_factor
+        """True where it has as many replicas in sync as it should, and no other."""
+        healthy = sum(
+            1 for replica in self.replicas.values() if replica.state is ReplicaState.IN_SYNC and not replica.is_leaving
+        )
+        return healthy == len(self.replicas) == self.replication_factor
 
     def _drop_spares(self) -> list[Command]:
-        synced = [n for n, c in self.replicas.items() if c.state is ReplicaState.IN_SYNC and not c.is_leaving]
-        if len(synced) < self.replication_factor:
+        in_sync = [n for n, c in self.replicas.items() if c.state is ReplicaState.IN_SYNC and not c.is_leaving]
+        if len(in_sync) < self.replication_factor:
             return []
-        spare = [n for n, c in self.replicas.items() if c.is_leaving or c.state is ReplicaState.LAGGING]
-        spare += synced[self.replication_factor :]
-        for name in spare:
+        surplus = [n for n, c in self.replicas.items() if c.is_leaving or c.state is ReplicaState.LAGGING]
+        surplus += in_sync[self.replication_factor :]
+        for name in surplus:
             self.lost(name)
-        return [DropReplica(name) for name in spare]
+        return [DropReplica(name) for name in surplus]
 
-    def _open(self, keeper: str) -> OpenReplica:
-        copy = self.replicas[keeper] = Replica(keeper, ReplicaState.CATCHING_UP)
+    def _open(self, instance_id: str) -> OpenReplica:
+        replica = self.replicas[instance_id] = Replica(instance_id, ReplicaState.CATCHING_UP)
         self._update_awaited()
-        return OpenReplica(copy)
+        return OpenReplica(replica)
 
     def _update_awaited(self) -> None:
-        """An event waits for the copies in sync; where there are none, for those that are about to be."""
-        synced = [copy for copy in self.replicas.values() if copy.state is ReplicaState.IN_SYNC]
-        self._awaited_replicas = synced or [c for c in self.replicas.values() if c.state is ReplicaState.CATCHING_UP]
+        """Make events wait for the replicas in sync; where there are none, for those that catch up."""
+        in_sync = [replica for replica in self.replicas.values() if replica.state is ReplicaState.IN_SYNC]
+        self._awaited_replicas = in_sync or [c for c in self.replicas.values() if c.state is ReplicaState.CATCHING_UP]

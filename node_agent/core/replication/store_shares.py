@@ -1,10 +1,10 @@
-"""What each client has in a keeper's room, and what of it was abandoned: who gives way when the room is needed.
+"""Account each client's bytes in a replica store, and choose which abandoned journal is evicted first.
 
 Rules kept here:
 
-* of what was abandoned, the client that has most gives first, its oldest journal first: one that fills the room with
-  streams that it breaks off pushes out its own;
-* a client that has nothing here any more is not remembered.
+* of the abandoned journals, those of the client that has most bytes go first, its oldest first: a client that fills the
+  store with streams that it aborts evicts its own;
+* a client that has nothing in the store has no entry.
 """
 
 from __future__ import annotations
@@ -15,39 +15,39 @@ from dataclasses import dataclass, field
 
 @dataclass
 class StoreShares:
-    """Bytes by client, and the streams that each has abandoned, in the order in which it did."""
+    """Bytes by client, and each client's abandoned streams in the order of abandonment."""
 
     _bytes: Counter[str] = field(default_factory=Counter)
     _abandoned: dict[str, OrderedDict[str, None]] = field(default_factory=dict)
 
     def bytes_of(self, client: str) -> int:
-        """Its bytes."""
+        """Return the client's bytes."""
         return self._bytes.get(client, 0)
 
     def add_bytes(self, client: str, more: int) -> None:
-        """It has so many bytes more, or less."""
+        """Add bytes to the client's, or subtract them where `more` is negative."""
         self._bytes[client] += more
         if self._bytes[client] <= 0:
             del self._bytes[client]
 
     def mark_abandoned(self, client: str, stream: str) -> None:
-        """The client left this stream."""
+        """Record that the client left this stream."""
         self._abandoned.setdefault(client, OrderedDict())[stream] = None
 
     def unmark_abandoned(self, client: str, stream: str) -> None:
-        """It came back to it, or the journal is gone. Only after `abandoned`."""
+        """Undo `mark_abandoned`, which must have been called: the client came back, or the journal was removed."""
         streams = self._abandoned[client]
         del streams[stream]
         if not streams:
             del self._abandoned[client]
 
-    def oldest_abandoned(self, client: str, but: str) -> str | None:
-        """The stream that this client abandoned first, and that is not `but`; None where there is none."""
-        return next((stream for stream in self._abandoned.get(client, ()) if stream != but), None)
+    def oldest_abandoned(self, client: str, excluding: str) -> str | None:
+        """Return the stream that this client abandoned first, `excluding` apart; None where there is none."""
+        return next((stream for stream in self._abandoned.get(client, ()) if stream != excluding), None)
 
-    def next_victim(self, but: str) -> str | None:
-        """The stream that gives way first, and is not `but`; None where none was abandoned."""
+    def next_victim(self, excluding: str) -> str | None:
+        """Return the stream to evict first, `excluding` apart; None where none was abandoned."""
         for client in sorted(self._abandoned, key=self.bytes_of, reverse=True):
-            if (stream := self.oldest_abandoned(client, but)) is not None:
+            if (stream := self.oldest_abandoned(client, excluding)) is not None:
                 return stream
         return None

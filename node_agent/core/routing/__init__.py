@@ -1,1 +1,1 @@
-"""Which engine serves a request, and whether a request is admitted."""
+"""Route requests to engines: hash ring, loads, circuit breakers, admission."""

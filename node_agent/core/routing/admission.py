@@ -1,12 +1,12 @@
-"""Whether a request may come in now, has to wait for a moment, or hears 429 with an honest Retry-After.
+"""Admit a request, queue it, or reject it with 429 and a Retry-After that is estimated from the admission rate.
 
-    arrives --a node can take it--> goes there
-            --none can, room in the queue--> waits, first come first served --a node can--> goes there
-                                                                            --too long--> 429
-            --no room--> 429
+    arrives --a node has room--> admitted
+            --none has, the queue has--> waits, first come first served --a node has room--> admitted
+                                                                        --too long--> 429
+            --the queue is full--> 429
 
-Rules kept here: nobody overtakes who waits; the queue is bounded in number and in time; what Retry-After promises
-follows from how fast requests were let in lately, spread, so that those sent away do not all come back together.
+Rules kept here: no request overtakes a waiting one; the queue is bounded in number and in time; Retry-After follows
+from the recent admission rate, jittered, so that rejected clients do not all retry together.
 """
 
 from __future__ import annotations
@@ -16,33 +16,36 @@ from dataclasses import dataclass
 
 MAX_WAITING = 256
 MAX_WAIT_S = 4.0
-"""Clients of a model wait seconds for a first token anyhow; beyond this they had better be told. Less than it takes
-until a stream that waits for its engine gets its head: a status can be told only before."""
+"""Clients of a model wait seconds for a first token anyhow; beyond this a rejection serves them better. Less than the
+time until a stream that waits for its engine gets its head: a status can be sent only before."""
 
 MIN_RETRY_S = 1.0
 MAX_RETRY_S = 60.0
 _RATE_WINDOW_S = 10.0
-"""How far back the rate of those let in is measured, about."""
+"""About how far back the admission rate is measured."""
 
 
 @dataclass(frozen=True)
 class Ticket:
-    """Of a request that waits. due: when its patience ends, in the caller's seconds."""
+    """A waiting request's place in the queue."""
 
     number: int
     deadline: float
+    """When it is rejected, in the caller's seconds."""
 
 
 @dataclass(frozen=True)
 class Rejection:
-    """429. why: `queue-full` or `waited-too-long`."""
+    """A 429."""
 
     reason: str
+    """`queue-full` or `waited-too-long`."""
+
     retry_after_s: float
 
 
 class Admission:
-    """Of one entry. Instants are the caller's, in seconds; chance: uniform in [0, 1)."""
+    """The queue of one entry node. Instants are the caller's, in seconds; chance: uniform in [0, 1)."""
 
     def __init__(self, max_waiting: int = MAX_WAITING, max_wait_s: float = MAX_WAIT_S) -> None:
         self._max_waiting = max_waiting
@@ -57,20 +60,20 @@ class Admission:
 
     @property
     def next(self) -> Ticket | None:
-        """Whose turn it is as soon as a node can take something."""
+        """The ticket to admit as soon as a node has room; None where none waits."""
         return next(iter(self._waiting.values()), None)
 
     def next_deadline(self) -> float | None:
-        """When the first one's patience ends: they all have the same."""
+        """Return the first ticket's deadline, which is the earliest: all wait equally long."""
         ticket = self.next
         return ticket.deadline if ticket is not None else None
 
     def may_bypass_queue(self) -> bool:
-        """Whether a request that arrives may go straight to a node that can take it."""
+        """Return whether an arriving request may be admitted at once where a node has room."""
         return not self._waiting
 
     def enqueue(self, at: float, chance: float) -> Ticket | Rejection:
-        """A request that has to wait."""
+        """Queue a request. Returns its ticket, or a rejection where the queue is full."""
         if len(self._waiting) >= self._max_waiting:
             return Rejection("queue-full", self.retry_after_s(at, chance))
         self._numbers += 1
@@ -79,34 +82,34 @@ class Admission:
         return ticket
 
     def admitted(self, at: float, ticket: Ticket | None = None) -> None:
-        """A request went to a node, from the queue or straight."""
+        """Record that a request was sent to a node. ticket: None where it did not wait."""
         if ticket is not None:
             self._waiting.pop(ticket.number, None)
         self._count(at, 1.0)
 
     def cancel(self, ticket: Ticket) -> None:
-        """Its client is gone."""
+        """Remove a request whose client is expired."""
         self._waiting.pop(ticket.number, None)
 
     def pop_expired(self, at: float) -> list[Ticket]:
-        """Those whose patience ended: they wait no more."""
-        gone = []
+        """Remove and return the tickets whose deadline has passed."""
+        expired = []
         while (ticket := self.next) is not None and ticket.deadline <= at:
-            gone.append(self._waiting.pop(ticket.number))
-        return gone
+            expired.append(self._waiting.pop(ticket.number))
+        return expired
 
     def timeout_rejection(self, at: float, chance: float) -> Rejection:
-        """What an overdue one hears."""
+        """Return the rejection of a request that waited too long."""
         return Rejection("waited-too-long", self.retry_after_s(at, chance))
 
     def retry_after_s(self, at: float, chance: float) -> float:
-        """When it is worth coming back: about when all who wait now were let in, at the rate of late."""
+        """Estimate when a retry is worth it: when all that wait now were admitted, at the recent rate."""
         self._count(at, 0.0)
         needed_s = (len(self._waiting) + 1) / self._rate if self._rate > 0 else MAX_RETRY_S
         return min(MAX_RETRY_S, max(MIN_RETRY_S, needed_s * (0.75 + 0.5 * chance)))
 
     def _count(self, at: float, admitted: float) -> None:
-        """The rate as an average that forgets."""
+        """Update the admission rate, an exponentially decaying average."""
         if self._updated_at is None:
             self._updated_at = at
         gap_s = max(0.0, at - self._updated_at)

@@ -1,8 +1,8 @@
-"""What a request begins with, as a key: equal for all turns of one conversation, and hardly ever for two.
+"""Hash a request's beginning to a key: equal for all turns of one conversation, and hardly ever for two.
 
-A chat begins with its system prompt and the first thing its user said; every later turn repeats both. The system prompt
-alone would be too little: an application's conversations all have the same one, and would all belong to one node. (That
-node would be warm for it; but so is every other after its first conversation.) A plain completion begins with its text.
+A chat begins with its system prompt and its first user message; every later turn repeats both. The system prompt alone
+is too little: all conversations of an application share it, and would all belong to one node. (That node's cache would
+be warm for it; but so is every other node's after its first conversation.) A plain completion begins with its text.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from typing import Any
 from node_agent.core.routing.hash_ring import KEY_BYTES
 
 MAX_BYTES = 8_192
-"""Of a beginning, that decide: hashing them takes ten microseconds, and what differs only later is rare."""
+"""The bytes of a beginning that are hashed: they take ten microseconds, and a later first difference is rare."""
 
 _MAX_PART = 256
-"""Of what is no text, an image's data for example; its size counts, too."""
+"""The hashed characters of a part that is no text, an image's data for example; its size is hashed, too."""
 
 
 def conversation_key(messages: object) -> int | None:
-    """The key of a chat's messages; None where there is no beginning to be read."""
+    """Return the key of a chat's messages; None where there is no readable beginning."""
     return _key(_beginning(messages)) if isinstance(messages, list) else None
 
 
 def prompt_key(prompt: object) -> int | None:
-    """The key of a completion's prompt: a text, a list of ids, or several of these, of which the first counts."""
+    """Return the key of a completion's prompt: a text, a list of ids, or several of these: then of the first."""
     if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int):
         prompt = prompt[0]
     if isinstance(prompt, str):
@@ -37,7 +37,7 @@ def prompt_key(prompt: object) -> int | None:
 
 
 def session_key(session: str) -> int | None:
-    """The key of a session that the client names."""
+    """Return the key of the session that the client names; None for ""."""
     return _key(iter((b"session", session.encode("utf-8", "replace")))) if session else None
 
 
@@ -55,7 +55,7 @@ def _key(parts: Iterator[bytes]) -> int | None:
 
 
 def _beginning(messages: list[Any]) -> Iterator[bytes]:
-    """Everything up to the first message of a user, that one included."""
+    """Yield the messages' parts up to the first user message, that one included."""
     for message in messages:
         if not isinstance(message, Mapping):
             continue
@@ -79,7 +79,7 @@ def _content(content: object) -> Iterator[bytes]:
 
 
 def _media(part: object) -> Iterator[bytes]:
-    """An image or a sound: where it lies, or how its data begins."""
+    """Yield an image's or a sound's URL, or the beginning of its data."""
     if isinstance(part, Mapping):
         for value in part.values():
             inner = value.get("url", value.get("data")) if isinstance(value, Mapping) else value

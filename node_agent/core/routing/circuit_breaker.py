@@ -1,12 +1,12 @@
-"""A circuit breaker: a peer that fails again and again is left alone for a while, then tried with one request.
+"""Break the circuit to a peer that fails repeatedly: send it nothing for a while, then one trial request.
 
-    CLOSED --FAILURES in a row--> OPEN --its time is up--> one trial --succeeds--> CLOSED
-                                   ^                           |
-                                   +------ fails: twice as long+
+    CLOSED --FAILURE_THRESHOLD in a row--> OPEN --its time is up--> one trial --succeeds--> CLOSED
+                                            ^                           |
+                                            +------ fails: twice as long+
 
-Membership says whether a node is there; this says whether it does what it is asked. A peer can answer every probe and
-lose every request. What counts as a failure is decided in `core/failure/attribution`; where no other node is left, a
-request goes to a node in spite of its breaker (`core/routing/router`): one that is wrong must not be worse than none.
+Membership detects whether a node is alive; the breaker detects whether it serves: a peer can answer every probe and
+lose every request. `core/failure/attribution` decides what counts as a failure. Where no other node is left, a request
+is sent to a node in spite of its breaker (`core/routing/router`): a wrong breaker must not be worse than none.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ FAILURE_THRESHOLD = 3
 FIRST_OPEN_S = 1.0
 MAX_OPEN_S = 30.0
 TRIAL_S = 10.0
-"""How long the one trial may take until another may be made: its end may never be reported."""
+"""How long the trial may take until another is allowed: its end may never be reported."""
 
 
 class CircuitBreaker:
-    """Of one peer. Instants are the caller's, in seconds."""
+    """The breaker of one peer. Instants are the caller's, in seconds."""
 
     __slots__ = ("_failures", "_open_s", "_open_until", "_trial_until")
 
@@ -34,11 +34,11 @@ class CircuitBreaker:
         return self._failures < FAILURE_THRESHOLD
 
     def allows(self, now: float) -> bool:
-        """Whether a request may go there now."""
+        """Return whether a request may be sent to the peer now."""
         return self._failures < FAILURE_THRESHOLD or (now >= self._open_until and now >= self._trial_until)
 
     def request_sent(self, now: float) -> None:
-        """A request goes there; where the breaker is not closed, it is the trial."""
+        """Record that a request is sent to the peer; where the breaker is not closed, it is the trial."""
         if self._failures >= FAILURE_THRESHOLD:
             self._trial_until = now + TRIAL_S
 
@@ -47,11 +47,11 @@ class CircuitBreaker:
         self._open_s = 0.0
 
     def undecided(self) -> None:
-        """A request ended in a way that says nothing of the node: if it was the trial, another may be made."""
+        """Record an outcome that does not show whether the peer works: if it was the trial, another is allowed."""
         self._trial_until = 0.0
 
     def failed(self, now: float) -> None:
-        """What was under way when it opened says nothing new: hundreds of streams may be lost in one moment."""
+        """Record a failure. While the breaker is open it does not count: hundreds of streams may be lost at once."""
         if self._failures >= FAILURE_THRESHOLD and now < self._open_until:
             return
         self._failures += 1

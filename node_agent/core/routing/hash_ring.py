@@ -1,8 +1,8 @@
-"""Consistent hashing: a ring of points, the same in every node's eyes, on which each key finds its owners in order.
+"""Map keys to nodes by consistent hashing: a ring of points, the same at every node, with an order of owners per key.
 
-Each node has POINTS points, a function of its name alone. A key belongs to the node whose point comes next; who comes
-after that is the next best, and so on. A node that comes or goes moves only the keys between its points and those
-before them. Adding or removing one costs a fraction of a millisecond at a thousand nodes; nothing is ever rebuilt.
+Each node has POINTS points, a function of its name alone. A key belongs to the node whose point is next on the ring;
+the node after that is the next owner, and so on. A node that joins or leaves moves only the keys between its points and
+those before them. Adding or removing one costs a fraction of a millisecond at a thousand nodes; nothing is rebuilt.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from hashlib import blake2b
 from typing import Generic, TypeVar
 
 POINTS = 64
-"""Of each node: its share of the keys is even within an eighth (1 / sqrt(POINTS)), and bounded loads do the rest."""
+"""Points of a node: its share of the keys is even within an eighth (1 / sqrt(POINTS)); bounded loads do the rest."""
 
 KEY_BYTES = 8
 _MANY = 16
@@ -22,7 +22,7 @@ _Owner = TypeVar("_Owner")
 
 
 def points_of(name: str) -> array[int]:
-    """Where a node's points lie, in no order."""
+    """Return a node's points on the ring, unordered."""
     digests = (blake2b(f"{name} {number}".encode(), digest_size=64).digest() for number in range(POINTS // 8))
     points = array("Q")
     for digest in digests:
@@ -33,12 +33,12 @@ def points_of(name: str) -> array[int]:
 
 
 def key_of(text: bytes) -> int:
-    """A key for any text."""
+    """Hash a text to a key."""
     return int.from_bytes(blake2b(text, digest_size=KEY_BYTES).digest(), "little")
 
 
 class HashRing(Generic[_Owner]):
-    """Owners by name. Order of additions and removals does not matter."""
+    """A ring of owners with names. The order of additions and removals does not matter."""
 
     def __init__(self) -> None:
         self._points = array("Q")
@@ -55,7 +55,7 @@ class HashRing(Generic[_Owner]):
         return iter(self._by_name.values())
 
     def add(self, name: str, owner: _Owner) -> None:
-        """Put a node in; one of that name that is there already goes."""
+        """Add an owner, in place of one with the same name."""
         self.remove(name)
         self._by_name[name] = owner
         for point in points_of(name):
@@ -64,7 +64,7 @@ class HashRing(Generic[_Owner]):
             self._owners.insert(at, owner)
 
     def add_all(self, owners: Mapping[str, _Owner]) -> None:
-        """The same as adding each, but for many at once: sorted together instead of put in one by one."""
+        """Add many owners, sorted together instead of inserted one by one."""
         if len(owners) < _MANY:
             for name, owner in owners.items():
                 self.add(name, owner)
@@ -92,7 +92,7 @@ class HashRing(Generic[_Owner]):
             del self._owners[at]
 
     def owner(self, key: int) -> _Owner | None:
-        """Whose the key is."""
+        """Return the key's owner; None where the ring is empty."""
         owners = self._owners
         if not owners:
             return None
@@ -100,17 +100,17 @@ class HashRing(Generic[_Owner]):
         return owners[at if at < len(owners) else 0]
 
     def walk(self, key: int) -> Iterator[_Owner]:
-        """Everyone once, in the key's order: its owner first."""
+        """Yield every owner once, in the key's order."""
         owners, count = self._owners, len(self._owners)
-        left = len(self._by_name)
+        remaining = len(self._by_name)
         at = bisect_right(self._points, key)
         seen: set[int] = set()
-        while left:
+        while remaining:
             if at >= count:
                 at = 0
             owner = owners[at]
             at += 1
             if id(owner) not in seen:
                 seen.add(id(owner))
-                left -= 1
+                remaining -= 1
                 yield owner

@@ -1,23 +1,22 @@
-"""Which engine serves a request, and why: consistent hashing with bounded loads on what the request begins with.
+"""Route requests to engines: consistent hashing with bounded loads on a request's beginning.
 
-Every node decides for itself, from what membership tells it; that all decide alike is the ring's doing
-(`core/routing/hash_ring`). For each request, the first rule that finds somebody who can take it, within the bound:
+Every node decides for itself, from its view of the membership; all decide alike because the ring is the same
+(`core/routing/hash_ring`). For each request, the first rule that finds a node that can serve it, within the bound:
 
-1. whom its last node handed it over to;
-2. where it has no beginning to speak of: this node, a hop saved; else the least loaded of the next few in turn;
+1. the target of the last node's hand-off;
+2. where it has no key: this node, which saves a hop; else the least loaded of the next few in rotation;
 3. the owner of its session, or of its conversation's beginning, where the prefix cache is warm;
-4. the least loaded of the next few in that order, so that what overflows stays together, too;
+4. the least loaded of the next few in the key's order, so that overflowing requests stay together, too;
 
 and where all of these are beyond the bound, the least loaded of them and of some more;
 
-5. where every breaker of those that are left is open, the least loaded of them all the same, if it is not full: a
-   breaker spares requests a node that fails while others work, and must not become an outage of its own.
+5. where every breaker of the remaining nodes is open, the least loaded of them all the same, if it is not full: a
+   breaker keeps requests from a node that fails while others work, and must not become an outage of its own.
 
-Who can take it: serves the model, was not tried for this request, is able to (`RouteRequest.can_serve`),
-has its breaker closed,
-and is not full. The bound is BOUND times the mean in flight, and SLACK more (Mirrokni, Thorup, Zadimoghaddam 2018).
-Nodes that are ready come before those at risk, and after a loss other pools before the lost one's, because EC2 reclaims
-pools. Suspects, draining and unready nodes are not on the ring at all.
+A node can serve a request if it has the model, was not tried for this request, is accepted by `RouteRequest.can_serve`,
+has its breaker closed, and is not full. The bound is BOUND times the mean in flight, and SLACK more (Mirrokni, Thorup,
+Zadimoghaddam 2018). Ready nodes come before those at risk, and after a loss other pools before the lost one's, because
+EC2 reclaims pools. Suspects, draining and unready nodes are not on the ring.
 """
 
 from __future__ import annotations
@@ -35,20 +34,20 @@ from node_agent.core.routing.hash_ring import HashRing
 
 BOUND = 1.25
 SLACK = 4
-"""Requests; without them a fleet that has hardly anything to do would pass everything on."""
+"""Requests; without them a nearly idle fleet would forward every request."""
 
 NEAR = 4
-"""How many in a key's order are looked at before any other will do."""
+"""How many nodes in a key's order are compared before all others."""
 
 MAX_WAITING = 4
-"""Requests that wait at an engine, from which on it is full: another one would only wait, too."""
+"""Waiting requests from which on an engine is full: another one would only wait, too."""
 
 FULL_KV = 0.98
-NONE_GOOD_ENOUGH = -1.0
+NO_SHORTCUT = -1.0
 
 
 class LoadSource(Protocol):
-    """Where a node's newest load is read: membership's Member."""
+    """The source of a node's newest load: membership's Member."""
 
     load: Load
     load_version: int
@@ -56,7 +55,7 @@ class LoadSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The node chosen, and why."""
+    """The chosen node, and the reason for the choice."""
 
     node: NodeStatus
     reason: str
@@ -72,27 +71,38 @@ class NoRoute(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RouteRequest:
-    """What routing has to know of one. model: None where any will do; key: of its session or its beginning, see
-    `core/routing/hash_ring`; None where it has none; by_session: whether the client named the session; tried: instance
-    ids that lost it already; able: whether a node's engine could take it, None where any could; avoid: the pool of the
-    last loss; handed_to: whom the last node handed it over to; goes_on: whether it has begun: then a full node is
-    better than none; last_resort: whether a node with an open breaker is better than none, also where others are only
-    full.
-    """
+    """The properties of a request that routing depends on."""
 
     model: str | None
+    """None where any will do."""
+
     key: int | None = None
+    """The key of its session or its beginning (`core/routing/affinity`); None where it has none."""
+
     by_session: bool = False
+    """True where the client named the session."""
+
     tried: Collection[str] = ()
+    """Instance ids that lost it already."""
+
     can_serve: Callable[[NodeStatus], bool] | None = None
+    """Whether a node's engine can serve it; None where any can."""
+
     avoid: Pool | None = None
+    """The pool of the last loss."""
+
     handoff_target: str | None = None
+    """The instance id that the last node handed it off to."""
+
     is_continuation: bool = False
+    """True where its answer has begun: then a full node is better than none."""
+
     last_resort: bool = False
+    """True where a node with an open breaker is better than none, also where others are only full."""
 
 
 class Candidate:
-    """A node that may serve. open: requests that this node has there; counted: its part in the sum of all."""
+    """A node that may serve. open_requests: this node's there; counted: its part in the pool's total."""
 
     __slots__ = (
         "breaker",
@@ -120,19 +130,19 @@ class Candidate:
         self.counted = 0
 
     def refresh(self) -> None:
-        """Take membership's word where it is a new one."""
+        """Use membership's load where it is new."""
         source = self.source
         if source.load_version != self.version:
             self.version = source.load_version
             self.load_reported(source.load)
 
     def load_reported(self, load: Load) -> None:
-        """Its newest load, whoever told it."""
+        """Record the node's newest load, from gossip or from an answer."""
         self.load = load
         self.open_at_report = self.open_requests
 
     def in_flight(self) -> int:
-        """What it said, and what this node has sent it since."""
+        """Return its reported requests, and those that this node has sent it since."""
         self.refresh()
         running, waiting, *_ = self.load
         return max(self.open_requests, running + waiting + self.open_requests - self.open_at_report)
@@ -143,7 +153,7 @@ class Candidate:
 
 
 class OwnLoad:
-    """This node's own engine, as it was last measured."""
+    """The load of this node's own engine, as last measured."""
 
     def __init__(self) -> None:
         self.load = IDLE
@@ -155,7 +165,7 @@ class OwnLoad:
 
 
 class ModelPool:
-    """The nodes that serve one model, and how much they have to do together."""
+    """The nodes that serve one model, and their total load."""
 
     def __init__(self) -> None:
         self.ring: HashRing[Candidate] = HashRing()
@@ -164,7 +174,7 @@ class ModelPool:
         self._total = 0
 
     def update(self, candidates: Mapping[str, Candidate]) -> None:
-        """These are its nodes now."""
+        """Set the pool's nodes."""
         for gone in [candidate.name for candidate in self.ring if candidates.get(candidate.name) is not candidate]:
             self.ring.remove(gone)
         self.ring.add_all({name: one for name, one in candidates.items() if name not in self.ring})
@@ -173,7 +183,7 @@ class ModelPool:
         self._total = sum(candidate.counted for candidate in self._order)
 
     def recount(self) -> None:
-        """Look at the next one's load: one for each request, so that the sum is never much older than the loads."""
+        """Update the total by the next node's load: one for each request, so that the total is never much older."""
         order = self._order
         self._next = at = self._next + 1 if self._next + 1 < len(order) else 0
         candidate = order[at]
@@ -182,7 +192,7 @@ class ModelPool:
         candidate.counted = in_flight
 
     def rotation(self) -> Iterator[Candidate]:
-        """Everyone once, from wherever the count is: as good as at random."""
+        """Yield every node once, from the current position on: as good as at random."""
         for at in range(self._next - len(self._order), self._next):
             yield self._order[at]
 
@@ -192,19 +202,19 @@ class ModelPool:
 
 
 class Router:
-    """own_id: this node's. own_load: what its own engine does, for the owner to keep up to date."""
+    """Chooses the engine of each request. own_id: this node's instance id."""
 
     def __init__(self, own_id: str) -> None:
-        self.own_load = OwnLoad()
+        self.own_load = OwnLoad()  # the caller keeps it up to date
         self._own_id = own_id
         self._candidates: dict[str, Candidate] = {}
         self._pools: dict[str, ModelPool] = {}
         self._breakers: dict[str, CircuitBreaker] = {}
 
     def update(self, serving: Iterable[NodeStatus], sources: Mapping[str, LoadSource], own: NodeStatus) -> None:
-        """These may serve now: to be called when membership's view or this node's own status is another one.
+        """Set the nodes that may serve; called when membership's view or this node's status changes.
 
-        serving: peers; sources: where each one's load is read; own: whatever its state.
+        serving: peers; sources: each peer's load, by instance id; own: this node's status, in any state.
         """
         statuses = [*serving, own] if own.state.takes_requests else list(serving)
         candidates: dict[str, Candidate] = {}
@@ -217,9 +227,9 @@ class Router:
                 by_model.setdefault(status.model, {})[candidate.name] = candidate
         self._candidates = candidates
         self._pools = {model: self._pools.get(model) or ModelPool() for model in by_model}
-        for model, side in self._pools.items():
-            side.update(by_model[model])
-        # This node's own is in no source; it goes with its engine: the next one begins anew.
+        for model, pool in self._pools.items():
+            pool.update(by_model[model])
+        # This node's own breaker has no source; it is removed with its engine, and the next engine gets a new one.
         self._breakers = {
             name: breaker
             for name, breaker in self._breakers.items()
@@ -239,19 +249,19 @@ class Router:
     # what happened
 
     def request_started(self, name: str) -> None:
-        """A request of this node's goes to that one."""
+        """Record that this node sends that one a request."""
         if candidate := self._candidates.get(name):
             candidate.open_requests += 1
 
     def request_ended(self, name: str) -> None:
-        """It ended, one way or the other."""
+        """Record that a request ended, with any outcome."""
         candidate = self._candidates.get(name)
         if candidate is not None and candidate.open_requests:
             candidate.open_requests -= 1
             candidate.open_at_report = min(candidate.open_at_report, candidate.open_requests)
 
     def load_reported(self, name: str, load: Load) -> None:
-        """A peer's answer told its load: fresher than gossip, and of just those that this node sends requests to."""
+        """Record the load in a peer's answer: newer than gossip, and of just the peers that this node uses."""
         if candidate := self._candidates.get(name):
             candidate.load_reported(load)
 
@@ -260,49 +270,49 @@ class Router:
             breaker.succeeded()
 
     def failed(self, name: str, now: float) -> None:
-        """That node lost a request that it had taken, and it was the node's fault."""
+        """Record that the node lost a request that it had accepted, by its own fault."""
         if breaker := self._breakers.get(name):
             breaker.failed(now)
 
     def undecided(self, name: str) -> None:
-        """A request ended there, and that says nothing of the node."""
+        """Record that a request ended there with an outcome that does not show whether the node works."""
         if breaker := self._breakers.get(name):
             breaker.undecided()
 
     # what to do
 
     def models(self) -> frozenset[str]:
-        """All that somebody serves now."""
+        """Return all models that are served now."""
         return frozenset(self._pools)
 
     def serves(self, model: str | None) -> bool:
-        """Whether somebody serves it now; None: anything."""
+        """Return whether the model is served now; None for any model."""
         return bool(self._pools) if model is None else model in self._pools
 
     def route(self, request: RouteRequest, now: float) -> Route | NoRoute:
-        """The route for a request. now: seconds, of the clock that `failed` is told."""
-        side = self._pool_for(request.model)
-        if side is None:
+        """Choose a request's node. now: seconds, of the same clock as in `failed`."""
+        pool = self._pool_for(request.model)
+        if pool is None:
             return NoRoute.NO_MODEL if self._pools else NoRoute.NO_NODE
-        side.recount()
-        bound = side.bound
+        pool.recount()
+        bound = pool.bound
         if request.handoff_target is not None:
             target = self._candidates.get(request.handoff_target)
-            if target is not None and target.name in side.ring and self._can_take(target, request, now):
+            if target is not None and target.name in pool.ring and self._can_take(target, request, now):
                 return self._route_to(target, "handed-over", request, now)
         if request.key is None:
-            chosen, reason = self._without_key(side, request, now, bound)
+            chosen, reason = self._without_key(pool, request, now, bound)
         else:
-            near = self._first_candidates(side.ring.walk(request.key), request, now, bound)
-            chosen, reason = self._with_key(near, side, request, now, bound)
+            near = self._first_candidates(pool.ring.walk(request.key), request, now, bound)
+            chosen, reason = self._with_key(near, pool, request, now, bound)
         if chosen is None:
-            chosen, reason = self._last_resort(side, request), "last-resort"
+            chosen, reason = self._last_resort(pool, request), "last-resort"
         return self._route_to(chosen, reason, request, now) if chosen is not None else NoRoute.FULL
 
     def _pool_for(self, model: str | None) -> ModelPool | None:
         if model is not None:
             return self._pools.get(model)
-        return max(self._pools.values(), key=lambda side: len(side.ring), default=None)
+        return max(self._pools.values(), key=lambda pool: len(pool.ring), default=None)
 
     def _can_take(self, candidate: Candidate, request: RouteRequest, now: float) -> bool:
         if not candidate.breaker.allows(now) or not self._is_eligible(candidate, request):
@@ -314,17 +324,17 @@ class Router:
             return False
         return request.can_serve is None or request.can_serve(candidate.status)
 
-    def _last_resort(self, side: ModelPool, request: RouteRequest) -> Candidate | None:
-        left = [candidate for candidate in side.rotation() if self._is_eligible(candidate, request)]
-        if not request.last_resort and any(candidate.breaker.is_closed for candidate in left):
-            return None  # those are full: that is no breaker's doing
-        could = [candidate for candidate in left if request.is_continuation or not candidate.is_full()]
-        return min(could, key=lambda candidate: (not candidate.is_ready, candidate.in_flight()), default=None)
+    def _last_resort(self, pool: ModelPool, request: RouteRequest) -> Candidate | None:
+        remaining = [candidate for candidate in pool.rotation() if self._is_eligible(candidate, request)]
+        if not request.last_resort and any(candidate.breaker.is_closed for candidate in remaining):
+            return None  # these are full, not broken
+        usable = [candidate for candidate in remaining if request.is_continuation or not candidate.is_full()]
+        return min(usable, key=lambda candidate: (not candidate.is_ready, candidate.in_flight()), default=None)
 
     def _first_candidates(
-        self, order: Iterable[Candidate], request: RouteRequest, now: float, fine: float
+        self, order: Iterable[Candidate], request: RouteRequest, now: float, shortcut_bound: float
     ) -> list[Candidate]:
-        """The first few of the best kind there is, in that order; only the first where it has no more than `fine`."""
+        """Return the first few of the best kind in order; only the first where its load is within `shortcut_bound`."""
         kinds: tuple[list[Candidate], ...] = ([], [], [], [])
         avoid = request.avoid
         for candidate in order:
@@ -333,25 +343,25 @@ class Router:
             kind = (0 if candidate.is_ready else 2) + (avoid is not None and candidate.status.pool == avoid)
             few = kinds[kind]
             few.append(candidate)
-            if kind == 0 and (len(few) == NEAR or (len(few) == 1 and candidate.in_flight() <= fine)):
+            if kind == 0 and (len(few) == NEAR or (len(few) == 1 and candidate.in_flight() <= shortcut_bound)):
                 return few
         return next((few[:NEAR] for few in kinds if few), [])
 
     def _without_key(
-        self, side: ModelPool, request: RouteRequest, now: float, bound: float
+        self, pool: ModelPool, request: RouteRequest, now: float, bound: float
     ) -> tuple[Candidate | None, str]:
         own = self._candidates.get(self._own_id)
-        order = side.rotation()
-        if own is not None and own.name in side.ring:
+        order = pool.rotation()
+        if own is not None and own.name in pool.ring:
             near = self._first_candidates(itertools.chain((own,), order), request, now, bound)
             if near and near[0] is own and own.in_flight() <= bound:
                 return own, "local"
         else:
-            near = self._first_candidates(order, request, now, NONE_GOOD_ENOUGH)
+            near = self._first_candidates(order, request, now, NO_SHORTCUT)
         return min(near, key=Candidate.in_flight, default=None), "least-loaded"
 
     def _with_key(
-        self, near: list[Candidate], side: ModelPool, request: RouteRequest, now: float, bound: float
+        self, near: list[Candidate], pool: ModelPool, request: RouteRequest, now: float, bound: float
     ) -> tuple[Candidate | None, str]:
         if not near:
             return None, ""
@@ -360,7 +370,7 @@ class Router:
         least = min(near, key=Candidate.in_flight)
         if least.in_flight() <= bound:
             return least, "overflow"
-        others = self._first_candidates(side.rotation(), request, now, NONE_GOOD_ENOUGH)
+        others = self._first_candidates(pool.rotation(), request, now, NO_SHORTCUT)
         if others and others[0].is_ready is least.is_ready:
             least = min(least, *others, key=Candidate.in_flight)
         return least, "crowded"

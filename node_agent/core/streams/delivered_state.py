@@ -1,10 +1,10 @@
-"""The account of one stream: what its client has, in journals, numbered events, and a line for each event.
+"""Track what one client has received of a stream: a token history for each choice, numbered events, and the journal.
 
-It knows nothing of engines: `core/streams/chunk_stream` does, whose machine this is the half of. Read back from its
-lines it is the same account again, on another node (`read_line`).
+This base class does not handle engines: `core/streams/chunk_stream` does. Another node restores the same state from the
+records of the journal (`apply_record`).
 
-An event that has only an id and a text gets a plain line, which nobody reads until somebody needs the journals: then
-`_catch_up` takes them in.
+An event that has only an id and a text becomes a token record. `_apply_token_records` parses these records only when a
+history is needed.
 """
 
 from __future__ import annotations
@@ -18,37 +18,40 @@ import orjson
 from node_agent.core.journal.epochs import EpochRange
 from node_agent.core.journal.records import Record, TokenRecord, encode_record, parse_token_records
 from node_agent.core.journal.token_history import TokenHistory
-from node_agent.core.openai import chunks, logprobs, prompt_echo
+from node_agent.core.openai import chunks, logprobs, prompt_echo, sse
 from node_agent.core.openai.generation_request import GenerationRequest
 from node_agent.core.streams.delta_tracker import DeltaTracker
 from node_agent.core.streams.sse_writer import SseWriter
 
 
 class DeliveredState:
-    """events: those of the client; journals: one for each choice; log: the journal's lines."""
+    """What the client has of one stream.
 
-    def __init__(self, generation: GenerationRequest, stream_id: str, runs: Sequence[EpochRange] = ()) -> None:
+    writer: encodes the client's events. histories: one for each choice. journal: the encoded records.
+    """
+
+    def __init__(self, generation: GenerationRequest, stream_id: str, ranges: Sequence[EpochRange] = ()) -> None:
         self.generation = generation
-        self.writer = SseWriter(generation, stream_id, runs)
+        self.writer = SseWriter(generation, stream_id, ranges)
         self.histories = [
             TokenHistory(generation.stop_holdback_chars, generation.exposes_token_ids)
             for _ in range(generation.choices)
         ]
         self.journal = bytearray()
         self._token_record_choice = 0
-        self._unapplied_token_records = 0  # the last of the log, not yet in their journal
-        self._unapplied_from = 0  # where in the log they begin
-        self._last_had_no_extra = False  # the last event had an id and a text, and nothing beside them
-        self._engine_attempts = 0  # engines asked so far
-        self._has_token_ids = False  # an engine reported ids: from then on only the rest may be asked for
+        self._unapplied_token_records = 0  # at the end of the journal, not yet in their history
+        self._unapplied_from = 0  # where in the journal they start
+        self._last_had_no_extra = False  # the last event had only an id and a text
+        self._engine_attempts = 0  # requests to engines so far
+        self._has_token_ids = False  # an engine reported ids: from then on only the rest may be requested
         self._started_choices: set[int] = set()  # choices whose role or echo the client has
         self._echoed_choices: set[int] = set()  # choices of a chat whose echo the client has
-        self._prompt_recorded: set[int] = set()  # choices whose prompt ids are in a line
+        self._prompt_recorded: set[int] = set()  # choices whose prompt ids are in a record
         self._text_offsets = [logprobs.TextOffsets() for _ in self.histories]
         self._deltas = [DeltaTracker() for _ in self.histories]
-        self._buffering_parsers: set[int] = set()  # choices of which a parser had an id and said nothing
+        self._buffering_parsers: set[int] = set()  # choices of which a parser consumed an id without any output
         self._usage_sent = False
-        self._engine_usage: Mapping[str, Any] = {}  # by the last engine that went on
+        self._engine_usage: Mapping[str, Any] = {}  # of the last engine that continued a part
 
     @property
     def seq(self) -> int:
@@ -57,39 +60,39 @@ class DeliveredState:
 
     @property
     def engine_attempts(self) -> int:
-        """Engines asked so far."""
+        """Requests to engines so far."""
         return self._engine_attempts
 
     @property
     def tokens(self) -> int:
-        """Ids generated so far, as the engines counted them."""
-        return sum(len(journal.ids) for journal in self.histories) + self._unapplied_token_records
+        """Ids generated so far, as the engines reported them."""
+        return sum(len(history.ids) for history in self.histories) + self._unapplied_token_records
 
     @property
     def _has_output(self) -> bool:
-        """Whether the client has anything of the answer, the end of a choice included, or knows of any id."""
+        """True when the client has any part of the answer, the end of a choice included, or any id."""
         if self._has_token_ids and self.generation.exposes_token_ids:
             return True
-        if any(journal.text_length or journal.finish_reason is not None for journal in self.histories):
+        if any(history.text_length or history.finish_reason is not None for history in self.histories):
             return True
         return not all(deltas.is_empty for deltas in self._deltas)
 
     def _unfinished_choices(self) -> list[int]:
-        return [at for at, journal in enumerate(self.histories) if journal.finish_reason is None]
+        return [index for index, history in enumerate(self.histories) if history.finish_reason is None]
 
-    # what a choice has beside its text
+    # state of a choice beside its text
 
     def _set_echoes(self, echoes: Sequence[str]) -> None:
         self.generation = self.writer.generation = replace(self.generation, echoes=tuple(echoes))
 
     def _next_text_offset(self, index: int) -> int:
-        """Where in the text, as logprobs count it, the next id belongs."""
-        journal = self.histories[index]
-        scored = len(journal.prompt_ids or ()) if self.generation.returns_prompt_logprobs else 0
-        return self._text_offsets[index].at(scored + len(journal.ids))
+        """Return the next id's offset in the text, as logprobs count it."""
+        history = self.histories[index]
+        scored = len(history.prompt_ids or ()) if self.generation.returns_prompt_logprobs else 0
+        return self._text_offsets[index].at(scored + len(history.ids))
 
     def _record_delta(self, index: int, choice: Mapping[str, Any]) -> bool:
-        """Account for what a chat's chunk says beside the text; whether it says, or keeps, anything there."""
+        """Record a chat chunk's fields beside the text; return whether it has any, or its parser holds something."""
         delta = choice.get("delta")
         if delta is None:
             return False
@@ -102,24 +105,31 @@ class DeliveredState:
         return True
 
     def _has_parser_state(self, index: int) -> bool:
-        """Whether a parser's state is a part of the choice's.
+        """Return whether the state of the choice includes a parser's.
 
-        One that kept ids to itself, and has not let any text through, may have begun to read a reasoning; behind the
-        first text it is half a character that it keeps.
+        A parser that holds ids before the first text may have started to read reasoning; after the first text it holds
+        only a partial character.
         """
-        is_read = index in self._buffering_parsers and not self.histories[index].text_length
-        return is_read or not self._deltas[index].is_empty
+        holds_ids = index in self._buffering_parsers and not self.histories[index].text_length
+        return holds_ids or not self._deltas[index].is_empty
 
-    # lines, and events made of them
+    def _is_hidden_reasoning(self, index: int, choice: Mapping[str, Any]) -> bool:
+        """Return whether a chunk is reasoning that the client does not want; a reprompt has no delta, and none."""
+        delta = choice.get("delta")
+        if delta is None or not self.generation.hides_reasoning:
+            return False
+        return chunks.carries_reasoning(delta, has_text=self.histories[index].text_length > 0)
 
-    def _emit_templated(self, token: bytes, text: bytes, shown: bytes) -> bytes:
-        """The client's event for one that the template matches."""
+    # records and events
+
+    def _emit_templated(self, token: bytes, text: bytes, client_part: bytes) -> bytes:
+        """Return the client's event for one that the template matches, and add its token record."""
         self._unapplied_token_records += 1
         self.journal += b"%d %b %b\n" % (self._token_record_choice, token, text)
-        return self.writer.encode_templated(shown)
+        return self.writer.encode_templated(client_part)
 
     def _apply_token_records(self) -> None:
-        """Take what the plain lines say into their journal."""
+        """Add the unapplied token records to their history."""
         if self._unapplied_token_records:
             self.histories[self._token_record_choice].append_tokens(
                 *parse_token_records(self.journal[self._unapplied_from :])
@@ -127,66 +137,87 @@ class DeliveredState:
             self._unapplied_token_records = 0
         self._unapplied_from = len(self.journal)
 
+    def _apply_envelope(self, chunk: dict[str, Any]) -> dict[str, Any]:
+        """Replace a chunk's envelope by the first one's; return what the first record adds for all of them."""
+        if self.writer.known_envelope is None:
+            extra: dict[str, Any] = {"frame": self.writer.set_envelope(chunk)}
+            return extra | ({"echoes": self.generation.echoes} if self.generation.prepends_prompt else {})
+        if self._engine_attempts > 1:
+            chunk.update(self.writer.known_envelope)
+        return {}
+
     def _emit(self, chunk: bytes, index: int, text: str, extra: dict[str, Any]) -> bytes:
-        journal = self.histories[index]
-        if index not in self._prompt_recorded and journal.prompt_ids is not None:
+        """Add the record of a chunk to the journal; return the client's event. extra: see `records.Record`."""
+        history = self.histories[index]
+        if index not in self._prompt_recorded and history.prompt_ids is not None:
             self._prompt_recorded.add(index)
-            extra = {**extra, "prompt": journal.prompt_ids}
+            extra = {**extra, "prompt": history.prompt_ids}
         self._last_had_no_extra = not extra
-        at, ids, mark = journal.next_record()
-        self.journal += encode_record(index, at, ids, text, mark, extra or None)
+        start, ids, resume_length = history.next_record()
+        self.journal += encode_record(index, start, ids, text, resume_length, extra or None)
         self._unapplied_from = len(self.journal)
         return self.writer.encode(chunk)
 
-    def apply_record(self, line: Record | TokenRecord) -> bytes:
-        """Account for a line of this stream's journal; its event, made again. Raises ValueError."""
-        if not 0 <= line.choice < len(self.histories):
-            raise ValueError(f"a line of choice {line.choice}")
-        if isinstance(line, TokenRecord):
-            journal = self.histories[line.choice]
-            journal.append_tokens([line.token], [line.text])
-            return self.writer.encode(self.writer.build_chunk(journal, line.choice, line.text, [line.token], {}))
-        return self._apply_full_record(line)
+    def apply_record(self, record: Record | TokenRecord) -> bytes:
+        """Apply a record of this stream's journal; return its event, built again. Raises ValueError."""
+        if not 0 <= record.choice < len(self.histories):
+            raise ValueError(f"a record of choice {record.choice}")
+        if isinstance(record, TokenRecord):
+            history = self.histories[record.choice]
+            history.append_tokens([record.token], [record.text])
+            return self.writer.encode(self.writer.build_chunk(history, record.choice, record.text, [record.token], {}))
+        return self._apply_full_record(record)
 
-    def _apply_full_record(self, line: Record) -> bytes:
-        extra, journal = line.extra or {}, self.histories[line.choice]
+    def _apply_full_record(self, record: Record) -> bytes:
+        extra, history = record.extra or {}, self.histories[record.choice]
         self.writer.known_envelope = extra.get("frame", self.writer.known_envelope)
         if (echoes := extra.get("echoes")) is not None:
             self._set_echoes(echoes)
         self._engine_attempts = max(self._engine_attempts, 1)
         if (prompt := extra.get("prompt")) is not None:
-            self._prompt_recorded.add(line.choice)
-            journal.prompt_ids = tuple(prompt)
-        new_ids = journal.apply_record(line.at, line.ids, line.text, line.resume_length)
-        self._has_token_ids = self._has_token_ids or bool(line.ids)
-        journal.finish_reason = extra.get("reason", journal.finish_reason)
-        if (told := extra.get("logprobs")) is not None:
-            self._text_offsets[line.choice].add(told)
+            self._prompt_recorded.add(record.choice)
+            history.prompt_ids = tuple(prompt)
+        new_ids = history.apply_record(record.at, record.ids, record.text, record.resume_length)
+        self._has_token_ids = self._has_token_ids or bool(record.ids)
+        history.finish_reason = extra.get("reason", history.finish_reason)
+        if (scored := extra.get("logprobs")) is not None:
+            self._text_offsets[record.choice].add(scored)
         chunk = extra.get("chunk")
         if chunk is None or chunk["choices"]:
-            self._started_choices.add(line.choice)
+            self._started_choices.add(record.choice)
         if chunk is None:
-            return self.writer.encode(self.writer.build_chunk(journal, line.choice, line.text, list(new_ids), extra))
+            return self.writer.encode(
+                self.writer.build_chunk(history, record.choice, record.text, list(new_ids), extra)
+            )
         self._usage_sent = self._usage_sent or not chunk["choices"]
         for choice in chunk["choices"]:
             if prompt_echo.is_chat_echo(self.generation, choice):
-                self._echoed_choices.add(line.choice)
-            self._record_delta(line.choice, choice)
+                self._echoed_choices.add(record.choice)
+            self._record_delta(record.choice, choice)
         return self.writer.encode(orjson.dumps(chunk))
 
     def _emit_usage(self, chunk: dict[str, Any]) -> bytes:
         self._usage_sent = True
         return self._emit(orjson.dumps(chunk), 0, "", {"chunk": chunk})
 
+    def _end_of_stream(self) -> bytes:
+        """Return the last events: a usage that is still missing, and [DONE]."""
+        out = b""
+        if self.generation.wants_usage and not self._usage_sent:
+            out = self._emit_usage({**self.writer.envelope(), "choices": [], "usage": self._total_usage()})
+        return out + sse.message(sse.DONE)
+
     def _total_usage(self) -> dict[str, Any]:
-        each_prompt = {self.generation.prompt_index(at): journal for at, journal in enumerate(self.histories)}
-        prompt_tokens = sum(len(journal.prompt_ids or ()) for journal in each_prompt.values())
+        each_prompt = {self.generation.prompt_index(index): history for index, history in enumerate(self.histories)}
+        prompt_tokens = sum(len(history.prompt_ids or ()) for history in each_prompt.values())
         details = chunks.usage_details(self._engine_usage, prompt_tokens)
         return {**chunks.usage(prompt_tokens, self.tokens), **details}
 
     def _share_prompts(self) -> None:
-        """What one choice's journal knows of its prompt, those of all choices of that prompt do."""
+        """Copy the prompt ids of any choice to all choices of the same prompt."""
         number = self.generation.prompt_index
-        known = {number(at): journal.prompt_ids for at, journal in enumerate(self.histories) if journal.prompt_ids}
-        for at, journal in enumerate(self.histories):
-            journal.prompt_ids = journal.prompt_ids or known.get(number(at))
+        known = {
+            number(index): history.prompt_ids for index, history in enumerate(self.histories) if history.prompt_ids
+        }
+        for index, history in enumerate(self.histories):
+            history.prompt_ids = history.prompt_ids or known.get(number(index))

@@ -1,13 +1,13 @@
-"""How streams end: with the last event of their route's protocol, with an error that its clients read, or lost.
+"""Detect how streams end: with the terminal event of the route's protocol, with an error event, or lost.
 
     data: [DONE]                        OpenAI's chat, completions, transcriptions
     event: response.completed           OpenAI's responses
     event: message_stop                 Anthropic's messages
 
-An engine that drains can close its connection as if all were said (docs/continuation.md), and a peer's door says in an
-event of its own that its engine was lost. To the client both would look like an answer's end.
+A draining engine can close its connection as if the answer were complete (docs/continuation.md), and a peer reports a
+lost engine with an event of its own. To the client both would look like the end of the answer.
 
-Source of the last events: vLLM 0.32, `entrypoints/openai/responses`, `entrypoints/anthropic`,
+Source of the terminal events: vLLM 0.32, `entrypoints/openai/responses`, `entrypoints/anthropic`,
 `entrypoints/speech_to_text`.
 """
 
@@ -23,10 +23,11 @@ _LOST_EVENT_START = b"event: " + LOST_EVENT
 
 
 def error_event(path: str, error: bytes) -> bytes:
-    """The last event of a stream that ends with an error. path: its route's; error: the route's body, on one line.
+    """Build the last event of a stream that ends with an error.
 
-    Anthropic's clients skip events without a name of theirs, and would take the stream's end for the answer's. An
-    engine that refuses what it cannot read does so in OpenAI's form there, too.
+    path: the stream's route. error: the route's error body, on one line. Anthropic's clients skip events without a name
+    of their protocol, and would take the end of the stream for the end of the answer. An engine rejects unreadable
+    requests in OpenAI's form on that route too.
     """
     if path != ApiRoute.MESSAGES.value:
         return sse.message(error)
@@ -34,16 +35,16 @@ def error_event(path: str, error: bytes) -> bytes:
 
 
 def engine_error_events(path: str, error: bytes) -> bytes:
-    """The last events of a stream that its engine ended with an error of the request: as the engine sends them."""
+    """Build the last events of a stream that its engine ended with a request's error, as the engine sends them."""
     if path in (ApiRoute.CHAT.value, ApiRoute.COMPLETION.value):
         return sse.message(error) + sse.message(sse.DONE)
     return sse.named_event(b"error", error)
 
 
 class EndOfStreamDetector:
-    """Of a stream that is only passed on. Feed it what passes.
+    """Detect whether a proxied stream is complete. Pass received bytes to `feed`.
 
-    why_lost: why the stream is not whole as it stands, None where it is.
+    incomplete_reason: why the stream is not complete so far, None where it is.
     """
 
     def __init__(self, max_event_bytes: int = sse.MAX_EVENT_BYTES) -> None:
@@ -51,7 +52,7 @@ class EndOfStreamDetector:
         self._parser: sse.SseParser | None = sse.SseParser(max_event_bytes)
 
     def feed(self, data: bytes) -> bytes:
-        """What of it is the client's: all but a peer's word that its engine was lost."""
+        """Return the client's part of `data`: all but a peer's event for a lost engine."""
         if self._parser is None:
             return data
         try:

@@ -1,4 +1,4 @@
-"""A stream's machine, new or made again from its journal: which one it is, its route says."""
+"""Create a stream's state machine, new or restored from its journal; the route determines the class."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from node_agent.core.openai.generation_request import GenerationRequest
 from node_agent.core.streams.chunk_stream import ChunkStream
 from node_agent.core.streams.event_stream import EventStream
 
-Machine = ChunkStream | EventStream
+StreamMachine = ChunkStream | EventStream
 
 
-def new_stream(generation: GenerationRequest, stream_id: str, runs: Sequence[EpochRange] = ()) -> Machine:
-    """runs: who owns the stream (`core/journal/epochs`)."""
-    make = EventStream if generation.route.uses_named_events else ChunkStream
-    return make(generation, stream_id, runs)
+def new_stream(generation: GenerationRequest, stream_id: str, ranges: Sequence[EpochRange] = ()) -> StreamMachine:
+    """Create a stream. ranges: its owners (`core/journal/epochs`)."""
+    stream_class = EventStream if generation.route.uses_named_events else ChunkStream
+    return stream_class(generation, stream_id, ranges)
 
 
 def restore_stream(
-    generation: GenerationRequest, stream_id: str, written: bytes, after: int, runs: Sequence[EpochRange] = ()
-) -> tuple[Machine, bytes]:
-    """A stream made from its journal, and the events behind `after` that its client lacks. Raises ValueError.
+    generation: GenerationRequest, stream_id: str, journal: bytes, after: int, ranges: Sequence[EpochRange] = ()
+) -> tuple[StreamMachine, bytes]:
+    """Restore a stream from its journal; return it, and the events after number `after` that its client lacks.
 
-    runs: of the stream (see `core/journal/epochs`), the new owner's included.
+    ranges: the owners of the stream (`core/journal/epochs`), the new one included. Raises ValueError.
     """
-    machine = new_stream(generation, stream_id, runs)
-    return machine, replay_journal(machine, written, after)
+    machine = new_stream(generation, stream_id, ranges)
+    return machine, replay_journal(machine, journal, after)
 
 
-def replay_journal(machine: Machine, written: bytes, after: int) -> bytes:
-    """As `restore_stream`, into a machine that is new."""
+def replay_journal(machine: StreamMachine, journal: bytes, after: int) -> bytes:
+    """Restore a journal into a new state machine; see `restore_stream`."""
     events = []
-    for line in read_records(written):
-        event = machine.apply_record(line)
+    for record in read_records(journal):
+        event = machine.apply_record(record)
         if machine.seq > after:
             events.append(event)
-    machine.finish_restore(written)
+    machine.finish_restore(journal)
     return b"".join(events)

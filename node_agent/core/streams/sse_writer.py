@@ -1,4 +1,4 @@
-"""What a client is sent of its stream: numbered events, all under the id, name and time of the first engine's."""
+"""Encode the client's events of a stream: numbered, all under the id, model and time of the first engine's answer."""
 
 from __future__ import annotations
 
@@ -17,79 +17,86 @@ _ENVELOPE_FIELDS = ("id", "object", "created", "model")
 
 
 class SseWriter:
-    """Makes one stream's events. seq: the number of the last; frame: what all chunks have in common, once known.
+    """Encode the events of one stream.
 
-    generation: what was asked, of which the texts of prompts may be learned later.
-
-    runs: who owned the stream from which event on (`core/journal/epochs`). shows_ids: whether the client can use
-    events' ids; without them an event is what a stock vLLM sends (`core/openai/client_headers`).
+    seq: the number of the last event. known_envelope: the fields that all chunks share, None before the first chunk.
+    generation: the request; its prompts' texts may be added later. ranges: the owners of the stream and their first
+    events (`core/journal/epochs`). includes_ids: the client can use event ids; without them an event is what a stock
+    vLLM sends (`core/openai/client_headers`).
     """
 
-    def __init__(self, generation: GenerationRequest, stream_id: str, runs: Sequence[EpochRange]) -> None:
-        self.ranges = runs
+    def __init__(self, generation: GenerationRequest, stream_id: str, ranges: Sequence[EpochRange]) -> None:
+        self.ranges = ranges
         self.seq = 0
         self.includes_ids = True
         self.known_envelope: dict[str, Any] | None = None
         self.generation = generation
         self._id = stream_id.encode()
         self._suffix = b""
-        self._suffix_is_final = len(runs) <= 1
+        self._suffix_is_final = len(ranges) <= 1
 
     def set_envelope(self, chunk: Mapping[str, Any]) -> dict[str, Any]:
-        """The frame, from an engine's first chunk."""
+        """Set and return the envelope, from an engine's first chunk."""
         self.known_envelope = {key: chunk.get(key) for key in _ENVELOPE_FIELDS}
         return self.known_envelope
 
     def envelope(self) -> dict[str, Any]:
+        """Return the fields that all chunks share."""
         if self.known_envelope is None:
             raise InvalidTransition("a chunk without a first chunk")
         return self.known_envelope
 
     def encode(self, chunk: bytes, name: bytes = b"") -> bytes:
-        """The next event; name: where it has one of its own."""
+        """Encode the next event. name: the event's name, b"" for none."""
         self.seq = seq = self.seq + 1
         if not self.includes_ids:
             return sse.named_event(name, chunk) if name else sse.message(chunk)
-        run = self._suffix if self._suffix_is_final else self._update_suffix()
+        suffix = self._suffix if self._suffix_is_final else self._update_suffix()
         if name:
-            return b"id: %b/%d%b\nevent: %b\ndata: %b\n\n" % (self._id, seq, run, name, chunk)
-        return b"id: %b/%d%b\ndata: %b\n\n" % (self._id, seq, run, chunk)
+            return b"id: %b/%d%b\nevent: %b\ndata: %b\n\n" % (self._id, seq, suffix, name, chunk)
+        return b"id: %b/%d%b\ndata: %b\n\n" % (self._id, seq, suffix, chunk)
 
-    def encode_templated(self, behind: bytes) -> bytes:
-        """The next event, of which all is there but its number. behind: from the line end behind the number on."""
+    def encode_templated(self, after_number: bytes) -> bytes:
+        """Encode the next event from its bytes. after_number: all that follows the number, from its line end on."""
         self.seq = seq = self.seq + 1
         if not self.includes_ids:
-            return behind[1:]
-        run = self._suffix if self._suffix_is_final else self._update_suffix()
-        return b"id: %b/%d%b%b" % (self._id, seq, run, behind)
+            return after_number[1:]
+        suffix = self._suffix if self._suffix_is_final else self._update_suffix()
+        return b"id: %b/%d%b%b" % (self._id, seq, suffix, after_number)
 
     def _update_suffix(self) -> bytes:
-        """Events of earlier owners are made again under the runs that they had; from the last one on it is known."""
+        """Find the id suffix of the next event: replayed events of earlier owners keep the suffix that they had."""
         self._suffix = event_id_suffix(self.ranges, self.seq)
         self._suffix_is_final = self.seq > self.ranges[-1].after
         return self._suffix
 
     def build_chunk(
         self,
-        journal: TokenHistory,
+        history: TokenHistory,
         index: int,
         text: str,
         ids: list[int],
-        said: Mapping[str, Any],
-        more: Mapping[str, Any] | None = None,
+        fields: Mapping[str, Any],
+        delta_part: Mapping[str, Any] | None = None,
     ) -> bytes:
-        """A chunk in the client's form out of what it adds to its choice; said: as of `chunks.make_choice`.
+        """Build a chunk in the client's form.
 
-        more: what a chat's delta has beside the text.
+        Args:
+            history: the choice's history, for running usage.
+            index: the choice.
+            text: the text that the chunk adds.
+            ids: the ids that the chunk adds.
+            fields: see `chunks.make_choice`.
+            delta_part: what a chat's delta adds beside the text.
         """
         generation = self.generation
-        shown = generation.echo(index) + text if said.get("role") else text
-        made = chunks.make_choice(generation.route, index, shown, ids if generation.wants_ids else None, said)
-        if more:
-            made["delta"] |= more
-            if not shown:
-                del made["delta"]["content"]
-        chunk = {**self.envelope(), "choices": [made]}
+        full_text = generation.echo(index) + text if fields.get("role") else text
+        choice = chunks.make_choice(generation.route, index, full_text, ids if generation.wants_ids else None, fields)
+        if delta_part:
+            choice["delta"] |= delta_part
+            if not full_text:
+                del choice["delta"]["content"]
+        chunk = {**self.envelope(), "choices": [choice]}
         if generation.wants_running_usage:
-            chunk["usage"] = chunks.usage(len(journal.prompt_ids or ()), len(journal.ids))
+            chunk["usage"] = chunks.usage(len(history.prompt_ids or ()), len(history.ids))
         return orjson.dumps(chunk)

@@ -1,5 +1,4 @@
-"""What the machines of streams (`core/streams/chunk_stream`, `core/streams/event_stream`) and those who run them say to
-each other."""
+"""Define the interface between the stream state machines (`chunk_stream`, `event_stream`) and their callers."""
 
 from __future__ import annotations
 
@@ -12,15 +11,15 @@ from node_agent.contract.errors import ContinuationImpossible
 from node_agent.core.continuation.method import MethodChoice
 
 LOST_EVENT = b"synkti-lost"
-"""With this event an engine node gives a stream back to its entry; its data says why: handoff, reset, silence, ..."""
+"""An engine node returns a stream to its entry with this event; its data is the loss reason: handoff, reset, ..."""
 
 
 class StreamState(Enum):
-    """Where a stream is; each machine's own page says what leads from one to the other."""
+    """The state of a stream; each state machine documents its transitions."""
 
     WAITING = "waiting"
     STREAMING = "streaming"
-    AWAITING_NEXT_REQUEST = "between"
+    AWAITING_NEXT_REQUEST = "awaiting-next-request"
     FINISHED = "finished"
     COMPLETE = "complete"
     LOST = "lost"
@@ -28,33 +27,33 @@ class StreamState(Enum):
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """What to ask the next engine."""
+    """The request for the next engine."""
 
     path: str
     body: bytes
 
 
 class Continuable(ABC):
-    """An answer that another engine may be asked to go on with."""
+    """An answer that another engine can continue."""
 
     @abstractmethod
-    def method_for(self, able: Collection[str]) -> MethodChoice | None:
-        """How an engine whose node advertises `able` would go on; None where it is asked the whole request.
+    def method_for(self, supported_methods: Collection[str]) -> MethodChoice | None:
+        """Choose how an engine whose node advertises `supported_methods` continues; None for the whole request again.
 
-        Raises ContinuationImpossible where it could not.
+        Raises ContinuationImpossible where it cannot.
         """
 
-    def token_timeout_s(self, by_pace: float) -> float | None:
-        """How long the current engine may say nothing, from now on; None for as long as before its first token.
+    def token_timeout_s(self, inter_token_s: float) -> float | None:
+        """Return how long the current engine may send nothing from now on; None for the first token's timeout.
 
-        by_pace: where it says something of every token.
+        inter_token_s: the timeout where the engine sends something for every token.
         """
-        return by_pace
+        return inter_token_s
 
-    def can_continue_on(self, able: Collection[str]) -> bool:
-        """Whether an engine whose node advertises `able` could be asked next."""
+    def can_continue_on(self, supported_methods: Collection[str]) -> bool:
+        """Return whether an engine whose node advertises `supported_methods` can be next."""
         try:
-            self.method_for(able)
+            self.method_for(supported_methods)
         except ContinuationImpossible:
             return False
         return True

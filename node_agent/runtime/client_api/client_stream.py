@@ -37,7 +37,7 @@ from node_agent.core.openai import sse
 from node_agent.core.openai.request_digest import request_digest
 from node_agent.core.replication.replicated_log import CloseReason
 from node_agent.core.routing.router import Route, RouteRequest
-from node_agent.core.streams.factory import Machine
+from node_agent.core.streams.factory import StreamMachine
 from node_agent.core.streams.state import StreamState
 from node_agent.ports import ExchangeLost, Response
 from node_agent.runtime.client_api.sse_response import SseResponse
@@ -86,7 +86,7 @@ class ClientStream:
         self,
         node: NodeContext,
         engines: EngineClient,
-        machine: Machine,
+        machine: StreamMachine,
         journal: ReplicatedStream,
         sse_response: SseResponse,
         routing: RouteRequest,

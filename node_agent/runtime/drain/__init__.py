@@ -1,1 +1,1 @@
-"""A drain, carried out."""
+"""Run a drain: hand streams off, and record each step."""

@@ -1,4 +1,4 @@
-"""A node's drain, as its shell: plans are made and carried out, and what came of them is written down."""
+"""Run a node's drain: plan hand-offs, execute them, and record each step."""
 
 from __future__ import annotations
 
@@ -18,41 +18,45 @@ _log = logging.getLogger(__name__)
 
 
 class DrainController:
-    """keep: writes the record in the background, whenever there is more to it.
+    """Drains one node.
 
-    handed_off: hears of the streams that leave and that may be kept, the longest first.
+    Args:
+        node: this node and its view of the fleet.
+        calls: the requests at this node's engine.
+        save: writes the record in the background, after each step.
+        on_handed_off: called with the ids of the durable streams that leave, the longest first.
     """
 
     def __init__(
         self,
         node: NodeContext,
-        served: EngineCalls,
-        keep: Callable[[DrainRecord], None],
-        handed_off: Callable[[Sequence[str]], None],
+        calls: EngineCalls,
+        save: Callable[[DrainRecord], None],
+        on_handed_off: Callable[[Sequence[str]], None],
     ) -> None:
         self._node = node
-        self._calls = served
-        self._save = keep
-        self._on_handed_off = handed_off
-        self._drain = DrainPlanner(node.instance_id)
-        self._log = DrainTimeline(node.instance_id, node.incarnation)
-        self._open_before = 0  # requests at the engine at the last look, those handed off excepted
+        self._calls = calls
+        self._save = save
+        self._on_handed_off = on_handed_off
+        self._planner = DrainPlanner(node.instance_id)
+        self._timeline = DrainTimeline(node.instance_id, node.incarnation)
+        self._open_before = 0  # requests at the engine when last counted, without those handed off
 
     @property
     def record(self) -> DrainRecord | None:
-        return self._log.record
+        return self._timeline.record
 
     def begin(self, publish: Publish) -> None:
-        """The node is cordoned: readiness and peers have it."""
+        """Start the record: the node is cordoned, and readiness and peers show it."""
         if publish.deadline is None:
             return
         now = self._node.clock()
-        self._log.begin(publish.step, publish.at, now, publish.deadline, int(now) + RECORD_LIFE_S)
+        self._timeline.begin(publish.step, publish.at, now, publish.deadline, int(now) + RECORD_LIFE_S)
         self._open_before = len(self._calls.streams())
         self._write()
 
     def run_plan(self, deadline: float) -> None:
-        """Hand off what is due, by a plan that is made anew each time."""
+        """Plan again, and hand off what is due. deadline: unix seconds."""
         node, now = self._node, self._node.clock()
         streams = self._update_finished(now)
         present = node.present
@@ -62,43 +66,44 @@ class DrainController:
             if status.model == node.model
         ]
         drainers = 1 + sum(status.state is NodeState.DRAINING for status in present)
-        schedule = self._drain.plan(streams, peers, reclaimed_pools(present, node.pool), drainers, now, deadline)
-        self._log.record_step("planned", now, len(schedule.due) + len(schedule.later))
-        moved = []
-        for hand_off in schedule.due:
+        plan = self._planner.plan(streams, peers, reclaimed_pools(present, node.pool), drainers, now, deadline)
+        self._timeline.record_step("planned", now, len(plan.due) + len(plan.later))
+        moved: list[EngineCall] = []
+        for hand_off in plan.due:
             _log.info(
                 "hands off request %d to %s%s", hand_off.key, hand_off.target, " (crowded)" * hand_off.is_overflow
             )
-            if (served := self._calls.hand_off(hand_off.key, hand_off.target)) is not None:
-                moved.append(served)
+            if (call := self._calls.hand_off(hand_off.key, hand_off.target)) is not None:
+                moved.append(call)
         self._record_handed_off(moved, now)
         self._open_before = len(streams) - len(moved)
         self._write()
 
     def close(self, clients: int) -> None:
-        """All that is left is handed off; so many clients are told to resume elsewhere."""
+        """Hand off all remaining streams. clients: how many connections are closed, to resume elsewhere."""
         now = self._node.clock()
         self._update_finished(now)
         self._record_handed_off(self._calls.hand_off_all(), now)
         self._open_before = 0
-        self._log.add_count("clients-closed", now, clients)
+        self._timeline.add_count("clients-closed", now, clients)
         self._write()
 
     def record_step(self, step: str) -> None:
-        self._log.record_step(step, self._node.clock())
+        """Record that a step of the drain happened now."""
+        self._timeline.record_step(step, self._node.clock())
         self._write()
 
     def _record_handed_off(self, moved: Sequence[EngineCall], now: float) -> None:
-        self._log.add_count("handed-off", now, len(moved))
-        self._on_handed_off([served.request_id for served in moved if served.durable])
+        self._timeline.add_count("handed-off", now, len(moved))
+        self._on_handed_off([call.request_id for call in moved if call.durable])
 
     def _update_finished(self, now: float) -> list[ServedStream]:
-        """What is under way; those that are gone by themselves since the last look have finished."""
+        """Return the streams in flight, and count those that ended by themselves since the last call as finished."""
         streams = self._calls.streams()
-        self._log.add_count("finished", now, max(0, self._open_before - len(streams)))
+        self._timeline.add_count("finished", now, max(0, self._open_before - len(streams)))
         self._open_before = len(streams)
         return streams
 
     def _write(self) -> None:
-        if self._log.record is not None:
-            self._save(self._log.record)
+        if self._timeline.record is not None:
+            self._save(self._timeline.record)

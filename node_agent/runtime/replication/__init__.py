@@ -1,1 +1,1 @@
-"""Journals of streams, sent to other nodes and received from them."""
+"""Replicate journals: send them to other nodes, receive theirs, and take streams over."""

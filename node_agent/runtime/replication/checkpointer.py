@@ -1,7 +1,7 @@
-"""Leaves the journals that somebody may still need when this node goes, and finds those that others left.
+"""Write checkpoints of unfinished journals when this node terminates, and find those of other nodes.
 
-For the case that every node that knows a stream goes: a fleet that is stopped and started, or one that lost more nodes
-at once than there are copies. While any of them is there, nobody asks for a checkpoint.
+For the case that all nodes that have a stream terminate: a fleet that is stopped and started, or that lost more nodes
+at once than there are replicas. While one of them is there, no checkpoint is read.
 """
 
 from __future__ import annotations
@@ -18,53 +18,54 @@ from node_agent.ports import Checkpoints
 from node_agent.runtime.node.context import NodeContext
 
 _STREAM_ID = re.compile(r"[0-9a-f]{24}")
-"""What this fleet calls its streams; for anything else the table need not be asked."""
+"""The form of this fleet's stream ids; the table is not queried for any other."""
 
 _FIND_TIMEOUT_S = 3.0
-"""A client that comes back waits for the answer; with AWS away it is to ask again, not to wait for AWS's time-outs."""
+"""A client that reconnects waits for this; where AWS is unavailable it is to retry, not to wait for AWS."""
 
 _log = logging.getLogger(__name__)
 
 
 class Checkpointer:
-    """own: the journals that this node keeps; store: None where checkpoints are kept nowhere."""
+    """Writes and reads checkpoints. replicas: this node's store; checkpoints: None where the fleet has no bucket."""
 
-    def __init__(self, node: NodeContext, own: ReplicaStore, store: Checkpoints | None) -> None:
+    def __init__(self, node: NodeContext, replicas: ReplicaStore, checkpoints: Checkpoints | None) -> None:
         self._node = node
-        self._replicas = own
-        self._checkpoints = store
+        self._replicas = replicas
+        self._checkpoints = checkpoints
 
     async def write_all(self, within_s: float) -> None:
-        """Write a checkpoint of every journal that somebody may still need; what takes longer is lost, and counted."""
+        """Write a checkpoint of every unfinished journal. within_s: what takes longer is lost, and counted."""
         if self._checkpoints is None:
             return
         now, node = self._node.clock(), self._node
-        left = list(build_objects(self._replicas.unfinished(), node.instance_id, node.incarnation, now))
-        if not left:
+        objects = list(build_objects(self._replicas.unfinished(), node.instance_id, node.incarnation, now))
+        if not objects:
             return
-        writing = {asyncio.ensure_future(self._write(self._checkpoints, parcel)): parcel for parcel in left}
+        writing = {asyncio.ensure_future(self._write(self._checkpoints, content)): content for content in objects}
         _, late = await asyncio.wait(writing, timeout=within_s)
         for task in late:
             task.cancel()
             _log.warning("checkpoints of %d streams took longer than %.1f s", len(writing[task].records), within_s)
             node.metrics.checkpoints.labels("late").inc(len(writing[task].records))
 
-    async def _write(self, store: Checkpoints, parcel: CheckpointObject) -> None:
-        count = len(parcel.records)
+    async def _write(self, checkpoints: Checkpoints, content: CheckpointObject) -> None:
+        count = len(content.records)
         try:
-            written = await store.write(parcel.key, parcel.body, parcel.records)
+            written = await checkpoints.write(content.key, content.body, content.records)
         except StoreUnavailable as error:
             _log.warning("checkpoints of %d streams could not be written: %s", count, error)
             self._node.metrics.checkpoints.labels("failed").inc(count)
             return
-        _log.info("left checkpoints of %d streams in %s", written, parcel.key)
+        _log.info("wrote checkpoints of %d streams to %s", written, content.key)
         self._node.metrics.checkpoints.labels("written").inc(written)
         self._node.metrics.checkpoints.labels("newer-there").inc(count - written)
 
     async def find(self, stream: str) -> JournalSnapshot | bool | None:
-        """The journal that a node left, for a new owner; else whether there was one. None: the store cannot be asked.
+        """Read a stream's checkpoint, for a new owner.
 
-        The same answers as a peer gives (`runtime/replication/takeover`).
+        Returns the journal; else whether it existed and expired; None where AWS does not answer. A peer answers alike
+        (`runtime/replication/takeover`).
         """
         if self._checkpoints is None or _STREAM_ID.fullmatch(stream) is None:
             return False
@@ -77,12 +78,12 @@ class Checkpointer:
                     return True
                 return await self._read(self._checkpoints, record)
         except (StoreUnavailable, TimeoutError) as error:
-            why = str(error) or f"AWS did not answer within {_FIND_TIMEOUT_S:.0f} s"
-            _log.warning("stream %s: whether it was left is not known: %s", stream, why)
+            reason = str(error) or f"AWS did not answer within {_FIND_TIMEOUT_S:.0f} s"
+            _log.warning("stream %s: its checkpoint could not be looked up: %s", stream, reason)
             return None
 
-    async def _read(self, store: Checkpoints, record: StreamRecord) -> JournalSnapshot | bool:
-        body = await store.read(record)
+    async def _read(self, checkpoints: Checkpoints, record: StreamRecord) -> JournalSnapshot | bool:
+        body = await checkpoints.read(record)
         if body is None:
             return True
         try:

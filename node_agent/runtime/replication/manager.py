@@ -1,6 +1,6 @@
-"""The owner's side of all journals: this node's streams, their copies at peers, and one connection to each keeper.
+"""Replicate the journals of this node's streams to peers, over one connection to each replica node.
 
-The decisions are `core/replication/replicated_log`'s for each stream; here are the connections and the timer.
+`core/replication/replicated_log` decides for each stream; this module has the connections and the timer.
 """
 
 from __future__ import annotations
@@ -42,14 +42,13 @@ from node_agent.runtime.replication.replicated_stream import ReplicatedStream
 
 RECONCILE_EVERY_S = 0.25
 _ELIGIBLE = frozenset({NodeState.READY, NodeState.STARTING})
-"""States of peers that may stay keepers."""
+"""States of peers that may stay replicas."""
 
 _RETRY_FULL_EVERY = 40
-"""Reviews: so often is a keeper that had no room for a stream asked again. What it is sent then may be megabytes."""
+"""Reconciliations until a node whose store was full is tried again: what it is sent then may be megabytes."""
 
 _UNREACHABLE_S = 5.0
-"""How long a peer whose link broke is not asked to keep anything, where another can: a network may be cut between two
-nodes that all others reach."""
+"""How long a peer whose link broke is chosen last: a network may be cut between only two nodes of a fleet."""
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +58,7 @@ def _half() -> float:
 
 
 class _Receipt(NamedTuple):
-    """The copy has all lines up to `seq` once its keeper has dealt with the message."""
+    """Sent with a message: once it is acknowledged, the replica has all records up to `seq`."""
 
     stream: ReplicatedStream
     replica: Replica
@@ -67,10 +66,10 @@ class _Receipt(NamedTuple):
 
 
 class _ReplicaConnection:
-    """A peer that keeps journals of this node, and the link to it. A LinkListener."""
+    """The link to one peer that has replicas of this node's journals. A LinkListener."""
 
-    def __init__(self, keepers: ReplicationManager, name: str, links: ReplicaLinks, address: str) -> None:
-        self._manager = keepers
+    def __init__(self, manager: ReplicationManager, name: str, links: ReplicaLinks, address: str) -> None:
+        self._manager = manager
         self._name = name
         self._opened_at = asyncio.get_running_loop().time()
         self._has_worked = False
@@ -80,71 +79,79 @@ class _ReplicaConnection:
         self._has_worked = True
         for receipt in receipts:
             if type(receipt) is _Receipt:
-                stream, copy, seq = receipt
-                stream.log.acknowledged(copy, seq)
+                stream, replica, seq = receipt
+                stream.log.acknowledged(replica, seq)
                 stream.release()
             elif isinstance(receipt, asyncio.Future) and not receipt.done():
                 receipt.set_result(None)
 
     def overdue(self, receipts: Sequence[_Receipt | asyncio.Future[None] | None]) -> None:
-        _log.info("keeper %s lags", self._name)
+        _log.info("replica %s lags", self._name)
         for receipt in receipts:
             if isinstance(receipt, _Receipt):
                 receipt.stream.log.overdue(receipt.replica, receipt.seq)
                 receipt.stream.release()
         self._manager.replace_lagging({receipt.stream for receipt in receipts if isinstance(receipt, _Receipt)})
 
-    def refused(self, handle: int, why: str) -> None:
-        self._manager.refused(self._name, handle, why)
+    def refused(self, handle: int, reason: str) -> None:
+        self._manager.refused(self._name, handle, reason)
 
-    def lost(self, why: str) -> None:
-        asked_s = asyncio.get_running_loop().time() - self._opened_at
-        self._manager.lost(self._name, why, worked_s=asked_s if self._has_worked else 0.0)
+    def lost(self, reason: str) -> None:
+        open_s = asyncio.get_running_loop().time() - self._opened_at
+        self._manager.lost(self._name, reason, worked_s=open_s if self._has_worked else 0.0)
 
 
 class ReplicationManager:
-    """All streams that this node owns. wanted: copies of each, 0 for none; chance: uniform in [0, 1)."""
+    """All streams that this node owns, and their replicas.
+
+    Args:
+        node: this node and its view of the fleet.
+        links: opens connections to peers.
+        store: this node's replicas of other nodes' journals.
+        replication_factor: replicas of each stream, 0 for none.
+        chance: uniform in [0, 1), for reconnect waits.
+    """
 
     def __init__(
         self,
         node: NodeContext,
         links: ReplicaLinks,
-        own: ReplicaStore,
-        wanted: int = REPLICATION_FACTOR,
+        store: ReplicaStore,
+        replication_factor: int = REPLICATION_FACTOR,
         chance: Callable[[], float] = _half,
     ) -> None:
         self.node = node
-        self.store = own
+        self.store = store
         self._links = links
-        self._replication_factor = wanted
+        self._replication_factor = replication_factor
         self._handles = itertools.count(1)
         self._streams: dict[int, ReplicatedStream] = {}
         self._connections: dict[str, _ReplicaConnection] = {}
-        self._lost_at: dict[str, float] = {}  # peers whose link broke lately, by loop time
+        self._lost_at: dict[str, float] = {}  # when each peer's link last broke, in loop time
         self._reconnects = ReconnectBackoff()
         self._chance = chance
-        self._until_retry = _RETRY_FULL_EVERY  # reviews
+        self._until_retry = _RETRY_FULL_EVERY  # reconciliations
 
-    def open_stream(self, ahead: ReplicatedLog, engine: Pool | None, *, durable: bool = True) -> ReplicatedStream:
-        """Take a stream's journal in, and send it to its keepers. durable: whether the client wants copies."""
-        ahead.replication_factor = self._replication_factor if durable else 0
-        stream = ReplicatedStream(self, ahead, next(self._handles), engine)
+    def open_stream(self, log: ReplicatedLog, engine: Pool | None, *, durable: bool = True) -> ReplicatedStream:
+        """Start to replicate a stream's journal. durable: whether the client wants copies."""
+        log.replication_factor = self._replication_factor if durable else 0
+        stream = ReplicatedStream(self, log, next(self._handles), engine)
         self._streams[stream.handle] = stream
-        if ahead.replication_factor and len(ahead.header) > MAX_HEADER_BYTES:
-            self._execute(stream, ahead.stop_replication(HEADER_TOO_LARGE))
+        if log.replication_factor and len(log.header) > MAX_HEADER_BYTES:
+            self._execute(stream, log.stop_replication(HEADER_TOO_LARGE))
         self._reconcile(stream)
         return stream
 
     def _report_stopped(self, stream: ReplicatedStream) -> None:
-        """No keeper is to have it: that is said once, to its client, too."""
-        ahead, stream.is_stop_reported = stream.log, True
-        self.node.metrics.unkept.labels(ahead.stop_reason).inc()
-        size = len(ahead.header) + len(ahead.lines)
-        _log.info("stream %s: is kept by no peer: %s, %d bytes", ahead.stream, ahead.stop_reason, size)
+        """Report once, to the log, the metrics and the client, that the stream has no replicas from now on."""
+        log, stream.is_stop_reported = stream.log, True
+        self.node.metrics.unkept.labels(log.stop_reason).inc()
+        size = len(log.header) + len(log.lines)
+        _log.info("stream %s: has no replicas: %s, %d bytes", log.stream, log.stop_reason, size)
         stream.on_replication_stopped()
 
     async def run(self) -> None:
-        """Look after all copies, and let old journals of others go; until cancelled."""
+        """Reconcile all replicas, and expire old journals of others, until cancelled."""
         while True:
             await asyncio.sleep(RECONCILE_EVERY_S)
             self._reconcile_all()
@@ -153,142 +160,154 @@ class ReplicationManager:
             self.node.metrics.kept_bytes.set(self.store.held_bytes)
 
     def _reconcile_all(self) -> None:
-        """Those streams whose copies are not as they should be, or are at peers that should not have them any more."""
+        """Reconcile the streams whose replicas are too few, too many, lagging, or at peers that are not eligible."""
         peers = self._reachable()
-        fit = {peer.instance_id for peer in peers if peer.state in _ELIGIBLE}
+        eligible = {peer.instance_id for peer in peers if peer.state in _ELIGIBLE}
         self._until_retry = self._until_retry - 1 if self._until_retry else _RETRY_FULL_EVERY
         for stream in list(self._streams.values()):
             self._count_unreplicated(stream)
             if not self._until_retry:
                 stream.log.retry_full_replicas()
-            if not (stream.log.is_settled and fit >= stream.log.replicas.keys()):
+            if not (stream.log.is_settled and eligible >= stream.log.replicas.keys()):
                 self._reconcile(stream, peers)
 
     def _reconcile(self, stream: ReplicatedStream, peers: Sequence[NodeStatus] | None = None) -> None:
-        ahead = stream.log
-        if not ahead.replication_factor:
+        log = stream.log
+        if not log.replication_factor:
             return
         if peers is None:
             peers = self._reachable()
-        fit = [p.instance_id for p in peers if p.state in _ELIGIBLE]
-        staying = [p.pool for p in peers if p.instance_id in ahead.replicas and p.instance_id in fit]
-        chosen = choose_replicas(ahead.stream, peers, [self.node.pool, *staying], stream.engine, self._deprioritized())
-        self._execute(stream, ahead.reconcile([peer.instance_id for peer in chosen], fit))
+        eligible = [p.instance_id for p in peers if p.state in _ELIGIBLE]
+        staying_pools = [p.pool for p in peers if p.instance_id in log.replicas and p.instance_id in eligible]
+        chosen = choose_replicas(
+            log.stream, peers, [self.node.pool, *staying_pools], stream.engine, self._deprioritized()
+        )
+        self._execute(stream, log.reconcile([peer.instance_id for peer in chosen], eligible))
         stream.release()
 
     def _reachable(self) -> list[NodeStatus]:
-        """Peers that may be asked to keep something: one that was out of reach is asked again, but not at once."""
-        now, may = asyncio.get_running_loop().time(), self._reconnects.may_connect
-        return [p for p in self.node.present if p.instance_id in self._connections or may(p.instance_id, now)]
+        """Return the peers that may become replicas: those connected, and those whose reconnect wait is over."""
+        now, may_connect = asyncio.get_running_loop().time(), self._reconnects.may_connect
+        connected = self._connections
+        return [
+            peer for peer in self.node.present if peer.instance_id in connected or may_connect(peer.instance_id, now)
+        ]
 
     def _deprioritized(self) -> set[str]:
-        """Peers that are chosen last: suspected, late, or out of reach a moment ago."""
+        """Return the peers that are chosen last: suspected, lagging, or lost within _UNREACHABLE_S."""
         now = asyncio.get_running_loop().time()
         self._lost_at = {name: at for name, at in self._lost_at.items() if now - at < _UNREACHABLE_S}
-        late = (name for name, keeper in self._connections.items() if keeper.link.is_late)
-        return {*self.node.suspects, *self._lost_at, *late}
+        lagging = (name for name, connection in self._connections.items() if connection.link.is_late)
+        return {*self.node.suspects, *self._lost_at, *lagging}
 
     def _count_unreplicated(self, stream: ReplicatedStream) -> None:
-        """Events that went out although no keeper had them."""
-        gaps = stream.log.unreplicated - stream.counted_unreplicated
-        if gaps:
-            stream.counted_unreplicated += gaps
-            self.node.metrics.gaps.inc(gaps)
-            _log.debug("stream %s: %d events are at no keeper", stream.log.stream, gaps)
+        """Count the events that were sent while no replica had them."""
+        unreplicated = stream.log.unreplicated - stream.counted_unreplicated
+        if unreplicated:
+            stream.counted_unreplicated += unreplicated
+            self.node.metrics.gaps.inc(unreplicated)
+            _log.debug("stream %s: %d events are at no replica", stream.log.stream, unreplicated)
 
     def replace_lagging(self, streams: Iterable[ReplicatedStream]) -> None:
-        """Some copies of these are late."""
+        """Reconcile streams that have lagging replicas."""
         peers = self._reachable()
         for stream in streams:
             if stream.handle in self._streams:
                 self._reconcile(stream, peers)
 
-    # keepers
+    # replicas
 
     def append(self, stream: ReplicatedStream, first: int, lines: bytes | bytearray, seq: int) -> None:
-        """Send new lines, number `first` to `seq`, to all copies of a stream."""
+        """Send new records, number `first` to `seq`, to all replicas of a stream."""
         message = encode(APPEND, stream.handle, first, lines)
-        for name, copy in stream.log.replicas.items():
-            keeper = self._connections.get(name)
-            if keeper is not None:
-                keeper.link.send(message, _Receipt(stream, copy, seq))
+        for name, replica in stream.log.replicas.items():
+            connection = self._connections.get(name)
+            if connection is not None:
+                connection.link.send(message, _Receipt(stream, replica, seq))
             else:
-                self._send(name, message, _Receipt(stream, copy, seq))
+                self._send(name, message, _Receipt(stream, replica, seq))
 
-    def _execute(self, stream: ReplicatedStream, instructions: Iterable[Command]) -> None:
+    def _execute(self, stream: ReplicatedStream, commands: Iterable[Command]) -> None:
         if stream.log.stop_reason and not stream.is_stop_reported:
             self._report_stopped(stream)
-        for instruction in instructions:
-            _log.debug("stream %s: %s, of %s", stream.log.stream, instruction, list(stream.log.replicas))
-            match instruction:
-                case OpenReplica(copy):
-                    ahead = stream.log
-                    self._send(copy.instance_id, _open_message(stream.handle, ahead), _Receipt(stream, copy, ahead.seq))
-                case DropReplica(keeper):
-                    self._send(keeper, encode(DROP, stream.handle))
+        for command in commands:
+            _log.debug("stream %s: %s, of %s", stream.log.stream, command, list(stream.log.replicas))
+            match command:
+                case OpenReplica(replica):
+                    log = stream.log
+                    self._send(
+                        replica.instance_id, _open_message(stream.handle, log), _Receipt(stream, replica, log.seq)
+                    )
+                case DropReplica(replica_id):
+                    self._send(replica_id, encode(DROP, stream.handle))
 
-    def _send(self, keeper: str, message: bytes, receipt: object = None) -> None:
-        open_ = self._connections.get(keeper)
-        if open_ is None and receipt is None:
-            return  # it has nothing of the stream any more
-        if open_ is None:
-            peer = self.node.member(keeper)
+    def _send(self, replica_id: str, message: bytes, receipt: object = None) -> None:
+        connection = self._connections.get(replica_id)
+        if connection is None and receipt is None:
+            return  # not connected: it has nothing of the stream
+        if connection is None:
+            peer = self.node.member(replica_id)
             if peer is None:
-                asyncio.get_running_loop().call_soon(self.lost, keeper, "unknown")
+                asyncio.get_running_loop().call_soon(self.lost, replica_id, "unknown")
                 return
-            open_ = self._connections[keeper] = _ReplicaConnection(self, keeper, self._links, peer.status.peer_address)
-        open_.link.send(message, receipt)
+            connection = self._connections[replica_id] = _ReplicaConnection(
+                self, replica_id, self._links, peer.status.peer_address
+            )
+        connection.link.send(message, receipt)
 
-    def refused(self, keeper: str, handle: int, why: str) -> None:
-        """The keeper would not take something of this stream."""
+    def refused(self, replica_id: str, handle: int, reason: str) -> None:
+        """Handle a replica's refusal of a message of this stream."""
         stream = self._streams.get(handle)
         if stream is None:
             return
-        why = why if why in REASONS else UNREADABLE  # of a later version
-        _log.info("stream %s: keeper %s refuses: %s", stream.log.stream, keeper, why)
-        self._execute(stream, stream.log.refused(keeper, why))
+        reason = reason if reason in REASONS else UNREADABLE  # of a later version
+        _log.info("stream %s: replica %s refuses: %s", stream.log.stream, replica_id, reason)
+        self._execute(stream, stream.log.refused(replica_id, reason))
         stream.release()
 
-    def lost(self, keeper: str, why: str, worked_s: float = 0.0) -> None:
-        """The link to the keeper is gone: its copies are to be had elsewhere. worked_s: as `ReconnectBackoff.ended`."""
-        self._connections.pop(keeper, None)
-        _log.info("keeper %s is lost: %s", keeper, why)
-        self.node.metrics.keeper_losses.labels(why).inc()
-        self._lost_at[keeper] = now = asyncio.get_running_loop().time()
-        self._reconnects.ended(keeper, now, worked_s=worked_s, chance=self._chance())
-        self.node.lost(keeper, why)
+    def lost(self, replica_id: str, reason: str, worked_s: float = 0.0) -> None:
+        """Replace the replicas of a node whose link broke. worked_s: as `ReconnectBackoff.ended`."""
+        self._connections.pop(replica_id, None)
+        _log.info("replica %s is lost: %s", replica_id, reason)
+        self.node.metrics.keeper_losses.labels(reason).inc()
+        self._lost_at[replica_id] = now = asyncio.get_running_loop().time()
+        self._reconnects.ended(replica_id, now, worked_s=worked_s, chance=self._chance())
+        self.node.lost(replica_id, reason)
         for stream in list(self._streams.values()):
-            if keeper in stream.log.replicas:
-                stream.log.lost(keeper)
+            if replica_id in stream.log.replicas:
+                stream.log.lost(replica_id)
                 self._reconcile(stream)
 
     # the ends of streams
 
-    def close_stream(self, stream: ReplicatedStream, how: CloseReason) -> None:
-        """See ReplicatedStream. Where no keeper has all of it, or its client may come back, this node keeps it, too."""
+    def close_stream(self, stream: ReplicatedStream, reason: CloseReason) -> None:
+        """End a stream. Where no replica has its whole journal, or its client may come back, this node stores it."""
         if self._streams.pop(stream.handle, None) is None:
             return
-        ahead = stream.log
+        log = stream.log
         self._count_unreplicated(stream)
-        if (said := _end_message(stream.handle, how)) is not None:
-            for keeper in ahead.replicas:
-                self._send(keeper, said)
-        if _should_store_locally(ahead, how):
-            self._store_locally(ahead, how)
+        if (end := _end_message(stream.handle, reason)) is not None:
+            for replica_id in log.replicas:
+                self._send(replica_id, end)
+        if _should_store_locally(log, reason):
+            self._store_locally(log, reason)
 
-    def _store_locally(self, ahead: ReplicatedLog, how: CloseReason) -> None:
-        own, stream, epoch = self.store, ahead.stream, ahead.epoch
+    def _store_locally(self, log: ReplicatedLog, reason: CloseReason) -> None:
+        store, stream, epoch = self.store, log.stream, log.epoch
         try:
-            own.open(stream, epoch, ahead.header, ahead.seq, bytes(ahead.lines), self.node.clock(), ahead.client)
+            store.open(stream, epoch, log.header, log.seq, bytes(log.lines), self.node.clock(), log.client)
         except ReplicaRefused as refused:
-            _log.info("stream %s: not kept here: %s", stream, refused.reason)
+            _log.info("stream %s: not stored here: %s", stream, refused.reason)
             return
-        own.mark_copied(stream, epoch, ahead.in_sync)
-        if how in _END_REASONS:
-            own.end(stream, epoch, _END_REASONS[how])
+        store.mark_copied(stream, epoch, log.in_sync)
+        if reason in _END_REASONS:
+            store.end(stream, epoch, _END_REASONS[reason])
 
     async def evacuate(self, within_s: float) -> None:
-        """This node goes: each journal that somebody may still need gets a copy elsewhere in its place."""
+        """Replicate each unfinished journal of the store to another node, because this one terminates.
+
+        within_s: reason long to wait for the acks.
+        """
         unfinished = self.store.unfinished()
         sent = [receipt for name, journal in unfinished for receipt in self._replicate_to(name, journal, 1)]
         if sent:
@@ -300,45 +319,47 @@ class ReplicationManager:
             self._replicate_to(name, journal, self._replication_factor - len(journal.copied_to & alive))
 
     def _replicate_to(self, name: str, journal: JournalReplica, copies: int) -> list[asyncio.Future[None]]:
-        """Send a journal that is kept here to the best peers that have it not from here; their receipts."""
+        """Send a journal of the store to the best peers that did not receive it from here. Returns their acks."""
         peers = self._reachable()
-        having = [peer.pool for peer in peers if peer.instance_id in journal.copied_to]
+        used_pools = [peer.pool for peer in peers if peer.instance_id in journal.copied_to]
         new = [peer for peer in peers if peer.instance_id not in journal.copied_to]
-        ahead = ReplicatedLog(
+        log = ReplicatedLog(
             name, journal.written_epoch, journal.header, lines=journal.lines, seq=journal.seq, client=journal.client
         )
         receipts = []
-        chosen = choose_replicas(name, new, [self.node.pool, *having], None, self._deprioritized())
+        chosen = choose_replicas(name, new, [self.node.pool, *used_pools], None, self._deprioritized())
         for peer in chosen[: max(0, copies)]:
             journal.copied_to.add(peer.instance_id)
             receipts.append(asyncio.get_running_loop().create_future())
-            self._send(peer.instance_id, _open_message(next(self._handles), ahead), receipts[-1])
+            self._send(peer.instance_id, _open_message(next(self._handles), log), receipts[-1])
         return receipts
 
     def close(self) -> None:
-        for keeper in self._connections.values():
-            keeper.link.close()
+        """Close all connections."""
+        for connection in self._connections.values():
+            connection.link.close()
         self._connections.clear()
 
 
 _END_REASONS = {CloseReason.FINISHED: EndReason.FINISHED, CloseReason.ABANDONED: EndReason.ABANDONED}
 
 
-def _end_message(handle: int, how: CloseReason) -> bytes | None:
-    """What the keepers of a stream are sent at its end."""
-    if how is CloseReason.NEVER_ANNOUNCED:
+def _end_message(handle: int, reason: CloseReason) -> bytes | None:
+    """Return the message to a stream's replicas at its end; None where there is none."""
+    if reason is CloseReason.NEVER_ANNOUNCED:
         return encode(DROP, handle)
-    return encode(FINISH, handle, _END_REASONS[how].value) if how in _END_REASONS else None
+    return encode(FINISH, handle, _END_REASONS[reason].value) if reason in _END_REASONS else None
 
 
-def _should_store_locally(ahead: ReplicatedLog, how: CloseReason) -> bool:
-    """Whether the journal of a stream that has ended here is to be kept here."""
-    if ahead.is_fenced or how is CloseReason.NEVER_ANNOUNCED or (ahead.stop_reason and how is not CloseReason.MOVED):
+def _should_store_locally(log: ReplicatedLog, reason: CloseReason) -> bool:
+    """Return whether this node has to store the journal of a stream that ended here."""
+    if log.is_fenced or reason is CloseReason.NEVER_ANNOUNCED or (log.stop_reason and reason is not CloseReason.MOVED):
         return False
-    copies = {CloseReason.FINISHED: 1, CloseReason.ABANDONED: REPLICATION_FACTOR}.get(how)
-    return copies is None or len(ahead.in_sync) < copies
+    copies = {CloseReason.FINISHED: 1, CloseReason.ABANDONED: REPLICATION_FACTOR}.get(reason)
+    return copies is None or len(log.in_sync) < copies
 
 
-def _open_message(handle: int, ahead: ReplicatedLog) -> bytes:
-    opened = OpenMessage(ahead.stream, ahead.epoch, ahead.client, ahead.header, bytes(ahead.lines))
-    return encode_open(handle, opened, ahead.seq)
+def _open_message(handle: int, log: ReplicatedLog) -> bytes:
+    """Encode the whole journal as an OPEN."""
+    opened = OpenMessage(log.stream, log.epoch, log.client, log.header, bytes(log.lines))
+    return encode_open(handle, opened, log.seq)

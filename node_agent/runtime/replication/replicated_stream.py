@@ -1,4 +1,4 @@
-"""One stream's journal at its owner: what waits for its lines to be kept, and who is told when it may go out."""
+"""Hold a stream's events back until their records are replicated, then deliver them."""
 
 from __future__ import annotations
 
@@ -15,56 +15,59 @@ if TYPE_CHECKING:
     from node_agent.runtime.replication.manager import ReplicationManager
 
 CONFIRM_TIMEOUT_S = 2.0
-"""How long a new owner waits for one keeper to take its word, before it tells the client anything."""
+"""How long a new owner waits for one replica's ack before it sends the client anything."""
 
 
 class ReplicatedStream:
-    """deliver: what a client is sent, once that is allowed; fenced: called when the stream is somebody else's.
+    """One stream of this node, with its log and the events that wait for it."""
 
-    unkept: called when no keeper has it any more, and none will, because it has become too large.
-
-    engine: the pool of the node that generates, as it changes.
-    """
-
-    def __init__(self, keepers: ReplicationManager, ahead: ReplicatedLog, handle: int, engine: Pool | None) -> None:
-        self.log = ahead
+    def __init__(self, manager: ReplicationManager, log: ReplicatedLog, handle: int, engine: Pool | None) -> None:
+        self.log = log
         self.handle = handle
         self.engine = engine
+        """The pool of the node that generates; it may change."""
+
         self.deliver: Callable[[bytes], None] = _unset
+        """Sends committed events to the client."""
+
         self.on_fenced: Callable[[], None] = _nothing
+        """Called when a newer owner has the stream."""
+
         self.on_replication_stopped: Callable[[], None] = _nothing
+        """Called when the journal became too large for any replica."""
+
         self.counted_unreplicated = 0
         self.is_stop_reported = False
-        self._manager = keepers
-        self._sent = len(ahead.lines)  # how much of the log is at the copies, or on its way
+        self._manager = manager
+        self._sent = len(log.lines)  # bytes of the log that were sent to the replicas
         self._waiting: deque[tuple[int, bytes]] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
 
     def write(self, seq: int, out: bytes) -> None:
-        """The log has lines up to number `seq`; `out`, their events, is delivered once that is allowed."""
-        ahead = self.log
-        if ahead.is_fenced:
+        """Replicate the new records up to number `seq`; deliver their events `out` once they are committed."""
+        log = self.log
+        if log.is_fenced:
             return
-        awaits_copies = seq > ahead.seq and bool(ahead.replicas)
-        if awaits_copies:
-            self._manager.append(self, ahead.seq + 1, ahead.lines[self._sent :], seq)
-        self._sent = len(ahead.lines)
-        ahead.seq = seq
-        if awaits_copies or self._waiting:
+        awaits_replicas = seq > log.seq and bool(log.replicas)
+        if awaits_replicas:
+            self._manager.append(self, log.seq + 1, log.lines[self._sent :], seq)
+        self._sent = len(log.lines)
+        log.seq = seq
+        if awaits_replicas or self._waiting:
             self._waiting.append((seq, out))
-            if not awaits_copies:
+            if not awaits_replicas:
                 self.release()
         else:
-            ahead.commit(seq)
+            log.commit(seq)
             self.deliver(out)
 
     def release(self) -> None:
-        """Deliver what may be delivered; called whenever that may have changed."""
-        ahead, waiting = self.log, self._waiting
-        if ahead.is_fenced:
+        """Deliver the events up to the commit limit; called whenever that may have changed."""
+        log, waiting = self.log, self._waiting
+        if log.is_fenced:
             self._fence()
-        elif waiting and waiting[0][0] <= (upto := ahead.commit_limit()):
+        elif waiting and waiting[0][0] <= (upto := log.commit_limit()):
             seq, out = waiting.popleft()
             if waiting and waiting[0][0] <= upto:
                 parts = [out]
@@ -72,22 +75,22 @@ class ReplicatedStream:
                     seq, out = waiting.popleft()
                     parts.append(out)
                 out = b"".join(parts)
-            ahead.commit(seq)
+            log.commit(seq)
             self.deliver(out)
         if self._waiter is not None:
             self._wake()
 
     async def wait_until_delivered(self) -> None:
-        """Wait until everything was delivered. Raises StaleEpoch when it never may be."""
+        """Wait until all events are delivered. Raises StaleEpoch where the stream is fenced."""
         while self._waiting and not self.log.is_fenced:
             await self._wait(None)
         self._check_owner()
 
     async def confirm_ownership(self) -> None:
-        """Wait until a keeper takes this owner's word, where there is any. Raises StaleEpoch."""
+        """Wait until a replica has acknowledged this owner, where there are replicas. Raises StaleEpoch."""
         give_up_at = self._loop.time() + CONFIRM_TIMEOUT_S
-        ahead = self.log
-        while not ahead.is_fenced and ahead.replicas and not ahead.in_sync and self._loop.time() < give_up_at:
+        log = self.log
+        while not log.is_fenced and log.replicas and not log.in_sync and self._loop.time() < give_up_at:
             await self._wait(give_up_at)
         self._check_owner()
 
@@ -110,29 +113,29 @@ class ReplicatedStream:
             self._waiter.set_result(None)
 
     def fence(self) -> None:
-        """Somebody else takes the stream over."""
+        """Stop delivering: another owner takes the stream over."""
         self.log.is_fenced = True
         self._fence()
 
     def _fence(self) -> None:
         self._waiting.clear()
-        told, self.on_fenced = self.on_fenced, _nothing
-        told()
+        callback, self.on_fenced = self.on_fenced, _nothing
+        callback()
         self._wake()
 
-    def close(self, how: CloseReason) -> None:
-        """This node is done with the stream, and calls nobody any more."""
-        self._manager.close_stream(self, how)
+    def close(self, reason: CloseReason) -> None:
+        """End the stream at this node; no callback is called from now on."""
+        self._manager.close_stream(self, reason)
         self.deliver, self.on_fenced, self.on_replication_stopped = _discard, _nothing, _nothing
 
 
 def _nothing() -> None:
-    """Nobody wants to hear of it."""
+    """Ignore the call: no callback was set, or the stream is closed."""
 
 
 def _unset(out: bytes) -> None:
-    raise AssertionError("nobody was named who gets what is delivered")
+    raise AssertionError("deliver was not set")
 
 
 def _discard(out: bytes) -> None:
-    """The stream is closed: its client is gone, or has all of it."""
+    """Drop events of a closed stream: its client is gone, or has all of it."""

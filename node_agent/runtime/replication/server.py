@@ -1,13 +1,13 @@
-"""The keeper's side of a connection: other nodes' journals come in, acknowledgements go out.
+"""Receive other nodes' journals and acknowledge them: the replica's side of a connection.
 
-The connection comes to the peer door like any other, and says with its first bytes that it is none of HTTP.
+The connection arrives at the peer API's port; its first bytes show that it is not HTTP.
 
 Rules kept here:
 
-* who has not proved to be a peer is listened to for GREET_WITHIN_S, holds MAX_PREFACE_BYTES and is one of
-  MAX_STRANGERS: one more, and the oldest of them goes;
-* a message that cannot be read costs its own stream alone, a frame that is not this owner's the connection;
-* an owner that does not read its answers is not listened to any further.
+* an unverified connection lasts HANDSHAKE_TIMEOUT_S and holds MAX_PREFACE_BYTES; there are at most MAX_UNVERIFIED: one
+  more, and the oldest of them is aborted;
+* a message that cannot be read fails its own stream only; a frame with a wrong signature ends the connection;
+* nothing more is read from an owner that does not read its answers.
 """
 
 from __future__ import annotations
@@ -53,57 +53,58 @@ from node_agent.ports import AlternateProtocol
 HANDSHAKE_TIMEOUT_S = 5.0
 MAX_UNVERIFIED = 64
 MAX_STREAMS = 100_000
-"""Of one connection; an owner has a few thousand streams at most."""
+"""Streams of one connection; an owner has a few thousand at most."""
 
 _CLEANUP_AT = 1_000
-"""Streams of a connection from which on those whose journals are gone are looked for, and again at each doubling."""
+"""Streams of a connection at which those whose journals are gone are removed, and again at each doubling."""
 
 _COUNTER_MODULUS = 2**32
 _log = logging.getLogger(__name__)
 
 
 class ReplicationServer:
-    """What comes to the peer door for this node's keeper, and the connections that it comes on."""
+    """Accepts the replication connections of other nodes, for this node's store. clock: unix seconds."""
 
-    def __init__(self, keeper: ReplicaStore, doorkeeper: RequestVerifier, clock: Callable[[], float]) -> None:
-        self.store = keeper
-        self.verifier = doorkeeper
+    def __init__(self, store: ReplicaStore, verifier: RequestVerifier, clock: Callable[[], float]) -> None:
+        self.store = store
+        self.verifier = verifier
         self.clock = clock
         self.connections: set[ReplicationConnection] = set()
         self.is_closed = False
-        self.unverified: dict[ReplicationConnection, None] = {}  # those that have not proved to be peers, oldest first
+        self.unverified: dict[ReplicationConnection, None] = {}  # oldest first
 
     def alternate_protocol(self) -> AlternateProtocol:
-        """For the peer door's server: connections that begin with the journals' preface are these."""
+        """Return the protocol for the peer API's server: it handles connections that begin with the preface."""
         return AlternateProtocol(PREFACE, lambda transport: ReplicationConnection(self, transport))
 
     def close(self) -> None:
-        """End all connections, and those that still come."""
+        """Abort all connections, and those that arrive later."""
         self.is_closed = True
         for connection in list(self.connections):
             connection.abort()
 
     def on_connect(self, connection: ReplicationConnection) -> None:
-        """A connection whose owner is not known yet."""
+        """Add a connection, unverified; at the bound the oldest unverified one is aborted."""
         if len(self.unverified) >= MAX_UNVERIFIED:
             next(iter(self.unverified)).abort()
         self.connections.add(connection)
         self.unverified[connection] = None
 
     def on_verified(self, connection: ReplicationConnection) -> None:
-        """It is a peer's."""
+        """Mark a connection as a peer's."""
         self.unverified.pop(connection, None)
 
     def on_disconnect(self, connection: ReplicationConnection) -> None:
+        """Remove a connection."""
         self.connections.discard(connection)
         self.unverified.pop(connection, None)
 
 
 class ReplicationConnection(asyncio.Protocol):
-    """One owner's streams."""
+    """A connection of one owner, and its streams."""
 
-    def __init__(self, door: ReplicationServer, transport: asyncio.Transport) -> None:
-        self._server = door
+    def __init__(self, server: ReplicationServer, transport: asyncio.Transport) -> None:
+        self._server = server
         self._transport = transport
         self._buffer = b""
         self._reader: FrameReader | None = None
@@ -112,13 +113,13 @@ class ReplicationConnection(asyncio.Protocol):
         self._cleanup_at = _CLEANUP_AT
         self._frames = 0
         self._is_closed = False
-        door.on_connect(self)
+        server.on_connect(self)
         self._timer = asyncio.get_running_loop().call_later(HANDSHAKE_TIMEOUT_S, self.abort)
-        if door.is_closed:
+        if server.is_closed:
             self.abort()
 
     def abort(self) -> None:
-        """Nothing more is taken; what was kept stays."""
+        """Close the connection at once; the stored journals stay."""
         self._is_closed = True
         self._timer.cancel()
         self._server.on_disconnect(self)
@@ -151,13 +152,13 @@ class ReplicationConnection(asyncio.Protocol):
         try:
             frames = self._reader.feed(data)
         except BadFrame as error:
-            _log.warning("a journal's connection broke off: %s", error)
+            _log.warning("a replication connection sent a bad frame: %s", error)
             self.abort()
             return
         if frames:
-            said = [self._handle(message) for messages in frames for message in messages]
+            answers = [self._handle(message) for messages in frames for message in messages]
             self._frames = (self._frames + len(frames)) % _COUNTER_MODULUS
-            self._transport.write(self._writer.frame(b"".join((*said, encode(ACK, 0, self._frames)))))
+            self._transport.write(self._writer.frame(b"".join((*answers, encode(ACK, 0, self._frames)))))
 
     def _handshake(self, data: bytes) -> bytes:
         held = self._buffer + data
@@ -168,19 +169,19 @@ class ReplicationConnection(asyncio.Protocol):
         if not end:
             self._buffer = held
             return b""
-        stamp = line.removeprefix(PREFACE).decode("latin-1")
-        doorkeeper, now = self._server.verifier, self._server.clock()
-        why = doorkeeper.rejection_reason(stamp, *SIGNED_TARGET, b"", now)
-        if why in CLOCK_ERRORS:
-            self._transport.write(CLOCK_PREFACE + doorkeeper.signed_clock(stamp, now).encode() + b"\n")
+        signature = line.removeprefix(PREFACE).decode("latin-1")
+        verifier, now = self._server.verifier, self._server.clock()
+        reason = verifier.rejection_reason(signature, *SIGNED_TARGET, b"", now)
+        if reason in CLOCK_ERRORS:
+            self._transport.write(CLOCK_PREFACE + verifier.signed_clock(signature, now).encode() + b"\n")
             self._transport.close()
             return b""
-        if why is not None:
-            _log.warning("peer door: refused a journal's connection: %s", why)
+        if reason is not None:
+            _log.warning("peer API: refused a replication connection: %s", reason)
             self.abort()
             return b""
         nonce = secrets.token_hex(12)
-        key = derive_connection_key(self._server.verifier.key, nonce_of(stamp), nonce)
+        key = derive_connection_key(self._server.verifier.key, nonce_of(signature), nonce)
         self._reader, self._writer = FrameReader(key, b"owner"), FrameWriter(key, b"keeper")
         self._timer.cancel()
         self._server.on_verified(self)
@@ -189,7 +190,7 @@ class ReplicationConnection(asyncio.Protocol):
         return rest
 
     def _handle(self, message: Message) -> bytes:
-        """What the owner has to hear of it beside that it came: nothing, or why it was not taken."""
+        """Apply a message. Returns the answer beside the ACK: empty, or a REFUSED with the reason."""
         try:
             self._apply(message)
         except ReplicaRefused as refused:
@@ -197,14 +198,14 @@ class ReplicationConnection(asyncio.Protocol):
                 self._streams.pop(message.handle, None)
             return encode(REFUSED, message.handle, 0, refused.reason.encode())
         except ValueError as error:
-            _log.warning("a message of a journal's connection cannot be read: %s", error)
+            _log.warning("a replication message cannot be read: %s", error)
             return encode(REFUSED, message.handle, 0, UNREADABLE.encode())
         return b""
 
     def _apply(self, message: Message) -> None:
-        """Raises Refused, and ValueError where it cannot be read."""
+        """Apply a message to the store. Raises ReplicaRefused, and ValueError where it cannot be read."""
         kind, handle, number, body = message
-        keeper, now = self._server.store, self._server.clock()
+        store, now = self._server.store, self._server.clock()
         if kind == OPEN:
             self._open(handle, number, body, now)
             return
@@ -215,27 +216,27 @@ class ReplicationConnection(asyncio.Protocol):
         stream, epoch = self._streams[handle]
         if kind == APPEND:
             check_append(number, body)
-            keeper.append(stream, epoch, number, body, now)
+            store.append(stream, epoch, number, body, now)
             return
         del self._streams[handle]
         if kind == DROP:
-            keeper.drop(stream, epoch)
+            store.drop(stream, epoch)
         else:
-            keeper.end(stream, epoch, EndReason(number))
+            store.end(stream, epoch, EndReason(number))
 
     def _open(self, handle: int, number: int, body: bytes, now: float) -> None:
-        opened = read_open(number, body)
+        journal = read_open(number, body)
         if len(self._streams) >= self._cleanup_at:
             self._remove_stale_streams()
-        stream, epoch = opened.stream, opened.epoch
-        _log.debug("keeps stream %s of %s from event %d on", stream, epoch, number)
-        self._server.store.open(stream, epoch, opened.header, number, opened.lines, now, opened.client)
+        stream, epoch = journal.stream, journal.epoch
+        _log.debug("replicates stream %s of %s from event %d on", stream, epoch, number)
+        self._server.store.open(stream, epoch, journal.header, number, journal.lines, now, journal.client)
         self._streams[handle] = stream, epoch
 
     def _remove_stale_streams(self) -> None:
-        """Forget the streams whose journals are gone: nobody says so of one that expired."""
-        holds = self._server.store.has
-        self._streams = {handle: kept for handle, kept in self._streams.items() if holds(*kept)}
+        """Remove the streams whose journals are gone: the store does not report an expired one."""
+        has = self._server.store.has
+        self._streams = {handle: kept for handle, kept in self._streams.items() if has(*kept)}
         if len(self._streams) >= MAX_STREAMS:
             raise ReplicaRefused(FULL)
         self._cleanup_at = max(_CLEANUP_AT, 2 * len(self._streams))

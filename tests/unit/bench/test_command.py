@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench.command import Stage, run, table
+from bench.command import RunFolder, run, table
 from local.errors import LocalRunError, UserActionRequired
 from local.process_cleanup import start
 from node_agent.ports import ExchangeLost
@@ -30,7 +30,7 @@ def test_the_exit_code_says_how_it_ended_and_nothing_is_left(
 ) -> None:
     started: list[subprocess.Popen[bytes]] = []
 
-    def act(stage: Stage) -> None:
+    def act(stage: RunFolder) -> None:
         sleeps = [sys.executable, "-c", "import time; time.sleep(600)"]
         started.append(start(sleeps, stage.folder, {}, tmp_path / "log"))
         if error is not None:

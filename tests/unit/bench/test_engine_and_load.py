@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 import pytest
 
-from bench.engine import Connection, Steps, answer_parts, whole_answer
-from bench.load import request_bytes, work
+from bench.engine import Connection, StepTimer, answer_parts, whole_answer
+from bench.load import request_bytes, run_clients
 from bench.proc import cpu_s, cpu_s_of_stat, rss_bytes
 from node_agent.core.openai.generation_request import ApiRoute, read_generation
 from node_agent.core.openai.sse import SseParser
@@ -74,7 +74,7 @@ def against(make: Callable[[], Any], **changed: Any) -> dict[str, Any]:
 
         server = await asyncio.get_running_loop().create_server(protocol, HOST, 0)
         async with server:
-            said = await work(given(server.sockets[0].getsockname()[1], **changed))
+            said = await run_clients(given(server.sockets[0].getsockname()[1], **changed))
         for connection in made:
             connection._transport.abort()
         await asyncio.sleep(0)  # the turn in which the sockets close
@@ -85,11 +85,11 @@ def against(make: Callable[[], Any], **changed: Any) -> dict[str, Any]:
 
 def engine() -> Callable[[], Connection]:
     """Connections to one engine, of 2 ms for each token."""
-    steps: list[Steps] = []
+    steps: list[StepTimer] = []
 
     def connection() -> Connection:
         if not steps:
-            steps.append(Steps())
+            steps.append(StepTimer())
             steps[0].seconds_per_token = 0.002
         return Connection(steps[0])
 

@@ -10,20 +10,20 @@ from bench.figures import (
     DIRECT,
     ROUTER,
     WHOLE,
-    Added,
-    Cost,
+    AddedLatency,
+    CpuCost,
     Memory,
     Run,
-    added,
+    added_latencies,
     added_rows,
     cost_ratios,
     cost_rows,
-    costs,
+    cpu_costs,
     load_name,
     memory_rows,
-    paired,
+    paired_runs,
     quantile,
-    turn,
+    rotation,
 )
 
 MINE = "synkti none"
@@ -58,7 +58,7 @@ def test_a_quantile_is_one_of_the_values_and_covers_its_share(values: list[float
 
 def test_runs_are_paired_within_their_round_and_load_only() -> None:
     runs = [run(MINE, 0), run(ROUTER, 0), run(MINE, 1), run(ROUTER, 0, streams=256), run(ROUTER, 2)]
-    assert paired(runs, MINE, ROUTER, 64) == [(runs[0], runs[1])]
+    assert paired_runs(runs, MINE, ROUTER, 64) == [(runs[0], runs[1])]
 
 
 def test_ratios_are_made_round_by_round() -> None:
@@ -75,32 +75,36 @@ def test_without_a_pair_or_without_a_tick_of_cpu_there_is_no_ratio() -> None:
 
 def test_costs_leave_out_the_engine_and_loads_too_small_for_the_kernels_ticks() -> None:
     runs = [run(door, 0, streams=streams) for door in (DIRECT, ROUTER, MINE) for streams in (1, 64, WHOLE)]
-    told = costs(runs)
-    assert [(cost.door, cost.streams) for cost in told] == [(ROUTER, 64), (ROUTER, WHOLE), (MINE, 64), (MINE, WHOLE)]
-    assert told[0] == Cost(ROUTER, 64, 1_000.0, (1.0,))
+    told = cpu_costs(runs)
+    assert [(cost.proxy, cost.streams) for cost in told] == [(ROUTER, 64), (ROUTER, WHOLE), (MINE, 64), (MINE, WHOLE)]
+    assert told[0] == CpuCost(ROUTER, 64, 1_000.0, (1.0,))
 
 
 def test_what_a_door_adds_is_the_difference_to_the_engine_asked_directly() -> None:
     runs = [run(DIRECT, 0, wait_ms=1.0), run(MINE, 0, wait_ms=1.5), run(MINE, 0, streams=WHOLE)]
-    (told,) = added(runs)
-    assert (told.door, told.streams) == (MINE, 64)
+    (told,) = added_latencies(runs)
+    assert (told.proxy, told.streams) == (MINE, 64)
     assert told.first_ms == pytest.approx((0.5, 1.0))
     assert told.gap_ms == pytest.approx((1.5, 2.0))
 
 
 def test_every_door_begins_a_round_in_its_turn() -> None:
-    assert [turn("abc", round_)[0] for round_ in range(4)] == ["a", "b", "c", "a"]
-    assert sorted(turn("abc", 5)) == ["a", "b", "c"]
+    assert [rotation("abc", round_)[0] for round_ in range(4)] == ["a", "b", "c", "a"]
+    assert sorted(rotation("abc", 5)) == ["a", "b", "c"]
 
 
 def test_rows_go_up_in_load_and_say_what_is_not_known() -> None:
-    told = [Cost(MINE, WHOLE, 60.04, (0.8,)), Cost(MINE, 256, 20.0, ()), Cost(MINE, 64, 30.0, (3.0, 1.0, 1.234))]
+    told = [
+        CpuCost(MINE, WHOLE, 60.04, (0.8,)),
+        CpuCost(MINE, 256, 20.0, ()),
+        CpuCost(MINE, 64, 30.0, (3.0, 1.0, 1.234)),
+    ]
     assert cost_rows(told) == [
         ["64 streams", MINE, "30.0", "1.23", "1.00-3.00"],
         ["256 streams", MINE, "20.0", "-", "-"],
         ["small requests", MINE, "60.0", "0.80", "0.80-0.80"],
     ]
-    assert added_rows([Added(MINE, 1, (0.1, -0.2), (0.0, 1.5))]) == [
+    assert added_rows([AddedLatency(MINE, 1, (0.1, -0.2), (0.0, 1.5))]) == [
         ["1 stream", MINE, "+0.10", "-0.20", "+0.00", "+1.50"]
     ]
     memory = Memory(MINE, 1_000, 16, 40 * 2**20, 40 * 2**20 + 1_000 * 2**10)

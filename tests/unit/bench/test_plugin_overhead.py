@@ -18,24 +18,24 @@ from node_agent.kv.folder import BlockFolder
 
 @dataclass
 class FakeEngine:
-    """Its CPU time moves on by a second for each answer. said: prompt and arguments of each."""
+    """Its CPU time grows by a second for each answer. requests: prompt and arguments of each."""
 
     folder: BlockFolder
     cached: set[tuple[int, ...]] = field(default_factory=set)
-    said: list[tuple[tuple[int, ...], Any]] = field(default_factory=list)
+    requests: list[tuple[tuple[int, ...], Any]] = field(default_factory=list)
 
-    def streamed(self, context: Sequence[int], count: int, name: str, **fields: Any) -> None:
+    def generate_streamed(self, context: Sequence[int], count: int, name: str, **fields: Any) -> None:
         prompt = tuple(context)
         assert prompt not in self.cached, "a prompt that is cached costs another engine's load less"
         assert count == ANSWER
         self.cached.add(prompt)
-        self.said.append((prompt, fields))
+        self.requests.append((prompt, fields))
 
-    def forget(self) -> None:
+    def reset_prefix_cache(self) -> None:
         self.cached.clear()
 
     def cpu_s(self) -> float:
-        return float(len(self.said))
+        return float(len(self.requests))
 
 
 def test_every_load_comes_first_in_the_middle_and_last_as_often() -> None:
@@ -47,15 +47,17 @@ def test_every_load_comes_first_in_the_middle_and_last_as_often() -> None:
 
 def test_the_same_prompts_are_asked_of_both_and_one_load_is_told(tmp_path: Path, monkeypatch: Any) -> None:
     without, plugged = (FakeEngine(BlockFolder(tmp_path / name, 1)) for name in ("a", "b"))
-    monkeypatch.setattr(ContextEngine, "streamed", lambda engine, *one, **fields: engine.streamed(*one, **fields))
+    monkeypatch.setattr(
+        ContextEngine, "generate_streamed", lambda engine, *one, **fields: engine.generate_streamed(*one, **fields)
+    )
     costs = measure(cast(ContextEngine, without), cast(ContextEngine, plugged), 3)
     assert {name: len(found) for name, found in costs.items()} == {WITHOUT: 3, THERE: 3, TELLS: 3}
     assert all(cost.cpu_us == pytest.approx(1e6 / ANSWER) for found in costs.values() for cost in found)
-    asked = Counter(prompt for prompt, _ in without.said)
+    asked = Counter(prompt for prompt, _ in without.requests)
     assert len(asked) == STREAMS * 4
-    assert Counter(prompt for prompt, _ in plugged.said) == dict.fromkeys(asked, 2)
-    assert not any(fields for _, fields in without.said)
-    told = [prompt for prompt, fields in plugged.said if fields == {"vllm_xargs": {"synkti_tell_ids": 1}}]
+    assert Counter(prompt for prompt, _ in plugged.requests) == dict.fromkeys(asked, 2)
+    assert not any(fields for _, fields in without.requests)
+    told = [prompt for prompt, fields in plugged.requests if fields == {"vllm_xargs": {"synkti_tell_ids": 1}}]
     assert Counter(told) == asked
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from bench import talks
-from bench.routing import ANSWER_TOKENS, CLIENTS, ENGINES, play, prefix_counts
-from bench.talks import Conversation, RunResult, chats, rows, unrelated
+from bench.routing import ANSWER_TOKENS, CLIENTS, ENGINES, prefix_counts, run_trace
+from bench.talks import Conversation, RunResult, rows, shared_prompt_trace, unrelated_trace
 from local.engine_env import MAX_MODEL_LEN, engine_command
 from local.errors import LocalRunError
 from node_agent.core.common.address import Address
@@ -108,14 +108,14 @@ def _hasty_clients(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def played(policy: Policy, clients: str, trace: list[Conversation], engines: list[Address]) -> RunResult:
-    return asyncio.run(play(policy, clients, trace, engines, seed=1))
+    return asyncio.run(run_trace(policy, clients, trace, engines, seed=1))
 
 
 def test_conversations_stay_warm_where_their_beginning_decides_and_only_there(engines: list[Address]) -> None:
-    trace = chats(1, ENGINES)
+    trace = shared_prompt_trace(1, ENGINES)
     plays = {policy: played(policy, "chat", trace, engines) for policy in Policy}
     for found in plays.values():
-        assert sum(found.asked) == len(found.first_token_s) == talks.CHATS * talks.TURNS
+        assert sum(found.requests_by_engine) == len(found.first_token_s) == talks.CHATS * talks.TURNS
         assert all(0 < waited < 60 for waited in found.first_token_s)
     ring = plays.pop(Policy.PREFIX)
     assert all(ring.hit_rate > found.hit_rate + 0.05 for found in plays.values())
@@ -124,17 +124,17 @@ def test_conversations_stay_warm_where_their_beginning_decides_and_only_there(en
 
 
 def test_nothing_is_warm_for_unrelated_prompts_nor_left_from_the_play_before(engines: list[Address]) -> None:
-    trace = unrelated(1, ENGINES)
+    trace = unrelated_trace(1, ENGINES)
     for policy in Policy:
         found = played(policy, "unrelated", trace, engines)
-        assert (found.cached, sum(found.asked)) == (0, talks.ALONE)
+        assert (found.cached, sum(found.requests_by_engine)) == (0, talks.ALONE)
         assert found.read > talks.ALONE * talks.ALONE_CHARACTERS[0]
 
 
 @pytest.mark.parametrize("last", [None, FINISHED | {"finish_reason": "abort"}])
 def test_an_answer_that_only_seems_whole_ends_the_bench(last: dict[str, Any] | None) -> None:
     with serving(FakeEngine(last)) as engine, pytest.raises(LocalRunError, match="ended an answer with"):
-        played(Policy.PREFIX, "chat", chats(1, 1), [engine])
+        played(Policy.PREFIX, "chat", shared_prompt_trace(1, 1), [engine])
 
 
 def test_an_engine_that_counts_no_prefixes_ends_the_bench() -> None:
@@ -143,20 +143,20 @@ def test_an_engine_that_counts_no_prefixes_ends_the_bench() -> None:
 
 
 def test_the_same_seed_gives_the_same_clients_and_another_one_others() -> None:
-    assert chats(1, 3) == chats(1, 3) != chats(2, 3)
-    assert unrelated(1, 3) == unrelated(1, 3) != unrelated(2, 3)
-    assert {turn.entry for talk in chats(1, 3) for turn in talk.turns} == {0, 1, 2}
+    assert shared_prompt_trace(1, 3) == shared_prompt_trace(1, 3) != shared_prompt_trace(2, 3)
+    assert unrelated_trace(1, 3) == unrelated_trace(1, 3) != unrelated_trace(2, 3)
+    assert {turn.entry for talk in shared_prompt_trace(1, 3) for turn in talk.questions} == {0, 1, 2}
 
 
 def test_chats_share_their_system_prompt_and_no_key() -> None:
-    trace = chats(1, 3)
+    trace = shared_prompt_trace(1, 3)
     assert len({talk.system for talk in trace}) == 1
     begun = [
-        [{"role": "system", "content": talk.system}, {"role": "user", "content": talk.turns[0].question}]
+        [{"role": "system", "content": talk.system}, {"role": "user", "content": talk.questions[0].question}]
         for talk in trace
     ]
     assert len({conversation_key(messages) for messages in begun}) == len(trace)
-    firsts = sorted(talk.turns[0].question for talk in unrelated(1, 3))
+    firsts = sorted(talk.questions[0].question for talk in unrelated_trace(1, 3))
     assert all(one[:BLOCK] != other[:BLOCK] for one, other in pairwise(firsts))
 
 

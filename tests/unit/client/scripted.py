@@ -12,7 +12,7 @@ from synkti_client import AsyncContinuousTransport, ContinuousTransport, RetryPo
 from synkti_client._nodes import NODES_PATH, Nodes
 
 NODES = ("http://a:1", "http://b:1", "http://c:1")
-QUICK = RetryPolicy(attempts=12, first_wait_s=0.0, longest_wait_s=0.0)
+QUICK = RetryPolicy(max_attempts=12, initial_backoff_s=0.0, max_backoff_s=0.0)
 CHAT = "http://synkti/v1/chat/completions"
 Answer = Callable[[httpx.Request], httpx.Response]
 

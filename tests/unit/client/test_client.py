@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synkti_client._attempts import Attempts
-from synkti_client._continuity import ELSEWHERE, ResumableSse
 from synkti_client._nodes import REFRESH_S, Nodes
-from synkti_client._patience import RetryPolicy
+from synkti_client._resumable_sse import RETRY_ELSEWHERE_CODES, ResumableSse
+from synkti_client._retry_policy import RetryPolicy
 
 EVENTS = [b'id: s/%d\ndata: {"n":%d}\n\n' % (n, n) for n in range(1, 12)]
 DONE = b"data: [DONE]\n\n"
@@ -27,22 +27,22 @@ def test_over_any_connections_in_any_cuts_the_application_gets_every_event_once(
     continuity, got = ResumableSse("s"), b""
     for events, rest in [*cuts, (11, 0)]:
         continuity.begin_connection()
-        after = int(continuity.last_id.partition("/")[2] or 0)
+        after = int(continuity.last_event_id.partition("/")[2] or 0)
         data = b"".join(EVENTS[after:events]) + b"".join(EVENTS[max(after, events) :])[:rest]
         data += DONE if events == len(EVENTS) else b""
         for at in range(0, len(data), step):
             got += continuity.feed(data[at : at + step])
-        if continuity.over:
+        if continuity.is_over:
             break
     assert got == b"".join(EVENTS) + DONE
-    assert continuity.over
+    assert continuity.is_over
 
 
-@pytest.mark.parametrize("code", sorted(ELSEWHERE))
+@pytest.mark.parametrize("code", sorted(RETRY_ELSEWHERE_CODES))
 def test_an_error_that_only_means_not_here_is_kept_from_the_application(code: str) -> None:
     continuity = ResumableSse("s")
     assert continuity.feed(EVENTS[0] + error(code) + EVENTS[1]) == EVENTS[0]
-    assert (continuity.moved, continuity.over) == (code, False)
+    assert (continuity.redirect_code, continuity.is_over) == (code, False)
     continuity.begin_connection()
     assert continuity.feed(EVENTS[1] + DONE) == EVENTS[1] + DONE
 
@@ -51,52 +51,54 @@ def test_an_error_that_only_means_not_here_is_kept_from_the_application(code: st
 def test_any_other_error_is_the_applications_to_see_and_the_end(data: bytes) -> None:
     continuity = ResumableSse("s")
     assert continuity.feed(data) == data
-    assert continuity.over
+    assert continuity.is_over
 
 
 def test_an_event_without_an_end_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("synkti_client._continuity.MAX_EVENT_BYTES", 10)
+    monkeypatch.setattr("synkti_client._resumable_sse.MAX_EVENT_BYTES", 10)
     with pytest.raises(ValueError, match="without end"):
         ResumableSse("s").feed(b"data: 12345678")
 
 
 def test_nodes_that_failed_come_last_until_they_answer() -> None:
     nodes = Nodes(["http://a:1", "http://b:1", "http://c:1"])
-    nodes.failed("http://a:1", 10.0)
-    nodes.failed("http://b:1", 11.0)
-    assert nodes.order() == ["http://c:1", "http://a:1", "http://b:1"]
-    nodes.answered("http://b:1")
-    assert nodes.order()[-1] == "http://a:1"
+    nodes.mark_failed("http://a:1", 10.0)
+    nodes.mark_failed("http://b:1", 11.0)
+    assert nodes.by_preference() == ["http://c:1", "http://a:1", "http://b:1"]
+    nodes.mark_responsive("http://b:1")
+    assert nodes.by_preference()[-1] == "http://a:1"
 
 
 def test_the_list_is_learned_from_any_node_and_the_given_ones_stay_the_way_back() -> None:
     nodes = Nodes(["http://a:1"])
-    assert nodes.refresh_from(100.0) == ["http://a:1/v1/synkti/nodes"]
-    assert nodes.refresh_from(100.0 + REFRESH_S / 2) == []
-    nodes.learned("http://a:1/v1/synkti/nodes", b'{"nodes":[{"front":"b:1","model":"m"},{"front":"c:1","model":""}]}')
-    assert nodes.order()[0] == "http://b:1"
-    assert sorted(nodes.order()[1:]) == ["http://a:1", "http://c:1"], "not now, but perhaps later"
+    assert nodes.list_urls(100.0) == ["http://a:1/v1/synkti/nodes"]
+    assert nodes.list_urls(100.0 + REFRESH_S / 2) == []
+    nodes.update_from(
+        "http://a:1/v1/synkti/nodes", b'{"nodes":[{"front":"b:1","model":"m"},{"front":"c:1","model":""}]}'
+    )
+    assert nodes.by_preference()[0] == "http://b:1"
+    assert sorted(nodes.by_preference()[1:]) == ["http://a:1", "http://c:1"], "not now, but perhaps later"
     for nonsense in (b"", b"{}", b'{"nodes":[]}', b'{"nodes":[{"front":"b:1"}]}', b"[1]"):
-        assert not nodes.learned("http://a:1/v1/synkti/nodes", nonsense)
+        assert not nodes.update_from("http://a:1/v1/synkti/nodes", nonsense)
     assert len(nodes) == 3
-    nodes.stale()
-    assert nodes.refresh_from(101.0)[0] == "http://b:1/v1/synkti/nodes"
+    nodes.invalidate()
+    assert nodes.list_urls(101.0)[0] == "http://b:1/v1/synkti/nodes"
 
 
 def test_who_told_the_list_is_known_to_answer_once_unless_it_is_no_node() -> None:
     told = b'{"nodes":[{"front":"b:1","model":"m"}]}'
     nodes = Nodes(["http://a:1"], "http://lb/v1/synkti/nodes")
-    nodes.learned("http://b:1/v1/synkti/nodes", told)
-    assert (nodes.take_heard(), nodes.take_heard()) == ("http://b:1", None)
-    nodes.learned("http://lb/v1/synkti/nodes", told)
-    assert nodes.take_heard() is None
+    nodes.update_from("http://b:1/v1/synkti/nodes", told)
+    assert (nodes.pop_last_responder(), nodes.pop_last_responder()) == ("http://b:1", None)
+    nodes.update_from("http://lb/v1/synkti/nodes", told)
+    assert nodes.pop_last_responder() is None
 
 
 def test_that_a_stream_is_unknown_is_believed_when_two_nodes_say_so_or_the_only_one() -> None:
     for urls, believed in ((["http://a:1", "http://b:1"], [False, False, True]), (["http://a:1"], [True])):
         attempts = Attempts(Nodes(urls), RetryPolicy())
         said = ["http://a:1", "http://a:1", "http://b:1"][: len(believed)]
-        assert [attempts.not_found(url) for url in said] == believed
+        assert [attempts.on_not_found(url) for url in said] == believed
 
 
 def test_what_is_no_url_of_a_node_is_said_at_once() -> None:
@@ -108,7 +110,7 @@ def test_what_is_no_url_of_a_node_is_said_at_once() -> None:
 
 def test_nodes_are_asked_one_after_another_at_once_and_then_ever_slower_up_to_a_bound() -> None:
     patience = RetryPolicy()
-    assert [patience.wait_s(attempt, 3) for attempt in (1, 2, 3)] == [0, 0, 0]
-    waits = [patience.wait_s(attempt, 3) for attempt in range(4, 40)]
+    assert [patience.backoff_s(attempt, 3) for attempt in (1, 2, 3)] == [0, 0, 0]
+    waits = [patience.backoff_s(attempt, 3) for attempt in range(4, 40)]
     assert waits == sorted(waits)
-    assert waits[-1] == patience.longest_wait_s
+    assert waits[-1] == patience.max_backoff_s

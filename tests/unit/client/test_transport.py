@@ -17,12 +17,12 @@ from synkti_client import (
     RequestLost,
     RetryPolicy,
     StreamLost,
-    _asked,
+    _request,
     httpx,
 )
-from synkti_client._asked import EVENT_IDS_HEADER, asks_for_stream
 from synkti_client._attempts import Attempts, Bounds
 from synkti_client._nodes import Nodes
+from synkti_client._request import EVENT_IDS_HEADER, requests_stream
 from tests.unit.client.scripted import NODES, QUICK, Pieces, Script, error, post, stream
 
 STREAM = {"model": "m", "stream": True}
@@ -55,26 +55,26 @@ both = pytest.mark.parametrize("kind", ["sync", "async"])
     ],
 )
 def test_what_only_mentions_a_stream_is_none(fields: dict[str, Any]) -> None:
-    assert not asks_for_stream(json.dumps({**WHOLE, **fields}).encode())
+    assert not requests_stream(json.dumps({**WHOLE, **fields}).encode())
 
 
 @pytest.mark.parametrize("value", [True, 1, 1.0, "true", "True", "yes", "on", "t", "y", "1"])
 def test_a_stream_is_what_an_engine_takes_for_one(value: object) -> None:
-    assert asks_for_stream(json.dumps({**WHOLE, "stream": value}, indent=1).encode())
+    assert requests_stream(json.dumps({**WHOLE, "stream": value}, indent=1).encode())
 
 
 @pytest.mark.parametrize(
     "body", [b'{"\\u0073tream":true}', b'\xef\xbb\xbf{"stream":true}', '{"stream":true}'.encode("utf-16")]
 )
 def test_a_stream_written_in_other_ways_is_one(body: bytes) -> None:
-    assert asks_for_stream(body)
+    assert requests_stream(body)
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"stream", b'["stream"]', b'{"stream":true', b'{"stream":' + b"[" * 100_000, b"\xff stream"]
 )
 def test_what_cannot_be_read_is_no_stream(body: bytes) -> None:
-    assert not asks_for_stream(body)
+    assert not requests_stream(body)
 
 
 @both
@@ -92,10 +92,10 @@ def test_an_answer_in_one_piece_is_waited_for_as_long_as_the_application_waits(k
 def test_the_head_of_a_stream_has_a_limit_of_its_own(kind: str, path: str) -> None:
     script = Script(lambda request: stream(*EVENTS))
     assert post(script, STREAM, kind, url=f"http://synkti/v1/{path}", timeout=None).content == PLAIN
-    assert script.timeouts()[0]["read"] == QUICK.silence_s, "and then silence has another"
+    assert script.timeouts()[0]["read"] == QUICK.read_timeout_s, "and then silence has another"
 
     def frozen(request: httpx.Request) -> httpx.Response:
-        assert request.extensions["timeout"]["read"] == QUICK.head_s
+        assert request.extensions["timeout"]["read"] == QUICK.header_timeout_s
         if len(script.asked) == 1:
             raise httpx.ReadTimeout("")
         return stream(*EVENTS)
@@ -183,12 +183,12 @@ def test_time_without_any_node_is_bounded_far_below_the_patience_with_a_stream()
             while True:
                 node, wait_s = tries.next()
                 now += wait_s
-                tries.failed(node, httpx.ConnectError(""))
+                tries.on_failure(node, httpx.ConnectError(""))
         return now
 
     assert 15.0 < attempts(Bounds()) < 17.0
     assert 60.0 < attempts(Bounds(is_resuming=True)) < 62.0
-    assert attempts(Bounds(once=True)) == 0.0
+    assert attempts(Bounds(single_round=True)) == 0.0
     assert attempts(Bounds(deadline=3.0)) == 3.0
 
 
@@ -230,7 +230,8 @@ def test_a_fault_that_a_node_calls_final_is_the_answer(kind: str) -> None:
 @both
 def test_a_node_that_cannot_do_it_now_is_asked_again_and_its_last_word_is_the_applications(kind: str) -> None:
     script = Script(lambda request: error(503, "no_ready_node", **{"retry-after": "2"}))
-    answer = post(script, WHOLE, kind, RetryPolicy(attempts=5, first_wait_s=0.0, longest_wait_s=0.0, seconds=0.0))
+    policy = RetryPolicy(max_attempts=5, initial_backoff_s=0.0, max_backoff_s=0.0, max_retry_s=0.0)
+    answer = post(script, WHOLE, kind, policy)
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_ready_node")
 
 
@@ -251,11 +252,11 @@ def test_a_code_in_the_text_of_an_error_is_no_code(kind: str) -> None:
 
 
 def test_a_node_says_when_it_may_be_asked_again_within_bounds() -> None:
-    attempts = Attempts(Nodes(NODES), RetryPolicy(), clock=lambda: 0.0, chance=lambda: 0.0)
+    attempts = Attempts(Nodes(NODES), RetryPolicy(), clock=lambda: 0.0, rng=lambda: 0.0)
     for after_s in (1.5, 3.0, 0.0):
         node, wait_s = attempts.next()
         assert wait_s == 0.0, "there are nodes that were not asked"
-        attempts.refused(node, httpx.ReadError("503"), after_s)
+        attempts.on_refusal(node, httpx.ReadError("503"), after_s)
     assert attempts.next()[1] == 3.0
 
 
@@ -271,7 +272,7 @@ def test_a_request_that_is_lost_with_node_after_node_is_given_up(kind: str) -> N
     script = Script(dies)
     with pytest.raises(RequestLost, match="the connection broke: reset"):
         post(script, WHOLE, kind)
-    assert len(script.asked) == QUICK.losses + 1
+    assert len(script.asked) == QUICK.max_losses + 1
 
 
 @both
@@ -430,8 +431,8 @@ def test_an_entry_of_a_list_that_cannot_be_read_is_not_there() -> None:
     nodes = Nodes(["http://a:1"])
     fronts = ["b:1", "c:99999", "d e:1", "[::1", "", "f:0", "[::1]:8000"]
     body = json.dumps({"nodes": [{"front": front, "model": "m"} for front in fronts]}).encode()
-    assert nodes.learned("http://a:1/v1/synkti/nodes", body)
-    assert sorted(nodes.order()) == ["http://[::1]:8000", "http://a:1", "http://b:1"]
+    assert nodes.update_from("http://a:1/v1/synkti/nodes", body)
+    assert sorted(nodes.by_preference()) == ["http://[::1]:8000", "http://a:1", "http://b:1"]
 
 
 def test_a_discovery_that_lists_nobody_is_an_error_that_says_so() -> None:
@@ -441,8 +442,9 @@ def test_a_discovery_that_lists_nobody_is_an_error_that_says_so() -> None:
 
 def test_requests_are_read_once() -> None:
     request = httpx.Request("POST", "http://synkti/v1/chat/completions", extensions={"timeout": {"read": 5.0}})
-    asked = _asked.read(request, b'{"stream": true}')
-    assert (asked.streams, asked.read_s, asked.uses_ids, asked.is_repeated) == (True, None, False, False)
+    asked = _request.parse_request(request, b'{"stream": true}')
+    assert (asked.is_stream, asked.read_timeout_s) == (True, None)
+    assert (asked.uses_event_ids, asked.is_sdk_retry) == (False, False)
 
 
 def test_a_node_that_is_asked_for_the_list_in_vain_is_let_end_and_waited_for() -> None:

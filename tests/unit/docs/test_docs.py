@@ -1,9 +1,11 @@
-"""The pages agree with the repository: links, paths, figures that the code has, and the index of the decisions."""
+"""The pages agree with the repository: links, paths, diagrams, figures of the code, the index of the decisions."""
 
 from __future__ import annotations
 
+import ast
 import re
 import string
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -153,6 +155,55 @@ def test_the_defaults_of_the_make_targets() -> None:
     readme = ROOT / "README.md"
     assert figures(readme, r"make chaos # (\d+) interruptions") == {int(defaults["INTERRUPTIONS"])}
     assert figures(readme, r"make simulate # a fleet of (\d+) nodes") == {int(defaults["NODES"])}
+
+
+def layers_of_contract(name: str) -> list[set[str]]:
+    """The layers of one of import-linter's contracts, the highest first, without the package's name."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    (found,) = (contract["layers"] for contract in contracts if contract["name"] == name)
+    return [{module.removeprefix("node_agent.") for module in layer.split(" | ")} for layer in found]
+
+
+def layers_of_diagram(heading: str) -> list[set[str]]:
+    """The layers that a diagram of docs/architecture.md shows: a subgraph each, in the order of its last line."""
+    section = text_of(DOCS / "architecture.md").partition(f"### {heading}\n")[2]
+    diagram = section.partition("```mermaid\n")[2].partition("```")[0]
+    subgraphs = {
+        name: set(body.split())
+        for name, body in re.findall(r"^ *subgraph (\w+)\[.*?\]\n(.*?)^ *end$", diagram, re.MULTILINE | re.DOTALL)
+    }
+    order = diagram.strip().splitlines()[-1].split(" --> ")
+    assert sorted(name.strip() for name in order) == sorted(subgraphs)
+    return [subgraphs[name.strip()] for name in order]
+
+
+@pytest.mark.parametrize(
+    ("heading", "contract"),
+    [
+        ("The features of core", "the features that core decides for"),
+        ("The features of runtime", "the features that the runtime runs"),
+    ],
+)
+def test_a_diagram_of_layers_shows_those_of_its_contract(heading: str, contract: str) -> None:
+    assert layers_of_diagram(heading) == layers_of_contract(contract)
+
+
+def test_the_layers_of_the_agent_are_those_of_its_contract() -> None:
+    block = text_of(DOCS / "architecture.md").partition("## The layers\n```\n")[2]
+    shown = [set(layer.split(" | ")) for layer in block.splitlines()[0].split(" > ")]
+    assert shown == layers_of_contract("the agent's layers")
+
+
+def test_the_sample_output_has_the_texts_of_the_demo() -> None:
+    trees = [ast.parse(text_of(path)) for path in sorted((ROOT / "local" / "demo").glob("*.py"))]
+    nodes = chain.from_iterable(map(ast.walk, trees))
+    texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    (sample,) = (block for block in blocks(ROOT / "README.md") if "tokens, exactly" in block)
+    parts = {part.strip() for part in re.split(r"[\d.]+|[;:,()\n]", sample)} - {""}
+    assert len(parts) > 5
+    assert sorted(part for part in parts if not any(part in text for text in texts)) == []
 
 
 @decision

@@ -1,4 +1,4 @@
-"""The local run's pure parts, and its hold on processes."""
+"""The local run: the certificate, the EC2 emulator, IMDS, process cleanup and the cache."""
 
 from __future__ import annotations
 
@@ -125,8 +125,8 @@ def test_a_notice_and_a_recommendation_appear_when_they_are_given() -> None:
 # EC2's part
 
 
-def seen(*names: str, current: bool = True, serves: bool = True) -> list[InstanceView]:
-    return [InstanceView(name, current, serves) for name in names]
+def seen(*names: str, current: bool = True, is_ready: bool = True) -> list[InstanceView]:
+    return [InstanceView(name, current, is_ready) for name in names]
 
 
 @given(st.integers(0, 20), st.integers(0, 20), st.integers(0, MAX_LAUNCHES), st.integers(0, 3))
@@ -149,7 +149,7 @@ def test_where_there_are_too_many_the_oldest_go() -> None:
 def test_an_update_replaces_one_after_another_and_the_new_one_first() -> None:
     old = seen("i-1", "i-2", current=False)
     assert plan_group(2, old, 0, 2) == GroupAction(1, ()), "a third one comes first"
-    assert plan_group(2, [*old, *seen("i-3", serves=False)], 0, 3) == GroupAction(0, ()), "it has to serve"
+    assert plan_group(2, [*old, *seen("i-3", is_ready=False)], 0, 3) == GroupAction(0, ()), "it has to serve"
     assert plan_group(2, [*old, *seen("i-3")], 0, 3) == GroupAction(0, ("i-1",))
     assert plan_group(2, [*old[1:], *seen("i-3")], 1, 3) == GroupAction(1, ()), "its successor comes at once"
     assert plan_group(2, [*old[1:], *seen("i-3", "i-4")], 1, 4) == GroupAction(0, ()), "the first one has to be gone"
@@ -269,17 +269,17 @@ def test_only_an_end_before_it_served_says_that_nodes_cannot_start() -> None:
 _numbers = itertools.count(1)
 
 
-class _Emulated:
-    """A machine of the loop's, and whatever else it calls: nothing happens."""
+class _FakeInstance:
+    """A fake instance whose agent is the object itself; its calls do nothing."""
 
-    def __init__(self, number: int, status: int | None, serves: bool = False) -> None:
+    def __init__(self, number: int, status: int | None, is_ready: bool = False) -> None:
         self.instance_id = f"i-{number}"
         self.metadata = METADATA
         self.killed = False
         self.status = status
         self.log = Path("a log")
         self.agent = self
-        self._serves = serves
+        self._serves = is_ready
 
     @property
     def running(self) -> bool:
@@ -288,7 +288,7 @@ class _Emulated:
     def wait(self) -> int | None:
         return self.status
 
-    def serves(self) -> bool:
+    def is_ready(self) -> bool:
         return self._serves
 
     def close(self) -> None:
@@ -306,41 +306,41 @@ class _Aws:
         pass
 
 
-async def _ends(loop: Ec2Emulator, status: int, serves: bool = False) -> None:
-    machine = _Emulated(next(_numbers), None, serves)
-    loop.instances.append(machine)  # type: ignore[arg-type] # a stand-in
-    await loop._update_ready()
-    machine.status = status
-    await loop._remove(machine)  # type: ignore[arg-type]
+async def _end_instance(emulator: Ec2Emulator, status: int, is_ready: bool = False) -> None:
+    instance = _FakeInstance(next(_numbers), None, is_ready)
+    emulator.instances.append(instance)  # type: ignore[arg-type] # a fake
+    await emulator._update_ready()
+    instance.status = status
+    await emulator._remove(instance)  # type: ignore[arg-type]
 
 
-def _loop() -> Ec2Emulator:
+def _emulator() -> Ec2Emulator:
     return Ec2Emulator(_Aws(), "group", None, "127.1.1", lambda text: None)  # type: ignore[arg-type]
 
 
 def test_agents_can_be_killed_any_number_of_times_and_the_run_stays() -> None:
-    async def story() -> None:
-        loop = _loop()
-        for serves in (True, False) * (2 * MAX_BOOT_FAILURES):
-            await _ends(loop, -9, serves)
+    async def scenario() -> None:
+        emulator = _emulator()
+        for is_ready in (True, False) * (2 * MAX_BOOT_FAILURES):
+            await _end_instance(emulator, -9, is_ready)
         for _ in range(2 * MAX_BOOT_FAILURES):
-            await _ends(loop, 1, serves=True)
+            await _end_instance(emulator, 1, is_ready=True)
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_nodes_that_end_before_they_serve_end_the_run_unless_one_served_between() -> None:
-    async def story() -> None:
-        loop = _loop()
+    async def scenario() -> None:
+        emulator = _emulator()
         for _ in range(MAX_BOOT_FAILURES - 1):
-            await _ends(loop, 1)
-        await _ends(loop, -9, serves=True)
+            await _end_instance(emulator, 1)
+        await _end_instance(emulator, -9, is_ready=True)
         for _ in range(MAX_BOOT_FAILURES - 1):
-            await _ends(loop, 1)
+            await _end_instance(emulator, 1)
         with pytest.raises(LocalRunError, match="nodes end before they serve"):
-            await _ends(loop, 1)
+            await _end_instance(emulator, 1)
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 # the cache

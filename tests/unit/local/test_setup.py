@@ -15,7 +15,7 @@ SETUP = Path(setup.__file__)
 
 
 def test_an_old_python_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(setup, "PYTHON", (99, 0))
+    monkeypatch.setattr(setup, "MIN_PYTHON", (99, 0))
     with pytest.raises(setup.SetupError, match=r"Python 3\.\d+\.\d+ is too old; install Python 3.11"):
         setup.check_python()
 
@@ -38,7 +38,7 @@ def test_an_old_node_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(setup, "NEEDED_GIB", 10.0**9)
+    monkeypatch.setattr(setup, "REQUIRED_GIB", 10.0**9)
     with pytest.raises(setup.SetupError, match="no disk space"):
         setup.check_space()
 

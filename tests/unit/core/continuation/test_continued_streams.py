@@ -1,4 +1,4 @@
-"""A stream whose state is more than its ids, at its next engine: what is asked of it, and what is believed of it."""
+"""Streams with state beside their ids: the next engine's request, and the checks of its output."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def call(arguments: str, name: str | None = None, number: int = 1) -> dict[str, 
     return {"tool_calls": [{"index": 0, "function": function} | ({"id": f"call-{number}"} if name else {})]}
 
 
-def begun(*events: bytes, **fields: Any) -> tuple[ChunkStream, bytes]:
-    """A stream whose first engine said these, and was lost."""
+def lost_stream(*events: bytes, **fields: Any) -> tuple[ChunkStream, bytes]:
+    """Return a stream whose first engine sent these events, and was lost."""
     machine = ChunkStream(generation(**fields), "s")
     machine.request()
     raw = b"".join(machine.feed(one) for one in (role(), *events))
@@ -62,7 +62,7 @@ def text(raw: bytes) -> str:
 
 
 def test_the_request_itself_is_asked_again_with_all_ids_as_the_plug_ins_argument() -> None:
-    machine, _ = begun(
+    machine, _ = lost_stream(
         event({"content": "a"}, [1]), event({"content": ""}, [2]), response_format={"type": "json_object"}
     )
     request = machine.request(("forced", "resume"))
@@ -79,12 +79,12 @@ def test_the_request_itself_is_asked_again_with_all_ids_as_the_plug_ins_argument
 
 
 def test_where_the_engine_cannot_resume_the_ids_are_forced() -> None:
-    machine, _ = begun(event({"content": "a"}, [1]))
+    machine, _ = lost_stream(event({"content": "a"}, [1]))
     assert orjson.loads(machine.request(("forced",)).body)["vllm_xargs"] == {"synkti_forced_ids": [1]}
 
 
 def test_something_is_left_to_generate_and_the_last_id_is_compared() -> None:
-    machine, raw = begun(*(event({"content": str(token)}, [token]) for token in (1, 2, 3)), max_tokens=3)
+    machine, raw = lost_stream(*(event({"content": str(token)}, [token]) for token in (1, 2, 3)), max_tokens=3)
     assert orjson.loads(machine.request(("resume",)).body)["vllm_xargs"] == {"synkti_resume_ids": [1, 2]}
     raw += machine.feed(role()) + machine.feed(event({"content": "123"}, [1, 2, 3], "length"))
     raw += machine.on_engine_end("eof")
@@ -93,37 +93,37 @@ def test_something_is_left_to_generate_and_the_last_id_is_compared() -> None:
 
 
 def test_ids_that_came_without_a_text_are_resumed_too() -> None:
-    """Half a character: the next engine is given its first ids, and tells the whole of it."""
-    machine, raw = begun(event({"content": "a"}, [1]), event({}, [2]), event({"content": ""}, [3]))
+    """A partial character: the next engine is given its first ids, and sends the whole character."""
+    machine, raw = lost_stream(event({"content": "a"}, [1]), event({}, [2]), event({"content": ""}, [3]))
     assert orjson.loads(machine.request(("resume",)).body)["vllm_xargs"]["synkti_resume_ids"] == [1, 2, 3]
     raw += machine.feed(role()) + machine.feed(event({"content": "a🚀"}, [1, 2, 3, 4]))
     assert text(raw) == "a🚀"
 
 
 def test_a_line_separator_inside_a_text_is_no_end_of_a_line() -> None:
-    machine, raw = begun(event({"content": "a\u2028"}, [1]))
+    machine, raw = lost_stream(event({"content": "a\u2028"}, [1]))
     machine.request(("resume",))
     raw += machine.feed(role()) + machine.feed(event({"content": "a\u2028b"}, [1, 2]))
     assert text(raw) == "a\u2028b"
 
 
 @pytest.mark.parametrize(
-    ("events", "why"),
+    ("events", "case_name"),
     [
         ([event({"content": "x"}, [9])], "ids"),  # a server without the plug-in: 200, and an answer of its own
         ([event({"content": "x"}, [1, 2])], "text"),
         ([event({"content": "a"}, [1], "stop")], "end"),
-        ([role([7, 9])], "prompt"),  # a template that says what day it is
+        ([role([7, 9])], "prompt"),  # a template with the date
     ],
     ids=lambda case: case if isinstance(case, str) else "",
 )
 def test_an_engine_that_tells_another_answer_is_lost_before_its_first_word_is_delivered(
-    events: list[bytes], why: str
+    events: list[bytes], case_name: str
 ) -> None:
-    machine, _ = begun(event({"content": "a"}, [1]), event({"content": "b"}, [2]))
+    machine, _ = lost_stream(event({"content": "a"}, [1]), event({"content": "b"}, [2]))
     machine.request(("resume",))
-    said = b"".join(machine.feed(one) for one in ([] if why == "prompt" else [role()]) + events)
-    assert (said, machine.state, machine.loss_reason) == (b"", StreamState.LOST, "diverged")
+    out = b"".join(machine.feed(one) for one in ([] if case_name == "prompt" else [role()]) + events)
+    assert (out, machine.state, machine.loss_reason) == (b"", StreamState.LOST, "diverged")
     machine.request(("resume",))
     raw = b"".join(map(machine.feed, (role(), event({"content": "abc"}, [1, 2, 3]))))
     assert text(raw) == "c"
@@ -134,13 +134,13 @@ TOOLS = {"tools": [{"type": "function", "function": {"name": "look"}}]}
 
 @pytest.mark.parametrize("takeover", [False, True], ids=["engine", "entry"])
 def test_a_tool_call_goes_on_under_its_first_id(takeover: bool) -> None:
-    machine, raw = begun(
+    machine, raw = lost_stream(
         event(call("", "look"), [1]), event(call('{"a"'), [2]), event({}, [3]), event(call(": 1"), [4]), **TOOLS
     )
     if takeover:
-        written = bytes(machine.journal)
+        journal = bytes(machine.journal)
         after, machine = machine.seq, ChunkStream(machine.generation, "s")
-        replay = replay_journal(machine, written, after)
+        replay = replay_journal(machine, journal, after)
         assert replay == b""
     body = orjson.loads(machine.request(("resume",)).body)
     assert body["vllm_xargs"] == {"synkti_resume_ids": [1, 2, 3, 4], "synkti_apart": 1}
@@ -150,20 +150,20 @@ def test_a_tool_call_goes_on_under_its_first_id(takeover: bool) -> None:
     ):  # fmt: skip
         raw += machine.feed(one)
     raw += machine.on_engine_end("eof")
-    told = [one for delta in deltas(raw) for one in delta.get("tool_calls", ())]
-    assert [one["id"] for one in told if "id" in one] == ["call-1"]
-    assert "".join(one["function"]["arguments"] for one in told) == '{"a": 12}'
+    calls = [one for delta in deltas(raw) for one in delta.get("tool_calls", ())]
+    assert [one["id"] for one in calls if "id" in one] == ["call-1"]
+    assert "".join(one["function"]["arguments"] for one in calls) == '{"a": 12}'
     assert machine.state is StreamState.COMPLETE
-    again = ChunkStream(machine.generation, "s")
-    replay = replay_journal(again, bytes(machine.journal), 0)
+    restored = ChunkStream(machine.generation, "s")
+    replay = replay_journal(restored, bytes(machine.journal), 0)
     assert [delta for delta in deltas(replay) if any(delta.values())] == [
         one for one in deltas(raw) if any(one.values())
     ]
-    assert again.state is StreamState.FINISHED
+    assert restored.state is StreamState.FINISHED
 
 
 def test_reasoning_goes_on_and_is_never_taken_for_the_answer() -> None:
-    machine, raw = begun(event({}, [1]), event({"reasoning": "let "}, [2]), event({"reasoning": "me"}, [3]))
+    machine, raw = lost_stream(event({}, [1]), event({"reasoning": "let "}, [2]), event({"reasoning": "me"}, [3]))
     assert orjson.loads(machine.request(("resume",)).body)["vllm_xargs"]["synkti_apart"] == 1
     for one in (
         role(), event({}, [1]), event({"reasoning": "let "}, [2]), event({"reasoning": "me"}, [3]),
@@ -175,8 +175,8 @@ def test_reasoning_goes_on_and_is_never_taken_for_the_answer() -> None:
 
 
 def test_what_no_client_heard_is_asked_anew_whatever_its_state_is_made_of() -> None:
-    """A parser kept the first ids to itself: the next engine may say others."""
-    machine, raw = begun(event({}, [1]), event({}, [2]))
+    """A parser held the first ids: the next engine may generate others."""
+    machine, raw = lost_stream(event({}, [1]), event({}, [2]))
     assert orjson.loads(machine.request(()).body) == {**BASE, "return_token_ids": True}
     for one in (role(), event({}, [8]), event({"reasoning": "so"}, [9]), event({"content": "a"}, [10], "stop")):
         raw += machine.feed(one)
@@ -188,14 +188,14 @@ def test_what_no_client_heard_is_asked_anew_whatever_its_state_is_made_of() -> N
 
 @pytest.mark.parametrize("takeover", [False, True], ids=["engine", "entry"])
 def test_reasoning_that_no_client_wants_is_read_here_and_hidden_here(takeover: bool) -> None:
-    """An engine that hides it hides its ids, too, and nothing could go on."""
-    machine, raw = begun(
+    """An engine that omits reasoning omits its ids too, so that no stream could continue."""
+    machine, raw = lost_stream(
         event({}, [1]), event({"reasoning": "so"}, [2]), event({"content": "a"}, [3]), include_reasoning=False
     )
     if takeover:
-        written = bytes(machine.journal)
+        journal = bytes(machine.journal)
         after, machine = machine.seq, ChunkStream(machine.generation, "s")
-        replay_journal(machine, written, after)
+        replay_journal(machine, journal, after)
     body = orjson.loads(machine.request(("resume",)).body)
     assert body["include_reasoning"] is True
     assert body["vllm_xargs"]["synkti_resume_ids"] == [1, 2, 3]
@@ -214,58 +214,62 @@ def test_reasoning_that_no_client_wants_is_read_here_and_hidden_here(takeover: b
     ("cut", "takeover"), [(1, False), (2, False), *((cut, entry) for cut in (3, 4, 5) for entry in (False, True))]
 )
 def test_of_hidden_reasoning_neither_ids_nor_logprobs_are_told_and_of_the_rest_all(cut: int, takeover: bool) -> None:
-    """An engine that hides it tells no ids at all. The fourth id is half a character."""
+    """An engine that omits reasoning sends no ids at all. The fourth id is a partial character."""
 
-    def told(delta: dict[str, Any], token: int, reason: str | None = None) -> bytes:
+    def scored_event(delta: dict[str, Any], token: int, reason: str | None = None) -> bytes:
         scored = {"content": [{"token": str(token), "logprob": -1.0, "top_logprobs": []}]}
         return event(delta, [token], reason).replace(b'"index":0', b'"index":0,"logprobs":%b' % orjson.dumps(scored))
 
-    asked = {"include_reasoning": False, "return_token_ids": True, "logprobs": True}
+    fields = {"include_reasoning": False, "return_token_ids": True, "logprobs": True}
     chunks = (
-        told({"reasoning": "so"}, 1), told({}, 2), told({"content": "a"}, 3), told({}, 4), told({"content": "b"}, 5),
-        told({"content": "c"}, 6, "stop"),
-    )  # fmt: skip
-    machine, raw = begun(*chunks[:cut], **asked)
+        scored_event({"reasoning": "so"}, 1),
+        scored_event({}, 2),
+        scored_event({"content": "a"}, 3),
+        scored_event({}, 4),
+        scored_event({"content": "b"}, 5),
+        scored_event({"content": "c"}, 6, "stop"),
+    )
+    machine, raw = lost_stream(*chunks[:cut], **fields)
     first = orjson.loads(machine.generation.engine_body())
     assert (first["include_reasoning"], first["vllm_xargs"]) == (True, {"synkti_apart": 1})
     if takeover:
-        written = bytes(machine.journal)
+        journal = bytes(machine.journal)
         after, machine = machine.seq, ChunkStream(machine.generation, "s")
-        replay_journal(machine, written, after)
+        replay_journal(machine, journal, after)
     body = orjson.loads(machine.request(("resume",)).body)
     resumed = {"synkti_resume_ids": list(range(1, cut + 1)), "synkti_apart": 1}
     assert (body["include_reasoning"], body["vllm_xargs"]) == (True, resumed)
     raw += b"".join(map(machine.feed, (role(), *chunks)))
-    said = [one for data in SseParser().feed(raw) for one in orjson.loads(data[1])["choices"]]
+    choices = [one for data in SseParser().feed(raw) for one in orjson.loads(data[1])["choices"]]
     assert text(raw) == "abc"
     assert b"reasoning" not in raw
-    assert [token for one in said for token in one.get("token_ids") or ()] == [3, 4, 5, 6]
-    scored = [entry["token"] for one in said for entry in (one.get("logprobs") or {}).get("content", ())]
+    assert [token for one in choices for token in one.get("token_ids") or ()] == [3, 4, 5, 6]
+    scored = [entry["token"] for one in choices for entry in (one.get("logprobs") or {}).get("content", ())]
     assert scored == ["3", "4", "5", "6"]
 
 
 def test_half_a_character_that_began_an_answer_without_reasoning_is_rewound_with_its_ids_told() -> None:
-    """An engine that parses nothing sends an empty text with it."""
-    machine, raw = begun(event({"content": ""}, [1]), include_reasoning=False, return_token_ids=True, seed=None)
+    """Without a parser an engine sends an empty text for it."""
+    machine, raw = lost_stream(event({"content": ""}, [1]), include_reasoning=False, return_token_ids=True, seed=None)
     assert machine.can_continue_on(())
     machine.request()
-    for ids, said in (([1], ""), ([2], ""), ([3], "a")):
-        choice = {"index": 0, "text": said, "token_ids": ids, "finish_reason": None}
+    for ids, content in (([1], ""), ([2], ""), ([3], "a")):
+        choice = {"index": 0, "text": content, "token_ids": ids, "finish_reason": None}
         raw += machine.feed(b"data: %b\n\n" % orjson.dumps({"id": "e", "model": "m", "choices": [choice]}))
-    told = [one for data in SseParser().feed(raw) for one in orjson.loads(data[1])["choices"]]
-    assert [token for one in told for token in one.get("token_ids") or ()] == [1, 2, 3]
+    choices = [one for data in SseParser().feed(raw) for one in orjson.loads(data[1])["choices"]]
+    assert [token for one in choices for token in one.get("token_ids") or ()] == [1, 2, 3]
     assert text(raw) == "a"
 
 
 def test_ids_that_a_client_was_told_are_resumed_although_a_parser_said_nothing_of_them() -> None:
-    machine, _ = begun(event({}, [1]), temperature=0, return_token_ids=True)
+    machine, _ = lost_stream(event({}, [1]), temperature=0, return_token_ids=True)
     assert not machine.can_continue_on(())
-    told = {"synkti_resume_ids": [1], "synkti_apart": 1}
-    assert orjson.loads(machine.request(("resume",)).body)["vllm_xargs"] == told
+    arguments = {"synkti_resume_ids": [1], "synkti_apart": 1}
+    assert orjson.loads(machine.request(("resume",)).body)["vllm_xargs"] == arguments
 
 
 def test_half_a_character_behind_a_text_is_no_reasoning() -> None:
-    machine, _ = begun(event({"content": "a"}, [1]), event({}, [2]), temperature=0, return_token_ids=True)
+    machine, _ = lost_stream(event({"content": "a"}, [1]), event({}, [2]), temperature=0, return_token_ids=True)
     assert machine.can_continue_on(())
 
 
@@ -297,7 +301,7 @@ def test_a_choice_that_ended_without_a_text_is_not_asked_again() -> None:
 
 
 def test_an_engine_that_hides_its_ids_cannot_be_gone_on_from() -> None:
-    machine, _ = begun(event({"content": "a"}))
+    machine, _ = lost_stream(event({"content": "a"}))
     with pytest.raises(ContinuationImpossible, match="no token ids"):
         machine.request(("resume",))
     assert not machine.can_continue_on(("resume", "forced"))
@@ -305,7 +309,7 @@ def test_an_engine_that_hides_its_ids_cannot_be_gone_on_from() -> None:
 
 def test_a_clients_own_arguments_go_along_to_each_engine() -> None:
     theirs = {"fresh": 3, "synkti_resume_ids": [9]}
-    machine, _ = begun(event({"content": "a"}, [1]), event({"content": "b"}, [2]), vllm_xargs=theirs)
+    machine, _ = lost_stream(event({"content": "a"}, [1]), event({"content": "b"}, [2]), vllm_xargs=theirs)
     assert not machine.can_continue_on(())
     assert orjson.loads(machine.request(("resume",)).body)["vllm_xargs"] == {"fresh": 3, "synkti_resume_ids": [1, 2]}
     machine.on_engine_end("reset")
@@ -325,8 +329,8 @@ def test_no_client_can_send_an_argument_of_ours_to_an_engine(
 ) -> None:
     smuggled = smuggle({name: [10**9]})
     kept = {"theirs": 1} if "theirs" in smuggled["vllm_xargs"] else {}
-    asked = generation(**smuggled)
-    assert orjson.loads(asked.engine_body())["vllm_xargs"] == kept
+    request = generation(**smuggled)
+    assert orjson.loads(request.engine_body())["vllm_xargs"] == kept
     raw = orjson.dumps({**BASE, **smuggled}).replace(b"synkti", b"\\u0073ynkti")
     assert orjson.loads(read_body(raw).to_bytes()) == {**BASE, "vllm_xargs": kept}
     batch = orjson.dumps({"requests": [{**BASE, **smuggled}, BASE]})
@@ -346,23 +350,25 @@ def test_what_has_none_of_them_is_passed_on_as_it_is(raw: bytes) -> None:
     assert read_body(raw).to_bytes() == raw
 
 
-@pytest.mark.parametrize("able", [(), ("resume",)], ids=["rewind", "resume"])
-def test_a_usage_keeps_its_details_where_another_engine_goes_on(able: tuple[str, ...]) -> None:
-    state = {} if able else {"seed": None}
+@pytest.mark.parametrize("methods", [(), ("resume",)], ids=["reprompt", "resume"])
+def test_a_usage_keeps_its_details_where_another_engine_goes_on(methods: tuple[str, ...]) -> None:
+    state = {} if methods else {"seed": None}
     machine = ChunkStream(generation(stream_options={"include_usage": True}, **state), "s")
     machine.request()
     machine.feed(role() + event({"content": "a"}, [1]))
     machine.on_engine_end("reset")
-    body = orjson.loads(machine.request(able).body)
+    body = orjson.loads(machine.request(methods).body)
     assert body["stream_options"] == {"include_usage": True}
-    if able:
+    if methods:
         machine.feed(role() + event({"content": "a"}, [1]) + event({"content": "b"}, [2], "stop"))
     else:
         ended = {"index": 0, "text": "b", "token_ids": [2], "finish_reason": "stop"}
         machine.feed(b"data: %b\n\n" % orjson.dumps({"id": "c", "choices": [ended]}))
     details = {"prompt_tokens_details": {"cached_tokens": 3}, "completion_tokens_details": {"reasoning_tokens": 0}}
-    told = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4, **details}
-    out = machine.feed(b"data: %b\n\n" % orjson.dumps({"id": "c", "choices": [], "usage": told}) + b"data: [DONE]\n\n")
+    engine_usage = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4, **details}
+    out = machine.feed(
+        b"data: %b\n\n" % orjson.dumps({"id": "c", "choices": [], "usage": engine_usage}) + b"data: [DONE]\n\n"
+    )
     usage = next(orjson.loads(data)["usage"] for _, data in SseParser().feed(out) if data != b"[DONE]")
     assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (2, 2, 4)
     assert usage["prompt_tokens_details"] == {"cached_tokens": 2}, "no more than the prompt has"

@@ -1,4 +1,4 @@
-"""Which way an answer goes on, and why."""
+"""Which continuation method is chosen, and why."""
 
 from __future__ import annotations
 
@@ -48,20 +48,20 @@ def generation(**fields: Any) -> GenerationRequest:
 
 @pytest.mark.parametrize("fields", PLAIN, ids=str)
 def test_what_is_all_in_its_ids_is_rewound_anywhere(fields: dict[str, Any]) -> None:
-    for able in ((), BOTH):
-        assert choose_method(generation(**fields), able, only_text=True).method is ContinuationMethod.REPROMPT
+    for supported in ((), BOTH):
+        assert choose_method(generation(**fields), supported, only_text=True).method is ContinuationMethod.REPROMPT
 
 
 @pytest.mark.parametrize("fields", STATEFUL, ids=str)
 def test_what_has_a_state_is_resumed_else_forced_else_impossible(fields: dict[str, Any]) -> None:
-    asked = generation(**fields)
-    resumed = choose_method(asked, BOTH, only_text=True)
-    forced = choose_method(asked, ("forced",), only_text=True)
+    request = generation(**fields)
+    resumed = choose_method(request, BOTH, only_text=True)
+    forced = choose_method(request, ("forced",), only_text=True)
     assert (resumed.method, forced.method) == (ContinuationMethod.RESUME, ContinuationMethod.FORCED_DECODING)
     assert resumed.reason in forced.reason
     assert next(iter(fields)).split("_")[0][:4] in resumed.reason or "structured" in resumed.reason
     with pytest.raises(ContinuationImpossible, match=resumed.reason.split(":")[0]):
-        choose_method(asked, ("some-later-way",), only_text=True)
+        choose_method(request, ("some-later-way",), only_text=True)
 
 
 def test_reasoning_and_tool_calls_are_a_state_that_no_request_names() -> None:
@@ -81,8 +81,10 @@ def test_reasoning_and_tool_calls_are_a_state_that_no_request_names() -> None:
     ids=str,
 )
 def test_what_a_rewind_repeats_only_nearly_is_resumed_where_that_can_be_had(fields: dict[str, Any]) -> None:
-    ways = [choose_method(generation(**fields), able, only_text=True).method for able in (BOTH, ("forced",), ())]
-    assert ways == [ContinuationMethod.RESUME, ContinuationMethod.REPROMPT, ContinuationMethod.REPROMPT]
+    methods = [
+        choose_method(generation(**fields), supported, only_text=True).method for supported in (BOTH, ("forced",), ())
+    ]
+    assert methods == [ContinuationMethod.RESUME, ContinuationMethod.REPROMPT, ContinuationMethod.REPROMPT]
 
 
 def test_what_nodes_advertise_is_what_ways_are_called() -> None:

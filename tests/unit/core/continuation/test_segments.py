@@ -1,4 +1,4 @@
-"""Answers without a limit: a rewind asks for them piece by piece, and no piece's end is taken for theirs."""
+"""Answers without a limit: a reprompt requests them in segments, and no segment's end counts as the answer's."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from node_agent.core.openai.generation_request import ApiRoute
 from node_agent.core.streams.chunk_stream import ChunkStream
 from node_agent.core.streams.state import StreamState
 from tests.unit.core.streams.engine_script import ScriptedModel
-from tests.unit.core.streams.test_chunk_stream import Client, Cut, ask, generation, run, told
+from tests.unit.core.streams.test_chunk_stream import Client, Cut, engine_events, generation, run, uninterrupted
 
 
 def test_an_answer_without_a_limit_is_rewound_in_pieces_that_double_to_its_very_end() -> None:
-    """A completion that names none gets 16 tokens, so that a chat that went on there would only look whole."""
+    """A completion without a limit gets 16 tokens, so that a chat continued there would only look complete."""
     model = ScriptedModel(tuple(b"%d " % number for number in range(100)))
-    machine, client, asked = ChunkStream(generation(ApiRoute.CHAT, max_tokens=None), "s"), Client(), []
-    for event in ask(machine, model)[:6]:
+    machine, client, limits = ChunkStream(generation(ApiRoute.CHAT, max_tokens=None), "s"), Client(), []
+    for event in engine_events(machine, model)[:6]:
         client.raw += machine.feed(event)
     machine.on_engine_end("reset")
     while machine.state is not StreamState.COMPLETE:
         request = machine.request()
-        asked.append(orjson.loads(request.body)["max_tokens"])
+        limits.append(orjson.loads(request.body)["max_tokens"])
         for event in model.chunks(orjson.loads(request.body), chat=False):
             client.raw += machine.feed(event)
-    assert asked == [16, 23, 45, 89]
+    assert limits == [16, 23, 45, 89]
     assert client.text == model.text
     assert client.answer(0)["reasons"] == ["stop"]
     assert machine.engine_attempts == 5
@@ -33,7 +33,7 @@ def test_no_piece_is_shorter_than_what_it_must_have() -> None:
     """vLLM refuses a `min_tokens` beyond `max_tokens`."""
     machine = ChunkStream(generation(ApiRoute.CHAT, max_tokens=None, min_tokens=40), "s")
     model = ScriptedModel((b"a", b"b", b"c", b"d"))
-    for event in ask(machine, model)[:3]:
+    for event in engine_events(machine, model)[:3]:
         machine.feed(event)
     machine.on_engine_end("reset")
     body = orjson.loads(machine.request().body)
@@ -42,28 +42,28 @@ def test_no_piece_is_shorter_than_what_it_must_have() -> None:
 
 def test_where_a_piece_ends_no_text_is_told_that_may_begin_a_stop_string() -> None:
     model = ScriptedModel((b"ab ", b"cd ", b"ef ", b"gh ", b"ST", b"OP", b" more"))
-    asked = generation(ApiRoute.CHAT, max_tokens=None, stop=["STOP"])
-    client = run(ChunkStream(asked, "s"), model, [Cut(2)])
-    assert client.answer(0) == told(model, asked).answer(0)
+    request = generation(ApiRoute.CHAT, max_tokens=None, stop=["STOP"])
+    client = run(ChunkStream(request, "s"), model, [Cut(2)])
+    assert client.answer(0) == uninterrupted(model, request).answer(0)
     assert client.text == "ab cd ef gh "
 
 
 def test_a_piece_that_ends_inside_a_character_tells_nothing_of_it() -> None:
-    """At a limit an engine says U+FFFD for what is there of it."""
+    """At a limit an engine sends U+FFFD for a partial character."""
     pieces = [bytes([byte]) for byte in "\U0001f680".encode()] * 30
     for before in range(4):
         model = ScriptedModel((*([b"x"] * before), *pieces))
-        asked = generation(ApiRoute.CHAT, max_tokens=None)
-        client = run(ChunkStream(asked, "s"), model, [Cut(3 + before)])
+        request = generation(ApiRoute.CHAT, max_tokens=None)
+        client = run(ChunkStream(request, "s"), model, [Cut(3 + before)])
         assert client.text == model.text
 
 
 def test_an_engine_whose_piece_has_nothing_to_go_on_from_is_lost_and_not_asked_for_ever() -> None:
     machine = ChunkStream(generation(ApiRoute.CHAT, max_tokens=None), "s")
-    for event in ask(machine, ScriptedModel(tuple(b"%d " % number for number in range(9))))[:4]:
+    for event in engine_events(machine, ScriptedModel(tuple(b"%d " % number for number in range(9))))[:4]:
         machine.feed(event)
     machine.on_engine_end("reset")
     limit = orjson.loads(machine.request().body)["max_tokens"]
-    joined = {"index": 0, "text": "3 4 ", "token_ids": list(range(limit)), "finish_reason": "length"}
-    assert machine.feed(b"data: %b\n\n" % orjson.dumps({"choices": [joined]})) == b""
+    merged = {"index": 0, "text": "3 4 ", "token_ids": list(range(limit)), "finish_reason": "length"}
+    assert machine.feed(b"data: %b\n\n" % orjson.dumps({"choices": [merged]})) == b""
     assert (machine.state, machine.loss_reason) == (StreamState.LOST, "piece-without-mark")

@@ -92,7 +92,7 @@ def test_no_byte_may_be_missing(length: int) -> None:
 @pytest.mark.parametrize(
     ("data", "name", "why"),
     [
-        (b"", block_name(KEY), "half a header"),
+        (b"", block_name(KEY), "a truncated header"),
         (b"x" * 500, block_name(KEY), "not a block"),
         (block() + b"x", block_name(KEY), "16 bytes of 15"),
         (block(), block_name(FIRST), "another block"),
@@ -107,9 +107,9 @@ def test_what_is_wrong_with_a_block_is_said(data: bytes, name: str, why: str) ->
 def test_a_header_that_promises_too_much_is_none() -> None:
     header = bytearray(block()[:HEADER_BYTES])
     header[96:104] = (MAX_BLOCK_BYTES + 1).to_bytes(8, "big")
-    with pytest.raises(ValueError, match="a header that is none"):
+    with pytest.raises(ValueError, match="an invalid header"):
         read_header(header)
-    with pytest.raises(ValueError, match="a header that is none"):
+    with pytest.raises(ValueError, match="an invalid header"):
         read_header(pack_header(MADE, KEY, FIRST, 0, PAYLOAD, 2, 2))
 
 

@@ -139,10 +139,30 @@ def test_a_load_is_read_as_precisely_as_its_format_allows(boot_id: bytes, versio
 @given(st.binary(max_size=200))
 def test_bytes_at_random_are_refused_and_nothing_worse(content: bytes) -> None:
     try:
-        read_header(content)
-        list(read_updates(content, HEADER_BYTES))
+        header = read_header(content)
     except ValueError:
         pass
+    else:
+        assert write_header(header) == content[:HEADER_BYTES]
+    try:
+        updates = list(read_updates(content, 0))
+    except ValueError:
+        return
+    for update in updates:  # what is accepted is written and read again as the same
+        assert list(read_updates(written(update), 0)) == [update]
+
+
+@given(RUMOURS, st.integers(0, 100), st.binary(min_size=1, max_size=4))
+def test_a_rumour_with_bytes_changed_is_refused_or_read_as_another(update: Update, at: int, changed: bytes) -> None:
+    content = bytearray(written(update))
+    at %= len(content)
+    content[at : at + len(changed)] = changed[: len(content) - at]
+    try:
+        updates = list(read_updates(bytes(content), 0))
+    except ValueError:
+        return
+    for read in updates:
+        assert list(read_updates(written(read), 0)) == [read]
 
 
 @given(RUMOURS, st.integers(0, 300))
@@ -257,10 +277,10 @@ def test_what_changes_in_a_life_is_told_in_short_as_in_full(state: NodeState, wa
     assert isinstance(suspect, Suspect)
     assert (
         (intro.status.state, intro.status.continuation_methods)
-        == (alive.state, alive.ways)
-        == (suspect.state, suspect.ways)
+        == (alive.state, alive.continuation_methods)
+        == (suspect.state, suspect.continuation_methods)
     )
-    assert (alive.state, alive.ways) == (state, able)
+    assert (alive.state, alive.continuation_methods) == (state, able)
 
 
 def test_the_longest_introduction_and_an_accusation_fit_in_a_datagram() -> None:

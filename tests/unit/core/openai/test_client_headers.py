@@ -1,4 +1,4 @@
-"""What a client's headers say of it."""
+"""Client headers: stream reading, request ids, forwarding."""
 
 from __future__ import annotations
 

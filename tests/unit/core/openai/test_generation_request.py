@@ -1,4 +1,4 @@
-"""What comes in as a request: read once, or refused with words."""
+"""Generation requests: parsed once, or rejected with a message."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BODY: dict[str, Any] = {"model": "m", "prompt": "p", "stream": True}
 
 
 def nested(levels: int) -> bytes:
-    """A request of that depth, by what an engine would ignore."""
+    """Build a request of that depth, with a field that engines ignore."""
     inside = b"[" * (levels - 1) + b"]" * (levels - 1)
     return b'{"model":"m","prompt":"p","stream":true,"metadata":' + inside + b"}"
 
@@ -35,8 +35,8 @@ def nested(levels: int) -> bytes:
 def test_a_request_as_deep_as_may_be_goes_all_the_way() -> None:
     generation = read_generation(ApiRoute.COMPLETION, nested(MAX_DEPTH))
     assert orjson.loads(generation.engine_body())["prompt"] == "p"
-    opening = StreamHeader(generation, (EpochRange(0, Epoch(1, "i-1")),), None)
-    assert parse_stream_header(opening.to_bytes()).generation == generation
+    header = StreamHeader(generation, (EpochRange(0, Epoch(1, "i-1")),), None)
+    assert parse_stream_header(header.to_bytes()).generation == generation
 
 
 @pytest.mark.parametrize("levels", [MAX_DEPTH + 1, 300])
@@ -70,21 +70,21 @@ FIELDS = st.sampled_from(
 
 
 @given(st.sampled_from(ApiRoute), st.dictionaries(FIELDS, JSON, max_size=6))
-def test_whatever_a_client_sends_is_read_or_refused(kind: ApiRoute, fields: dict[str, Any]) -> None:
+def test_whatever_a_client_sends_is_read_or_refused(route: ApiRoute, fields: dict[str, Any]) -> None:
     raw = orjson.dumps({"model": "m", "prompt": "p", "messages": [], **fields})
     with contextlib.suppress(RequestRejected, PassThroughRequest):  # any other exception is a bug
-        assert orjson.loads(read_generation(kind, raw).engine_body())["model"] == fields.get("model", "m")
+        assert orjson.loads(read_generation(route, raw).engine_body())["model"] == fields.get("model", "m")
 
 
 @pytest.mark.parametrize(
-    ("kind", "fields", "limit"),
+    ("route", "fields", "limit"),
     [
         (ApiRoute.COMPLETION, {}, 16),
         (
             ApiRoute.COMPLETION,
             {"max_tokens": None},
             16,
-        ),  # not the rest of the context: vLLM 0.32 takes null for its default
+        ),  # not the rest of the context: vLLM 0.32 reads null as its default
         (ApiRoute.COMPLETION, {"max_tokens": 0}, 0),
         (ApiRoute.CHAT, {}, None),
         (ApiRoute.CHAT, {"max_tokens": None}, None),
@@ -92,8 +92,8 @@ def test_whatever_a_client_sends_is_read_or_refused(kind: ApiRoute, fields: dict
         (ApiRoute.CHAT, {"max_tokens": 5, "max_completion_tokens": 4}, 4),
     ],
 )
-def test_the_limit_is_what_vllm_takes_it_for(kind: ApiRoute, fields: dict[str, Any], limit: int | None) -> None:
-    assert read_generation(kind, orjson.dumps({**BODY, "messages": [], **fields})).max_tokens == limit
+def test_the_limit_is_what_vllm_takes_it_for(route: ApiRoute, fields: dict[str, Any], limit: int | None) -> None:
+    assert read_generation(route, orjson.dumps({**BODY, "messages": [], **fields})).max_tokens == limit
 
 
 @pytest.mark.parametrize(
@@ -101,8 +101,8 @@ def test_the_limit_is_what_vllm_takes_it_for(kind: ApiRoute, fields: dict[str, A
     [
         ({}, "p"),
         ({"logprobs": 1}, "p"),
-        ({"return_token_ids": True}, ""),  # vLLM tells ids or text
-        ({"max_tokens": 0}, ""),  # the engine tells it
+        ({"return_token_ids": True}, ""),  # vLLM sends ids or text
+        ({"max_tokens": 0}, ""),  # the engine sends it
         ({"stream": False}, ""),
         ({"prompt": [1, 2]}, "?"),
         ({"truncate_prompt_tokens": 4}, "?"),
@@ -110,41 +110,47 @@ def test_the_limit_is_what_vllm_takes_it_for(kind: ApiRoute, fields: dict[str, A
     ids=str,
 )
 def test_an_echo_is_put_before_the_answer_where_the_engine_leaves_it_out(fields: dict[str, Any], echo: str) -> None:
-    asked = read_generation(ApiRoute.COMPLETION, orjson.dumps({**BODY, "echo": True, **fields}))
-    assert needs_prompt_texts(asked) is (echo == "?")
-    assert echo == "?" or asked.echo(0) == echo
+    request = read_generation(ApiRoute.COMPLETION, orjson.dumps({**BODY, "echo": True, **fields}))
+    assert needs_prompt_texts(request) is (echo == "?")
+    assert echo == "?" or request.echo(0) == echo
 
 
 @pytest.mark.parametrize("ids", [True, False])
 def test_where_calls_may_be_parsed_the_engine_is_asked_to_tell_ids_apart(ids: bool) -> None:
     tools = [{"type": "function", "function": {"name": "look"}}]
     body = {"model": "m", "messages": [], "stream": True, "return_token_ids": ids, "vllm_xargs": {"mine": 1}}
-    asked = read_generation(ApiRoute.CHAT, orjson.dumps({**body, "tools": tools}))
-    assert orjson.loads(asked.engine_body())["vllm_xargs"] == {"mine": 1, "synkti_apart": 1}
+    request = read_generation(ApiRoute.CHAT, orjson.dumps({**body, "tools": tools}))
+    assert orjson.loads(request.engine_body())["vllm_xargs"] == {"mine": 1, "synkti_apart": 1}
     for plain in (body, {**body, "tools": tools, "tool_choice": "none"}):
         sent = orjson.loads(read_generation(ApiRoute.CHAT, orjson.dumps(plain)).engine_body())
         assert sent["vllm_xargs"] == {"mine": 1}
 
 
+def test_a_temperature_in_a_string_is_a_number() -> None:
+    request = read_generation(ApiRoute.COMPLETION, orjson.dumps({**BODY, "temperature": "0"}))
+    assert request.body["temperature"] == 0
+    assert request.original_body["temperature"] == "0"
+
+
 TRUE, FALSE = (True, "true", "Yes", "on", "t", 1, 1.0, "1"), (False, "false", "NO", "off", "f", 0, 0.0, "0", None)
 
 
-@pytest.mark.parametrize("kind", [ApiRoute.CHAT, ApiRoute.COMPLETION, ApiRoute.RESPONSES, ApiRoute.MESSAGES])
-def test_a_boolean_is_what_the_engine_takes_it_for(kind: ApiRoute) -> None:
+@pytest.mark.parametrize("route", [ApiRoute.CHAT, ApiRoute.COMPLETION, ApiRoute.RESPONSES, ApiRoute.MESSAGES])
+def test_a_boolean_is_what_the_engine_takes_it_for(route: ApiRoute) -> None:
     body = {**BODY, "messages": [], "input": "i", "max_tokens": 5}
-    for right, words in ((True, TRUE), (False, FALSE)):
+    for expected, words in ((True, TRUE), (False, FALSE)):
         for word in words:
-            asked = read_generation(kind, orjson.dumps({**body, "stream": word}))
-            assert asked.streaming is right, word
-            assert asked.original_body["stream"] == word
+            request = read_generation(route, orjson.dumps({**body, "stream": word}))
+            assert request.streaming is expected, word
+            assert request.original_body["stream"] == word
     others: list[Any] = ["", "maybe", 2, [], {}]
     for other in others:
         with pytest.raises(PassThroughRequest):
-            read_generation(kind, orjson.dumps({**body, "stream": other}))
+            read_generation(route, orjson.dumps({**body, "stream": other}))
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "expected"),
     [
         ({"echo": "false"}, {"prepends_prompt": False}),
         ({"echo": "yes"}, {"prepends_prompt": True, "echoes": ("p",)}),
@@ -155,7 +161,6 @@ def test_a_boolean_is_what_the_engine_takes_it_for(kind: ApiRoute) -> None:
         ({"n": "2"}, {"choices": 2}),
         ({"n": 2.0, "prompt": ["a", "b"]}, {"choices": 4}),
         ({"prompt": [1.0, 2]}, {"choices": 1}),
-        ({"temperature": "0"}, {"greedy": True}),
         ({"logprobs": "0"}, {"wants_logprobs": True}),
         ({"return_token_ids": "false"}, {"wants_ids": False}),
         ({"use_beam_search": "false"}, {"single_chunk": False}),
@@ -163,12 +168,12 @@ def test_a_boolean_is_what_the_engine_takes_it_for(kind: ApiRoute) -> None:
     ],
     ids=str,
 )
-def test_a_field_is_what_the_engine_takes_it_for(fields: dict[str, Any], told: dict[str, Any]) -> None:
-    asked = read_generation(ApiRoute.COMPLETION, orjson.dumps({**BODY, **fields}))
-    assert {name: getattr(asked, name) for name in told} == told
-    opening = StreamHeader(asked, (EpochRange(0, Epoch(1, "i-1")),), None)
-    assert parse_stream_header(opening.to_bytes()).generation == asked
-    sent = orjson.loads(asked.engine_body())
+def test_a_field_is_what_the_engine_takes_it_for(fields: dict[str, Any], expected: dict[str, Any]) -> None:
+    request = read_generation(ApiRoute.COMPLETION, orjson.dumps({**BODY, **fields}))
+    assert {name: getattr(request, name) for name in expected} == expected
+    header = StreamHeader(request, (EpochRange(0, Epoch(1, "i-1")),), None)
+    assert parse_stream_header(header.to_bytes()).generation == request
+    sent = orjson.loads(request.engine_body())
     assert all(sent[name] == value for name, value in fields.items() if name in sent and name != "return_token_ids")
 
 

@@ -1,4 +1,4 @@
-"""An engine's cards are read, or are none."""
+"""An engine's model cards are parsed or rejected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompts that are echoed, several choices of them, and what comes in one piece: told once, whoever dies."""
+"""Echoed prompts, several choices, and single-chunk choices: delivered once, whatever node is lost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from node_agent.core.streams.chunk_stream import ChunkStream
 from node_agent.core.streams.factory import replay_journal
 from node_agent.core.streams.state import StreamState
 from tests.unit.core.streams.engine_script import PROMPT_TEXT, ScriptedModel
-from tests.unit.core.streams.test_chunk_stream import Client, ask, generation, run
+from tests.unit.core.streams.test_chunk_stream import Client, engine_events, generation, run
 
 
 def test_texts_of_prompts_that_came_as_ids_are_asked_for_first_and_outlive_the_entry() -> None:
@@ -26,9 +26,9 @@ def test_texts_of_prompts_that_came_as_ids_are_asked_for_first_and_outlive_the_e
     assert "echo" not in orjson.loads(answers.body)
     for event in model.chunks(orjson.loads(answers.body), chat=False)[:1]:  # of the first choice alone
         client.raw += machine.feed(event)
-    written = bytes(machine.journal)
+    journal = bytes(machine.journal)
     machine = ChunkStream(generation(ApiRoute.COMPLETION, echo=True, n=2), "s")
-    replay_journal(machine, written, client.seq)
+    replay_journal(machine, journal, client.seq)
     client.raw += run(machine, model, []).raw
     assert [client.text_of(index) for index in (0, 1)] == [PROMPT_TEXT + "abc"] * 2
 
@@ -42,19 +42,19 @@ def test_an_engine_that_dies_over_the_texts_is_asked_for_them_again_and_so_is_th
     assert machine.request() == first
     assert machine.feed(b'data: {"choices":[{"index":1,"text":"x","finish_reason":"length"}]}\n\n') == b""
     assert machine.loss_reason == "malformed-chunk"
-    written = bytes(machine.journal)
+    journal = bytes(machine.journal)
     machine = ChunkStream(generation(ApiRoute.COMPLETION, echo=True), "s")
-    replay_journal(machine, written, 0)
+    replay_journal(machine, journal, 0)
     assert run(machine, model, []).text == PROMPT_TEXT + "ab"
 
 
 def test_choices_of_one_piece_that_another_engine_tells_otherwise_are_a_loss() -> None:
-    asked = generation(ApiRoute.CHAT, n=2, use_beam_search=True)
-    machine, client = ChunkStream(asked, "s"), Client()
-    for event in ask(machine, ScriptedModel((b"ab", b"c")))[:3]:  # roles, and the first choice
+    request = generation(ApiRoute.CHAT, n=2, use_beam_search=True)
+    machine, client = ChunkStream(request, "s"), Client()
+    for event in engine_events(machine, ScriptedModel((b"ab", b"c")))[:3]:  # roles, and the first choice
         client.raw += machine.feed(event)
     machine.on_engine_end("reset")
-    for event in ask(machine, ScriptedModel((b"xy", b"z"))):
+    for event in engine_events(machine, ScriptedModel((b"xy", b"z"))):
         assert machine.feed(event) == b""
     assert machine.loss_reason == "diverged"
     client.raw += run(machine, ScriptedModel((b"ab", b"c")), []).raw
@@ -64,17 +64,17 @@ def test_choices_of_one_piece_that_another_engine_tells_otherwise_are_a_loss() -
 
 @pytest.mark.parametrize("entry", [False, True], ids=["engine", "entry"])
 def test_a_choice_whose_prompt_the_engine_forgot_to_tell_has_that_of_the_others(entry: bool) -> None:
-    """A vLLM whose client was slow for a moment has joined the first output of one choice with another's second."""
-    model, asked = ScriptedModel((b"a", b"b", b"c")), generation(ApiRoute.COMPLETION, prompt="a text", n=2)
-    machine, client = ChunkStream(asked, "s"), Client()
-    for event in ask(machine, model)[:3]:
+    """For a client that reads slowly, vLLM merges outputs, and the prompt's ids of one choice are lost."""
+    model, request = ScriptedModel((b"a", b"b", b"c")), generation(ApiRoute.COMPLETION, prompt="a text", n=2)
+    machine, client = ChunkStream(request, "s"), Client()
+    for event in engine_events(machine, model)[:3]:
         client.raw += machine.feed(
             event.replace(b',"prompt_token_ids":[1,2,3]', b"") if b'"index":1' in event else event
         )
     if entry:
-        written = bytes(machine.journal)
-        machine = ChunkStream(asked, "s")
-        replay_journal(machine, written, client.seq)
+        journal = bytes(machine.journal)
+        machine = ChunkStream(request, "s")
+        replay_journal(machine, journal, client.seq)
     machine.on_engine_end("reset")
     client.raw += run(machine, model, []).raw
     assert [client.text_of(index) for index in (0, 1)] == ["abc", "abc"]

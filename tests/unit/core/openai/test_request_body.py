@@ -1,4 +1,4 @@
-"""A body is read as vLLM's server reads it, and what an engine gets is what was read."""
+"""A body is parsed as vLLM's server does, and an engine receives what was parsed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from node_agent.contract.errors import RequestRejected
 from node_agent.core.openai.request_body import MAX_DEPTH, MAX_NONSTANDARD_BYTES, Body, read_body
 
-ASKED = {"model": "m", "prompt": "p\u00e9", "vllm_xargs": {"synkti_resume_ids": [1], "mine": 1}}
-LEFT = {**ASKED, "vllm_xargs": {"mine": 1}}
-TEXT = json.dumps(ASKED)
-ODD: list[tuple[str, bytes]] = [
+REQUEST = {"model": "m", "prompt": "p\u00e9", "vllm_xargs": {"synkti_resume_ids": [1], "mine": 1}}
+STRIPPED = {**REQUEST, "vllm_xargs": {"mine": 1}}
+TEXT = json.dumps(REQUEST)
+ENCODINGS: list[tuple[str, bytes]] = [
     ("as usual", TEXT.encode()),
     ("a byte order mark", b"\xef\xbb\xbf" + TEXT.encode()),
     *((name, TEXT.encode(name)) for name in ("utf-16", "utf-16-le", "utf-16-be", "utf-32")),
@@ -25,11 +25,11 @@ ODD: list[tuple[str, bytes]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "raw"), ODD, ids=[name for name, _ in ODD])
+@pytest.mark.parametrize(("name", "raw"), ENCODINGS, ids=[name for name, _ in ENCODINGS])
 def test_whatever_it_is_written_in_no_own_argument_comes_through(name: str, raw: bytes) -> None:
     body = read_body(raw)
     assert body.is_standard
-    assert orjson.loads(body.to_bytes()) == LEFT
+    assert orjson.loads(body.to_bytes()) == STRIPPED
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_what_orjson_cannot_write_is_written_as_the_engine_would_read_it(value: 
 
 
 def test_own_arguments_are_taken_out_however_deep_they_are() -> None:
-    inner: Any = ASKED
+    inner: Any = REQUEST
     for _ in range(MAX_DEPTH + 50):
         inner = [{"a": inner}]
     assert b"synkti_" not in read_body(json.dumps(inner).encode()).to_bytes()

@@ -1,4 +1,4 @@
-"""The routes of the client API, and who may call them from a browser."""
+"""The routes of the client API, and the origins that may call them from a browser."""
 
 from __future__ import annotations
 
@@ -73,6 +73,6 @@ def test_a_page_of_an_allowed_origin_may_and_no_other() -> None:
 
 
 def test_any_page_may_where_that_is_asked_for() -> None:
-    told = Origins(["*"]).headers({b"origin": b"null"})
-    assert (b"access-control-allow-origin", b"*") in told
-    assert b"x-synkti-stream" in dict(told)[b"access-control-expose-headers"]
+    headers = Origins(["*"]).headers({b"origin": b"null"})
+    assert (b"access-control-allow-origin", b"*") in headers
+    assert b"x-synkti-stream" in dict(headers)[b"access-control-expose-headers"]

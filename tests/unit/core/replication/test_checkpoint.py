@@ -103,11 +103,11 @@ def test_a_body_that_is_not_the_records_is_refused() -> None:
     first, second = parcel.records
     one, two = (parcel.body[record.start : record.start + record.length] for record in parcel.records)
     for body in (b"", one[:-1], one + b" ", two, one.replace(b"0 2 b", b"0 2 c")):
-        with pytest.raises(ValueError, match="not the"):
+        with pytest.raises(ValueError, match="not that of"):
             read_journal(first, body)
-    with pytest.raises(ValueError, match="something else"):
+    with pytest.raises(ValueError, match="another stream"):
         read_journal(replace(second, seq=9), two)
-    with pytest.raises(ValueError, match="something else"):
+    with pytest.raises(ValueError, match="another stream"):
         read_journal(replace(second, number=9), two)
 
 

@@ -1,12 +1,12 @@
-"""A pure engine for property tests: vLLM's streaming rules over a text and its tokens, without sockets.
+"""Provide a pure engine for property tests: vLLM's streaming rules over a text and its tokens, without sockets.
 
-Tokens are the UTF-8 bytes of the text in small groups, so that characters take several tokens. It keeps vLLM's rules:
-a text goes out only when its characters are whole or the limit is reached, `max(len(stop)) - 1` characters are held
-back, and a prompt that ends inside a character makes the first text carry the whole prompt. Logprobs are a function of
-the id, and several choices are the same answer, interleaved. It has the plug-in: asked to resume behind ids, it tells
-them all with the first new one, or one by one; forced, it tells them as it would anyway, since its answer never depends
-on anything. Asked for an echo it tells the prompt's text, or its ids, but never both, and its logprobs in any case; a
-beam search's choices come in one piece each.
+Tokens are the UTF-8 bytes of the text in small groups, so that characters need several tokens. It follows vLLM's rules:
+a text is sent only when its characters are whole or the limit is reached, `max(len(stop)) - 1` characters are held
+back, and a prompt that ends inside a character makes the first text contain the whole prompt. Logprobs are a function
+of the id, and several choices are the same answer, interleaved. The engine has the plug-in: resumed after ids, it sends
+them all with the first new one, or one by one; with forced ids it sends the same as without, since its answer depends
+on nothing. For an echo it sends the prompt's text or its ids, but never both, and its logprobs in any case; each choice
+of a beam search is one chunk.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import orjson
 PROMPT = (1, 2, 3)
 FIRST_ID = 100
 PROMPT_TEXT = "a prompt, "
-"""What the prompt's ids say."""
+"""The text of the prompt's ids."""
 
 _COMPLETION_TOKENS = 16  # where it has no limit of its own
 
 
 @dataclass(frozen=True)
 class Step:
-    """One token of an answer to `prompt`. offset: of its logprobs."""
+    """One token of an answer to `prompt`. offset: the text offset in its logprobs."""
 
     prompt: list[int]
     token: int
@@ -38,7 +38,7 @@ class Step:
 
 @dataclass(frozen=True)
 class ScriptedModel:
-    """Always generates `pieces`, one after another; id FIRST_ID + i stands for pieces[i]."""
+    """A model that always generates `pieces`, one after another; id FIRST_ID + i stands for pieces[i]."""
 
     pieces: tuple[bytes, ...]
 
@@ -47,16 +47,18 @@ class ScriptedModel:
         return b"".join(self.pieces).decode()
 
     def chunks(self, body: dict[str, Any], chat: bool) -> list[bytes]:
-        """The SSE events of an answer to `body`, [DONE] included."""
+        """Return the SSE events of an answer to `body`, [DONE] included."""
         choices = range(body.get("n") or 1)
         events: list[bytes] = []
         if chat:
             role = {"role": "assistant", "content": ""}
             events = [_chunk({"index": i, "delta": role, "finish_reason": None}, list(PROMPT)) for i in choices]
-            said = body["messages"][-1]["content"] if body.get("echo") else ""
-            events += [_chunk({"index": i, "delta": {"content": said}, "finish_reason": None}) for i in choices if said]
+            echoed = body["messages"][-1]["content"] if body.get("echo") else ""
+            events += [
+                _chunk({"index": i, "delta": {"content": echoed}, "finish_reason": None}) for i in choices if echoed
+            ]
         first = True
-        for steps in _told(list(self._steps(body, chat)), body):
+        for steps in _merged_steps(list(self._steps(body, chat)), body):
             for index in choices:
                 events.append(_chunk(_choice(chat, index, steps, body, first)))
             first = False
@@ -72,7 +74,7 @@ class ScriptedModel:
         limit = body.get("max_tokens")
         if limit is None:
             limit = len(self.pieces) + 1 if chat else _COMPLETION_TOKENS
-        limit = max(1, limit)  # one is generated where only the echo is told
+        limit = max(1, limit)  # one is generated where only the echo is sent
         raw, text, sent, offset = self._trap(done), "", 0, 0
         for count, index in enumerate(range(done, len(self.pieces) + 1), start=1):
             is_eos = index == len(self.pieces)
@@ -99,8 +101,8 @@ class ScriptedModel:
         return b"" if is_whole else b"<the whole prompt>" + before
 
 
-def _told(steps: list[Step], body: dict[str, Any]) -> Iterator[Sequence[Step]]:
-    """The steps that come in one event each."""
+def _merged_steps(steps: list[Step], body: dict[str, Any]) -> Iterator[Sequence[Step]]:
+    """Yield the steps of each event."""
     extra = body.get("vllm_xargs") or {}
     resumed = extra.get("synkti_resume_ids", [])
     assert [step.token for step in steps[: len(resumed)]] == resumed, "ids of another answer"
@@ -145,7 +147,7 @@ def _choice(chat: bool, index: int, steps: Sequence[Step], body: dict[str, Any],
 
 
 def _prompt_steps() -> Iterator[Step]:
-    """The prompt's tokens, for their logprobs."""
+    """Yield the prompt's tokens, for their logprobs."""
     offset = 0
     for token in PROMPT:
         yield Step([], token, "", None, offset)
@@ -156,13 +158,13 @@ def _logprobs(chat: bool, step: Step, body: dict[str, Any]) -> dict[str, Any]:
     token, value = token_text(step.token), -step.token / 8
     top = {token: value, token + "?": value - 1}
     if chat:
-        asked = list(top.items())[: body.get("top_logprobs") or 0]
-        said = [{"token": t, "logprob": v, "bytes": list(t.encode())} for t, v in [(token, value), *asked]]
-        return {"content": [{**said[0], "top_logprobs": said[1:]}]}
+        requested = list(top.items())[: body.get("top_logprobs") or 0]
+        entries = [{"token": t, "logprob": v, "bytes": list(t.encode())} for t, v in [(token, value), *requested]]
+        return {"content": [{**entries[0], "top_logprobs": entries[1:]}]}
     top = dict(list(top.items())[: body["logprobs"] + 1])
     return {"text_offset": [step.offset], "token_logprobs": [value], "tokens": [token], "top_logprobs": [top]}
 
 
 def token_text(token: int) -> str:
-    """How logprobs spell a token: of different lengths, since offsets depend on it."""
+    """Return a token's text in logprobs: lengths differ, since offsets depend on them."""
     return "t" * (1 + token % 3)

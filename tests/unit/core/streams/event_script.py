@@ -1,7 +1,7 @@
-"""A pure engine for tests of `/v1/responses` and `/v1/messages`: vLLM's events over a few texts, without sockets.
+"""Provide a pure engine for `/v1/responses` and `/v1/messages`: vLLM's events over a few texts, without sockets.
 
-It thinks first, then answers; each engine has ids and times of its own. It has the plug-in: it tells its ids, starts
-behind those that it is given, and says why it finished. Its answers never depend on anything but its pieces.
+It reasons first, then answers; each engine has random ids and times of its own. It has the plug-in: it sends its ids,
+starts after those that it is given, and sends why it finished. Its answers depend only on its pieces.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import orjson
 from node_agent.core.openai.generation_request import ApiRoute, GenerationRequest, read_generation
 
 FIRST_ID = 100
-Told = tuple[str, dict[str, Any]]
+NamedEvent = tuple[str, dict[str, Any]]
 
 
-def asked(kind: ApiRoute, **fields: Any) -> GenerationRequest:
-    """A streaming request of the route."""
+def generation_request(route: ApiRoute, **fields: Any) -> GenerationRequest:
+    """Build a streaming request of the route."""
     prompt = (
-        {"input": "tell me"} if kind is ApiRoute.RESPONSES else {"messages": [{"role": "user", "content": "tell me"}]}
+        {"input": "tell me"} if route is ApiRoute.RESPONSES else {"messages": [{"role": "user", "content": "tell me"}]}
     )
-    return read_generation(kind, orjson.dumps({"model": "m", "stream": True, **prompt, **fields}))
+    return read_generation(route, orjson.dumps({"model": "m", "stream": True, **prompt, **fields}))
 
 
 @dataclass(frozen=True)
 class Engine:
-    """One engine. number: what its random ids are made of; batch: how many tokens it tells at once, where it may."""
+    """One engine. number: source of its random ids. batch: tokens that it sends at once, where it may."""
 
     thoughts: Sequence[str]
     pieces: Sequence[str]
@@ -42,24 +42,24 @@ class Engine:
     def ids(self) -> list[int]:
         return list(range(FIRST_ID, FIRST_ID + len(self.thoughts) + len(self.pieces)))
 
-    def answer(self, kind: ApiRoute, body: dict[str, Any]) -> list[bytes]:
-        """The SSE events of its answer to `body`, one by one."""
+    def answer(self, route: ApiRoute, body: dict[str, Any]) -> list[bytes]:
+        """Return the SSE events of its answer to `body`, one by one."""
         extra = body["vllm_xargs"]
         assert extra["synkti_tell_ids"] == 1
         given = extra.get("synkti_resume_ids") or extra.get("synkti_forced_ids") or []
-        assert given == self.ids[: len(given)], "it is given ids that it never told"
+        assert given == self.ids[: len(given)], "it is given ids that it never sent"
         step = 1 if given else self.batch
         is_forced = bool(extra.get("synkti_forced_ids"))
-        scored = 0 if is_forced else len(given)  # of ids that are given to it an engine has no logprobs
-        told = (
+        scored = 0 if is_forced else len(given)  # an engine has no logprobs of ids that it is given
+        events = (
             self._responses(step, scored if body.get("include") else None)
-            if kind is ApiRoute.RESPONSES
+            if route is ApiRoute.RESPONSES
             else self._messages(step)
         )
-        return list(self._told(told, step))
+        return list(self._with_plugin_events(events, step))
 
-    def _told(self, events: Iterator[tuple[int, Told]], step: int) -> Iterator[bytes]:
-        """With the plug-in's events in front of those that their ids caused."""
+    def _with_plugin_events(self, events: Iterator[tuple[int, NamedEvent]], step: int) -> Iterator[bytes]:
+        """Add the plug-in's events before those that their ids caused."""
         known, total = 0, len(self.ids)
         for upto, (name, data) in events:
             if self.plugged and upto > known:
@@ -72,18 +72,18 @@ class Engine:
             yield _event(name, data)
 
     def _texts(self, step: int) -> Iterator[tuple[int, str, list[str]]]:
-        """(ids so far, thinking or text, the pieces that are added)."""
+        """Yield (ids so far, thinking or text, the added pieces)."""
         thoughts, pieces = list(self.thoughts), list(self.pieces)
         for at in range(0, len(thoughts), step):
             yield min(at + step, len(thoughts)), "thinking", thoughts[at : at + step]
         for at in range(0, len(pieces), step):
             yield len(thoughts) + min(at + step, len(pieces)), "text", pieces[at : at + step]
 
-    def _responses(self, step: int, unscored: int | None) -> Iterator[tuple[int, Told]]:
-        """unscored: ids that it has no logprobs of; None where none are wanted of any."""
+    def _responses(self, step: int, unscored: int | None) -> Iterator[tuple[int, NamedEvent]]:
+        """Yield a response's events. unscored: ids without logprobs; None where no logprobs are requested."""
         number, sent = self.number, 0
 
-        def event(name: str, **fields: Any) -> Told:
+        def event(name: str, **fields: Any) -> NamedEvent:
             nonlocal sent
             sent += 1
             return name, {"type": name, **fields, "sequence_number": sent - 1}
@@ -112,7 +112,7 @@ class Engine:
         ended = {**opening, "status": "completed", "output": items, "usage": usage}
         yield upto, event("response.completed", response=ended)
 
-    def _messages(self, step: int) -> Iterator[tuple[int, Told]]:
+    def _messages(self, step: int) -> Iterator[tuple[int, NamedEvent]]:
         usage = {"input_tokens": 30 - self.cached, "cache_read_input_tokens": self.cached, "output_tokens": 0}
         yield 0, _typed("message_start", message={"id": f"msg_{self.number}", "content": [], "usage": usage})
         current, index, upto = "", -1, 0
@@ -129,7 +129,7 @@ class Engine:
         yield upto, _typed("message_delta", delta=done, usage={**usage, "output_tokens": len(self.ids)})
         yield upto, _typed("message_stop")
 
-    def _closed(self, what: str, index: int) -> Iterator[Told]:
+    def _closed(self, what: str, index: int) -> Iterator[NamedEvent]:
         if what == "thinking":
             signature = {"type": "signature_delta", "signature": f"signed {self.number}"}
             yield _typed("content_block_delta", index=index, delta=signature)
@@ -137,14 +137,14 @@ class Engine:
 
 
 def _logprobs(parts: Sequence[str], first: int, unscored: int) -> list[dict[str, Any]]:
-    """Of the ids from place `first` on."""
+    """Return the logprobs of the ids from position `first` on."""
     return [
         {"token": part, "logprob": 0.0 if at < unscored else -1.0 - at, "top_logprobs": []}
         for at, part in enumerate(parts, start=first)
     ]
 
 
-def _typed(name: str, **fields: Any) -> Told:
+def _typed(name: str, **fields: Any) -> NamedEvent:
     return name, {"type": name, **fields}
 
 

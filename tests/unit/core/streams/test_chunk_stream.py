@@ -1,4 +1,4 @@
-"""The stream machine: whatever is cut where, the client has the uninterrupted answer, or is told that it has not."""
+"""The stream state machine: after any losses the client has the uninterrupted answer, or an error."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ CHARACTERS = "abc \n.é漢字🚀🌍👩‍💻ع"
 
 @st.composite
 def models(draw: st.DrawFn) -> ScriptedModel:
-    """Texts of awkward characters, cut into tokens of one to four bytes, across characters too."""
+    """Draw texts of multi-byte characters, cut into tokens of one to four bytes, also inside characters."""
     data = draw(st.text(st.sampled_from(CHARACTERS), min_size=1, max_size=24)).encode()
-    pieces, at = [], 0
-    while at < len(data):
+    pieces, start = [], 0
+    while start < len(data):
         size = draw(st.integers(1, 4))
-        pieces.append(data[at : at + size])
-        at += size
+        pieces.append(data[start : start + size])
+        start += size
     return ScriptedModel(tuple(pieces))
 
 
-def generation(kind: ApiRoute, **fields: Any) -> GenerationRequest:
-    prompt: dict[str, Any] = {"messages": []} if kind is ApiRoute.CHAT else {"prompt": list(PROMPT)}
+def generation(route: ApiRoute, **fields: Any) -> GenerationRequest:
+    prompt: dict[str, Any] = {"messages": []} if route is ApiRoute.CHAT else {"prompt": list(PROMPT)}
     body = {"model": "m", "stream": True, "temperature": 0, "max_tokens": 64, **prompt, **fields}
-    return read_generation(kind, orjson.dumps(body))
+    return read_generation(route, orjson.dumps(body))
 
 
 class Client:
-    """What an OpenAI client makes of the bytes it gets."""
+    """Parse the received bytes as an OpenAI client does."""
 
     def __init__(self) -> None:
         self.raw = b""
 
     def lose(self, unread: int) -> None:
-        """Its connection breaks with so many bytes on their way; half an event was never received."""
+        """Break the connection with `unread` bytes in flight; a partial event counts as not received."""
         self.raw = self.raw[: len(self.raw) - unread] if unread < len(self.raw) else b""
         self.raw = self.raw[: self.raw.rfind(b"\n\n") + 2] if b"\n\n" in self.raw else b""
 
@@ -74,7 +74,7 @@ class Client:
         )
 
     def answer(self, index: int) -> dict[str, Any]:
-        """All that a client can learn of one choice, whatever events it came in."""
+        """Return all that the client received of one choice, independent of the events."""
         answer: dict[str, Any] = {"text": self.text_of(index), "ids": [], "reasons": [], "roles": 0, "logprobs": {}}
         for choice in self.choices(index):
             answer["ids"] += choice.get("token_ids") or ()
@@ -89,35 +89,35 @@ class Client:
         return [int(line.rpartition(b"/")[2]) for line in self.raw.split(b"\n") if line.startswith(b"id: ")]
 
 
-def ask(machine: ChunkStream, model: ScriptedModel, able: Collection[str] = ()) -> list[bytes]:
-    """The next engine's events for what the machine asks of it."""
-    request = machine.request(able)
+def engine_events(machine: ChunkStream, model: ScriptedModel, methods: Collection[str] = ()) -> list[bytes]:
+    """Return the next engine's events for the machine's request."""
+    request = machine.request(methods)
     return model.chunks(orjson.loads(request.body), chat=request.path == ApiRoute.CHAT.value)
 
 
 @dataclass(frozen=True)
 class Cut:
-    """After so many of an engine's events it is lost; or the entry dies, while `unread` bytes were on their way."""
+    """Lose an engine after `events` of its events; or lose the entry, with `unread` bytes in flight."""
 
     events: int
     entry: bool = False
     unread: int = 0
 
 
-def run(machine: ChunkStream, model: ScriptedModel, cuts: list[Cut], able: Collection[str] = ()) -> Client:
-    """Lose an engine or the entry after some of its events, then let one finish."""
+def run(machine: ChunkStream, model: ScriptedModel, cuts: list[Cut], methods: Collection[str] = ()) -> Client:
+    """Lose an engine or the entry at each cut, then let an engine finish."""
     client, cuts = Client(), list(cuts)
     while machine.state is not StreamState.COMPLETE:
         cut = cuts.pop(0) if cuts else None
-        for event in ask(machine, model, able)[: cut.events if cut else None]:
+        for event in engine_events(machine, model, methods)[: cut.events if cut else None]:
             client.raw += machine.feed(event)
         if cut is None:
             continue
         if cut.entry:
             client.lose(cut.unread)
-            written = bytes(machine.journal)
+            journal = bytes(machine.journal)
             after, machine = client.seq, ChunkStream(machine.generation, "s")
-            replay = replay_journal(machine, written, after)
+            replay = replay_journal(machine, journal, after)
             client.raw += replay
         client.raw += machine.on_engine_end("reset")
     return client
@@ -137,13 +137,13 @@ FIELDS = st.fixed_dictionaries(
         "vllm_xargs": st.just({"theirs": 1}),
     },
 )
-ABLE = st.sampled_from([(), ("resume",), ("forced",)])
+METHODS = st.sampled_from([(), ("resume",), ("forced",)])
 CUTS = st.builds(Cut, st.integers(0, 60), st.booleans(), st.integers(0, 300))
 
 
-def of_kind(kind: ApiRoute, fields: dict[str, Any], *, is_text: bool, is_whole: bool) -> dict[str, Any]:
-    """Fields as a client of that route says them. is_text: of a prompt; is_whole: each choice comes in one piece."""
-    if kind is ApiRoute.CHAT:
+def route_fields(route: ApiRoute, fields: dict[str, Any], *, is_text: bool, is_whole: bool) -> dict[str, Any]:
+    """Return fields in the route's form. is_text: a text prompt. is_whole: each choice is one chunk."""
+    if route is ApiRoute.CHAT:
         fields = {**fields, "messages": [{"role": "assistant", "content": "so far"}]}
         fields |= {"logprobs": True, "top_logprobs": 1} if "logprobs" in fields else {}
         return {**fields, "use_beam_search": True} if is_whole else fields
@@ -151,10 +151,10 @@ def of_kind(kind: ApiRoute, fields: dict[str, Any], *, is_text: bool, is_whole: 
     return {**fields, "max_tokens": 0} if is_whole and fields.get("echo") else fields
 
 
-def told(model: ScriptedModel, asked: GenerationRequest) -> Client:
-    """What the client would have heard of a lone engine, with nobody in between."""
+def uninterrupted(model: ScriptedModel, request: GenerationRequest) -> Client:
+    """Return what a client receives directly from one engine."""
     client = Client()
-    client.raw = b"".join(model.chunks(dict(asked.body), chat=asked.route is ApiRoute.CHAT))
+    client.raw = b"".join(model.chunks(dict(request.body), chat=request.route is ApiRoute.CHAT))
     return client
 
 
@@ -166,32 +166,32 @@ def told(model: ScriptedModel, asked: GenerationRequest) -> Client:
     st.lists(CUTS, max_size=4),
     st.booleans(),
     st.booleans(),
-    ABLE,
+    METHODS,
 )
 def test_an_answer_that_was_cut_equals_the_one_that_was_not(
     model: ScriptedModel,
-    kind: ApiRoute,
+    route: ApiRoute,
     fields: dict[str, Any],
     cuts: list[Cut],
     is_text: bool,
     is_whole: bool,
-    able: tuple[str, ...],
+    methods: tuple[str, ...],
 ) -> None:
-    """With a seed by resuming or forced replay, whichever the engines are able to; else by a rewind."""
-    fields = {**fields, "seed": 3, "temperature": 1} if able else {**fields, "vllm_xargs": {}}
-    asked = generation(kind, **of_kind(kind, fields, is_text=is_text, is_whole=is_whole))
-    right = told(model, asked)
-    client = run(ChunkStream(asked, "s"), model, cuts, able)
-    for index in range(asked.choices):
-        assert client.answer(index) == right.answer(index)
+    """With a seed the engines resume or force ids, as they support it; else they are reprompted."""
+    fields = {**fields, "seed": 3, "temperature": 1} if methods else {**fields, "vllm_xargs": {}}
+    request = generation(route, **route_fields(route, fields, is_text=is_text, is_whole=is_whole))
+    expected = uninterrupted(model, request)
+    client = run(ChunkStream(request, "s"), model, cuts, methods)
+    for index in range(request.choices):
+        assert client.answer(index) == expected.answer(index)
     assert client.raw.endswith(b"data: [DONE]\n\n")
     assert client.numbers == list(range(1, len(client.numbers) + 1))
     usages = [chunk["usage"] for chunk in client.chunks() if "usage" in chunk]
     assert len(usages) == ("stream_options" in fields)
-    if usages and not asked.single_chunk:
-        counting = {key: value for key, value in asked.body.items() if key != "echo"} | {"return_token_ids": True}
-        finished = told(model, read_generation(kind, orjson.dumps(counting)))
-        tokens = sum(len(finished.answer(index)["ids"]) for index in range(asked.choices))
+    if usages and not request.single_chunk:
+        counting = {key: value for key, value in request.body.items() if key != "echo"} | {"return_token_ids": True}
+        finished = uninterrupted(model, read_generation(route, orjson.dumps(counting)))
+        tokens = sum(len(finished.answer(index)["ids"]) for index in range(request.choices))
         assert usages[0] == usage(len(PROMPT), tokens)
 
 
@@ -204,14 +204,14 @@ def test_an_answer_that_was_cut_equals_the_one_that_was_not(
     st.integers(1, 7),
 )
 def test_what_the_client_has_is_always_a_prefix_whatever_the_chunking(
-    model: ScriptedModel, kind: ApiRoute, fields: dict[str, Any], cuts: list[int], step: int
+    model: ScriptedModel, route: ApiRoute, fields: dict[str, Any], cuts: list[int], step: int
 ) -> None:
-    fields = of_kind(kind, {**fields, "n": 1, "vllm_xargs": {}}, is_text=step % 2 == 0, is_whole=False)
-    whole = run(ChunkStream(generation(kind, **fields), "s"), model, []).text
-    machine, client = ChunkStream(generation(kind, **fields), "s"), Client()
+    fields = route_fields(route, {**fields, "n": 1, "vllm_xargs": {}}, is_text=step % 2 == 0, is_whole=False)
+    whole = run(ChunkStream(generation(route, **fields), "s"), model, []).text
+    machine, client = ChunkStream(generation(route, **fields), "s"), Client()
     for cut in cuts:
-        data = b"".join(ask(machine, model)[:cut])
-        data = data[: -step if step < len(data) else None]  # the last event comes half, or with half a character
+        data = b"".join(engine_events(machine, model)[:cut])
+        data = data[: -step if step < len(data) else None]  # the last event is partial, or ends inside a character
         for at in range(0, len(data), step):
             client.raw += machine.feed(data[at : at + step])
         client.raw += machine.on_engine_end("eof")
@@ -231,10 +231,10 @@ def test_the_client_sees_one_answer_under_one_name() -> None:
     machine = ChunkStream(generation(ApiRoute.CHAT), "s")
     model = ScriptedModel((b"a", b"b", b"c"))
     client = Client()
-    for event in ask(machine, model)[:2]:
+    for event in engine_events(machine, model)[:2]:
         client.raw += machine.feed(event.replace(b'"id":"e"', b'"id":"first"').replace(b'"created":1', b'"created":9'))
     machine.on_engine_end("reset")
-    for event in ask(machine, model):
+    for event in engine_events(machine, model):
         client.raw += machine.feed(event)
     assert {(chunk["id"], chunk["created"]) for chunk in client.chunks()} == {("first", 9)}
     assert all(
@@ -253,20 +253,20 @@ LOSSES = {
 }
 
 
-@pytest.mark.parametrize(("why", "data"), LOSSES.items())
-def test_each_way_to_lose_an_engine_is_a_loss_and_delivers_nothing(why: str, data: bytes) -> None:
+@pytest.mark.parametrize(("reason", "data"), LOSSES.items())
+def test_each_way_to_lose_an_engine_is_a_loss_and_delivers_nothing(reason: str, data: bytes) -> None:
     machine = ChunkStream(generation(ApiRoute.CHAT), "s")
-    events = ask(machine, ScriptedModel((b"a", b"b")))
+    events = engine_events(machine, ScriptedModel((b"a", b"b")))
     before = machine.feed(events[0]) + machine.feed(events[1])
     assert before
     assert machine.feed(data) == b""
-    assert (machine.state, machine.loss_reason) == (StreamState.LOST, why)
+    assert (machine.state, machine.loss_reason) == (StreamState.LOST, reason)
 
 
 @pytest.mark.parametrize("data", LOSSES.values())
 def test_after_the_finish_reason_nothing_can_be_lost(data: bytes) -> None:
     machine = ChunkStream(generation(ApiRoute.CHAT, stream_options={"include_usage": True}), "s")
-    events = ask(machine, ScriptedModel((b"a", b"b")))
+    events = engine_events(machine, ScriptedModel((b"a", b"b")))
     client = Client()
     for event in events[:-1]:
         client.raw += machine.feed(event)
@@ -316,12 +316,14 @@ def test_reasoning_is_refused_although_nothing_in_the_request_says_so() -> None:
 def test_a_continuation_that_says_something_else_is_a_loss_not_a_seam() -> None:
     machine = ChunkStream(generation(ApiRoute.CHAT, stop=["zzz"]), "s")
     model = ScriptedModel((b"abc", b"def", b"ghi"))
-    delivered = b"".join(machine.feed(event) for event in ask(machine, model)[:3])  # "abcd": two are held back
+    delivered = b"".join(
+        machine.feed(event) for event in engine_events(machine, model)[:3]
+    )  # "abcd": two are held back
     machine.on_engine_end("reset")
     other = ScriptedModel((b"abc", b"XYZ", b"ghi"))
-    assert b"".join(machine.feed(event) for event in ask(machine, other)) == b""
+    assert b"".join(machine.feed(event) for event in engine_events(machine, other)) == b""
     assert machine.loss_reason == "diverged"
-    rest = b"".join(machine.feed(event) for event in ask(machine, model))
+    rest = b"".join(machine.feed(event) for event in engine_events(machine, model))
     client = Client()
     client.raw = delivered + rest
     assert client.text == "abcdefghi"
@@ -329,7 +331,7 @@ def test_a_continuation_that_says_something_else_is_a_loss_not_a_seam() -> None:
 
 def test_limits_are_reduced_by_what_was_generated() -> None:
     machine = ChunkStream(generation(ApiRoute.COMPLETION, max_tokens=10, min_tokens=6), "s")
-    for event in ask(machine, ScriptedModel((b"a", b"b", b"c", b"d", b"e", b"f")))[:4]:
+    for event in engine_events(machine, ScriptedModel((b"a", b"b", b"c", b"d", b"e", b"f")))[:4]:
         machine.feed(event)
     machine.on_engine_end("reset")
     body = orjson.loads(machine.request().body)

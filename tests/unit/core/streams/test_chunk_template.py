@@ -1,4 +1,4 @@
-"""Events compared instead of read: the same for the client, and nothing passes that is not what it seems."""
+"""Events that are compared instead of parsed: the same result, and no false match."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from node_agent.core.streams import chunk_template
 from node_agent.core.streams.chunk_stream import ChunkStream
 from node_agent.core.streams.factory import replay_journal
 from tests.unit.core.streams.engine_script import ScriptedModel
-from tests.unit.core.streams.test_chunk_stream import ask, generation, models
+from tests.unit.core.streams.test_chunk_stream import engine_events, generation, models
 
 
 def chunk(text: str, token: int, **more: Any) -> bytes:
@@ -22,19 +22,19 @@ def chunk(text: str, token: int, **more: Any) -> bytes:
     return orjson.dumps({"id": "e", "created": 1, "model": "m", "choices": [choice], **more})
 
 
-TOLD = b'{"id":"mine","choices":[{"index":0,"delta":{"content":"first"},"finish_reason":null}]}'
+CLIENT_CHUNK = b'{"id":"mine","choices":[{"index":0,"delta":{"content":"first"},"finish_reason":null}]}'
 
 
-def compare(event: bytes) -> tuple[bytes, bytes, bytes] | None:
-    learned = chunk_template.derive(chunk("first", 7), "first", 7, TOLD)
-    assert learned is not None
-    return learned.matcher()(event)
+def match(event: bytes) -> tuple[bytes, bytes, bytes] | None:
+    template = chunk_template.derive(chunk("first", 7), "first", 7, CLIENT_CHUNK)
+    assert template is not None
+    return template.matcher()(event)
 
 
 def test_what_differs_in_text_and_id_alone_is_matched() -> None:
     for text in (" word", "漢", "a]b:{},c"):
-        shown = b"\ndata: " + TOLD.replace(b"first", text.encode()) + b"\n\n"
-        assert compare(chunk_template.wrap(chunk(text, 123))) == (b"123", text.encode(), shown)
+        client_part = b"\ndata: " + CLIENT_CHUNK.replace(b"first", text.encode()) + b"\n\n"
+        assert match(chunk_template.wrap(chunk(text, 123))) == (b"123", text.encode(), client_part)
 
 
 OTHERS = {
@@ -55,14 +55,14 @@ OTHERS = {
 
 @pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
 def test_all_else_is_read_in_full(other: bytes) -> None:
-    assert compare(chunk_template.wrap(other)) is None
+    assert match(chunk_template.wrap(other)) is None
 
 
 @pytest.mark.parametrize("part", [slice(None, -1), slice(1, None)])
 def test_half_an_event_and_two_of_them_are_none(part: slice) -> None:
     event = chunk_template.wrap(chunk("a", 1))
-    assert compare(event[part]) is None
-    assert compare(event + event) is None
+    assert match(event[part]) is None
+    assert match(event + event) is None
 
 
 @pytest.mark.parametrize(
@@ -75,27 +75,33 @@ def test_half_an_event_and_two_of_them_are_none(part: slice) -> None:
     ids=["no id", "another text", "two texts"],
 )
 def test_what_is_no_example_teaches_nothing(payload: bytes) -> None:
-    assert chunk_template.derive(payload, "first", 7, TOLD) is None
+    assert chunk_template.derive(payload, "first", 7, CLIENT_CHUNK) is None
 
 
 @settings(max_examples=200)
 @given(models(), st.sampled_from((ApiRoute.CHAT, ApiRoute.COMPLETION)), st.integers(0, 20), st.integers(1, 400))
 def test_a_client_and_a_keeper_get_the_same_whether_events_are_compared_or_read(
-    model: ScriptedModel, kind: ApiRoute, cut: int, step: int
+    model: ScriptedModel, route: ApiRoute, cut: int, step: int
 ) -> None:
-    told = []
-    for learns in (True, False):
+    results = []
+    for derives in (True, False):
         with pytest.MonkeyPatch.context() as patch:
-            if not learns:
+            if not derives:
                 patch.setattr(chunk_template, "derive", lambda *_: None)
-            machine = ChunkStream(generation(kind), "s")
-            raw = machine.feed(b"".join(ask(machine, model)[:cut])) + machine.on_engine_end("reset")
-            data = b"".join(ask(machine, model)) if machine.state.value == "lost" else b""
+            machine = ChunkStream(generation(route), "s")
+            raw = machine.feed(b"".join(engine_events(machine, model)[:cut])) + machine.on_engine_end("reset")
+            data = b"".join(engine_events(machine, model)) if machine.state.value == "lost" else b""
             raw += b"".join(machine.feed(data[at : at + step]) for at in range(0, len(data), step))
-            again = ChunkStream(machine.generation, "s")
-            replay = replay_journal(again, bytes(machine.journal), 0)
-            told.append((raw, replay, [(j.text, j.ids, j.last_resume_point(None)) for j in again.histories]))
-    assert told[0] == told[1]
+            restored = ChunkStream(machine.generation, "s")
+            replay = replay_journal(restored, bytes(machine.journal), 0)
+            results.append(
+                (
+                    raw,
+                    replay,
+                    [(history.text, history.ids, history.last_resume_point(None)) for history in restored.histories],
+                )
+            )
+    assert results[0] == results[1]
 
 
 def test_most_of_a_stream_is_compared() -> None:
@@ -109,7 +115,7 @@ def test_most_of_a_stream_is_compared() -> None:
             read += 1
             return loads(payload)
 
-        events = ask(machine, model)
+        events = engine_events(machine, model)
         patch.setattr("node_agent.core.streams.chunk_stream.orjson.loads", counted)
         for event in events:
             machine.feed(event)

@@ -1,4 +1,4 @@
-"""Reasoning and tool calls across a cut: whatever the next engine repeats, and in whatever pieces."""
+"""Reasoning and tool calls across a loss, for repetitions in deltas of any size."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ Delta = dict[str, Any]
 
 def call(index: int, name: str | None, arguments: str, number: int = 1) -> Delta:
     function: dict[str, Any] = {"arguments": arguments}
-    told: dict[str, Any] = {"index": index, "function": function}
+    part: dict[str, Any] = {"index": index, "function": function}
     if name is not None:
         function["name"] = name
-        told |= {"id": f"call-{number}", "type": "function"}
-    return {"tool_calls": [told]}
+        part |= {"id": f"call-{number}", "type": "function"}
+    return {"tool_calls": [part]}
 
 
-def sums(deltas: list[Delta]) -> tuple[str, dict[int, tuple[str, str, str]]]:
-    """What a client makes of them: the reasoning, and each call's id, name and arguments."""
+def client_view(deltas: list[Delta]) -> tuple[str, dict[int, tuple[str, str, str]]]:
+    """Return a client's result: the reasoning, and each call's id, name and arguments."""
     reasoning = ""
     calls: dict[int, tuple[str, str, str]] = {}
     for delta in deltas:
         reasoning += delta.get("reasoning") or ""
-        for told in delta.get("tool_calls") or ():
-            number, name, arguments = calls.get(told["index"], ("", "", ""))
-            function = told["function"]
-            calls[told["index"]] = (
-                number + told.get("id", ""), name + function.get("name", ""), arguments + function["arguments"],
+        for part in delta.get("tool_calls") or ():
+            number, name, arguments = calls.get(part["index"], ("", "", ""))
+            function = part["function"]
+            calls[part["index"]] = (
+                number + part.get("id", ""), name + function.get("name", ""), arguments + function["arguments"],
             )  # fmt: skip
     return reasoning, calls
 
 
 @st.composite
-def tellings(draw: st.DrawFn) -> tuple[list[Delta], list[Delta]]:
-    """One account, told twice, each time in pieces of its own; the second time with other ids for its calls."""
+def repeated_answers(draw: st.DrawFn) -> tuple[list[Delta], list[Delta]]:
+    """Draw one answer, sent twice in different deltas; the second time with other ids for its calls."""
     reasoning = draw(st.text("ab ", max_size=8))
     arguments = draw(st.lists(st.text("xy{}", max_size=8), max_size=3))
 
@@ -48,36 +48,36 @@ def tellings(draw: st.DrawFn) -> tuple[list[Delta], list[Delta]]:
         cuts = sorted(draw(st.sets(st.integers(0, len(text)), max_size=3)) | {0, len(text)})
         return [text[a:b] for a, b in pairwise(cuts)]
 
-    def telling(number: int) -> list[Delta]:
-        told: list[Delta] = [{"reasoning": piece} for piece in pieces(reasoning)]
+    def answer(number: int) -> list[Delta]:
+        deltas: list[Delta] = [{"reasoning": piece} for piece in pieces(reasoning)]
         for index, text in enumerate(arguments):
-            told.append(call(index, f"tool{index}", "", number))
-            told += [call(index, None, piece) for piece in pieces(text)]
-        return told
+            deltas.append(call(index, f"tool{index}", "", number))
+            deltas += [call(index, None, piece) for piece in pieces(text)]
+        return deltas
 
-    return telling(1), telling(2)
+    return answer(1), answer(2)
 
 
-@given(tellings(), st.integers(0, 30))
+@given(repeated_answers(), st.integers(0, 30))
 def test_a_client_has_the_whole_account_whoever_told_which_part(
-    told: tuple[list[Delta], list[Delta]], cut: int
+    answers: tuple[list[Delta], list[Delta]], cut: int
 ) -> None:
-    first, second = told
-    deltas, heard = DeltaTracker(), []
+    first, second = answers
+    deltas, received = DeltaTracker(), []
     for delta in first[:cut]:
         deltas.new_part(delta)
-        heard.append(delta)
+        received.append(delta)
     deltas.restart()
-    heard += [new for delta in second if (new := deltas.new_part(delta))]
+    received += [new for delta in second if (new := deltas.new_part(delta))]
     assert deltas.is_caught_up
-    reasoning, calls = sums(heard)
-    right_reasoning, right_calls = sums(first)
+    reasoning, calls = client_view(received)
+    right_reasoning, right_calls = client_view(first)
     assert reasoning == right_reasoning
     assert {index: one[1:] for index, one in calls.items()} == {index: one[1:] for index, one in right_calls.items()}
     assert all(one[0] in ("call-1", "call-2") for one in calls.values())  # one id each, and never two
 
 
-def told_so_far() -> DeltaTracker:
+def restarted_tracker() -> DeltaTracker:
     deltas = DeltaTracker()
     for delta in ({"reasoning": "let me see"}, call(0, "look", '{"a": 1')):
         deltas.new_part(delta)
@@ -106,18 +106,18 @@ def test_what_a_parser_said_is_its_business(delta: Delta) -> None:
 )
 def test_another_account_is_noticed(delta: Delta) -> None:
     with pytest.raises(ValueError, match="continuation"):
-        told_so_far().new_part(delta)
+        restarted_tracker().new_part(delta)
 
 
 @pytest.mark.parametrize("delta", [{"reasoning": "let me"}, call(0, "look", "")], ids=["reasoning", "call"])
 def test_an_engine_that_has_not_repeated_all_is_not_level(delta: Delta) -> None:
-    deltas = told_so_far()
+    deltas = restarted_tracker()
     assert deltas.new_part(delta) == {}
     assert not deltas.is_caught_up
 
 
 def test_what_is_repeated_is_dropped_and_what_is_new_is_told_without_a_second_id() -> None:
-    deltas = told_so_far()
+    deltas = restarted_tracker()
     assert deltas.new_part({"reasoning": "let me see now"}) == {"reasoning": " now"}
     assert deltas.new_part(call(0, "look", '{"a": 12', 2)) == {
         "tool_calls": [{"index": 0, "function": {"arguments": "2"}}]

@@ -1,4 +1,4 @@
-"""Ends of streams that are passed on: the last event of each protocol is one, whatever comes in whatever cuts."""
+"""Ends of proxied streams: each protocol's terminal event is found, however the bytes are split."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ LAST = {
 @pytest.mark.parametrize("last", LAST.values(), ids=LAST)
 @given(cuts=st.sets(st.integers(0, 150)))
 def test_a_stream_with_its_last_event_is_whole_and_passes_unchanged(last: bytes, cuts: set[int]) -> None:
-    stream, ending = TOKEN * 2 + last, EndOfStreamDetector()
-    places = [0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]
-    passed = [ending.feed(stream[a:b]) for a, b in itertools.pairwise(places)]
+    stream, detector = TOKEN * 2 + last, EndOfStreamDetector()
+    bounds = [0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]
+    passed = [detector.feed(stream[a:b]) for a, b in itertools.pairwise(bounds)]
     assert b"".join(passed) == stream
-    assert ending.incomplete_reason is None
+    assert detector.incomplete_reason is None
 
 
 @pytest.mark.parametrize("stream", [b"", TOKEN, TOKEN + b"event: response.completed\ndata: {", b"data: nothing\n\n"])
 def test_a_clean_end_without_it_is_a_loss(stream: bytes) -> None:
-    ending = EndOfStreamDetector()
-    assert ending.feed(stream) == stream
-    assert ending.incomplete_reason == "eof"
+    detector = EndOfStreamDetector()
+    assert detector.feed(stream) == stream
+    assert detector.incomplete_reason == "eof"
 
 
 def test_a_peers_word_that_its_engine_was_lost_is_not_the_clients() -> None:
-    ending = EndOfStreamDetector()
-    assert ending.feed(TOKEN + b"\n\n" + sse.named_event(LOST_EVENT, b"reset")) == TOKEN + b"\n\n"
-    assert ending.incomplete_reason == "reset"
+    detector = EndOfStreamDetector()
+    assert detector.feed(TOKEN + b"\n\n" + sse.named_event(LOST_EVENT, b"reset")) == TOKEN + b"\n\n"
+    assert detector.incomplete_reason == "reset"
 
 
 def test_an_event_beyond_the_bound_cannot_be_judged_and_counts_as_a_loss() -> None:
-    ending = EndOfStreamDetector(max_event_bytes=10)
-    assert ending.feed(b"data: 0123456789") == b"data: 0123456789"
-    assert ending.feed(LAST["chat"]) == LAST["chat"]
-    assert ending.incomplete_reason == "event-too-large"
+    detector = EndOfStreamDetector(max_event_bytes=10)
+    assert detector.feed(b"data: 0123456789") == b"data: 0123456789"
+    assert detector.feed(LAST["chat"]) == LAST["chat"]
+    assert detector.incomplete_reason == "event-too-large"

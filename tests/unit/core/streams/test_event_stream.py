@@ -1,4 +1,4 @@
-"""Streams of events go on: whatever the cuts, the client has one unbroken answer in the first engine's words."""
+"""Streams of events continue: after any losses the client has one answer with the first engine's random ids."""
 
 from __future__ import annotations
 
@@ -16,141 +16,143 @@ from node_agent.core.openai.generation_request import ApiRoute
 from node_agent.core.streams.event_stream import EventStream
 from node_agent.core.streams.factory import new_stream, restore_stream
 from node_agent.core.streams.state import StreamState
-from tests.unit.core.streams.event_contents import Seen, joined, seen
-from tests.unit.core.streams.event_script import Engine, asked
+from tests.unit.core.streams.event_contents import ParsedEvents, normalized, parse_events
+from tests.unit.core.streams.event_script import Engine, generation_request
 
-KINDS = (ApiRoute.RESPONSES, ApiRoute.MESSAGES)
-ABLE = ("resume",)
+ROUTES = (ApiRoute.RESPONSES, ApiRoute.MESSAGES)
+METHODS = ("resume",)
 THOUGHTS, PIECES = ("Hm", ", ", "so"), ("An", " answer", " \u2028", "ends", ".")
 
 
-def machine(kind: ApiRoute, **fields: Any) -> EventStream:
-    made = new_stream(asked(kind, **fields), "s")
-    assert isinstance(made, EventStream)
-    return made
+def machine(route: ApiRoute, **fields: Any) -> EventStream:
+    stream = new_stream(generation_request(route, **fields), "s")
+    assert isinstance(stream, EventStream)
+    return stream
 
 
-def tell(stream: EventStream, engine: Engine, upto: int | None = None, able: tuple[str, ...] = ABLE) -> bytes:
-    """Ask the engine, and feed its first `upto` events."""
-    request = stream.request(able)
+def feed_answer(
+    stream: EventStream, engine: Engine, upto: int | None = None, methods: tuple[str, ...] = METHODS
+) -> bytes:
+    """Send the stream's request to the engine, and feed its first `upto` events."""
+    request = stream.request(methods)
     assert request.path == stream.generation.route.value
     events = engine.answer(stream.generation.route, orjson.loads(request.body))
     return b"".join(map(stream.feed, events[:upto]))
 
 
-def whole(kind: ApiRoute, engine: Engine, **fields: Any) -> Seen:
-    stream = machine(kind, **fields)
-    out = tell(stream, engine)
+def complete_answer(route: ApiRoute, engine: Engine, **fields: Any) -> ParsedEvents:
+    stream = machine(route, **fields)
+    out = feed_answer(stream, engine)
     assert stream.state is StreamState.COMPLETE
-    return seen(out)
+    return parse_events(out)
 
 
 @given(
-    kind=st.sampled_from(KINDS),
+    route=st.sampled_from(ROUTES),
     thoughts=st.lists(st.text(min_size=1, max_size=4), max_size=4),
     pieces=st.lists(st.text(min_size=1, max_size=4), min_size=1, max_size=6),
     cuts=st.lists(st.tuples(st.integers(0, 40), st.integers(1, 3), st.booleans()), max_size=4),
-    able=st.sampled_from([("resume",), ("forced",)]),
+    methods=st.sampled_from([("resume",), ("forced",)]),
     logprobs=st.booleans(),
 )
 def test_any_cuts_leave_one_answer(
-    kind: ApiRoute,
+    route: ApiRoute,
     thoughts: list[str],
     pieces: list[str],
     cuts: list[tuple[int, int, bool]],
-    able: tuple[str, ...],
+    methods: tuple[str, ...],
     logprobs: bool,
 ) -> None:
-    """Each engine is lost after some events, now and then with its entry; the last one ends the answer."""
+    """Each engine is lost after some events, sometimes with its entry; the last one ends the answer."""
     first = Engine(thoughts, pieces, number=1)
-    fields = {"include": ["message.output_text.logprobs"]} if logprobs and kind is ApiRoute.RESPONSES else {}
-    stream, out = machine(kind, **fields), b""
-    for number, (upto, batch, takes_entry) in enumerate(cuts, start=1):
-        out += tell(stream, Engine(thoughts, pieces, number, batch, cached=number), upto, able)
+    fields = {"include": ["message.output_text.logprobs"]} if logprobs and route is ApiRoute.RESPONSES else {}
+    stream, out = machine(route, **fields), b""
+    for number, (upto, batch, loses_entry) in enumerate(cuts, start=1):
+        out += feed_answer(stream, Engine(thoughts, pieces, number, batch, cached=number), upto, methods)
         if stream.state is StreamState.COMPLETE:
             break
         stream.on_engine_end("reset")
-        if takes_entry and stream.seq:
-            again, replay = restore_stream(stream.generation, "s", bytes(stream.journal), 0)
-            assert joined(seen(replay)) == joined(seen(out))
-            assert isinstance(again, EventStream)
-            stream = again
+        if loses_entry and stream.seq:
+            restored, replay = restore_stream(stream.generation, "s", bytes(stream.journal), 0)
+            assert normalized(parse_events(replay)) == normalized(parse_events(out))
+            assert isinstance(restored, EventStream)
+            stream = restored
     if stream.state is not StreamState.COMPLETE:
-        out += tell(stream, Engine(thoughts, pieces, number=9, batch=2, cached=9), able=able)
+        out += feed_answer(stream, Engine(thoughts, pieces, number=9, batch=2, cached=9), methods=methods)
     assert stream.state is StreamState.COMPLETE
-    told = seen(out)
+    delivered = parse_events(out)
     begins = next((n for n, (upto, *_) in enumerate(cuts, start=1) if upto), 9)
-    reference = whole(kind, Engine(thoughts, pieces, begins, cached=begins), **fields)
-    assert joined(told) == joined(reference)
-    if kind is ApiRoute.RESPONSES:
-        assert [event["sequence_number"] for _, event in told] == list(range(len(told)))
+    reference = complete_answer(route, Engine(thoughts, pieces, begins, cached=begins), **fields)
+    assert normalized(delivered) == normalized(reference)
+    if route is ApiRoute.RESPONSES:
+        assert [event["sequence_number"] for _, event in delivered] == list(range(len(delivered)))
     assert first.ids == stream._ids
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_event_has_its_id_and_its_name(kind: ApiRoute) -> None:
-    stream = machine(kind)
-    blocks = tell(stream, Engine(THOUGHTS, PIECES, 1)).decode().split("\n\n")[:-1]
+@pytest.mark.parametrize("route", ROUTES)
+def test_every_event_has_its_id_and_its_name(route: ApiRoute) -> None:
+    stream = machine(route)
+    blocks = feed_answer(stream, Engine(THOUGHTS, PIECES, 1)).decode().split("\n\n")[:-1]
     for number, block in enumerate(blocks, start=1):
         event_id, name, data = block.split("\n")
         assert event_id == f"id: s/{number}"
         assert orjson.loads(data.removeprefix("data: "))["type"] == name.removeprefix("event: ")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_the_plug_in_says_beside_the_answer_is_not_the_clients(kind: ApiRoute) -> None:
-    assert b"synkti" not in tell(machine(kind), Engine(THOUGHTS, PIECES, 1))
+@pytest.mark.parametrize("route", ROUTES)
+def test_what_the_plug_in_says_beside_the_answer_is_not_the_clients(route: ApiRoute) -> None:
+    assert b"synkti" not in feed_answer(machine(route), Engine(THOUGHTS, PIECES, 1))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_until_more_than_the_opening_was_heard_the_request_is_asked_again_whole(kind: ApiRoute) -> None:
-    stream = machine(kind)
-    out = tell(stream, Engine(THOUGHTS, PIECES, 1), 1)
+@pytest.mark.parametrize("route", ROUTES)
+def test_until_more_than_the_opening_was_heard_the_request_is_asked_again_whole(route: ApiRoute) -> None:
+    stream = machine(route)
+    out = feed_answer(stream, Engine(THOUGHTS, PIECES, 1), 1)
     stream.on_engine_end("reset")
-    out += tell(stream, Engine(("Other",), ("words",), 2), able=())
+    out += feed_answer(stream, Engine(("Other",), ("words",), 2), methods=())
     assert stream.method_choice is None
     assert stream.state is StreamState.COMPLETE
-    assert joined(seen(out)) == joined(whole(kind, Engine(("Other",), ("words",), 1)))
+    assert normalized(parse_events(out)) == normalized(complete_answer(route, Engine(("Other",), ("words",), 1)))
 
 
 def test_an_engine_without_the_plug_in_may_answer_what_another_had_only_opened() -> None:
-    """On /v1/messages ids are told before the opening."""
+    """On /v1/messages ids come before the opening events."""
     stream = machine(ApiRoute.MESSAGES)
-    told = Engine(THOUGHTS, PIECES, 1).answer(ApiRoute.MESSAGES, orjson.loads(stream.request(ABLE).body))
-    out = b"".join(map(stream.feed, (b"event: synkti-ids\ndata: [100]\n\n", told[0])))
+    events = Engine(THOUGHTS, PIECES, 1).answer(ApiRoute.MESSAGES, orjson.loads(stream.request(METHODS).body))
+    out = b"".join(map(stream.feed, (b"event: synkti-ids\ndata: [100]\n\n", events[0])))
     stream.on_engine_end("reset")
-    out += tell(stream, Engine(THOUGHTS, PIECES, 2, plugged=False))
+    out += feed_answer(stream, Engine(THOUGHTS, PIECES, 2, plugged=False))
     assert stream.state is StreamState.COMPLETE
-    assert joined(seen(out)) == joined(whole(ApiRoute.MESSAGES, Engine(THOUGHTS, PIECES, 1)))
+    assert normalized(parse_events(out)) == normalized(complete_answer(ApiRoute.MESSAGES, Engine(THOUGHTS, PIECES, 1)))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_without_the_plug_in_an_answer_is_passed_on_and_its_loss_says_why_it_ends(kind: ApiRoute) -> None:
+@pytest.mark.parametrize("route", ROUTES)
+def test_without_the_plug_in_an_answer_is_passed_on_and_its_loss_says_why_it_ends(route: ApiRoute) -> None:
     plain = Engine(THOUGHTS, PIECES, 1, plugged=False)
-    assert joined(whole(kind, plain)) == joined(whole(kind, Engine(THOUGHTS, PIECES, 1)))
-    stream = machine(kind)
-    tell(stream, plain, 6)
+    assert normalized(complete_answer(route, plain)) == normalized(complete_answer(route, Engine(THOUGHTS, PIECES, 1)))
+    stream = machine(route)
+    feed_answer(stream, plain, 6)
     stream.on_engine_end("reset")
-    assert not stream.can_continue_on(ABLE)
+    assert not stream.can_continue_on(METHODS)
     with pytest.raises(ContinuationImpossible, match="no plug-in"):
-        stream.request(ABLE)
+        stream.request(METHODS)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_node_that_can_neither_resume_nor_force_is_no_place_to_go_on(kind: ApiRoute) -> None:
-    stream = machine(kind)
-    tell(stream, Engine(THOUGHTS, PIECES, 1), 9)
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_node_that_can_neither_resume_nor_force_is_no_place_to_go_on(route: ApiRoute) -> None:
+    stream = machine(route)
+    feed_answer(stream, Engine(THOUGHTS, PIECES, 1), 9)
     stream.on_engine_end("reset")
     assert not stream.can_continue_on(())
     with pytest.raises(ContinuationImpossible, match="parsers"):
         stream.request(())
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_an_engine_that_was_told_to_go_does_not_end_the_answer(kind: ApiRoute) -> None:
-    """It says its last events, as if all were said."""
-    stream = machine(kind)
-    out = tell(stream, Engine(THOUGHTS, PIECES[:2], 1, finish="abort"))
+@pytest.mark.parametrize("route", ROUTES)
+def test_an_engine_that_was_told_to_go_does_not_end_the_answer(route: ApiRoute) -> None:
+    """It sends its last events, as if the answer were complete."""
+    stream = machine(route)
+    out = feed_answer(stream, Engine(THOUGHTS, PIECES[:2], 1, finish="abort"))
     assert stream.state is StreamState.LOST
     assert stream.loss_reason == "abort"
     assert b"completed" not in out
@@ -159,12 +161,12 @@ def test_an_engine_that_was_told_to_go_does_not_end_the_answer(kind: ApiRoute) -
 
 def test_a_message_without_a_stop_reason_is_no_whole_one() -> None:
     stream = machine(ApiRoute.MESSAGES)
-    out = tell(stream, Engine(THOUGHTS, PIECES, 1, plugged=False, finish="abort"))
+    out = feed_answer(stream, Engine(THOUGHTS, PIECES, 1, plugged=False, finish="abort"))
     assert (stream.state, stream.loss_reason) == (StreamState.LOST, "end-without-finish")
     assert b"message_stop" not in out
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize(
     "other",
     [
@@ -176,108 +178,112 @@ def test_a_message_without_a_stop_reason_is_no_whole_one() -> None:
     ids=["other words", "a shorter answer", "longer thoughts", "shorter thoughts"],
 )
 def test_an_engine_that_tells_another_answer_is_lost_before_its_first_word_is_delivered(
-    kind: ApiRoute, other: Engine
+    route: ApiRoute, other: Engine
 ) -> None:
-    stream = machine(kind)
-    before = tell(stream, Engine(THOUGHTS, PIECES, 1), -4)
+    stream = machine(route)
+    before = feed_answer(stream, Engine(THOUGHTS, PIECES, 1), -4)
     assert before
     stream.on_engine_end("reset")
-    after = tell(stream, other, able=("forced",)) if len(other.ids) >= 7 else _told_blindly(stream, other)
+    after = (
+        feed_answer(stream, other, methods=("forced",)) if len(other.ids) >= 7 else _feed_other_answer(stream, other)
+    )
     assert (after, stream.state, stream.loss_reason) == (b"", StreamState.LOST, "diverged")
 
 
-def _told_blindly(stream: EventStream, engine: Engine) -> bytes:
-    """From an engine that ignores the ids that it is given."""
-    stream.request(ABLE)
+def _feed_other_answer(stream: EventStream, engine: Engine) -> bytes:
+    """Feed the answer of an engine that ignores the ids that it is given."""
+    stream.request(METHODS)
     body = {"vllm_xargs": {"synkti_tell_ids": 1}}
     return b"".join(map(stream.feed, engine.answer(stream.generation.route, body)))
 
 
 def test_where_logprobs_are_told_only_ids_are_given_whose_logprobs_the_client_has() -> None:
-    """An engine has none of those that it was given."""
+    """An engine has no logprobs of ids that it was given."""
     stream = machine(ApiRoute.RESPONSES, include=["message.output_text.logprobs"])
-    told = Engine(THOUGHTS, PIECES, 1).answer(ApiRoute.RESPONSES, orjson.loads(stream.request(ABLE).body))
-    delta = next(at for at, event in enumerate(told) if b"text.delta" in event)
-    out = b"".join(map(stream.feed, told[:delta]))
+    events = Engine(THOUGHTS, PIECES, 1).answer(ApiRoute.RESPONSES, orjson.loads(stream.request(METHODS).body))
+    delta = next(at for at, event in enumerate(events) if b"text.delta" in event)
+    out = b"".join(map(stream.feed, events[:delta]))
     assert stream.tokens == len(THOUGHTS) + 1
     stream.on_engine_end("reset")
-    written = bytes(stream.journal)
-    given = orjson.loads(stream.request(ABLE).body)["vllm_xargs"]["synkti_resume_ids"]
+    journal = bytes(stream.journal)
+    given = orjson.loads(stream.request(METHODS).body)["vllm_xargs"]["synkti_resume_ids"]
     assert given == Engine(THOUGHTS, PIECES, 1).ids[: len(THOUGHTS)]
-    assert restore_stream(stream.generation, "s", written, 0)[0].request(ABLE).body == stream_asked(stream)
-    out += b"".join(map(stream.feed, told))
+    assert restore_stream(stream.generation, "s", journal, 0)[0].request(METHODS).body == next_request_body(stream)
+    out += b"".join(map(stream.feed, events))
     assert stream.state is StreamState.COMPLETE
     fields = {"include": ["message.output_text.logprobs"]}
-    assert joined(seen(out)) == joined(whole(ApiRoute.RESPONSES, Engine(THOUGHTS, PIECES, 1), **fields))
+    assert normalized(parse_events(out)) == normalized(
+        complete_answer(ApiRoute.RESPONSES, Engine(THOUGHTS, PIECES, 1), **fields)
+    )
 
 
 def test_before_the_first_logprobs_any_number_of_engines_may_be_lost() -> None:
-    """No id has led to all that the client is told of it, and yet there were ids."""
+    """The client does not have the full output of any id, although there were ids."""
     stream = machine(ApiRoute.RESPONSES, include=["message.output_text.logprobs"])
-    told = Engine((), PIECES, 1).answer(ApiRoute.RESPONSES, orjson.loads(stream.request(ABLE).body))
-    delta = next(at for at, event in enumerate(told) if b"text.delta" in event)
+    events = Engine((), PIECES, 1).answer(ApiRoute.RESPONSES, orjson.loads(stream.request(METHODS).body))
+    delta = next(at for at, event in enumerate(events) if b"text.delta" in event)
     for _ in range(3):
-        for event in told[:delta]:
+        for event in events[:delta]:
             stream.feed(event)
         stream.on_engine_end("reset")
-        assert orjson.loads(stream.request(ABLE).body)["vllm_xargs"]["synkti_resume_ids"] == []
+        assert orjson.loads(stream.request(METHODS).body)["vllm_xargs"]["synkti_resume_ids"] == []
         stream.on_engine_end("reset")
-        stream.request(ABLE)
+        stream.request(METHODS)
 
 
-def stream_asked(stream: EventStream) -> bytes:
-    """What the stream asks an engine now."""
+def next_request_body(stream: EventStream) -> bytes:
+    """Lose the current engine; return the body of the next request."""
     stream.on_engine_end("reset")
-    return stream.request(ABLE).body
+    return stream.request(METHODS).body
 
 
 @pytest.mark.parametrize("plugged", [True, False])
 def test_an_engine_may_be_silent_while_it_reads_and_longer_where_it_tells_no_ids(plugged: bool) -> None:
     stream = machine(ApiRoute.RESPONSES)
-    told = Engine(THOUGHTS, PIECES, 1, plugged=plugged).answer(
-        ApiRoute.RESPONSES, orjson.loads(stream.request(ABLE).body)
+    events = Engine(THOUGHTS, PIECES, 1, plugged=plugged).answer(
+        ApiRoute.RESPONSES, orjson.loads(stream.request(METHODS).body)
     )
     allowed = []
-    for event in told:
+    for event in events:
         stream.feed(event)
         allowed.append(stream.token_timeout_s(2.0))
-    ids = next((at for at, event in enumerate(told) if b"synkti-ids" in event), 2)
+    ids = next((at for at, event in enumerate(events) if b"synkti-ids" in event), 2)
     assert allowed[:ids] == [None] * ids
     assert set(allowed[ids:]) == ({2.0} if plugged else {MAX_FIRST_TOKEN_S})
     stream = machine(ApiRoute.RESPONSES)
-    tell(stream, Engine(THOUGHTS, PIECES, 1), 9)
+    feed_answer(stream, Engine(THOUGHTS, PIECES, 1), 9)
     stream.on_engine_end("reset")
-    stream.request(ABLE)
-    assert stream.token_timeout_s(2.0) is None, "the next engine has to read first, too"
+    stream.request(METHODS)
+    assert stream.token_timeout_s(2.0) is None, "the next engine has to prefill first, too"
 
 
 def test_an_answer_of_several_generations_is_passed_on_and_ends_with_its_engine() -> None:
-    """vLLM makes them where it calls tools by itself."""
+    """vLLM does so where it calls tools by itself."""
     stream = machine(ApiRoute.RESPONSES)
-    tell(stream, Engine(THOUGHTS, PIECES, 1), 9)
+    feed_answer(stream, Engine(THOUGHTS, PIECES, 1), 9)
     more = b'event: synkti-prompt\ndata: "another"\n\nevent: synkti-ids\ndata: [7]\n\n'
     assert stream.feed(more) == b""
     assert stream.state is StreamState.STREAMING
     stream.feed(b'event: response.x\ndata: {"type":"response.x"}\n\n')
     stream.on_engine_end("reset")
-    again, _ = restore_stream(stream.generation, "s", bytes(stream.journal), 0)
-    assert not again.can_continue_on(ABLE)
+    restored, _ = restore_stream(stream.generation, "s", bytes(stream.journal), 0)
+    assert not restored.can_continue_on(METHODS)
     with pytest.raises(ContinuationImpossible, match="called tools"):
-        stream.request(ABLE)
+        stream.request(METHODS)
 
 
-@pytest.mark.parametrize("beside", ["synkti-ids", "synkti-prompt"])
-def test_other_ids_or_another_prompt_are_another_answer(beside: str) -> None:
+@pytest.mark.parametrize("event_name", ["synkti-ids", "synkti-prompt"])
+def test_other_ids_or_another_prompt_are_another_answer(event_name: str) -> None:
     stream = machine(ApiRoute.RESPONSES)
-    tell(stream, Engine(THOUGHTS, PIECES, 1), 9)
+    feed_answer(stream, Engine(THOUGHTS, PIECES, 1), 9)
     stream.on_engine_end("reset")
-    stream.request(ABLE)
-    assert stream.feed(f"event: {beside}\ndata: [7]\n\n".encode()) == b""
+    stream.request(METHODS)
+    assert stream.feed(f"event: {event_name}\ndata: [7]\n\n".encode()) == b""
     assert stream.loss_reason == "diverged"
 
 
 @pytest.mark.parametrize(
-    ("data", "why"),
+    ("data", "reason"),
     [
         (b"event: synkti-lost\ndata: handoff\n\n", "handoff"),
         (b'event: error\ndata: {"type":"error","error":{"message":"no"}}\n\n', "error-chunk"),
@@ -291,44 +297,44 @@ def test_other_ids_or_another_prompt_are_another_answer(beside: str) -> None:
         (b'event: message_delta\ndata: {"type":"message_delta"}\n\n', "malformed-chunk"),
     ],
 )
-def test_what_counts_as_a_loss(data: bytes, why: str) -> None:
+def test_what_counts_as_a_loss(data: bytes, reason: str) -> None:
     stream = machine(ApiRoute.RESPONSES)
-    stream.request(ABLE)
+    stream.request(METHODS)
     assert stream.feed(data) == b""
-    assert (stream.state, stream.loss_reason) == (StreamState.LOST, why)
+    assert (stream.state, stream.loss_reason) == (StreamState.LOST, reason)
     assert stream.feed(data) == stream.on_engine_end("eof") == b""
-    assert stream.loss_reason == why
+    assert stream.loss_reason == reason
 
 
 def test_the_clients_own_arguments_stay() -> None:
     stream = machine(ApiRoute.RESPONSES, vllm_xargs={"mine": 1, "synkti_resume_ids": [5]})
-    assert orjson.loads(stream.request(ABLE).body)["vllm_xargs"] == {"mine": 1, "synkti_tell_ids": 1}
+    assert orjson.loads(stream.request(METHODS).body)["vllm_xargs"] == {"mine": 1, "synkti_tell_ids": 1}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_new_owner_tells_what_the_client_lacks_under_the_ids_that_it_had(kind: ApiRoute) -> None:
-    stream = machine(kind)
-    out = tell(stream, Engine(THOUGHTS, PIECES, 1), 12)
-    runs = (EpochRange(0, Epoch(1, "i-1")), EpochRange(stream.seq, Epoch(2, "i-2")))
-    again, replay = restore_stream(stream.generation, "s", bytes(stream.journal), 3, runs)
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_new_owner_tells_what_the_client_lacks_under_the_ids_that_it_had(route: ApiRoute) -> None:
+    stream = machine(route)
+    out = feed_answer(stream, Engine(THOUGHTS, PIECES, 1), 12)
+    ranges = (EpochRange(0, Epoch(1, "i-1")), EpochRange(stream.seq, Epoch(2, "i-2")))
+    restored, replay = restore_stream(stream.generation, "s", bytes(stream.journal), 3, ranges)
     assert out.endswith(replay)
     assert [number for number in (3, 4) if b"id: s/%d\n" % number in replay] == [4]
-    assert isinstance(again, EventStream)
-    more = tell(again, Engine(THOUGHTS, PIECES, 2))
+    assert isinstance(restored, EventStream)
+    more = feed_answer(restored, Engine(THOUGHTS, PIECES, 2))
     assert more.startswith(b"id: s/%d/2.i-2\n" % (stream.seq + 1))
-    assert joined(seen(out + more)) == joined(whole(kind, Engine(THOUGHTS, PIECES, 1)))
+    assert normalized(parse_events(out + more)) == normalized(complete_answer(route, Engine(THOUGHTS, PIECES, 1)))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_whole_journal_needs_no_engine(kind: ApiRoute) -> None:
-    stream = machine(kind)
-    tell(stream, Engine(THOUGHTS, PIECES, 1))
-    again, _ = restore_stream(stream.generation, "s", bytes(stream.journal), stream.seq)
-    states = [again.state, again.on_engine_end("resumed"), again.state]
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_whole_journal_needs_no_engine(route: ApiRoute) -> None:
+    stream = machine(route)
+    feed_answer(stream, Engine(THOUGHTS, PIECES, 1))
+    restored, _ = restore_stream(stream.generation, "s", bytes(stream.journal), stream.seq)
+    states = [restored.state, restored.on_engine_end("resumed"), restored.state]
     assert states == [StreamState.FINISHED, b"", StreamState.COMPLETE]
 
 
-@pytest.mark.parametrize("written", [b"0 345  word\n", b'[0,0,[1]," word",1,null]\n', b'[0,0,[1],"",-1,{"chunk":1}]\n'])
-def test_a_line_of_another_stream_is_refused(written: bytes) -> None:
+@pytest.mark.parametrize("journal", [b"0 345  word\n", b'[0,0,[1]," word",1,null]\n', b'[0,0,[1],"",-1,{"chunk":1}]\n'])
+def test_a_line_of_another_stream_is_refused(journal: bytes) -> None:
     with pytest.raises(ValueError, match="another kind"):
-        restore_stream(asked(ApiRoute.RESPONSES), "s", written, 0)
+        restore_stream(generation_request(ApiRoute.RESPONSES), "s", journal, 0)

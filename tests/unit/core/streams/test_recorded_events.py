@@ -1,6 +1,6 @@
-"""Streams of events as a real vLLM 0.32 told them (data/), cut and told again.
+"""Streams of events that a real vLLM 0.32 sent (data/), cut and repeated.
 
-The second telling is the same recording under other names, as another engine would choose them.
+The repetition is the same recording with other random ids, as another engine would draw them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pytest
 from node_agent.core.openai.generation_request import ApiRoute, read_generation
 from node_agent.core.streams.event_stream import EventStream
 from node_agent.core.streams.state import StreamState
-from tests.unit.core.streams.event_contents import joined, seen
+from tests.unit.core.streams.event_contents import normalized, parse_events
 
 DATA = Path(__file__).parent / "data"
 REQUESTS: dict[str, tuple[str, dict[str, Any]]] = orjson.loads((DATA / "requests.json").read_bytes())
@@ -22,20 +22,20 @@ RECORDED = sorted(path.stem for path in DATA.glob("*.jsonl") if path.stem.starts
 RANDOM = {"id", "item_id", "call_id", "created_at", "signature"}
 
 
-def events_of(name: str, *, renamed: bool = False) -> list[bytes]:
+def events_of(name: str, *, other_ids: bool = False) -> list[bytes]:
     lines = (DATA / f"{name}.jsonl").read_bytes().splitlines()
-    told = [orjson.loads(line) for line in lines]
+    recorded = [orjson.loads(line) for line in lines]
     return [
-        b"event: %b\ndata: %b\n\n" % (event.encode(), orjson.dumps(_renamed(data) if renamed else data))
-        for event, data in told
+        b"event: %b\ndata: %b\n\n" % (event.encode(), orjson.dumps(_with_other_ids(data) if other_ids else data))
+        for event, data in recorded
     ]
 
 
-def _renamed(value: Any, key: str = "") -> Any:
+def _with_other_ids(value: Any, key: str = "") -> Any:
     if isinstance(value, dict):
-        return {each: _renamed(value[each], each) for each in value}
+        return {each: _with_other_ids(value[each], each) for each in value}
     if isinstance(value, list):
-        return [_renamed(each, key) for each in value]
+        return [_with_other_ids(each, key) for each in value]
     if key in RANDOM and value is not None:
         return value + 9 if key == "created_at" else f"other-{value}"
     return value
@@ -50,15 +50,17 @@ def stream_of(name: str) -> EventStream:
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_a_recorded_stream_goes_on(name: str) -> None:
-    told, again = events_of(name), events_of(name, renamed=True)
+    events, repeated = events_of(name), events_of(name, other_ids=True)
     stream = stream_of(name)
-    right = joined(seen(b"".join(map(stream.feed, told))))
+    expected = normalized(parse_events(b"".join(map(stream.feed, events))))
     assert stream.state is StreamState.COMPLETE
-    for cut in sorted({*range(1, min(12, len(told))), *range(12, len(told), 1 + len(told) // 40), len(told) - 1}):
+    for cut in sorted(
+        {*range(1, min(12, len(events))), *range(12, len(events), 1 + len(events) // 40), len(events) - 1}
+    ):
         stream = stream_of(name)
-        out = b"".join(map(stream.feed, told[:cut]))
+        out = b"".join(map(stream.feed, events[:cut]))
         stream.on_engine_end("reset")
         stream.request(("resume",))
-        out += b"".join(map(stream.feed, again))
+        out += b"".join(map(stream.feed, repeated))
         assert (stream.state, stream.loss_reason) == (StreamState.COMPLETE, "reset"), cut
-        assert joined(seen(out)) == right, cut
+        assert normalized(parse_events(out)) == expected, cut

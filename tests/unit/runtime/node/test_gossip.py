@@ -146,11 +146,11 @@ def test_an_ec2_that_does_not_answer_changes_nothing() -> None:
             self.waits: list[float] = []
 
         def next_delay_s(self, nodes: int, chance: float) -> float:
-            return 0.0
+            return 0.01
 
         def retry_delay_s(self, nodes: int, chance: float) -> float:
             self.waits.append(super().retry_delay_s(nodes, chance))
-            return 0.0
+            return 0.01
 
     async def story(one: Party, two: Party, air: Air) -> None:
         ec2, reads = Ec2(two.tag), Reads()

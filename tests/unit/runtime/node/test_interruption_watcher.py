@@ -57,7 +57,7 @@ def test_nothing_said_is_no_event(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_each_thing_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     notice = InterruptionNotice(NOW + 120, "terminate")
-    events = watched(monkeypatch, {"rebalance_at": NOW}, {"going": True}, {"notice": notice}, {})
+    events = watched(monkeypatch, {"rebalance_at": NOW}, {"is_terminating": True}, {"notice": notice}, {})
     assert events == [RebalanceSeen(NOW), TermRequested(NOW, NOW + GRACE_S), NoticeSeen(NOW, NOW + 120)]
 
 
