@@ -114,7 +114,7 @@ class Exchange(asyncio.Protocol):
         self._buffered_bytes = 0
         self._sink: Callable[[bytes], None] | None = None
         self._buffer_is_full = False  # this side holds too much
-        self._pause_requested = False  # whoever takes the body asked for a pause
+        self._pause_requested = False  # by the reader of the body
         self._waiter: asyncio.Future[None] | None = None
         self.first_read_at = 0.0
         self.last_read_at = 0.0

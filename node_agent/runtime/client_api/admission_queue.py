@@ -130,8 +130,8 @@ class AdmissionQueue:
 
 
 def _full(refused: Rejection) -> FleetFull:
-    told = {
+    messages = {
         "queue-full": "No node has room, and as many requests wait here as may",
         "waited-too-long": "No node had room for this request in time",
     }
-    return FleetFull(f"{told[refused.reason]}; try again in {refused.retry_after_s:.0f} s.", refused.retry_after_s)
+    return FleetFull(f"{messages[refused.reason]}; try again in {refused.retry_after_s:.0f} s.", refused.retry_after_s)
