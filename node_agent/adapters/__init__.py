@@ -1,1 +1,1 @@
-"""One outside system each, and no decisions. Foreign exceptions become errors of the contract here, and only here."""
+"""One external system each, and no decisions. Foreign exceptions become errors of the contract here, and only here."""

@@ -1,4 +1,4 @@
-"""The Auto Scaling group: its hook on terminations, which waits until this node has drained."""
+"""Complete the Auto Scaling group's termination hook once this node has drained."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from node_agent.contract.errors import StoreUnavailable
 from node_agent.contract.names import DRAINED_HOOK
 
 _NOT_WAITING = "no active lifecycle action"
-"""EC2 Auto Scaling's words where nothing waits: its code is the same ValidationError for everything."""
+"""EC2 Auto Scaling's message where nothing waits: its code is the same ValidationError for everything."""
 
 
 class AutoScaling:
@@ -23,7 +23,7 @@ class AutoScaling:
     async def complete_termination(self, instance_id: str) -> bool:
         try:
             await in_thread(
-                "telling the group that this node has drained",
+                "completing the group's hook",
                 lambda: self._client.complete_lifecycle_action(
                     LifecycleHookName=DRAINED_HOOK,
                     AutoScalingGroupName=self._group,

@@ -1,7 +1,7 @@
-"""How boto3 is used here: in threads, with short timeouts, its exceptions turned into StoreUnavailable.
+"""Call boto3 in threads, with short timeouts; its exceptions become StoreUnavailable.
 
-The border of AWS's answers: what boto3, or the adapter that reads its answer, raises over an answer that is not what it
-should be (no JSON, no XML, a key that is missing, a number that is none) is StoreUnavailable, too.
+An invalid answer of AWS (no JSON, no XML, a missing key, an invalid number) is StoreUnavailable too, whether boto3 or
+the adapter that reads the answer raises over it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from node_agent.contract.errors import StoreUnavailable
 _CONFIG = Config(connect_timeout=3, read_timeout=10, retries={"mode": "standard", "max_attempts": 3})
 _CONNECTIONS = 10
 _THREADS = 4
-"""Of one service: what its adapter does at once, for a call that hangs takes 40 s until its last try is over."""
+"""Of one service: its adapter's concurrent calls, for a call that hangs takes 40 s until its last try is over."""
 
 _TIMEOUT_S = 60.0
 """For one call with all its tries. Only its thread waits longer, where an answer comes byte by byte."""
@@ -31,33 +31,34 @@ CALL_ERRORS = (
     BotoCoreError, Boto3Error, ClientError, ResponseParserError, OSError,
     ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError,
 )  # fmt: skip
-"""What a call may raise: botocore's own errors, then what its parsers, and ours, raise over rubbish. botocore documents
-no list, and lets its parsers' errors through."""
+"""What a call may raise: botocore's own errors, then what its parsers, and ours, raise over an invalid answer. botocore
+documents no list, and its parsers' errors pass through.
+"""
 
 _T = TypeVar("_T")
 
 
 def aws_client(service: str, region: str | None, connections: int = _CONNECTIONS) -> Any:
-    """A boto3 client of `service`; endpoint, credentials and, where it is None, the region are botocore's to find.
+    """Make a boto3 client of `service`. botocore finds the endpoint, the credentials and, where it is None, the region.
 
-    connections: how many requests may be under way at once.
+    connections: the maximum of concurrent requests.
     """
     config = _CONFIG.merge(Config(max_pool_connections=connections))
     return boto3.session.Session(region_name=region).client(service, config=config)  # type: ignore[call-overload]
 
 
 def aws_threads(service: str) -> Executor:
-    """Threads for one service's calls. A service that hangs fills its own, and holds up nothing but itself."""
+    """Make threads for one service's calls. A service that hangs fills its own threads, and blocks no other."""
     return ThreadPoolExecutor(_THREADS, thread_name_prefix=f"aws-{service}")
 
 
 async def in_thread(what: str, call: Callable[[], _T], threads: Executor) -> _T:
-    """Run a blocking AWS call, and what reads its answer. Raises StoreUnavailable, naming `what` was tried."""
+    """Run a blocking AWS call, and what reads its answer. Raises StoreUnavailable, which names `what` was tried."""
     return await in_pool(threads, what, call)
 
 
 async def in_pool(pool: Executor, what: str, call: Callable[[], _T], within_s: float = _TIMEOUT_S) -> _T:
-    """The same, with a bound of one's own."""
+    """Run a call as `in_thread` does, with another bound. within_s: seconds."""
     return await _bounded(what, asyncio.get_running_loop().run_in_executor(pool, call), within_s)
 
 
@@ -74,12 +75,12 @@ async def _bounded(what: str, running: Awaitable[_T], within_s: float = _TIMEOUT
 
 
 def error_code(error: StoreUnavailable) -> str:
-    """AWS's own code for the failure, "" where there was no answer."""
+    """Return AWS's code of the failure, "" where there was no answer."""
     return _error_field(error, "Code")
 
 
 def error_message(error: StoreUnavailable) -> str:
-    """AWS's own words for the failure, "" where there was no answer."""
+    """Return AWS's message of the failure, "" where there was no answer."""
     return _error_field(error, "Message")
 
 

@@ -1,8 +1,8 @@
-"""KV blocks in the checkpoints bucket: written in parts, read in ranges, several of either at once.
+"""Store KV blocks in the checkpoints bucket: written in parts, read in ranges, several at once.
 
 A stream's blocks are one object: S3 takes about as long for a small object as for a megabyte, and there would be
-hundreds. Its index is written last, so that whoever finds an index finds the blocks. What is read is checked block by
-block by whoever asked (`core/kv/blocks`).
+hundreds. Its index is written last, so that an index implies its blocks. The reader verifies block by block
+(`core/kv/blocks`).
 
 Source for the sizes: AWS's "Performance guidelines for Amazon S3" (ranges of 8-16 MB, 85-90 MB/s a connection).
 """
@@ -24,19 +24,19 @@ from node_agent.adapters.aws import in_pool
 from node_agent.core.kv.index import MAX_BLOCKS, Batch, Index, blocks_key, index_key, parse_index
 
 MAX_CONCURRENCY = 8
-"""Parts or ranges under way: about 700 MB/s, more than half of a 10 Gb/s network."""
+"""Active parts or ranges: about 700 MB/s, more than half of a 10 Gb/s network."""
 
 _WITHIN_S = 150.0
-"""More than the two minutes that a node has to leave its blocks."""
+"""More than the two minutes that a node has to upload its blocks."""
 
 _PART_BYTES = 8 * 1024 * 1024
 _MAX_INDEX_BYTES = 128 * MAX_BLOCKS
 _NOT_THERE = frozenset({"NoSuchKey", "404", "403", "AccessDenied"})
-"""Without the right to list the bucket, S3 refuses where it would else say that there is none."""
+"""Without the right to list the bucket, S3 refuses access to a missing object."""
 
 
 class S3BlockStore:
-    """The BlockStore port. client: a boto3 S3 client for AT_ONCE connections or more."""
+    """The BlockStore port. client: a boto3 S3 client for MAX_CONCURRENCY connections or more."""
 
     def __init__(self, client: Any, bucket: str, part_bytes: int = _PART_BYTES) -> None:
         self._client = client
@@ -44,7 +44,7 @@ class S3BlockStore:
         self._config = TransferConfig(
             multipart_threshold=part_bytes, multipart_chunksize=part_bytes, max_concurrency=MAX_CONCURRENCY
         )
-        # Its own threads: those of a range wait for the network, and everything else of AWS must not wait for them.
+        # Its own threads: they wait for the network, and other calls of AWS must not wait for them.
         self._pool = ThreadPoolExecutor(MAX_CONCURRENCY, thread_name_prefix="kv-s3")
 
     async def keep(self, stream: str, index: Index, read: Callable[[str], bytes | bytearray | None]) -> None:
@@ -61,7 +61,7 @@ class S3BlockStore:
         try:
             await self._run(f"keeping the blocks of stream {stream}", write)
         except asyncio.CancelledError:
-            cancelled.set()  # else the thread, and with it the process, would go on until all of it was written
+            cancelled.set()  # else the thread, and with it the process, would run until all of it was written
             raise
 
     async def index(self, fingerprint: bytes, stream: str) -> Index | None:
@@ -75,7 +75,7 @@ class S3BlockStore:
                     return None
                 raise
             found = parse_index(answer["Body"].read(_MAX_INDEX_BYTES))
-            if found.object_key != blocks_key(fingerprint, stream):  # it may name nothing but its own stream's blocks
+            if found.object_key != blocks_key(fingerprint, stream):  # an index may name only its own stream's blocks
                 raise ValueError(f"an index of {found.object_key[:200]!r}")
             return found
 
@@ -99,8 +99,11 @@ class S3BlockStore:
 
 
 class _ConcatenatedBlocks(io.RawIOBase):
-    """The blocks of an index as one file, of which no more than a block is in memory. Raises OSError for one that is
-    not there any more, or is not as the index has it, and once it is given up: the upload ends there."""
+    """The blocks of an index as one file, with at most one block in memory.
+
+    Raises OSError for a missing block, for one of another size than the index has, and once it is cancelled: the upload
+    ends there.
+    """
 
     def __init__(
         self, index: Index, read: Callable[[str], bytes | bytearray | None], cancelled: threading.Event

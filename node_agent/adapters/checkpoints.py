@@ -1,7 +1,7 @@
-"""Journals whose nodes go: objects of the checkpoints bucket, and a record for each in the table.
+"""Store journals of terminating nodes: objects of the checkpoints bucket, and a record for each in the table.
 
-The record is written after the object and read before it, so that the bucket is never asked for what nobody wrote:
-without the right to list it, S3 refuses there where it would else say that there is none.
+The record is written after the object and read before it, so that only existing objects are read: without the right to
+list the bucket, S3 refuses access to a missing one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from node_agent.core.replication.checkpoint import MAX_OBJECT_BYTES
 from node_agent.core.replication.replica_store import MAX_JOURNAL_BYTES
 
 MAX_CONCURRENCY = 16
-"""Records written at the same time. A node that goes has seconds for up to 2,000 of them."""
+"""Concurrent writes of records. A terminating node has seconds for up to 2,000 of them."""
 
 _FORWARD = (
     "attribute_not_exists(epoch_number) OR epoch_number < :number OR (epoch_number = :number AND "
@@ -32,7 +32,7 @@ _REFUSED = "ConditionalCheckFailedException"
 
 
 class AwsCheckpoints:
-    """The Checkpoints port. s3, dynamodb: boto3 clients; AT_ONCE requests each is what they need connections for."""
+    """The Checkpoints port. s3, dynamodb: boto3 clients for MAX_CONCURRENCY connections each."""
 
     def __init__(self, s3: Any, bucket: str, dynamodb: Any, table: str) -> None:
         self._s3 = s3
@@ -52,7 +52,7 @@ class AwsCheckpoints:
         return sum(await asyncio.gather(*writing))
 
     async def _write(self, record: StreamRecord) -> bool:
-        """False where a newer one is there."""
+        """Write a record; return False where the table has a newer one."""
         try:
             await in_pool(self._pool, f"writing the record of stream {record.stream}", lambda: self._put(record))
         except StoreUnavailable as error:

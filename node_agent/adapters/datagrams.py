@@ -1,4 +1,4 @@
-"""Datagrams between nodes, on the number of the peer door's port: UDP, one socket for both ways."""
+"""Send and receive datagrams between nodes: UDP on the peer API's port number, one socket for both directions."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _log = logging.getLogger(__name__)
 
 
 class UdpDatagrams(asyncio.DatagramProtocol):
-    """The Datagrams port, once it is open; until then nothing is sent.
+    """The Datagrams port, once it is open; before, nothing is sent.
 
-    unsent: how many datagrams could not even be sent. To the sender they are lost like any other: nothing raises.
+    unsent: datagrams that could not be sent. To the sender they are lost like any other: nothing raises.
     """
 
     def __init__(self) -> None:
@@ -27,13 +27,13 @@ class UdpDatagrams(asyncio.DatagramProtocol):
         self.unsent = 0
 
     async def open(self, bound: socket.socket, receive: Callable[[bytes], None]) -> None:
-        """receive: gets what comes in. Where from says nothing: anybody can write any sender's address."""
+        """Open the port. receive: called with each datagram, without its sender's address, which anyone can forge."""
         self._receive = receive
         await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, sock=bound)
 
     def send(self, to: Address, data: bytes) -> None:
-        """See the port. A host that is no IPv4 address never reaches the transport: uvloop raises for it, asyncio
-        resolves names, or closes the socket.
+        """Send a datagram. A host that is no IPv4 address never reaches the transport: uvloop raises for it, and
+        asyncio resolves names, or closes the socket.
         """
         if self._transport is None:
             return
@@ -57,10 +57,12 @@ class UdpDatagrams(asyncio.DatagramProtocol):
         self._receive(data)
 
     def error_received(self, exc: Exception) -> None:
-        """Nobody listens there, or no way leads there: membership finds that out by the silence."""
+        """Ignore an unreachable peer: membership detects its silence."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The socket is closed: by this side, or by an error that leaves peers only the way over their doors."""
+        """Record that the socket is closed: by this side, or by an error, after which peers have only their
+        HTTP ports.
+        """
         if self._transport is not None:
             self._transport = None
             _log.error("the socket of peers' datagrams is closed: %s", exc)
@@ -72,4 +74,4 @@ def _can_be_sent_to(address: Address) -> bool:
 
 
 def _ignore(data: bytes) -> None:
-    """Nobody is there to hear."""
+    """Drop a datagram that arrives before `open`."""

@@ -1,4 +1,4 @@
-"""This node's record in the table. The rules of `contract/table_schema` are conditions of the writes themselves."""
+"""Store this node's record in the table. The rules of `contract/table_schema` are conditions of the writes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _encode(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def decode(item: object) -> dict[str, Any]:
-    """The attributes of an item that can be read; none where it is no item."""
+    """Return the attributes of an item that can be read; none where it is no item."""
     found = {}
     for name, value in item.items() if isinstance(item, Mapping) else ():
         with contextlib.suppress(TypeError, ValueError, AttributeError, LookupError, ArithmeticError):
@@ -68,7 +68,7 @@ class DynamoRecords:
         except StoreUnavailable as error:
             if error_code(error) != _REFUSED:
                 raise
-            # Told before, or another incarnation: the second write tells which.
+            # The step is stored already, or the incarnation differs: the second write finds out.
         values = _encode({":incarnation": incarnation, ":state": state.value, ":rank": state.rank, **life})
         try:
             await self._update(
@@ -96,7 +96,7 @@ class DynamoRecords:
         )
         try:
             owner = whole(item, "incarnation")
-        except ValueError:  # it is gone, or so damaged that nobody owns it
+        except ValueError:  # it is missing, or so damaged that it has no owner
             owner = -1
         if owner > incarnation:
             raise StaleEpoch(f"the record belongs to incarnation {owner}, not to {incarnation}")

@@ -1,4 +1,4 @@
-"""EC2: this instance's tags, and the running instances that carry the cluster's."""
+"""Tag this instance, and list the running instances with the cluster's tag."""
 
 from __future__ import annotations
 
@@ -66,7 +66,9 @@ class Ec2:
         return await in_thread("looking for peers", call, self._threads)
 
     def _node(self, instance: Mapping[str, Any]) -> TaggedNode | None:
-        """None where it is no node, or none that can be reached. A tag that is no address counts as absent."""
+        """Return an instance's node; None where it is no node, or has no address. A tag without a valid address counts
+        as absent.
+        """
         tags, instance_id = decode_tags(tags_from_ec2(instance.get("Tags"))), instance.get("InstanceId")
         private = node_address(f"{instance.get('PrivateIpAddress')}:{self._peer_port}")
         address = (tags.address if tags else None) or private
@@ -76,5 +78,5 @@ class Ec2:
 
 
 def _maps(value: object) -> list[Mapping[str, Any]]:
-    """What of a list has the right form."""
+    """Return the mappings of a list."""
     return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []

@@ -1,9 +1,9 @@
-"""vLLM as a process group: started, watched and ended as a whole.
+"""Run vLLM as a process group: started, watched and ended as a whole.
 
 Why a group: when only vLLM's API server is killed, its EngineCore and workers live on for minutes with the GPU's
-memory, and the next engine cannot start. So the engine gets a session of its own, its group is written down, and
-whatever an earlier agent left behind is ended before a new one starts, with what it had in shared memory
-(`adapters/shared_memory`). What /proc says is bytes: the name of any process on the host may be in any encoding.
+memory, and the next engine cannot start. So the engine gets a session of its own, and its group is recorded in a file.
+Before a start, processes and shared memory of an earlier agent's engine are removed (`adapters/shared_memory`).
+Contents of /proc are bytes: the name of any process on the host may be in any encoding.
 """
 
 from __future__ import annotations
@@ -21,19 +21,21 @@ from node_agent.adapters.shared_memory import PROC, SharedMemoryNotes, processes
 _BOOT_ID = PROC / "sys/kernel/random/boot_id"
 _POLL_S = 0.05
 _NOTE_FIRST_S, _NOTE_MAX_S = 1.0, 30.0
-"""Shared memory is noted soon after a start and again and again: an engine that loads may be killed, too."""
+"""Shared memory is recorded soon after a start and repeatedly: an engine that loads may be killed, too."""
 
 _MAX_NOTE_BYTES = 256
 _KILLED_S = 10.0
-"""How long a killed process may take to vanish; one stuck in the kernel cannot be waited for."""
+"""How long a killed process may take to end; one stuck in the kernel cannot be awaited."""
 
 _log = logging.getLogger(__name__)
 
 
 class EngineProcess:
-    """One engine at a time. argv: the command; environ: the whole environment; group_file: where its group is noted.
+    """The EngineGroup port: one engine at a time. The engine's output goes where the agent's own goes.
 
-    The EngineGroup port. What the engine prints goes where the agent's own output goes.
+    argv: the command.
+    environ: the whole environment.
+    group_file: where its process group is recorded.
     """
 
     def __init__(self, argv: Sequence[str], environ: Mapping[str, str], group_file: Path) -> None:
@@ -45,32 +47,32 @@ class EngineProcess:
         self._noting: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Raises OSError where the command cannot be run."""
+        """Start an engine. Raises OSError where the command cannot be run."""
         await self.reap_orphans()
         self._shared.begin()
         self._process = await asyncio.create_subprocess_exec(
             *self._argv, env=self._environ, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
         )
         try:
-            # With the boot's id: after a reboot the number may belong to anybody.
+            # With the boot's id: after a reboot the number may belong to any process.
             self._group_file.write_text(f"{_boot_id()} {self._process.pid}")
         except OSError as error:  # a full disk: the engine runs all the same
             _log.warning("the engine's process group cannot be noted: %s", error)
         self._noting = asyncio.create_task(self._keep_noting())
 
     async def wait(self) -> int:
-        """Until the engine's first process ends; its exit status (negative: the signal)."""
+        """Wait until the engine's first process ends; return its exit status (negative: the signal)."""
         if self._process is None:
             raise RuntimeError("no engine was started")
         return await self._process.wait()
 
     def note_shared_memory(self) -> None:
-        """Remember what the engine has mapped now: after a SIGKILL nobody can be asked."""
+        """Record what the engine has mapped now: after a SIGKILL its maps are gone."""
         if self._process is not None:
             self._shared.note(_members(self._process.pid))
 
     async def _keep_noting(self) -> None:
-        """Until cancelled."""
+        """Record the engine's shared memory repeatedly, until cancelled."""
         wait_s = _NOTE_FIRST_S
         while True:
             await asyncio.sleep(wait_s)
@@ -78,7 +80,7 @@ class EngineProcess:
             wait_s = min(_NOTE_MAX_S, 2 * wait_s)
 
     async def stop(self, grace_s: float) -> None:
-        """SIGTERM to the group, SIGKILL after `grace_s` seconds, until none of it is left."""
+        """Send SIGTERM to the group, SIGKILL after `grace_s` seconds, and wait until all of it has ended."""
         if self._noting is not None:
             self._noting.cancel()
             self._noting = None
@@ -93,7 +95,7 @@ class EngineProcess:
         self._forget()
 
     async def reap_orphans(self) -> None:
-        """End the group that an earlier agent started and did not end, and remove what it left in shared memory."""
+        """End the group that an earlier agent started and did not end, and remove its shared memory."""
         group = self._noted_group()
         if group is not None:
             self._shared.note(_members(group))
@@ -101,13 +103,13 @@ class EngineProcess:
         self._forget()
 
     def _noted_group(self) -> int | None:
-        """None where there is no note of this boot that can be read."""
+        """Return the recorded group; None without a readable record of this boot."""
         try:
             boot, number = self._group_file.read_bytes()[:_MAX_NOTE_BYTES].decode("ascii").split()
             group = int(number)
         except (OSError, ValueError):
             return None
-        # 0 is the agent's own group, and 1 everybody's.
+        # 0 is the agent's own group, and 1 is init's.
         return group if boot == _boot_id() and group > 1 and group != os.getpgrp() else None
 
     def _forget(self) -> None:
@@ -117,7 +119,7 @@ class EngineProcess:
 
 
 def _boot_id() -> str:
-    """ "" where /proc does not say."""
+    """Return the boot's id, empty where /proc has none."""
     try:
         return _BOOT_ID.read_bytes().decode("ascii", errors="replace").strip()
     except OSError:
@@ -149,7 +151,7 @@ def _signal(group: int, number: signal.Signals) -> None:
 
 
 def _members(group: int) -> list[int]:
-    """Living processes of the group; a zombie has nothing left that could hold memory."""
+    """Return the living processes of the group; a zombie holds no memory."""
     found = []
     for pid in processes():
         # After the last parenthesis: the name before it may hold any bytes, parentheses and blanks, too.

@@ -1,4 +1,6 @@
-"""The steps of the engine's core, as the plug-in counts them in small files (`engine_plugin/synkti_engine/steps`)."""
+"""Read the steps of the engine's core, which the plug-in counts in small files
+(`engine_plugin/synkti_engine/steps`).
+"""
 
 from __future__ import annotations
 
@@ -10,15 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 STEPS_DIR = "SYNKTI_STEPS_DIR"
-"""The variable that tells the engine where; the plug-in, which imports nothing of this package, has the same name."""
+"""The variable that holds the folder; the plug-in, which imports nothing of this package, has the same name."""
 
 _COUNT = struct.Struct("<Q")
 _MAX_CORES = 64
-"""An engine has one for each data-parallel rank; more files are somebody else's."""
+"""An engine has one for each data-parallel rank; more files are not the engine's."""
 
 
 class EngineStepFiles:
-    """The EngineSteps port. folder: made here; nothing but these files is in it."""
+    """The EngineSteps port. folder: made here; it holds only these files."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -44,7 +46,7 @@ class EngineStepFiles:
 
 
 def _read(path: Path) -> int | None:
-    """None where it is no count: the file is being made, or is not the plug-in's."""
+    """Return a file's count; None where it has none: the file is being made, or is not the plug-in's."""
     try:
         with path.open("rb") as file:
             data = file.read(_COUNT.size + 1)

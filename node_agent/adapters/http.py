@@ -1,9 +1,8 @@
 """A small HTTP/1.1 client on httptools: to the engine, to peers, to IMDS.
 
-Why not a library: a token passes here, and this costs a third of the CPU of a general client (docs/performance.md).
-It does what it needs and no more: one exchange at a time on a connection (`adapters/http_client_exchange`), idle
-connections kept for a moment, bounded buffers with back-pressure, one timer for each exchange instead of one for each
-read.
+Why not a library: every token passes here, and this costs a third of the CPU of a general client (docs/performance.md).
+It does only what is needed: one exchange at a time on a connection (`adapters/http_client_exchange`), idle connections
+reused for a moment, bounded buffers with back-pressure, one timer per exchange instead of one per read.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from node_agent.ports import ExchangeLost
 
 CONNECT_TIMEOUT_S = 2.0
 IDLE_S = 3.0
-"""How long an idle connection may be used again: uvicorn, and so vLLM, closes it after 5 s."""
+"""How long an idle connection may be reused: uvicorn, and so vLLM, closes it after 5 s."""
 
 MAX_IDLE = 64
 
@@ -27,7 +26,7 @@ MAX_IDLE = 64
 class HttpClient:
     """The Http port: connections to any number of addresses; at most MAX_IDLE idle ones for each.
 
-    source: the local address that they come from; None for the system's choice.
+    source: the local address of the connections; None for the system's choice.
     """
 
     def __init__(self, source: str | None = None) -> None:
@@ -47,7 +46,7 @@ class HttpClient:
         keepalive_timeout_s: float | None = None,
         on_lost: Callable[[str], None] | None = None,
     ) -> Exchange:
-        """See the port."""
+        """Send a request, as the port defines."""
         request = _encode(address, method, target, headers, body)
         connect, released = partial(_connect, address, self._source), partial(self._release, address)
         exchange = Exchange(
@@ -73,7 +72,7 @@ class HttpClient:
         body: bytes = b"",
         read_timeout_s: float,
     ) -> Exchange:
-        """See the port."""
+        """Send a request and wait for the head, as the port defines."""
         exchange = self.request(address, method, target, headers=headers, body=body, read_timeout_s=read_timeout_s)
         try:
             await exchange.head()
@@ -96,7 +95,7 @@ class HttpClient:
         return None
 
     def _release(self, address: Address, connection: Connection) -> None:
-        """Keep the connection for the next exchange where there is room, or end it."""
+        """Store the connection for the next exchange where there is room, else close it."""
         idle = self._idle.setdefault(address, [])
         if len(idle) < MAX_IDLE:
             connection.idle_since = time.monotonic()
@@ -105,7 +104,7 @@ class HttpClient:
             connection.abort()
 
     async def close(self) -> None:
-        """End all idle connections, and give the loop the turn in which their sockets close."""
+        """Close all idle connections, and yield to the loop so that their sockets close."""
         for connections in self._idle.values():
             for connection in connections:
                 connection.abort()

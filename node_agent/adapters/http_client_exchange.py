@@ -1,11 +1,11 @@
-"""One HTTP/1.1 exchange as a client has it, and the connection that it happens on; callbacks are httptools'.
+"""One HTTP/1.1 exchange of a client, and the connection that it runs on; callbacks are httptools'.
 
 Rules kept here:
 
-* an exchange is over once: whole, or lost for one reason, the first that was given;
-* what nobody takes is bounded: beyond MAX_HELD_BYTES the connection stops reading;
-* a silence counts only while this side would take what came;
-* a request on a connection that the server had closed while it was idle is asked again, on a new one.
+* an exchange ends once: complete, or lost for one reason, the first that was given;
+* unread data is bounded: beyond MAX_HELD_BYTES the connection stops reading;
+* a silence counts only while this side reads;
+* a request on a reused connection that the server had closed while idle is sent again, on a new one.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from node_agent.contract.names import SIGNS_HEADER
 from node_agent.ports import ExchangeLost
 
 MAX_HELD_BYTES = 1024 * 1024
-"""Received and not yet taken, at which a connection stops reading."""
+"""Received and unread bytes at which a connection stops reading."""
 
 MAX_HEAD_BYTES = 64 * 1024
-"""With the interim answers before it: signs of life for twenty minutes."""
+"""With the interim responses before it: keep-alives for twenty minutes."""
 
 
 _GRACE_S = 0.25
-"""From a silence that was too long to the loss: timers run before what came is read, and where it was this process that
-stood still, all of it came meanwhile."""
+"""From an elapsed timeout to the loss: timers run before received data is read, and if this process was suspended, data
+arrived meanwhile.
+"""
 
 
 class Connection(asyncio.Protocol):
-    """A connection while it is idle; an exchange takes its place as the transport's protocol.
+    """A connection while it is idle; an exchange replaces it as the transport's protocol.
 
-    exchange: the one that is under way on it.
+    exchange: the active one.
     """
 
     def __init__(self) -> None:
@@ -45,7 +46,7 @@ class Connection(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment] # create_connection gives a Transport
 
     def data_received(self, data: bytes) -> None:
-        self.abort()  # it spoke without being asked
+        self.abort()  # data without a request
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
@@ -72,10 +73,11 @@ class Connection(asyncio.Protocol):
 class Exchange(asyncio.Protocol):
     """The Response port, and the protocol of its connection while it lasts.
 
-    connect: makes a connection; raises ExchangeLost; released: takes a connection back that may be used again;
-    accept_timeout_s: how long until the first bytes, None for as long as any silence; keepalive_timeout_s: the most
-    that any silence may last where the other side has said that it shows signs of life; on_lost: receives once why the
-    exchange was lost, where it was.
+    connect: makes a connection; raises ExchangeLost.
+    released: receives a connection that can be reused.
+    accept_timeout_s: seconds until the first bytes, None for the read timeout.
+    keepalive_timeout_s: the longest silence once the other side has announced keep-alives.
+    on_lost: receives the reason once, where the exchange is lost.
     """
 
     def __init__(
@@ -112,7 +114,7 @@ class Exchange(asyncio.Protocol):
         self._buffered_bytes = 0
         self._sink: Callable[[bytes], None] | None = None
         self._buffer_is_full = False  # this side holds too much
-        self._pause_requested = False  # whoever takes the body asked for a pause
+        self._pause_requested = False  # by the reader of the body
         self._waiter: asyncio.Future[None] | None = None
         self.first_read_at = 0.0
         self.last_read_at = 0.0
@@ -123,7 +125,7 @@ class Exchange(asyncio.Protocol):
         self._now = self._loop.time
 
     def begin(self, connection: Connection, *, was_idle: bool) -> None:
-        """Send the request. was_idle: whether the connection waited for it, and may have been closed meanwhile."""
+        """Send the request. was_idle: whether the connection was reused, and may have been closed meanwhile."""
         self._connection, self._was_reused = connection, was_idle
         if connection.transport is None:
             self.fail("reset")
@@ -136,7 +138,7 @@ class Exchange(asyncio.Protocol):
         self._set_timer(self._timeout_s())
         connection.transport.write(self._request)
 
-    # what the connection says
+    # the connection's callbacks
 
     def data_received(self, data: bytes) -> None:
         self.last_read_at = self._now()
@@ -146,7 +148,7 @@ class Exchange(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError:
-            raise  # a bug of whoever takes the body
+            raise  # a bug of the sink
         except httptools.HttpParserError:
             self.abort("broken")
             return
@@ -173,7 +175,7 @@ class Exchange(asyncio.Protocol):
         self.fail("eof" if exc is None else "reset")
 
     def fail(self, why: str) -> None:
-        """The connection is gone; nothing happens where the exchange is over already."""
+        """Record that the connection is gone; does nothing after the exchange's end."""
         if self._done or self._loss_reason is not None:
             return
         self._loss_reason = why
@@ -221,7 +223,7 @@ class Exchange(asyncio.Protocol):
             if self._loss_reason is not None:
                 if not self._was_reused or self._loss_reason not in ("eof", "reset"):
                     raise ExchangeLost(self._loss_reason)
-                self._loss_reason = None  # the server had closed it: nothing was answered, another connection may ask
+                self._loss_reason = None  # the server had closed it before a response: send it on another connection
                 self._connection = None
             if self._connection is None:
                 self.begin(await self._connected(), was_idle=False)
@@ -235,7 +237,7 @@ class Exchange(asyncio.Protocol):
             return await connecting
         except asyncio.CancelledError:
             if connecting.done() and not connecting.cancelled() and connecting.exception() is None:
-                connecting.result().abort()  # made in the very moment: nobody else knows of it
+                connecting.result().abort()  # connected at this moment, and otherwise unreferenced
             if self._loss_reason is None:
                 raise
             raise ExchangeLost(self._loss_reason) from None
@@ -245,10 +247,10 @@ class Exchange(asyncio.Protocol):
             raise
         finally:
             self._connecting = None
-            del connecting  # its exception's traceback has this frame: together they would wait for the collector
+            del connecting  # its exception's traceback references this frame, a cycle for the collector
 
     async def read(self) -> bytes:
-        """What arrived since the last read, b"" at the end. Raises ExchangeLost."""
+        """Return what arrived since the last read, empty at the end. Raises ExchangeLost."""
         while not self._buffer:
             if self._done:
                 return b""
@@ -268,7 +270,7 @@ class Exchange(asyncio.Protocol):
         return data
 
     async def read_all(self, max_bytes: int) -> bytes:
-        """The whole body. Raises ExchangeLost, also where it is larger than `max_bytes`."""
+        """Return the whole body. Raises ExchangeLost, also where it is larger than `max_bytes`."""
         parts, size = [], 0
         while data := await self.read():
             parts.append(data)
@@ -279,7 +281,9 @@ class Exchange(asyncio.Protocol):
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def pipe(self, sink: Callable[[bytes], None]) -> None:
-        """Give what comes to `sink`, at once and until the end. Raises ExchangeLost, once it has all that came."""
+        """Pass data to `sink` as it arrives, until the end. Raises ExchangeLost after the sink has all
+        received data.
+        """
         self._sink = sink
         if self._buffer:
             sink(self._drain_buffer())
@@ -289,7 +293,7 @@ class Exchange(asyncio.Protocol):
             await self._wait()
 
     def pause(self, paused: bool) -> None:
-        """Take nothing more from the connection for now, or go on."""
+        """Stop reading from the connection, or continue."""
         self._pause_requested = paused
         self._update_reading()
 
@@ -313,7 +317,7 @@ class Exchange(asyncio.Protocol):
         self.set_read_timeout(seconds)
 
     def _timeout_s(self) -> float:
-        """How long the other side may be silent now."""
+        """Return how long the other side may be silent now."""
         if self._accept_timeout_s is not None:
             return self._accept_timeout_s
         return (
@@ -346,7 +350,7 @@ class Exchange(asyncio.Protocol):
             self._timer = None
 
     def abort(self, why: str) -> None:
-        """Break it off: whoever waits gets ExchangeLost(why); the server sees its client go."""
+        """Abort the exchange: a waiting reader gets ExchangeLost(why), and the server's connection closes."""
         was_over = self._done
         self._was_reused = False
         self.fail(why)
@@ -357,10 +361,10 @@ class Exchange(asyncio.Protocol):
             self._connection.abort()
 
     def close(self) -> None:
-        """This side is done with it. The connection of an unfinished one goes along."""
+        """Finish this side's use. A complete exchange releases its connection; an incomplete one closes it."""
         connection, self._connection = self._connection, None
         self._stop_timer()
-        # A parser and its owner hold each other, and whoever takes the body holds this: nobody would free them.
+        # The parser and the sink reference this exchange: break the cycles.
         self._parser, self._sink, self._on_lost = None, None, None
         if connection is None or connection.exchange is not self:
             return

@@ -1,5 +1,5 @@
-"""The bounds of a door, in bytes, in numbers and in seconds. What is beyond them is answered with an error that says
-so, or, where nobody reads, cut off.
+"""Bounds of an HTTP server, in bytes, numbers and seconds. What exceeds them gets an error response that says so, or,
+from a client that does not read, a closed connection.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from node_agent.core.http.document_bounds import DocumentBounds
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one door. Every client's and every stranger's bytes and seconds are bounded by one of these."""
+    """The bounds of one server. One of these bounds every byte and second of a client, authenticated or not."""
 
     body_bytes: int = 16 * 1024 * 1024
     """Of one request."""
@@ -20,7 +20,7 @@ class Limits:
     """Of all bodies of more than 64 KiB together, from their first bytes until their answers' ends; beyond it 503."""
 
     document: DocumentBounds | None = field(default_factory=DocumentBounds)
-    """Of a body as a JSON document; None where the door reads no clients' documents. Beyond it 413."""
+    """Of a body as a JSON document; None where the server reads no clients' documents. Beyond it 413."""
 
     head_bytes: int = 64 * 1024
     """Of one request: its line and its headers, and later whatever is not its body (chunks' extensions, trailers)."""
@@ -38,7 +38,7 @@ class Limits:
     """Connections beyond these bounds, for health only; further ones are cut off."""
 
     health: frozenset[str] = frozenset({"/healthz", "/readyz", "/health", "/ping"})
-    """The paths that a full door still answers."""
+    """The paths that a full server still answers."""
 
     pipelined: int = 16
     """Requests that a client sends on one connection before it has the answer to the first."""

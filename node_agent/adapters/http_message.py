@@ -1,12 +1,12 @@
-"""Reads requests from a connection's bytes, with a bound for everything that may come; callbacks are httptools'.
+"""Read requests from a connection's bytes, with a bound for everything that may arrive; callbacks are httptools'.
 
 Rules kept here:
 
-* a request is whole before anybody sees it;
+* a request is passed on only when it is complete;
 * every byte is counted: a body's against the body's bound, all others (lines, headers, extensions of chunks, trailers,
   empty lines between requests) against the head's, chunks by their number;
 * headers are bounded in number, and trailers are dropped;
-* a body that comes in pieces is one buffer: a million chunks of a byte take a megabyte;
+* a body that arrives in parts is one buffer: a million chunks of a byte take a megabyte;
 * after a fault nothing more is read.
 """
 
@@ -25,40 +25,43 @@ _CHUNK_FRAME_BYTES = 8
 
 _CHUNKS = 4_096
 _BYTES_PER_CHUNK = 16
-"""So many chunks are free; behind them a chunk has so many bytes on the average."""
+"""That many chunks are free; beyond them a chunk must have this many bytes on average."""
 
 
 class Receiver(Protocol):
-    """Who gets what was read."""
+    """Receives what was read."""
 
     def on_request(self, method: str, target: str, headers: dict[bytes, bytes], body: bytes) -> None:
-        """A whole request. `version` and `should_keep_alive` of the reader are still of this one."""
+        """Receive a complete request. `version` and `keeps_alive` of the reader still refer to it."""
         ...
 
     def on_fault(self, fault: ErrorResponse) -> None:
-        """The last thing that is read."""
+        """Receive a fault; nothing is read after it."""
         ...
 
     def on_expect_continue(self) -> None:
-        """The client waits with its body until it is told to go on (Expect: 100-continue)."""
+        """Handle a client that waits with its body for permission (Expect: 100-continue)."""
         ...
 
     def reserve_body(self, size: int) -> bool:
-        """The body has grown to `size` bytes, more than SMALL_BYTES; whether there is room."""
+        """Reserve room for a body that has grown to `size` bytes, more than SMALL_BYTES; return whether
+        there is room.
+        """
         ...
 
 
 class MessageReader:
-    """One connection's requests, one after another. `close` it: a parser and its owner hold each other.
+    """Reads one connection's requests, in order. `close` it: a parser and its owner reference each other.
 
-    is_partial: whether a request has begun and is not whole; head_is_complete: of that request.
+    is_partial: whether a request has begun and is not complete.
+    head_is_complete: of that request.
     """
 
     def __init__(self, receiver: Receiver, limits: Limits) -> None:
         self._receiver: Receiver | None = receiver
         self._limits = limits
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
-        self._is_last = False  # what comes behind this request is nothing of ours
+        self._is_last = False  # data behind this request is ignored
         self._unparsed_bytes = 0  # bytes of a body that the parser does not read
         self._outside = 0  # bytes since the last request's end that are of no body
         self._in_bodies = 0  # bytes of bodies among those that are being fed
@@ -77,24 +80,24 @@ class MessageReader:
         self._body: bytes | bytearray = b""
 
     def stop(self) -> None:
-        """Nothing more is read, also of what is being fed now."""
+        """Read nothing more, also of the input being parsed."""
         self._receiver = None
         self._unparsed_bytes, self._is_last = 0, True
         self._headers, self._body, self._input = {}, b"", b""
 
     def close(self) -> None:
-        """The connection is gone."""
+        """Free the parser: the connection is closed."""
         self.stop()
         self._parser = None
 
     @property
     def body_bytes(self) -> int:
-        """Of the request that is not whole yet."""
+        """Bytes so far of the incomplete request's body."""
         return len(self._body)
 
     @property
     def keeps_alive(self) -> bool:
-        """Whether the connection may be used again after the request that was just read."""
+        """Whether the connection can be reused after the request that was just read."""
         parser = self._parser
         return parser is not None and parser.should_keep_alive() and not parser.should_upgrade()
 
@@ -103,7 +106,7 @@ class MessageReader:
         return self._parser.get_http_version() if self._parser is not None else ""
 
     def feed(self, data: bytes) -> None:
-        """Bytes of the client."""
+        """Parse bytes of the client."""
         if self._unparsed_bytes:
             self._collect(data)
             return
@@ -119,11 +122,11 @@ class MessageReader:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._is_last = True  # it is answered in HTTP/1.1, and nothing else is spoken here
+            self._is_last = True  # it is answered in HTTP/1.1, the only protocol here
             self._collect(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             self._fail(
-                ErrorResponse(400, "invalid_http", f"This is not HTTP/1.1 as this door understands it: {error}.")
+                ErrorResponse(400, "invalid_http", f"This is not HTTP/1.1 as this server understands it: {error}.")
             )
         if not self.is_partial or self.head_is_complete:
             self._input = b""
@@ -204,13 +207,13 @@ class MessageReader:
     def on_message_complete(self) -> None:
         announced = self._headers.get(b"content-length", b"0")
         if self._parser is not None and self._parser.should_upgrade() and announced.isdigit() and int(announced):
-            # The parser takes a body behind an offer to upgrade for the other protocol; clients in Java send such.
+            # The parser attributes a body after an upgrade offer to the other protocol; Java clients send such.
             self._unparsed_bytes = int(announced)
         else:
             self._complete()
 
     def _collect(self, data: bytes) -> None:
-        """A body that the parser does not read."""
+        """Collect a body that the parser does not read."""
         if not self._unparsed_bytes:
             return
         data = data[: self._unparsed_bytes]
@@ -240,6 +243,6 @@ class MessageReader:
 
     def _fail(self, fault: ErrorResponse) -> None:
         receiver = self._receiver
-        self.stop()  # the parser may still be in the middle of its bytes: nobody hears of what it finds there
+        self.stop()  # the parser may still be inside its input: its further callbacks are ignored
         if receiver is not None:
             receiver.on_fault(fault)

@@ -1,4 +1,4 @@
-"""A request at a door, and the way to answer it: bytes of HTTP/1.1 out, nothing that waits."""
+"""A request at an HTTP server, and its response: bytes of HTTP/1.1 out, without waiting."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ Headers = Sequence[tuple[bytes, bytes]]
 class Request:
     """The ServerRequest port.
 
-    may_stay: whether the connection may be used again after the answer; knows_chunks: whether the client does.
+    keeps_alive: whether the connection can be reused after the response.
+    supports_chunks: whether the client supports chunked encoding.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Request:
     def is_congested(self) -> bool:
         return self._connection.is_congested
 
-    # what becomes of the client
+    # the client's connection
 
     def when_gone(self, call: Callable[[], None]) -> None:
         if self.is_gone:
@@ -80,7 +81,7 @@ class Request:
             self._congested(is_congested)
 
     def _clear_callbacks(self) -> None:
-        """Nobody is called any more. What was to be called has this request: together they would never be freed."""
+        """Clear the callbacks: they reference this request, and the cycle would never be freed."""
         self._gone = self._congested = None
 
     # answering
@@ -146,7 +147,7 @@ class Request:
             self._connection.on_answered(self)
 
     def abort_response(self) -> None:
-        """Whoever answered it gave up in the middle: the client must not take it for an end."""
+        """Abort an unfinished response: the client must not take it for complete."""
         if not self.is_ended:
             self.is_ended = True
             self._clear_callbacks()

@@ -1,8 +1,8 @@
-"""The doors' HTTP/1.1 server: listens, bounds what comes, and ends what takes too long.
+"""The HTTP/1.1 server of the client API and the peer API: listens, bounds requests, and ends what takes too long.
 
-Why not a library: every token of every client passes here. A general server costs a task step, two coroutines and
-three dictionaries for each of them, more than the whole of what it carries (docs/decisions/0008, docs/performance.md).
-Parsing is llhttp's (httptools); this is what remains: connections with bounds, one request at a time on each.
+Why not a library: every token of every client passes here. A general server costs a task step, two coroutines and three
+dictionaries for each of them, more than the whole of what it carries (docs/decisions/0008, docs/performance.md). llhttp
+(httptools) parses; the rest is here: connections with bounds, one request at a time on each.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ from node_agent.ports import AlternateProtocol, ServerRequest
 _BACKLOG = 4096
 _SWEEP_EVERY_S = 1.0
 _UNSENT_BYTES = 128 * 1024
-"""In the kernel, for one connection: behind that a transport's own bounds are reached, and seen."""
+"""In the kernel, for one connection: beyond it the transport's own bounds apply, which this process can observe."""
 
 _LATER_S = 30.0
-"""Behind `unread_s` the kernel gives a connection up by itself, also one of which so little is unread that nobody sees
-it here."""
+"""After `unread_s` and this time, the kernel closes a connection by itself, also one with too little unread data to be
+observed here.
+"""
 
 _KEEPALIVE_S = 30
-"""Between the kernel's questions whether a silent client is still there."""
+"""Between the kernel's keep-alive probes of a silent client."""
 
 _log = logging.getLogger(__name__)
 
@@ -43,12 +44,14 @@ Handle = Callable[[ServerRequest], Coroutine[Any, Any, None]]
 
 
 def _is_form(request: ServerRequest) -> bool:
-    """Whether the body is a form with files, which nobody reads as a document."""
+    """Return whether the body is a form with files, which is never parsed as a document."""
     return request.headers.get(b"content-type", b"").startswith(b"multipart/") and request.body.startswith(b"--")
 
 
 def _bound_sockets(listener: socket.socket, unread_s: float) -> None:
-    """What connections inherit: the kernel, too, holds little for a client that does not read, and not for ever."""
+    """Set options that connections inherit: the kernel, too, holds little for a client that does not read, and for a
+    bounded time.
+    """
     for level, option, value in (
         (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES),
         (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, min(int((unread_s + _LATER_S) * 1000), 2**31 - 1)),
@@ -60,7 +63,7 @@ def _bound_sockets(listener: socket.socket, unread_s: float) -> None:
 
 
 def bind(host: str, port: int, purpose: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
-    """A listening socket. Raises ConfigurationError that says what is in the way."""
+    """Return a listening socket. Raises ConfigurationError that names the obstacle."""
     listener = socket.socket(socket.AF_INET, kind)
     if kind is socket.SOCK_STREAM:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -76,11 +79,13 @@ def bind(host: str, port: int, purpose: str, kind: socket.SocketKind = socket.SO
 
 
 class HttpServer:
-    """One door.
+    """One HTTP server.
 
-    handle: answers a request; it runs as a task of its own. alternate: what else may come to the door; bodies: the
-    budget that it shares with other doors; on_refused: called with one word (`code` of the error, `unread`,
-    `pipelined`) for each connection that was refused or cut off.
+    handle: answers a request, in a task of its own.
+    alternate: another protocol that connections may begin.
+    bodies: the budget shared with other servers.
+    on_refused: called with one word (`code` of the error, `unread`, `pipelined`) for each connection that was refused
+    or cut off.
     """
 
     def __init__(
@@ -97,7 +102,7 @@ class HttpServer:
         self.bodies = bodies or BodyBudget(limits.bodies_bytes)
         self.connections: set[ServerConnection] = set()
         self.is_closing = False
-        self.is_over = False  # a connection that the loop accepted a moment before is made all the same
+        self.is_over = False  # connections that the loop accepted just before are still made
         self.now = 0.0  # loop time of the last sweep, good enough for what takes seconds
         self.date = b""
         self._connection_limits = ConnectionLimits(limits.connections, limits.connections_per_address, limits.reserved)
@@ -109,7 +114,7 @@ class HttpServer:
         self._sweeping: asyncio.TimerHandle | None = None
 
     async def start(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
-        """Serve what comes to a socket that already listens."""
+        """Serve a socket that already listens."""
         self._sweep()
         _bound_sockets(listener, self.limits.unread_s)
         loop = asyncio.get_running_loop()
@@ -119,13 +124,13 @@ class HttpServer:
 
     @property
     def busy(self) -> int:
-        """Requests that are being answered."""
+        """The number of requests being answered."""
         return len(self._tasks)
 
     # what connections need
 
     def add(self, connection: ServerConnection, address: str) -> ConnectionSlot:
-        """A new connection, and what it may ask for."""
+        """Add a new connection; return its slot."""
         self.connections.add(connection)
         place = self._connection_limits.acquire(address)
         if place is ConnectionSlot.NONE:
@@ -133,20 +138,22 @@ class HttpServer:
         return place
 
     def remove(self, connection: ServerConnection, address: str) -> None:
-        """A connection has ended."""
+        """Remove a connection that has ended."""
         if connection in self.connections:
             self.connections.remove(connection)
             self._connection_limits.release(address, connection.slot)
 
     def reserve_body(self, body: HeldBody, size: int) -> bool:
-        """A body has grown to `size` bytes; whether there is room. Unfinished ones may have to go for it."""
+        """Reserve room for a body that has grown to `size` bytes; return whether there is room. Unfinished bodies may
+        be aborted for it.
+        """
         gone = self.bodies.grow(body, size, self.now)
         for victim in gone or ():
             victim.abort()
         return gone is not None
 
     def count_refusal(self, code: str) -> None:
-        """Count a connection that is refused, or cut off."""
+        """Count a refused or cut-off connection."""
         if self._on_refused is not None:
             self._on_refused(code)
 
@@ -161,7 +168,7 @@ class HttpServer:
         return task
 
     async def _check_document(self, request: ServerRequest) -> None:
-        """Answer a request with a large body: not read as a document before it is known what that costs."""
+        """Answer a request with a large body, after checking what parsing it as a document costs."""
         bounds, body = self.limits.document, request.body
         if bounds is not None and not (_is_form(request) or bounds.passes_quick_check(body)):
             async with self._counting:
@@ -191,7 +198,7 @@ class HttpServer:
         self._sweeping = loop.call_later(_SWEEP_EVERY_S, self._sweep)
 
     async def close(self, within_s: float) -> None:
-        """Take nothing new, let what runs end within a time, and cut off the rest."""
+        """Accept nothing new, let running requests end within a time, and cut off the rest."""
         self.is_closing = True
         if self._server is not None:
             self._server.close()
@@ -204,7 +211,7 @@ class HttpServer:
         await asyncio.sleep(0)  # the turn in which the sockets close
 
     def abort(self) -> None:
-        """Everything ends now, in the middle of a word."""
+        """End everything now, in the middle of a response."""
         self.is_closing = self.is_over = True
         if self._server is not None:
             self._server.close()

@@ -1,15 +1,15 @@
-"""One connection at a door, and the requests on it.
+"""One connection at an HTTP server, and the requests on it.
 
 Rules kept here:
 
-* a request is whole before anybody sees it, and its head, its body and the time that it takes are bounded
-  (`http_message`);
-* one request is answered at a time; what a client sends ahead of that waits, a bounded number of requests, and is not
-  begun while the client does not read;
-* whoever answers hears when the client is gone, and when it is slow; a client that does not read for too long is gone;
-* every answer is written whole and in its turn: an error, too, waits for the answers that were asked for before it;
-* after an error that leaves the connection unusable the client still gets to read why, before it is closed;
-* an ended connection is freed at once: nothing that belongs to it holds it (tests run with the collector off).
+* a request is passed on complete; its head, its body and its time are bounded (`http_message`);
+* one request is answered at a time; requests that a client sends ahead wait, in a bounded number, and none begins while
+  the client does not read;
+* the handler is notified when the client disconnects, and when it reads slowly; a client that does not read for too
+  long is disconnected;
+* every response is written whole and in order: an error, too, waits for the earlier responses;
+* after an error that makes the connection unusable, the client still has time to read it before the connection closes;
+* an ended connection is freed at once: nothing that belongs to it references it (tests run with the collector off).
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from node_agent.adapters.http_server import HttpServer
 
 LINGER_S = 2.0
-"""How long a refused client may still be listened to: closed at once, it might never read why."""
+"""How long a refused client's connection stays open: closed at once, the client might never read the error."""
 
 HEALTH_TIMEOUT_S = 5.0
-"""How long a connection beyond the bounds may take to ask for the node's health."""
+"""How long a connection beyond the bounds may take to request the node's health."""
 
 _PROGRESS_BYTES = 48 * 1024
-"""What a slow client has to take within `unread_s`: from a transport's high-water mark to its low one."""
+"""What a slow client has to read within `unread_s`: from a transport's high-water mark to its low one."""
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _FULL = ErrorResponse(503, "too_many_connections", "This node has no connection to spare; try another node.")
@@ -48,7 +48,7 @@ _FULL_OF_ADDRESS = ErrorResponse(
 
 
 class ServerConnection(asyncio.Protocol):
-    """See the module. A Receiver of its reader."""
+    """One connection; the Receiver of its reader."""
 
     def __init__(self, server: HttpServer) -> None:
         self.server = server
@@ -121,12 +121,12 @@ class ServerConnection(asyncio.Protocol):
             self._reader.feed(data)
 
     def _time_request(self) -> None:
-        """From now on a request is coming."""
+        """Start the time of an arriving request."""
         self._began_at = self.server.now
         self._progress = (self._began_at, 0)
 
     def _detect_protocol(self, first: bytes) -> bytes:
-        """The first bytes, unless they, or what may still come, begin something else than HTTP."""
+        """Return the first bytes, unless they begin, or may begin, the alternate protocol."""
         alternate = self.server.alternate
         if alternate is None or self._transport is None:
             return first
@@ -186,9 +186,9 @@ class ServerConnection(asyncio.Protocol):
             self._continue_pending = True
 
     def on_fault(self, fault: ErrorResponse) -> None:
-        """An error that is the last word on this connection; the client may read it before it is closed.
+        """Send an error as the last response on this connection; the client can read it before the connection closes.
 
-        Answers that were asked for before come before it.
+        Earlier responses come before it.
         """
         if self._final_error is not None or self._transport is None:
             return
@@ -211,7 +211,7 @@ class ServerConnection(asyncio.Protocol):
         self.server.run(request).add_done_callback(lambda task: request.abort_response())
 
     def on_answered(self, request: Request) -> None:
-        """The answer to the current request was written."""
+        """Process the next request: the response to the current one was written."""
         self._current = None
         self._release(request)
         self._free_at = self.server.now
@@ -221,7 +221,7 @@ class ServerConnection(asyncio.Protocol):
             self._process_next()
 
     def on_aborted(self, request: Request) -> None:
-        """Nobody will answer the current request any more, which is not answered, or not to its end."""
+        """Handle a current request whose handler ended without a complete response."""
         if request.is_begun:
             self.abort()
             return
@@ -236,7 +236,7 @@ class ServerConnection(asyncio.Protocol):
             self.server.bodies.release(body)
 
     def _process_next(self) -> None:
-        """Nothing is being answered: what comes next."""
+        """Process what comes next after a response."""
         if self._waiting:
             self._answer(self._waiting.popleft())
         elif self._final_error is not None:
@@ -267,14 +267,14 @@ class ServerConnection(asyncio.Protocol):
             self._transport.abort()
 
     def end_when_idle(self) -> None:
-        """The door closes: what is under way may end, and is the last."""
+        """Close the connection when idle; the active request is the last."""
         if self._current is None and not self._reader.is_partial:
             self._close()
 
     # time
 
     def check(self, now: float) -> None:
-        """Called about once a second: end what takes too long."""
+        """End what takes too long. Called about once a second."""
         transport = self._transport
         if transport is None:
             return
@@ -290,7 +290,7 @@ class ServerConnection(asyncio.Protocol):
             self._check_request(now)
 
     def _check_reader(self, transport: asyncio.Transport, now: float) -> None:
-        """A client that does not read: it, and whatever it has here, ends after a while."""
+        """Disconnect a client that has not read for too long."""
         size = transport.get_write_buffer_size()
         since, before = self._unread or (now, size)
         if size <= before - _PROGRESS_BYTES:
@@ -301,7 +301,7 @@ class ServerConnection(asyncio.Protocol):
             self.abort()
 
     def _check_request(self, now: float) -> None:
-        """A request that is not whole, or none."""
+        """Check the time of an incomplete request, or of an idle connection."""
         limits, reader = self.server.limits, self._reader
         if self.slot is not ConnectionSlot.FULL and now - self._free_at > HEALTH_TIMEOUT_S:
             self.on_fault(_FULL if self.slot is ConnectionSlot.HEALTH_ONLY else _FULL_OF_ADDRESS)
@@ -313,7 +313,7 @@ class ServerConnection(asyncio.Protocol):
             self._close()
 
     def _is_too_slow(self, now: float) -> bool:
-        """Whether less of a body came, within `stalled_s`, than has to come."""
+        """Return whether too little of a body arrived within `stalled_s`."""
         limits, size = self.server.limits, self._reader.body_bytes
         since, before = self._progress
         if now - since <= limits.stalled_s:
@@ -323,4 +323,4 @@ class ServerConnection(asyncio.Protocol):
 
 
 def _discard(data: bytes) -> None:
-    """The client is gone: nobody reads it."""
+    """Discard data for a client that is gone."""

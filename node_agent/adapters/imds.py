@@ -1,11 +1,11 @@
-"""IMDSv2: who this instance is, and whether EC2, or its Auto Scaling group, wants it back.
+"""Read IMDSv2: this instance's identity, and whether EC2, or its Auto Scaling group, reclaims it.
 
-The token is fetched once for six hours; on 401 it is dropped and fetched anew, because an instance that was resumed,
-or an emulated service that was restarted, no longer knows the old one.
+The token is fetched once for six hours; on 401 it is dropped and fetched anew, because an instance that was resumed, or
+an emulated service that was restarted, no longer accepts the old one.
 
-The border of metadata: a body becomes a value, absent, or MetadataUnavailable. A notice of an interruption, and a
-rebalance recommendation, are there where their paths answer 200, whatever the body is: what cannot be read of them is
-only when. To miss one costs clients more than to act on one that nobody can read.
+A body becomes a value, absent, or MetadataUnavailable. An interruption notice and a rebalance recommendation exist
+where their paths answer 200, whatever the body is: only their time may be unreadable. A missed notice costs clients
+more than an action on an unreadable one.
 """
 
 from __future__ import annotations
@@ -26,19 +26,20 @@ from node_agent.core.common.address import Address
 from node_agent.ports import ExchangeLost, Http, Identity
 
 UNREADABLE = "unreadable"
-"""The action of a notice whose body says nothing."""
+"""The action of a notice whose body cannot be read."""
 
 _TOKEN_LIFE_S = 21_600
 _SILENCE_S = 2.0
 _WITHIN_S = 4.0
-"""For a whole answer: a body that comes byte by byte is no answer."""
+"""For a whole response: a body that arrives byte by byte is no answer."""
 
 _MAX_BYTES = 64 * 1024
 _ROOT = "/latest/meta-data"
 _WORD = re.compile(r"[!-~]{1,64}")
 _TOKEN = re.compile(r"[A-Za-z0-9+/=_.~:-]{1,1024}")
-"""It becomes a header's value. Where something that is no IMDS answers everything with a page, or with {}, this is how
-that is found out, before its pages are taken for notices."""
+"""It becomes a header's value. A server other than IMDS that answers everything with a page, or with {}, is detected by
+this before its pages count as notices.
+"""
 
 _REGION = re.compile(r"[a-z]{2,8}(-[a-z]{2,16}){1,3}-[0-9]{1,2}")
 _log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ _log = logging.getLogger(__name__)
 class Imds:
     """The Metadata port. endpoint: http://host[:port], as AWS_EC2_METADATA_SERVICE_ENDPOINT has it.
 
-    Raises ValueError where it is none; the settings were checked for that.
+    Raises ValueError where it is none; the settings were validated for that.
     """
 
     def __init__(self, endpoint: str, client: Http) -> None:
@@ -67,7 +68,7 @@ class Imds:
         )
 
     async def interruption(self) -> InterruptionNotice | None:
-        """A notice that cannot be read has no deadline (infinity): whoever reads it knows how long EC2 gives."""
+        """Return the notice. An unreadable one has an infinite deadline: its reader applies EC2's usual time."""
         body = await self._get("spot/instance-action")
         if body is None:
             return None
@@ -78,7 +79,7 @@ class Imds:
             return InterruptionNotice(math.inf, UNREADABLE)
 
     async def rebalance(self) -> float | None:
-        """0.0 for one that cannot be read: nobody knows since when, but it was given."""
+        """Return when the recommendation was given, 0.0 where that cannot be read."""
         body = await self._get("events/recommendations/rebalance")
         if body is None:
             return None
@@ -150,7 +151,7 @@ class Imds:
 
 
 def _date(headers: Mapping[bytes, bytes]) -> float | None:
-    """The time in an answer's Date header, unix seconds; None where there is none that can be read."""
+    """Return the time of a response's Date header, unix seconds; None where it cannot be read."""
     try:
         return parsedate_to_datetime(headers[b"date"].decode("ascii")).timestamp()
     except (KeyError, ValueError, OverflowError, TypeError, IndexError):

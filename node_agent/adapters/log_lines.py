@@ -1,7 +1,7 @@
-"""Bounds on what is logged: how often one kind of line, how long a line is, and that it is one line.
+"""Bound the log: the rate of one kind of line, a line's length, and that it is one line.
 
-A filter of the log's handlers, so that it holds for every line of the process, libraries' included. A kind is the place
-that logs: the logger's name and the line's text before anything was put into it.
+It filters at the log's handlers, so that it applies to every line of the process, libraries' included. A kind is the
+place that logs: the logger's name and the line's format string.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Callable
 from node_agent.core.common.log_limit import LogLimit
 
 MAX_CHARACTERS = 2_000
-"""Of one line; what a client sends may be thousands, and its beginning says enough."""
+"""Of one line; what a client sends may be thousands, and its beginning is enough."""
 
 _UNPRINTABLE = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {0x09: "\t", 0x0A: "\n"}
 
 
 class BoundedLines(logging.Filter):
-    """clock: monotonic seconds. What is critical always passes, and is not shortened."""
+    """Filters log records. clock: monotonic seconds. Critical lines always pass, unshortened."""
 
     def __init__(self, clock: Callable[[], float], limit: LogLimit | None = None) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class BoundedLines(logging.Filter):
         try:
             text = record.getMessage()
         except (TypeError, ValueError):
-            return True  # the handler says what is wrong with it, and whoever logged it is not stopped
+            return True  # the handler reports the error, and the caller continues
         if len(text) > MAX_CHARACTERS:
             text = f"{text[:MAX_CHARACTERS]}... ({len(text)} characters)"
         if left_out:
@@ -44,7 +44,7 @@ class BoundedLines(logging.Filter):
 
 
 def bound_lines(clock: Callable[[], float]) -> None:
-    """Bound all that the process logs from now on."""
+    """Bound everything that the process logs from now on."""
     bounds = BoundedLines(clock)
     for handler in logging.getLogger().handlers:
         handler.addFilter(bounds)

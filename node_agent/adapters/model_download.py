@@ -1,4 +1,4 @@
-"""Downloads a model: parallel ranges, bounded tries, every file compared before it gets its name."""
+"""Download a model: parallel ranges, bounded tries; every file is verified before it gets its name."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from node_agent.contract.models import ModelFile
 from node_agent.core.node.model_download_plan import DownloadPlan, missing_ranges, plan_download
 
 TRIES = 5
-"""Of one range; a broken connection is common where a node reads for minutes."""
+"""Of one range; broken connections are common where a node reads for minutes."""
 
 ROUNDS = 2
 """Of the whole: a file whose SHA-256 is wrong is fetched once more, then the model is damaged."""
 
 SPARE_BYTES = 2 * 2**30
-"""Left free on the disk: logs, and whatever the engine compiles."""
+"""Kept free on the disk: for logs, and for what the engine compiles."""
 
 _REPORT_INTERVAL_S = 5.0
 
 
 @dataclass
 class Progress:
-    """Tells at most every five seconds how far it is. total: bytes to fetch."""
+    """Reports the progress at most every five seconds. total: bytes to fetch."""
 
     report: Callable[[str], None]
     total: int = 0
@@ -53,7 +53,7 @@ def gib(count: float) -> str:
 
 
 class Downloader:
-    """One model into one folder. sleep: between the tries of a range, in seconds."""
+    """Downloads one model into one folder. sleep: waits between the tries of a range, in seconds."""
 
     def __init__(
         self,
@@ -74,9 +74,9 @@ class Downloader:
         self.fetched = 0
 
     def fetch(self, files: Sequence[ModelFile]) -> None:
-        """Make the folder exactly these files; `fetched` counts the bytes that came.
+        """Make the folder exactly these files; `fetched` counts the bytes received.
 
-        Raises ModelMissing, ModelDamaged, StoreUnavailable; OSError where the disk does not take it.
+        Raises ModelMissing, ModelDamaged, StoreUnavailable; OSError where the disk cannot store it.
         """
         wrong: list[str] = []
         for _ in range(ROUNDS):
@@ -91,7 +91,7 @@ class Downloader:
         raise ModelDamaged(f"models/{self._name}/{wrong[0]} is not what its manifest says; push the model again")
 
     def _round(self, plan: DownloadPlan) -> list[str]:
-        """The paths that turned out wrong; none of them is left on the disk."""
+        """Run one round; return the paths that were wrong, which are removed from the disk."""
         wrong: list[str] = []
         parts = [(file, self._folder.part(file)) for file in plan.fetch]
         missing = [missing_ranges(file.size, part.done) for file, part in parts]
@@ -132,7 +132,7 @@ class Downloader:
         wrong: list[str],
         progress: Progress,
     ) -> list[Future[None]]:
-        """A future for each range that is missing; the one that is done last compares the file."""
+        """Return a future for each missing range; the last one to finish verifies the file."""
         remaining, lock = [max(1, len(missing))], Lock()
 
         def one(start: int, end: int) -> None:
@@ -167,7 +167,7 @@ class Downloader:
 
 
 def _all(futures: Sequence[Future[None]]) -> None:
-    """Until all are done, or one has failed, whose error is raised."""
+    """Wait until all are done, or one has failed, whose error is raised."""
     done, _ = wait(futures, return_when=FIRST_EXCEPTION)
     for future in done:
         future.result()

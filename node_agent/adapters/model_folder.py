@@ -1,7 +1,7 @@
-"""A model's folder on a node's disk: what lies there, what of it was compared, and files that are not whole yet.
+"""Manage a model's folder on a node's disk: its files, which of them are verified, and incomplete files.
 
-Nothing is flushed to the disk on purpose: a boot should not wait for that. So the note of what was compared is good
-until the next boot, after which everything is compared again.
+Nothing is flushed to the disk on purpose: a boot should not wait for that. So the record of verified files is valid
+until the next boot, after which everything is verified again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CHUNK_BYTES = 4 * 1024 * 1024
 
 
 class ModelFolder:
-    """root: made where it is not there."""
+    """A model's folder. root: made where it does not exist."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -33,7 +33,7 @@ class ModelFolder:
         self._verified = self._read_note()
 
     def files(self) -> dict[str, OnDisk]:
-        """Every file by its path below the root, the note left out; a link counts as what it leads to."""
+        """Return every file by its path below the root, except the record; a link counts as its target."""
         found = {}
         for folder, _, names in os.walk(self._root):
             for name in names:
@@ -46,11 +46,11 @@ class ModelFolder:
 
     @property
     def verified(self) -> dict[str, Verified]:
-        """What was compared since the machine booted."""
+        """The files verified since the machine booted."""
         return dict(self._verified)
 
     def compare(self, file: ModelFile) -> bool:
-        """Whether the file on the disk is the manifest's; noted where it is. Raises OSError."""
+        """Return whether the file on the disk is the manifest's, and record it where it is. Raises OSError."""
         path = self._root / file.path
         before = path.stat()
         if _sha256(path) != file.sha256:
@@ -62,13 +62,13 @@ class ModelFolder:
         (self._root / path).unlink(missing_ok=True)
 
     def part(self, file: ModelFile) -> PartFile:
-        """Where the file's ranges go until it is whole. Raises OSError."""
+        """Return the file that receives the ranges until it is complete. Raises OSError."""
         target = self._root / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
         return PartFile(target, file)
 
     def finish(self, file: ModelFile, part: PartFile) -> bool:
-        """Give the file its name where its SHA-256 is right; else it is gone. Raises OSError."""
+        """Rename the file where its SHA-256 is right; else remove it. Raises OSError."""
         part.write(0, b"")  # an empty file has no range that would have made it
         part.close()
         if _sha256(part.path) != file.sha256:
@@ -101,10 +101,10 @@ class ModelFolder:
 
 
 class PartFile:
-    """A file that is not whole yet: `<name>.part` at its full length, and the list of the ranges that it has.
+    """An incomplete file: `<name>.part` at its full length, and the list of its complete ranges.
 
-    The list begins with the SHA-256 that the file is to have: ranges of an older file of this name are worth nothing.
-    It is opened at its first range: a model may have more files than a process may have open.
+    The list begins with the file's expected SHA-256: ranges of an older file of this name are invalid. The file is
+    opened at its first range: a model may have more files than a process may have open.
     """
 
     def __init__(self, target: Path, file: ModelFile) -> None:
@@ -116,19 +116,19 @@ class PartFile:
         self.done = self._read_list(file)
 
     def write(self, offset: int, piece: bytes) -> None:
-        """Raises OSError."""
+        """Write a piece at an offset. Raises OSError."""
         fd, view = self._opened(), memoryview(piece)
         while view:
             written = os.pwrite(fd, view, offset)
             view, offset = view[written:], offset + written
 
     def mark_done(self, start: int) -> None:
-        """The range that begins there is written."""
+        """Record that the range that begins at `start` is written."""
         with self._lock, self._list.open("a") as listing:
             listing.write(f"{start}\n")
 
     def close(self) -> None:
-        """May be called again."""
+        """Close the file; may be called again."""
         with self._lock:
             if self._fd is not None:
                 os.close(self._fd)
@@ -177,7 +177,7 @@ def _sha256(path: Path) -> str:
 
 
 def count_gpus() -> int:
-    """NVIDIA GPUs whose driver is loaded."""
+    """Return the number of NVIDIA GPUs whose driver is loaded."""
     try:
         return sum(1 for _ in Path("/proc/driver/nvidia/gpus").iterdir())
     except OSError:

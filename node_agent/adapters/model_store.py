@@ -1,7 +1,7 @@
-"""The models bucket as a node reads it: manifests, lists, ranges of objects.
+"""Read the models bucket: manifests, lists, ranges of objects.
 
-Foreign exceptions become the project's own here: a model that is not there is ModelMissing, a manifest that cannot be
-read is ModelDamaged, an S3 that does not answer is StoreUnavailable. Called from threads; a boto3 client allows that.
+Foreign exceptions become the project's own here: a missing model is ModelMissing, an unreadable manifest is
+ModelDamaged, an S3 that does not answer is StoreUnavailable. Called from threads; a boto3 client allows that.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _REFUSED = frozenset({"AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoe
 
 
 def s3_client(region: str | None, connections: int) -> Any:
-    """A boto3 client of S3 for as many requests at once."""
+    """Make a boto3 client of S3. connections: the maximum of concurrent requests."""
     config = Config(
         connect_timeout=5,
         read_timeout=30,
@@ -56,14 +56,14 @@ class Manifest:
 
 
 class ModelStore:
-    """bucket: the cluster's models bucket."""
+    """Reads models. bucket: the cluster's models bucket."""
 
     def __init__(self, client: Any, bucket: str) -> None:
         self.bucket = bucket
         self._client = client
 
     def manifest(self, name: str) -> Manifest:
-        """Raises ModelMissing, ModelDamaged, StoreUnavailable."""
+        """Read a model's manifest. Raises ModelMissing, ModelDamaged, StoreUnavailable."""
         key = manifest_key(name)
         with self._errors(f"s3://{self.bucket}/{key}"):
             body = self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read(MAX_MANIFEST_BYTES + 1)
@@ -73,7 +73,9 @@ class ModelStore:
             raise ModelDamaged(f"s3://{self.bucket}/{key} cannot be read: {error}; push the model again") from error
 
     def sizes(self, name: str) -> dict[str, int]:
-        """The objects below the model's prefix, by path, the manifest left out. Raises StoreUnavailable."""
+        """Return the sizes of the objects below the model's prefix, by path, without the manifest. Raises
+        StoreUnavailable.
+        """
         prefix, found = model_prefix(name), {}
         with self._errors(f"s3://{self.bucket}/{prefix}"):
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
@@ -85,7 +87,7 @@ class ModelStore:
         return found
 
     def read(self, name: str, path: str, start: int, end: int, sink: Callable[[bytes], None]) -> None:
-        """Give `sink` the bytes from start to end (exclusive), in pieces. Raises ModelMissing, StoreUnavailable."""
+        """Pass the bytes from start to end (exclusive) to `sink`, in pieces. Raises ModelMissing, StoreUnavailable."""
         key = model_prefix(name) + path
         with self._errors(f"s3://{self.bucket}/{key}"):
             answer = self._client.get_object(Bucket=self.bucket, Key=key, Range=f"bytes={start}-{end - 1}")

@@ -1,7 +1,7 @@
-"""This process's memory: how much of it there is, and giving back what nobody holds. Linux; with glibc, more is done.
+"""Measure this process's memory, and return free memory to the system. Linux; with glibc it returns more.
 
-A body of 16 MiB is a mapping of its own, and goes back to the system when it is freed, only while glibc does not raise
-its threshold for that: by default the first such body that is freed raises it above the size of all others.
+A body of 16 MiB is a mapping of its own, and returns to the system when it is freed, only while glibc does not raise
+its threshold for that: by default the first such freed body raises it above the size of all others.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _TRIMMED_BYTES = 8 * 1024 * 1024
 
 
 def resident_bytes() -> int:
-    """Of this process; 0 where the system does not say it."""
+    """Return this process's resident bytes; 0 where the system does not report them."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         return int(_STATM.read_bytes().split()[1]) * _PAGE_BYTES
     return 0
 
 
 def return_large_blocks() -> None:
-    """From now on, what is large goes back to the system as soon as it is freed."""
+    """From now on, return large blocks to the system as soon as they are freed."""
     libc = _glibc()
     if libc is not None:
         libc.mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
@@ -36,7 +36,7 @@ def return_large_blocks() -> None:
 
 
 def release_free_memory() -> int:
-    """Free what only holds itself, and give free memory back to the system; how many objects were found."""
+    """Collect cycles, and return free memory to the system; return the number of objects collected."""
     found = gc.collect()
     libc = _glibc()
     if libc is not None:
@@ -45,7 +45,7 @@ def release_free_memory() -> int:
 
 
 def _glibc() -> ctypes.CDLL | None:
-    """None where the C library is another."""
+    """Return glibc; None where the C library is another."""
     if "CS_GNU_LIBC_VERSION" not in os.confstr_names:
         return None
     with contextlib.suppress(OSError, ValueError):

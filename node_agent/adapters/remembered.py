@@ -1,8 +1,8 @@
-"""What an agent learned at its start, kept for the next agent of the same machine: who it is, and the cluster's key.
+"""Store what an agent learned at its start for the next agent of the same machine: its identity, and the cluster's key.
 
-IMDS and Secrets Manager may be away just when an agent is started again. Neither answer changes while a machine runs,
-so the last ones are good enough to serve with. They lie in a folder in memory that systemd makes for the agent's user
-alone and takes away with the unit ($RUNTIME_DIRECTORY); nothing reaches a disk, an image or a log.
+IMDS and Secrets Manager may be unavailable when an agent restarts. Neither answer changes while a machine runs, so the
+last ones suffice. They lie in a folder in memory that systemd makes for the agent's user alone and removes with the
+unit ($RUNTIME_DIRECTORY); nothing reaches a disk, an image or a log.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 class Remembered:
-    """folder: None where nothing is kept. A file that cannot be read or written counts as absent."""
+    """The stored answers. folder: None where nothing is stored. An unreadable or unwritable file counts as absent."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
@@ -59,7 +59,7 @@ class Remembered:
             return None
 
     def _write(self, name: str, content: bytes) -> None:
-        """Whole or not at all, and readable by this user only."""
+        """Write a file atomically, readable by this user only."""
         if self._folder is None:
             return
         new = self._folder / f"{name}.new"
@@ -70,4 +70,4 @@ class Remembered:
                 file.write(content)
             new.replace(self._folder / name)
         except OSError as error:
-            _log.warning("%s cannot be kept for the next start: %s", name, error)
+            _log.warning("%s cannot be stored for the next start: %s", name, error)

@@ -1,9 +1,9 @@
-"""Connections to keepers: messages of many streams, those of one moment in one frame.
+"""Connect to replicas: messages of many streams, those of one moment in one frame.
 
-What goes when is `core/replication/ack_batches`' to decide. A link holds what is sent while it connects, and no more
-than MAX_HELD_BYTES of what the other side does not take: a keeper that far behind is lost, and its streams go to
-another. So is one that does not answer the greeting within GREET_WITHIN_S, or closes the connection instead: it lives,
-and does not take this node for a peer.
+`core/replication/ack_batches` decides what is sent when. A link queues what is sent while it connects, and at most
+MAX_HELD_BYTES that the other side does not read: a replica that far behind is lost, and its streams get another. So is
+one that does not answer the handshake within HANDSHAKE_TIMEOUT_S, or closes the connection instead: it is alive, and
+does not accept this node as a peer.
 """
 
 from __future__ import annotations
@@ -50,9 +50,12 @@ _log = logging.getLogger(__name__)
 
 
 class TcpReplicaLinks:
-    """The ReplicaLinks port. key: the cluster's; clock: unix seconds, steady; source: as HttpClient's.
+    """The ReplicaLinks port.
 
-    clocks: what is known of peers' clocks, and learned here; None where nothing is.
+    key: the cluster's.
+    clock: unix seconds, steady.
+    source: as HttpClient's.
+    clocks: known clocks of peers, updated here; None where they are not tracked.
     """
 
     def __init__(
@@ -73,7 +76,7 @@ class TcpReplicaLinks:
         return TcpReplicaLink(address, self._source, self, AckBatches(self._lag_s), listener)
 
     def handshake(self, address: Address) -> Handshake:
-        """What a connection to a keeper begins with, signed in the keeper's own time where that is known."""
+        """Return what a connection to a replica begins with, signed in the replica's time where that is known."""
         nonce, now = secrets.token_hex(12), self._clock()
         if self._clocks is None:
             stamp = sign(self._key, *SIGNED_TARGET, b"", now, nonce)
@@ -82,7 +85,7 @@ class TcpReplicaLinks:
         return Handshake(self._key, nonce, stamp, now)
 
     def on_peer_clock(self, address: Address, handshake: Handshake, line: bytes) -> bool:
-        """The keeper refused the greeting and said its time. Whether a second greeting makes sense."""
+        """Record the time that a replica sent with its rejection; return whether a second handshake can succeed."""
         if self._clocks is None:
             return False
         now = self._clock()
@@ -90,7 +93,9 @@ class TcpReplicaLinks:
 
 
 class Handshake(NamedTuple):
-    """The cluster's key, this side's nonce, the stamp over it, and when that was made (this node's unix seconds)."""
+    """The cluster's key, this side's nonce, the signature over it, and when that was made (this node's unix
+    seconds).
+    """
 
     key: bytes
     nonce: str
@@ -99,7 +104,7 @@ class Handshake(NamedTuple):
 
 
 class TcpReplicaLink(asyncio.Protocol):
-    """The ReplicaLink port; it connects by itself, and once more where the keeper's clock is another one."""
+    """The ReplicaLink port; it connects by itself, and once more where the replica's clock differs."""
 
     def __init__(
         self,
@@ -176,7 +181,7 @@ class TcpReplicaLink(asyncio.Protocol):
                 self._owner.refused(handle, body.decode("ascii", "replace"))
 
     def _on_handshake(self, data: bytes) -> bytes:
-        """The keeper's first line has come: what is behind it."""
+        """Process the replica's first line; return the data behind it."""
         received = self._received + data
         line, end, rest = received.partition(b"\n")
         if end and line.startswith(CLOCK_PREFACE):
@@ -198,11 +203,11 @@ class TcpReplicaLink(asyncio.Protocol):
         return rest
 
     def _retry_handshake(self, line: bytes) -> None:
-        """The keeper's clock is another one. It is believed once on a link: a second time, something else is wrong."""
+        """Retry in the replica's time, once per link: a second rejection has another cause."""
         if self._retries_handshake or not self._links.on_peer_clock(self._address, self._handshake, line):
             self._fail(TURNED_AWAY)
             return
-        _log.info("the clock of keeper %s is another one; greeting it in its own time", self._address)
+        _log.info("the clock of replica %s differs; retrying the handshake in its time", self._address)
         self._retries_handshake = True
         if self._handshake_timer is not None:
             self._handshake_timer.cancel()
@@ -243,7 +248,7 @@ class TcpReplicaLink(asyncio.Protocol):
             self._transport.write(self._writer.frame(self._batches.next_batch()))
 
     def _schedule_check(self) -> None:
-        """See that the owner hears in time of what is overdue."""
+        """Schedule the check that reports overdue messages to the listener."""
         next_due_at = self._batches.next_deadline() if self._timer is None else None
         if next_due_at is not None:
             self._timer = self._loop.call_at(next_due_at, self._check_overdue)

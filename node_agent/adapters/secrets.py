@@ -1,4 +1,4 @@
-"""Secrets Manager: the cluster's key. What is read stays in memory and never reaches a log."""
+"""Read the cluster's key from Secrets Manager. It stays in memory and never reaches a log."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ class SecretsManager:
         except StoreUnavailable as error:
             if isinstance(error.__cause__, BotoCoreError | ClientError | TimeoutError):
                 raise
-        # What a parser says of a broken answer quotes it.
+        # A parser's error over a broken answer would quote it.
         raise StoreUnavailable(f"{what}: an answer that cannot be read")

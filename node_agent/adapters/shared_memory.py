@@ -1,8 +1,8 @@
-"""What an engine leaves in /dev/shm when it is killed: named on disk while it lives, removed when it is gone.
+"""Remove what a killed engine leaves in /dev/shm: recorded on disk while it lives, removed when it is gone.
 
-A process that gets SIGKILL unlinks nothing, and gigabytes of memory stay with nobody who uses them. What is removed is
-only what this node's engine had mapped, made after it started, belongs to this user, and is mapped by nobody any more:
-another process's segment is never touched, whatever its name. File names are bytes: nothing here decodes them.
+A process that gets SIGKILL unlinks nothing, and gigabytes of memory stay without a user. Only segments are removed that
+this node's engine had mapped, that were made after it started, belong to this user, and are mapped by no process any
+more: another process's segment is never touched, whatever its name. File names are bytes: nothing here decodes them.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _log = logging.getLogger(__name__)
 
 
 class Segment(NamedTuple):
-    """A file of /dev/shm. The inode tells it from a later one of the same name."""
+    """A file of /dev/shm. The inode distinguishes it from a later one of the same name."""
 
     name: bytes
     inode: int
 
 
 class SharedMemoryNotes:
-    """The segments of one engine. file: where they are noted, for the agent after this one."""
+    """Records the segments of one engine. file: where they are recorded, for the agent after this one."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -39,11 +39,11 @@ class SharedMemoryNotes:
         self._before: set[Segment] = set()
 
     def begin(self) -> None:
-        """An engine is about to start: what is there now is not its own."""
+        """Record the present segments before an engine starts: they are not its own."""
         self._before = present()
 
     def note(self, pids: Iterable[int]) -> None:
-        """Remember what these processes of the engine have mapped now: after a SIGKILL nobody can be asked."""
+        """Record what these processes of the engine have mapped now: after a SIGKILL their maps are gone."""
         names = set[bytes]().union(*map(mapped, pids))
         new = {segment for segment in present() if segment.name in names} - self._before - self._noted
         if not new:
@@ -55,7 +55,7 @@ class SharedMemoryNotes:
             _log.warning("the engine's shared memory cannot be noted: %s", error)
 
     def remove(self) -> None:
-        """The engine is gone: remove what it left and nobody has mapped. What somebody has mapped stays noted."""
+        """Remove what the ended engine left and no process has mapped. Mapped segments stay recorded."""
         if not self._noted:
             return
         used = set[bytes]().union(*(mapped(pid) for pid in processes()))
@@ -73,12 +73,12 @@ class SharedMemoryNotes:
 
 
 def processes() -> list[int]:
-    """All that there are now."""
+    """Return the ids of all processes."""
     return [int(name) for name in os.listdir(PROC) if name.isascii() and name.isdigit()]
 
 
 def mapped(pid: int) -> set[bytes]:
-    """Names of the files of /dev/shm that a process has mapped; none where it is gone, or another user's."""
+    """Return the names of the files of /dev/shm that a process has mapped; none where it is gone, or another user's."""
     prefix = os.fsencode(SHM) + b"/"
     try:
         lines = (PROC / str(pid) / "maps").read_bytes().splitlines()
@@ -90,7 +90,7 @@ def mapped(pid: int) -> set[bytes]:
 
 
 def present() -> set[Segment]:
-    """The regular files of /dev/shm."""
+    """Return the regular files of /dev/shm."""
     found = set()
     with contextlib.suppress(OSError), os.scandir(os.fsencode(SHM)) as entries:
         for entry in entries:
@@ -108,7 +108,7 @@ def _owner(segment: Segment) -> int:
 
 
 def _read(file: Path) -> set[Segment]:
-    """What an earlier agent noted; nothing where that cannot be read."""
+    """Return what an earlier agent recorded; nothing where that cannot be read."""
     try:
         with file.open("rb") as notes:
             listed = json.loads(notes.read(_MAX_NOTE_BYTES))
@@ -121,7 +121,7 @@ def _read(file: Path) -> set[Segment]:
 
 
 def _segment(name: str, inode: int) -> Segment:
-    """Raises ValueError, TypeError."""
+    """Return a recorded segment. Raises ValueError, TypeError."""
     raw = os.fsencode(name)
     if type(inode) is not int or raw in (b"", b".", b"..") or b"/" in raw or b"\0" in raw:
         raise ValueError(f"no file of {SHM}: {name!r}")
@@ -129,7 +129,7 @@ def _segment(name: str, inode: int) -> Segment:
 
 
 def _write(file: Path, segments: Iterable[Segment]) -> None:
-    """Whole or not at all. Raises OSError."""
+    """Write the record atomically. Raises OSError."""
     new = file.with_name(file.name + ".new")
     new.write_text(json.dumps([[os.fsdecode(segment.name), segment.inode] for segment in sorted(segments)]))
     new.replace(file)

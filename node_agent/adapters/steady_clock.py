@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 _CLOCK_ID = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-"""Where there is one, a clock that also counts the time of a hibernation."""
+"""Where available, a clock that also counts the time of a hibernation."""
 
 
 def _elapsed() -> float:
@@ -20,7 +20,11 @@ def _elapsed() -> float:
 
 
 class SteadyClock:
-    """Call it for unix seconds. wall: the clock that may jump, unix seconds; elapsed: seconds, monotonic."""
+    """Call it for unix seconds.
+
+    wall: the clock that may jump, unix seconds.
+    elapsed: seconds, monotonic.
+    """
 
     def __init__(self, wall: Callable[[], float] = time.time, elapsed: Callable[[], float] = _elapsed) -> None:
         self._wall = wall
@@ -31,5 +35,5 @@ class SteadyClock:
         return self._elapsed() + self._shift
 
     def wall_ahead_s(self) -> float:
-        """How far the wall clock is ahead of this one by now, in seconds; negative where it is behind."""
+        """Return how far the wall clock is ahead of this one by now, in seconds; negative where it is behind."""
         return self._wall() - self()

@@ -1,7 +1,7 @@
-"""systemd's notification socket: that the agent runs, and that its event loop still goes round.
+"""Notify systemd that the agent runs, and that its event loop is alive.
 
 The protocol is one datagram of `KEY=value` lines to the socket that $NOTIFY_SOCKET names (sd_notify(3)). Without that
-variable, on a laptop or in a test, nobody is told anything.
+variable, on a laptop or in a test, nothing is sent.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Notify = Callable[[str], None]
 
 
 def notifier(environ: Mapping[str, str]) -> Notify | None:
-    """What sends a message to systemd; None where nobody listens."""
+    """Return a function that sends a message to systemd; None without a socket."""
     name = environ.get("NOTIFY_SOCKET", "")
     if not name:
         return None
@@ -30,13 +30,13 @@ def notifier(environ: Mapping[str, str]) -> Notify | None:
                 sock.setblocking(False)
                 sock.sendto(message.encode(), address)
         except (OSError, ValueError) as error:  # systemd does not listen, or no descriptor is left for the moment
-            _log.warning("systemd could not be told %s: %s", message, error)
+            _log.warning("cannot send %s to systemd: %s", message, error)
 
     return notify
 
 
 def watchdog_s(environ: Mapping[str, str]) -> float | None:
-    """How often systemd expects a sign of life, in seconds; None where it does not."""
+    """Return how often systemd expects a notification, in seconds; None where it does not."""
     given = environ.get("WATCHDOG_USEC", "")
     is_number = given.isascii() and given.isdigit() and len(given) < 16
     return int(given) / 1_000_000 if is_number and int(given) > 0 else None
@@ -44,9 +44,9 @@ def watchdog_s(environ: Mapping[str, str]) -> float | None:
 
 @contextlib.asynccontextmanager
 async def systemd_lifecycle(environ: Mapping[str, str]) -> AsyncIterator[Notify]:
-    """READY=1 on entering, WATCHDOG=1 three times in each interval while inside, STOPPING=1 on leaving.
+    """Send READY=1 on entry, WATCHDOG=1 three times in each interval while inside, STOPPING=1 on exit.
 
-    Yields what sends the unit's status text, whenever it is another one (`systemctl show --property StatusText`).
+    Yields a function that sends the unit's status text, whenever it changes (`systemctl show --property StatusText`).
     """
     notify = notifier(environ)
     if notify is None:
@@ -75,7 +75,7 @@ class _Status:
 
 
 async def _beat(notify: Notify, every_s: float) -> None:
-    """On the agent's own loop: a loop that hangs stops it."""
+    """Send WATCHDOG=1 periodically, from the agent's own loop: a loop that hangs stops it."""
     while True:
         notify("WATCHDOG=1")
         await asyncio.sleep(every_s)

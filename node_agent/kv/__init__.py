@@ -1,5 +1,5 @@
-"""The engine's KV blocks outside the engine: kept in a folder, read back by whichever engine goes on.
+"""The engine's KV blocks outside the engine: stored in a folder, and loaded by the engine that continues a stream.
 
-`connector` is loaded by vLLM (`kv_connector_module_path`), in the engine's own environment, and by nothing else; the
-rest is standard library, so that the agent can use the same folder.
+vLLM loads `connector` (`kv_connector_module_path`), in the engine's own environment, and nothing else does; the rest is
+standard library, so that the agent can use the same folder.
 """

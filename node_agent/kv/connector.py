@@ -1,4 +1,4 @@
-"""vLLM's KV connector: keeps every full block, decode blocks included, and loads those that are there.
+"""KV connector for vLLM: stores every full block, decode blocks included, and loads the stored ones.
 
     --kv-transfer-config '{"kv_connector": "SynktiKvConnector", "kv_connector_module_path": "node_agent.kv.connector",
                            "kv_role": "kv_both", "kv_load_failure_policy": "recompute",
@@ -6,14 +6,14 @@
 
 Rules kept here:
 
-* it is for vLLM 0.32.0; on any other version, and for whatever it was not made for (several KV cache groups, sliding
-  windows, pipelines, several contexts), it declines: the engine runs as if it were not there, and the folder says why;
-* a step waits for nothing: blocks are copied behind it and written by a thread (`writer`), and they are loaded by
-  threads (`loader`) while other requests go on;
-* what cannot be loaded is reported to vLLM, which computes it (`kv_load_failure_policy`).
+* it is for vLLM 0.32.0; on any other version, and for unsupported engines (several KV cache groups, sliding windows,
+  pipelines, several contexts), it declines: the engine runs as if it were absent, and the folder records the reason;
+* a step waits for nothing: blocks are copied behind it and written by a thread (`writer`), and threads load blocks
+  (`loader`) while other requests continue;
+* a block that cannot be loaded is reported to vLLM, which computes it (`kv_load_failure_policy`).
 
-Sources: `vllm/distributed/kv_transfer/kv_connector/v1/base.py` of 0.32.0 for what is called when; its scheduler for
-what a failed load leads to. Run on CPUs; on a GPU (model runner V2) it has not been.
+Sources: `vllm/distributed/kv_transfer/kv_connector/v1/base.py` of 0.32.0 for the order of calls; its scheduler for the
+effect of a failed load. Run on CPUs; it has not run on a GPU (model runner V2).
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ _log = init_logger(__name__)
 
 @dataclass
 class StepMetadata(KVConnectorMetadata):  # type: ignore[misc] # vLLM is not in the environment that is checked
-    """From the scheduler to the workers, for one step. heads: (request, key of its last block), kept already."""
+    """What the scheduler sends to the workers for one step. last_blocks: (request, key of its last block), stored
+    already.
+    """
 
     saves: list[Save] = field(default_factory=list)
     last_blocks: list[tuple[str, bytes]] = field(default_factory=list)
@@ -56,7 +58,7 @@ class StepMetadata(KVConnectorMetadata):  # type: ignore[misc] # vLLM is not in 
 
 
 def why_declined(config: Any, kv_cache: Any, version: str = vllm.__version__) -> str | None:
-    """What rules blocks out with this engine; None where nothing does."""
+    """Return why this engine is unsupported; None where it is supported."""
     parallel = config.parallel_config
     if version.partition("+")[0] != VLLM_VERSION:
         return f"made for vLLM {VLLM_VERSION}, this is {version}"
@@ -75,7 +77,7 @@ def why_declined(config: Any, kv_cache: Any, version: str = vllm.__version__) ->
 
 
 def vllm_fingerprint(config: Any, kv_cache: Any, weights: str) -> bytes:
-    """The fingerprint of this engine's blocks. weights: a digest of the model's."""
+    """Return the fingerprint of this engine's blocks. weights: a digest of the model's."""
     model, group = config.model_config, kv_cache.kv_cache_groups[0]
     return engine_fingerprint(
         {
@@ -96,19 +98,21 @@ def vllm_fingerprint(config: Any, kv_cache: Any, weights: str) -> bytes:
 
 
 def _cpu_kind() -> str:
-    """On a CPU the order of a block's bytes depends on the instructions that read it (`cpu_attn._get_attn_isa`)."""
+    """Return the CPU's kind: the order of a block's bytes depends on the instructions that read it
+    (`cpu_attn._get_attn_isa`).
+    """
     return f"{torch.backends.cpu.get_cpu_capability()} amx={torch.cpu._is_amx_tile_supported()}"
 
 
 class SynktiKvConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc] # see above
-    """One half of it lives in the engine's scheduler, the other in each of its workers."""
+    """The connector. One instance runs in the engine's scheduler, another in each of its workers."""
 
     def __init__(self, vllm_config: Any, role: KVConnectorRole, kv_cache_config: Any) -> None:
         super().__init__(vllm_config, role, kv_cache_config)
         extra = self._kv_transfer_config.kv_connector_extra_config
         parallel = vllm_config.parallel_config
         self._shards = parallel.tensor_parallel_size
-        writers = self._shards + 1  # the agent is the other one
+        writers = self._shards + 1  # the agent writes, too
         self._folder = BlockFolder(Path(extra["folder"]), int(extra.get("max_bytes", _MAX_BYTES)), writers)
         self._requests: Requests | None = None
         self._loads: list[Load] = []
@@ -121,7 +125,7 @@ class SynktiKvConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc] 
         if why is None:
             weights = extra.get("weights") or weights_digest(Path(vllm_config.model_config.model))
             if weights is None:
-                why = "nobody says which weights these are"
+                why = "the weights are not identified"
             else:
                 self._fingerprint = vllm_fingerprint(vllm_config, kv_cache_config, weights)
         if role == KVConnectorRole.SCHEDULER:
@@ -134,13 +138,13 @@ class SynktiKvConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc] 
             self._requests = Requests(self._fingerprint, block_tokens, self._folder.contains, self._shards)
             layout["fingerprint"] = self._fingerprint.hex()
         else:
-            _log.warning("Synkti keeps no KV blocks: %s", why)
+            _log.warning("Synkti stores no KV blocks: %s", why)
             layout["declined"] = why
         self._folder.write_layout(layout)
 
     @property
     def requires_kv_delivery(self) -> bool:
-        return False  # a block that was not kept is computed again
+        return False  # a block that was not stored is computed again
 
     # in the scheduler
 
@@ -193,7 +197,7 @@ class SynktiKvConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc] 
         self._writer = Writer(self._folder, self._fingerprint, shard, self._shards)
         self._loader = Loader(self._folder, self._fingerprint, pages.copy_in, pages.synchronize, shard, self._shards)
         size = pages.block_bytes + HEADER_BYTES
-        _log.info("Synkti keeps KV blocks of %d bytes in %s", size, self._folder.root)
+        _log.info("Synkti stores KV blocks of %d bytes in %s", size, self._folder.root)
 
     def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:
         if self._loader is not None:
@@ -201,10 +205,10 @@ class SynktiKvConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc] 
                 self._loader.start(load)
 
     def wait_for_layer_load(self, layer_name: str) -> None:
-        """Nothing is loaded within a step."""
+        """Do nothing: no load runs within a step."""
 
     def save_kv_layer(self, layer_name: str, kv_layer: Any, attn_metadata: Any, **kwargs: Any) -> None:
-        """Whole blocks are copied behind the step."""
+        """Do nothing: whole blocks are copied behind the step."""
 
     def wait_for_save(self) -> None:
         steps = self._get_connector_metadata()
@@ -237,7 +241,7 @@ class SynktiKvConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc] 
 
 
 def _is_plain(request: Any) -> bool:
-    """Whether the request's blocks depend on its ids alone, and are worth something to others."""
+    """Return whether the request's blocks depend on its ids alone, and are of use to others."""
     return not (
         request.lora_request or request.mm_features or request.prompt_embeds is not None
         or request.prompt_token_ids is None or request.pooling_params is not None or PROBE in request.request_id

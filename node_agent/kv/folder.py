@@ -1,12 +1,12 @@
-"""Blocks in a folder, bounded by bytes: the engine's workers write it, the agent writes it, all of them read it.
+"""Store blocks in a folder, bounded by bytes: the engine's workers and the agent write it, all of them read it.
 
 Rules kept here:
 
-* a block gets its name when it is whole: it is written under another one first. After a crash of the machine a file
-  may be whole by name and not in fact; readers compare the checksum anyway;
-* the files themselves are the only account of what is there. Each writer may add a share of the bound between two
-  looks at them, and every look leaves a share for each: so the bound holds, whoever writes;
-* what was used longest ago goes first; a file's time of change is when it was used last.
+* a block gets its name when it is complete: it is written under another one first. After a crash of the machine a file
+  may be complete by name and not in fact; readers verify the checksum anyway;
+* the files themselves are the only record of what is stored. Each writer may add a share of the bound between two scans
+  of them, and every scan leaves a share for each: so the bound holds with any writer;
+* the least recently used block is evicted first; a file's modification time is its last use.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from typing import Any
 from node_agent.core.kv.blocks import NAME_SUFFIX
 
 LAYOUT = "layout.json"
-"""What the engine keeps here: its fingerprint, its block size, or why it keeps nothing."""
+"""What the engine stores here: its fingerprint, its block size, or why it stores nothing."""
 
 LAST_BLOCKS = "heads.log"
-"""Which block each request got last: lines of request id and key, appended by the engine."""
+"""Each request's last block: lines of request id and key, appended by the engine."""
 
 MAX_LAST_BLOCKS_BYTES = 1024 * 1024
 MAX_WRITERS = 16
-"""An engine's workers and the agent. The agent counts with so many, since it does not know the workers' number."""
+"""An engine's workers and the agent. The agent assumes that many, since it does not know the workers' number."""
 
 _SHARES = 8
 _ABANDONED_S = 60.0
@@ -40,19 +40,23 @@ _numbers = itertools.count()
 
 
 class BlockFolder:
-    """max_bytes: of all blocks together; writers: processes that may write at once."""
+    """A folder of blocks.
+
+    max_bytes: of all blocks together.
+    writers: processes that may write at once.
+    """
 
     def __init__(self, root: Path, max_bytes: int, writers: int = 2) -> None:
         self.root = root
         self.max_bytes = max_bytes
         self._writers = writers
         self._share = max_bytes // (_SHARES * writers)
-        self._written = self._share  # so that the first write looks at what an earlier process left
+        self._written = self._share  # so that the first write scans what an earlier process left
         self._lock = threading.Lock()
 
     @property
     def kept_bytes(self) -> int:
-        """How much is left when room was made."""
+        """The bytes that remain after an eviction."""
         return self.max_bytes - self._writers * self._share
 
     def path(self, name: str) -> Path:
@@ -63,7 +67,7 @@ class BlockFolder:
         return os.path.exists(f"{self.root}/{name[:2]}/{name}")
 
     def write(self, name: str, *parts: bytes | bytearray | memoryview) -> bool:
-        """Keep a block; False where it alone is more than the bound. Raises OSError."""
+        """Store a block; return False where it alone exceeds the bound. Raises OSError."""
         size = sum(map(len, parts))
         if size > self._share:
             return False
@@ -81,7 +85,7 @@ class BlockFolder:
         return True
 
     def read(self, name: str) -> bytearray | None:
-        """The whole file, None where there is none. Raises OSError."""
+        """Return the whole file, None where it is missing. Raises OSError."""
         try:
             with open(self.path(name), "rb", buffering=0) as file:
                 size = os.fstat(file.fileno()).st_size
@@ -92,7 +96,7 @@ class BlockFolder:
             return None
 
     def read_prefix(self, name: str, count: int) -> bytes | None:
-        """The first `count` bytes of a block. Raises OSError."""
+        """Return the first `count` bytes of a block, None where it is missing. Raises OSError."""
         try:
             with self.path(name).open("rb") as file:
                 return file.read(count)
@@ -106,7 +110,7 @@ class BlockFolder:
             return None
 
     def touch(self, name: str) -> None:
-        """Somebody needed it just now."""
+        """Mark a block as used now."""
         with contextlib.suppress(FileNotFoundError):
             os.utime(self.path(name))
 
@@ -123,13 +127,13 @@ class BlockFolder:
                 self._written = size
 
     def evict(self) -> int:
-        """Remove what was used longest ago, until every writer has its share; the bytes that stay."""
+        """Remove the least recently used blocks until every writer has its share; return the bytes that remain."""
         now, files, kept = time.time(), [], 0
         for entry in self._entries():
             with contextlib.suppress(FileNotFoundError):
                 status = entry.stat()
                 if not entry.name.endswith(NAME_SUFFIX):
-                    if now - status.st_mtime > _ABANDONED_S:  # whoever wrote it was killed
+                    if now - status.st_mtime > _ABANDONED_S:  # its writer was killed
                         os.unlink(entry.path)
                     continue
                 files.append((status.st_mtime_ns, status.st_size, entry.path))
@@ -150,24 +154,24 @@ class BlockFolder:
                     found += os.scandir(below.path)
         return found
 
-    # what is beside the blocks
+    # files beside the blocks
 
     def write_layout(self, layout: Mapping[str, Any]) -> None:
-        """Say what is kept here. Raises OSError."""
+        """Record what is stored here. Raises OSError."""
         self.root.mkdir(parents=True, exist_ok=True)
         new = self.root / f"{LAYOUT}.{os.getpid()}{_TEMPORARY}"
         new.write_text(json.dumps(layout))
         new.replace(self.root / LAYOUT)
 
     def read_layout(self) -> dict[str, Any] | None:
-        """What the engine said of it; None where it has said nothing yet."""
+        """Return what the engine recorded; None before it has."""
         with contextlib.suppress(OSError, ValueError, RecursionError):
             status = json.loads((self.root / LAYOUT).read_text())
             return status if isinstance(status, dict) else None
         return None
 
     def append_last_blocks(self, heads: Mapping[str, bytes]) -> None:
-        """Say which block each of these requests got last. Raises OSError."""
+        """Record the last block of each of these requests. Raises OSError."""
         path = self.root / LAST_BLOCKS
         with path.open("a") as file:
             file.write("".join(f"{request} {key.hex()}\n" for request, key in heads.items()))
@@ -176,10 +180,10 @@ class BlockFolder:
             path.replace(path.with_suffix(".old"))
 
     def last_blocks(self, having: str = "") -> dict[str, bytes]:
-        """The last block of each request, as far back as it is known; the latest requests last.
+        """Return the last block of each recorded request; the latest requests last.
 
-        having: only of requests with this in their names. A drain asks for stream after stream, and all of the file
-        parsed takes twenty times as long as some lines of it.
+        having: only of requests with this in their ids. A drain requests stream after stream, and parsing the whole
+        file takes twenty times as long as some lines of it.
         """
         found: dict[str, bytes] = {}
         for path in ((self.root / LAST_BLOCKS).with_suffix(".old"), self.root / LAST_BLOCKS):
@@ -189,14 +193,14 @@ class BlockFolder:
                     if having not in line:
                         continue
                     request, _, key = line.rpartition(" ")
-                    with contextlib.suppress(ValueError):  # half a line: the engine is writing it
+                    with contextlib.suppress(ValueError):  # a partial line: the engine is writing it
                         found.pop(request, None)
                         found[request] = bytes.fromhex(key)
         return found
 
 
 def _opened(path: Path) -> Any:
-    """A new file, and its folder where that is missing."""
+    """Create a file, and its folder where that is missing."""
     try:
         return path.open("xb")
     except FileNotFoundError:

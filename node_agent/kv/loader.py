@@ -1,7 +1,7 @@
-"""Brings blocks back into the engine's cache, beside its steps; says which requests are done, and what failed.
+"""Load blocks into the engine's cache, beside its steps; report finished requests and failed blocks.
 
-A block that is missing or unusable ends its request's loading there: what is behind it is worth nothing without it.
-The file is removed, so that the block is kept anew once it has been computed.
+A missing or unusable block ends its request's loading there: blocks behind it are useless without it. Its file is
+removed, so that the block is stored anew once it has been computed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ class _Loading:
 
 
 class Loader:
-    """put, settle: of the engine's cache; settle waits, in the same thread, until what was put is really there."""
+    """Loads blocks with threads.
+
+    put, settle: of the engine's cache; settle waits, in the same thread, until what was put is complete.
+    """
 
     def __init__(
         self, folder: BlockFolder, fingerprint: bytes, put: Put, settle: Callable[[], None],
@@ -50,7 +53,7 @@ class Loader:
         self._loading.append(_Loading(load, parts))
 
     def finished(self) -> tuple[set[str], set[int]]:
-        """Requests whose loading is over since the last call, and the ids of blocks that hold nothing usable."""
+        """Return the requests whose loading ended since the last call, and the ids of blocks without usable content."""
         if not self._loading:
             return set(), set()
         finished = [loading for loading in self._loading if all(part.done() for part in loading.parts)]
@@ -66,7 +69,7 @@ class Loader:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _load_part(self, load: Load, start: int, end: int) -> int | None:
-        """The number of the first block that failed, None where none did."""
+        """Load a part of a request's blocks; return the number of the first block that failed, None where none did."""
         failed = None
         for at, (block_id, key) in enumerate(load.blocks[start:end], start):
             why = self._load_block(block_id, block_name(key, self._shard, self._shards))

@@ -1,4 +1,4 @@
-"""The engine's KV cache as blocks of bytes: copied out, copied in. Needs torch; loaded by the connector only.
+"""Copy the engine's KV cache out and in as blocks of bytes. Needs torch; only the connector loads it.
 
 Source: vLLM 0.32's `KVConnectorBase_V1.register_kv_caches` gives a tensor for each layer, [blocks, heads, tokens,
 content], whatever the memory behind it looks like; a backend may split one of the manager's blocks into several.
@@ -13,7 +13,11 @@ import torch
 
 
 class BlockCopier:
-    """layers: in the model's order; blocks: how many the manager has. Raises ValueError for any other layout."""
+    """Copies blocks. Raises ValueError for an unsupported layout.
+
+    layers: in the model's order.
+    blocks: the manager's number of blocks.
+    """
 
     def __init__(self, layers: Sequence[Any], blocks: int) -> None:
         if not layers or not blocks:
@@ -33,7 +37,7 @@ class BlockCopier:
         return layer[block_id * self._split : (block_id + 1) * self._split]
 
     def copy_out(self, block_id: int) -> Callable[[], memoryview]:
-        """Copy a block; what is returned gives its bytes, from any thread.
+        """Copy a block; return a function that gives its bytes, from any thread.
 
         On a GPU the copy is queued behind the step that fills the block, and in front of any that could reuse it.
         """
@@ -50,7 +54,7 @@ class BlockCopier:
         return fetched
 
     def copy_in(self, block_id: int, payload: memoryview) -> None:
-        """Copy bytes into a block. Raises ValueError where they are another number."""
+        """Copy bytes into a block. Raises ValueError where their number differs."""
         if len(payload) != self.block_bytes:
             raise ValueError(f"{len(payload)} bytes for a block of {self.block_bytes}")
         block = torch.frombuffer(payload, dtype=torch.uint8).view(self._dtype).view(self.shape)
@@ -58,7 +62,7 @@ class BlockCopier:
             self._of(layer, block_id).copy_(part)
 
     def synchronize(self) -> None:
-        """Wait until what this thread has put is really there."""
+        """Wait until this thread's copies are complete."""
         if self._device.type != "cpu":
             torch.cuda.current_stream(self._device).synchronize()
 

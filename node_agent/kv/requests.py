@@ -1,12 +1,13 @@
-"""The scheduler's side: which blocks of its requests are to be kept, and which need not be computed. No vLLM in it.
+"""Plan, in the scheduler, which blocks of its requests to store, and which need not be computed. Imports no vLLM.
 
 Rules kept here:
 
-* a block is kept once all of its ids are known *and* the step that computes the last of them is on its way: then the
+* a block is stored once all of its ids are known *and* the step that computes the last of them is running: then the
   worker copies it behind that step. With asynchronous scheduling the ids lag, and the block with them;
-* whether a block is there is asked of the folder, at the moment when it matters: a block that was dropped, evicted or
-  found damaged is simply kept again by the next request that has it;
-* a request is offered blocks once in its life: where loading them fails it is computed, and not tried again.
+* the folder is queried for a block when it matters: a block that was dropped, evicted or found damaged is stored again
+  by the next request that has it;
+* a request is matched with stored blocks once in its life: where loading them fails it is computed, and not matched
+  again.
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ from typing import Protocol
 from node_agent.core.kv.blocks import block_names, chain_root, next_key
 
 PROBE = "synkti-probe"
-"""A request with this in its id measures the engine: nothing of it is kept or loaded."""
+"""A request with this in its id measures the engine: none of its blocks is stored or loaded."""
 
 
 class KnownRequest(Protocol):
-    """What is needed of vLLM's request. num_tokens: ids that are known; num_computed_tokens: before this step."""
+    """The required part of vLLM's request.
+
+    num_tokens: ids that are known.
+    num_computed_tokens: before this step.
+    """
 
     @property
     def request_id(self) -> str: ...
@@ -46,7 +51,7 @@ class Chain:
     keys: list[bytes] = field(default_factory=list)
 
     def keys_up_to(self, count: int, tokens: Sequence[int]) -> list[bytes]:
-        """The first `count` keys; tokens: at least so many blocks."""
+        """Return the first `count` keys. tokens: at least that many blocks."""
         while len(self.keys) < count:
             at = len(self.keys) * self.block_tokens
             self.keys.append(next_key(self.parent(len(self.keys)), tokens[at : at + self.block_tokens]))
@@ -58,7 +63,9 @@ class Chain:
 
 @dataclass(frozen=True)
 class Save:
-    """A block to be kept: where it is in the engine's cache, and what it is. request: whose latest block it is."""
+    """A block to store: its place in the engine's cache, and its identity. request: the one whose latest
+    block it is.
+    """
 
     block_id: int
     key: bytes
@@ -69,7 +76,7 @@ class Save:
 
 @dataclass(frozen=True)
 class Load:
-    """Blocks to be brought into the engine's cache for one request: (block id, key)."""
+    """Blocks to load into the engine's cache for one request: (block id, key)."""
 
     request: str
     blocks: tuple[tuple[int, bytes], ...]
@@ -77,8 +84,11 @@ class Load:
 
 @dataclass(frozen=True)
 class SavePlan:
-    """saves: blocks to be kept behind a step; last_block: the request's last full block, where that one is kept
-    already."""
+    """What to store behind a step.
+
+    saves: blocks to store.
+    last_block: the request's last full block, where that one is stored already.
+    """
 
     saves: tuple[Save, ...] = ()
     last_block: bytes | None = None
@@ -91,11 +101,15 @@ _NOTHING = SavePlan()
 class _Tracked:
     request: KnownRequest
     chain: Chain
-    planned: int = 0  # blocks that were looked at: kept before, or told to be
+    planned: int = 0  # blocks that are stored, or planned to be
 
 
 class Requests:
-    """has: whether a block's file of this name is there; shards: how many files a block has."""
+    """Tracks the scheduler's requests.
+
+    has: returns whether a block's file of this name exists.
+    shards: files per block.
+    """
 
     def __init__(self, fingerprint: bytes, block_tokens: int, has: Callable[[str], bool], shards: int = 1) -> None:
         self._fingerprint = fingerprint
@@ -108,13 +122,14 @@ class Requests:
         self._loaded: set[str] = set()  # were scheduled with blocks to load
 
     def __len__(self) -> int:
-        """Requests that something is remembered of."""
+        """Return the number of requests with recorded state."""
         return len(self._tracked.keys() | self._chains.keys() | self._matches.keys() | self._loaded)
 
     def match(self, request: KnownRequest, salt: str, computed: int, max_tokens: int) -> int:
-        """How many tokens behind the first `computed` need not be computed. Asked again while it waits.
+        """Return how many tokens behind the first `computed` need not be computed. Called again while the request
+        waits.
 
-        max_tokens: no more than so many in all, the computed ones included.
+        max_tokens: the limit in all, the computed ones included.
         """
         name = request.request_id
         if name in self._loaded:
@@ -142,9 +157,10 @@ class Requests:
     def on_scheduled(
         self, request: KnownRequest, salt: str, block_ids: Sequence[int], external_tokens: int
     ) -> Load | None:
-        """The request got its place in the cache; what is to be loaded into it.
+        """Record that the request got its blocks in the cache; return what to load into them.
 
-        block_ids: all of the request's; external_tokens: of the offer, those that it was given blocks for.
+        block_ids: all of the request's.
+        external_tokens: of the match, those that it got blocks for.
         """
         name = request.request_id
         if name not in self._tracked:
@@ -159,9 +175,10 @@ class Requests:
         return Load(name, tuple(zip(block_ids[start:end], keys[start:end], strict=True)))
 
     def plan_saves(self, name: str, computing: int, block_ids: Callable[[str], Sequence[Sequence[int]]]) -> SavePlan:
-        """What is to be kept of a request behind this step. computing: how many of its tokens the step computes.
+        """Return what to store of a request behind this step.
 
-        block_ids: all of a request's, group by group; asked only where something is due.
+        computing: how many of its tokens the step computes.
+        block_ids: returns all of a request's, group by group; called only where there is something to store.
         """
         tracked = self._tracked.get(name)
         if tracked is None:
@@ -182,7 +199,7 @@ class Requests:
         return SavePlan(tuple(saves), last_block)
 
     def remove(self, name: str) -> None:
-        """It has finished, or was aborted."""
+        """Remove a request that finished, or was aborted."""
         self._tracked.pop(name, None)
         self._chains.pop(name, None)
         self._matches.pop(name, None)

@@ -1,6 +1,7 @@
-"""Which weights an engine has: a digest of a model's folder, all of it read. Blocks of other weights are worthless.
+"""Identify an engine's weights by a digest of the model's folder, which reads all of it. Blocks of other weights are
+useless.
 
-A node that brought its model by a manifest knows a digest already and passes it on; this is for all others.
+A node that downloaded its model by a manifest has a digest already and passes it on; this is for all others.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _CHUNK_BYTES = 8 * 1024 * 1024
 
 @cache
 def weights_digest(folder: Path) -> str | None:
-    """Hexadecimal; None where it is no folder, or has no such files. Raises OSError."""
+    """Return the digest in hexadecimal; None where it is no folder, or has no such files. Raises OSError."""
     if not folder.is_dir():
         return None
     files = sorted(path for path in folder.rglob("*") if path.suffix in _SUFFIXES and path.is_file())

@@ -1,7 +1,7 @@
-"""Keeps blocks behind the engine's back: a queue with a bound, and a thread that writes.
+"""Store blocks beside the engine's steps: a bounded queue, and a thread that writes.
 
-The engine's step only hands blocks over. Where the disk cannot follow, blocks are dropped and counted: one that is
-missing costs a later request its computation, one that is waited for would cost every client now.
+The engine's step only enqueues blocks. Where the disk is too slow, blocks are dropped and counted: a missing block
+costs a later request its computation, a wait would cost every client now.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CopiedBlock:
-    """A block outside the engine's cache. payload: gives its bytes, in the writer's thread; size: of them."""
+    """A block outside the engine's cache.
+
+    payload: returns its bytes, in the writer's thread.
+    size: in bytes.
+    """
 
     save: Save
     payload: Callable[[], memoryview]
@@ -33,7 +37,7 @@ class CopiedBlock:
 
 @dataclass(frozen=True)
 class LastBlock:
-    """The request's last block is one that is kept already."""
+    """A request's last block, which is stored already."""
 
     request: str
     key: bytes
@@ -41,7 +45,7 @@ class LastBlock:
 
 @dataclass
 class Counts:
-    """Since the start: blocks kept, requests that found no room, blocks that the disk would not take."""
+    """Since the start: blocks stored, requests without room in the queue, failed writes."""
 
     kept: int = 0
     dropped: int = 0
@@ -49,7 +53,7 @@ class Counts:
 
 
 class Writer:
-    """shard, shards: which part of every block this worker has."""
+    """Writes blocks in a thread. shard, shards: the part of every block that this worker has."""
 
     def __init__(
         self,
@@ -74,7 +78,7 @@ class Writer:
         self._thread.start()
 
     def reserve(self, save: Save, size: int) -> bool:
-        """Reserve room for this block. Where there is none, nothing of its request is kept any more: it has a gap."""
+        """Reserve room for this block. Without room, nothing more of its request is stored: it has a gap."""
         if save.request in self._gaps:
             return False
         with self._wake:
@@ -84,17 +88,17 @@ class Writer:
         self._gaps.add(save.request)
         self.counts.dropped += 1
         if self.counts.dropped.bit_count() == 1:  # the first, the second, the fourth, ...
-            _log.warning("the disk cannot follow: KV of %d requests was not kept to its end", self.counts.dropped)
+            _log.warning("the disk is too slow: KV of %d requests was not stored to its end", self.counts.dropped)
         return False
 
     def enqueue(self, items: Sequence[CopiedBlock | LastBlock]) -> None:
-        """Hand over blocks that have their room, and heads."""
+        """Enqueue blocks with reserved room, and last blocks."""
         with self._wake:
             self._queue.extend(items)
             self._wake.notify()
 
     def remove_finished(self, requests: Iterable[str]) -> None:
-        """These have finished."""
+        """Remove finished requests."""
         self._gaps.difference_update(requests)
 
     def close(self, within_s: float = _CLOSE_TIMEOUT_S) -> None:
@@ -114,11 +118,11 @@ class Writer:
                 return
             last_blocks = self._write(batch)
             if last_blocks and self._shard == 0:
-                with contextlib.suppress(OSError):  # a head that is missing: that stream's blocks are not sent ahead
+                with contextlib.suppress(OSError):  # without its last block, a stream's blocks are not transferred
                     self._folder.append_last_blocks(last_blocks)
 
     def _write(self, batch: Sequence[CopiedBlock | LastBlock]) -> dict[str, bytes]:
-        """The last block of each request that is kept now."""
+        """Write a batch; return the last stored block of each request."""
         last_blocks: dict[str, bytes] = {}
         for item in batch:
             if isinstance(item, LastBlock):

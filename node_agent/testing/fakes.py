@@ -1,4 +1,6 @@
-"""The ports' twins in memory: for scenarios on virtual time, and for the suite that they share with the real ones."""
+"""In-memory implementations of the ports: for scenarios on virtual time, and for the suite that they share with the
+real ones.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from node_agent.ports import Identity
 
 
 class MemoryMetadata:
-    """IMDS whose answers a test sets."""
+    """IMDS with answers that a test sets."""
 
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
@@ -41,7 +43,7 @@ class MemoryMetadata:
 
 
 class MemoryScalingGroup:
-    """A group and the instances that it waits for before it ends them."""
+    """A group, and the instances whose termination waits for them."""
 
     def __init__(self, waits_for: set[str]) -> None:
         self.waits_for = waits_for
@@ -54,7 +56,7 @@ class MemoryScalingGroup:
 
 
 class MemoryInstances:
-    """EC2 of running instances: id to private address; an unknown one cannot be tagged, as in EC2."""
+    """EC2 with running instances: id to private address; an unknown one cannot be tagged, as in EC2."""
 
     def __init__(self, addresses: dict[str, str], peer_port: int) -> None:
         self._addresses = addresses
@@ -88,7 +90,7 @@ class MemoryInstances:
 
 
 class MemoryRecords:
-    """The table, with its rules."""
+    """The table, with its conditions."""
 
     def __init__(self) -> None:
         self.records: dict[str, NodeRecord] = {}
@@ -112,7 +114,7 @@ class MemoryRecords:
 
 
 class MemoryCheckpoints:
-    """The bucket and the records, with their rule; unavailable: as AWS sometimes is."""
+    """The bucket and the records, with their condition. unavailable: as AWS sometimes is."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
@@ -145,7 +147,7 @@ class MemoryCheckpoints:
 
 
 class MemoryBlockStore:
-    """Blocks and indexes by their keys."""
+    """Blocks and indexes by key."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
@@ -169,7 +171,7 @@ class MemoryBlockStore:
 
 
 class MemoryEngineSteps:
-    """steps: what a test has the plug-in count; None where there is no plug-in."""
+    """steps: the count that a test sets; None where there is no plug-in."""
 
     def __init__(self) -> None:
         self.steps: int | None = None
@@ -193,7 +195,7 @@ class MemorySecrets:
 
 @dataclass(eq=False)
 class MemoryRequest:
-    """A client at a door that remembers what it was sent. status: 0 while nothing was."""
+    """A client's request that stores its response. status: 0 before a response."""
 
     method: str = "GET"
     target: str = "/"
@@ -217,7 +219,7 @@ class MemoryRequest:
 
     @property
     def answer(self) -> bytes:
-        """All that was sent behind the head."""
+        """All bytes sent after the head."""
         return b"".join(self.sent)
 
     def when_gone(self, call: Callable[[], None]) -> None:
@@ -227,13 +229,13 @@ class MemoryRequest:
         self._congested = call
 
     def disconnect(self) -> None:
-        """The client closes its connection."""
+        """Close the client's connection."""
         self.is_gone = True
         if self._gone is not None:
             self._gone()
 
     def set_congested(self, is_congested: bool) -> None:
-        """The client is slow, or is not any more."""
+        """Set whether the client reads too slowly."""
         self.is_congested = is_congested
         if self._congested is not None:
             self._congested(is_congested)

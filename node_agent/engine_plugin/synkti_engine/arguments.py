@@ -4,7 +4,7 @@
     synkti_apart        1: one output per id, given ids included; else the given ids come with the first new one, and a
                         busy engine merges others
     synkti_forced_ids   ids that the answer begins with, generated once more, one decode step each
-    synkti_tell_ids     1: a stream carries the ids behind its chunks in events of their own (`telling`), one by one
+    synkti_tell_ids     1: a stream carries the ids behind its chunks in own events, one by one (`token_id_emitter`)
 
 The agent strips all of these from what clients send (`node_agent/core/openai/generation_request`).
 """

@@ -1,6 +1,6 @@
-"""Who may come in: a request that no node can take now waits its turn, for a bounded time, or hears 429.
+"""Admit requests: one that no node can take now waits its turn for a bounded time, or gets a 429.
 
-The decisions are `core/routing/admission`'s; here are the requests that wait, and the loop that tries them.
+`core/routing/admission` decides; this module holds the waiting requests and the loop that retries them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from node_agent.runtime.node.context import NodeContext
 POLL_INTERVAL_S = 0.05
 _RETRY_AFTER_S = 2.0
 _MAX_NAME_CHARS = 100
-"""Characters of a name that nobody serves, in the error that says so."""
+"""Characters of an unknown model's name that the error repeats."""
 
 
 class _Waiting:
@@ -35,7 +35,10 @@ class _Waiting:
 
 
 class AdmissionQueue:
-    """chance: uniform in [0, 1), so that clients that were sent away do not all come back together."""
+    """Holds requests until a node has room for them.
+
+    chance: uniform in [0, 1), so that rejected clients do not all return at the same time.
+    """
 
     def __init__(self, node: NodeContext, chance: Callable[[], float], admission: Admission | None = None) -> None:
         self._node = node
@@ -47,9 +50,9 @@ class AdmissionQueue:
         node.metrics.waiting.set_function(self._waiting.__len__)
 
     async def route(self, request: RouteRequest, client: ServerRequest) -> Route:
-        """Where a request goes, at once or after a while.
+        """Return the route of a request, at once or after a wait.
 
-        Raises FleetFull, NoReadyPeer, ClientGone, and RequestRejected (404) where nodes are ready, but none serves the
+        Raises FleetFull, NoReadyPeer, ClientGone, and RequestRejected (404) where nodes are ready but none serves the
         model.
         """
         if not self._node.serves(request.model):
@@ -78,7 +81,7 @@ class AdmissionQueue:
             del waiting  # its error has this frame, which would hold it: with the request's body, for ever
 
     async def run(self) -> None:
-        """Let in who waits, until cancelled."""
+        """Admit waiting requests, until cancelled."""
         while True:
             await self._has_waiting.wait()
             while (ticket := self._admission.next) is not None:
@@ -88,7 +91,7 @@ class AdmissionQueue:
             self._has_waiting.clear()
 
     def _try_admit(self, ticket: Ticket) -> bool:
-        """Whether the first one waits no longer."""
+        """Try to route the first waiting request; return whether it left the queue."""
         waiting = self._waiting.get(ticket.number)
         if waiting is None or waiting.route.done():
             self._admission.cancel(ticket)
@@ -127,8 +130,8 @@ class AdmissionQueue:
 
 
 def _full(refused: Rejection) -> FleetFull:
-    told = {
+    messages = {
         "queue-full": "No node has room, and as many requests wait here as may",
         "waited-too-long": "No node had room for this request in time",
     }
-    return FleetFull(f"{told[refused.reason]}; try again in {refused.retry_after_s:.0f} s.", refused.retry_after_s)
+    return FleetFull(f"{messages[refused.reason]}; try again in {refused.retry_after_s:.0f} s.", refused.retry_after_s)

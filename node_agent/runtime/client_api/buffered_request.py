@@ -1,9 +1,9 @@
-"""A request that is not continued: asked whole of one engine after another, until one of them answers.
+"""Serve a request without continuation: send it to one engine after another until one answers.
 
-Whose fault a failure is, and so what follows, is `core/failure/attribution`'s decision. Nothing reaches the client
-before an engine has answered in full or begun to stream, so a loss until then costs latency only. A stream that Synkti
-does not continue (a transcription, a background response) is passed on as it comes; a loss in its middle, also one that
-looks like an end (`core/streams/end_of_stream`), ends it with an explicit error.
+`core/failure/attribution` decides whose fault a failure is, and so what follows. Nothing reaches the client before an
+engine has answered in full or begun to stream, so a loss until then costs latency only. A stream that Synkti does not
+continue (a transcription, a background response) is relayed as it arrives. A loss in its middle, also one that looks
+like an end (`core/streams/end_of_stream`), ends it with an explicit error.
 """
 
 from __future__ import annotations
@@ -31,18 +31,22 @@ from node_agent.runtime.node.context import NodeContext
 from node_agent.runtime.node.crash_suspects import SUSPECT_HEADER
 
 MAX_TOTAL_S = 900.0
-"""For all engines together; an answer that takes longer should be streamed."""
+"""For all engines together, in seconds; an answer that takes longer should be streamed."""
 
 _RETRY_AFTER_S = 2.0
 _log = logging.getLogger(__name__)
 
 
 class ClientGone(Exception):
-    """The client closed its connection before it had its answer: nobody is there to be answered."""
+    """The client closed its connection before it had its answer, so no answer is sent."""
 
 
 class _AttemptFailed(Exception):
-    """An engine was asked in vain. answer: what it said, where it said something."""
+    """An engine did not serve the request.
+
+    answer: the engine's error response, None where there was none.
+    target: the node that has room, as the engine's node reported it.
+    """
 
     def __init__(self, verdict: Verdict, answer: EngineResponse | None = None, target: str | None = None) -> None:
         super().__init__(verdict.reason)
@@ -53,9 +57,12 @@ class _AttemptFailed(Exception):
 
 @dataclass(frozen=True)
 class BufferedRequest:
-    """What to ask. target: path and query; routing: what routing has to know; max_tokens: None where unknown.
+    """A request to send to engines.
 
-    generates: whether it is one of a model, which whoever serves the model has to answer.
+    target: path and query.
+    routing: what the router has to know.
+    max_tokens: of the answer, None where unknown.
+    generates: whether a model has to answer it, so that every node that serves the model can.
     """
 
     method: str
@@ -68,12 +75,14 @@ class BufferedRequest:
 
     @cached_property
     def digest(self) -> bytes | None:
-        """See `core/openai/request_digest`; it takes a while, and is seldom asked for."""
+        """The request's digest (`core/openai/request_digest`), computed at first use: it takes a while and is seldom
+        needed.
+        """
         return request_digest(self.body)
 
 
 class BufferedRequests:
-    """Answers BufferedRequests at the engines of the fleet."""
+    """Sends BufferedRequests to the engines of the fleet and relays their answers."""
 
     def __init__(self, node: NodeContext, engines: EngineClient) -> None:
         self._node = node
@@ -85,15 +94,16 @@ class BufferedRequests:
         return len(self._active)
 
     def close_with_handoff(self) -> None:
-        """This node goes: the clients are to ask another one."""
+        """Abort the active requests because this node stops; their clients have to retry at another one."""
         self._is_closed = True
         for response in list(self._active):
             response.abort(HANDOFF)
 
     async def answer(self, request: BufferedRequest, first: Route, client: ServerRequest) -> int:
-        """The status that the client saw.
+        """Answer a request; return the status that the client received.
 
-        Raises NoReadyPeer where engines ran out, FleetFull, RequestRejected for one that ends engines, ClientGone.
+        Raises NoReadyPeer where no engine is left, FleetFull, RequestRejected for a request that ends engines,
+        ClientGone.
         """
         route: Route | None = first
         attempts, tried = Attempts(), list[str]()
@@ -123,7 +133,10 @@ class BufferedRequests:
         return self._answer_exhausted(attempts, last, client)
 
     def _answer_exhausted(self, attempts: Attempts, last: Route, client: ServerRequest) -> int:
-        """No engine is left to ask, or no other would say more. last: where it was asked last."""
+        """Answer where no engine is left, or no other would answer differently.
+
+        last: the route of the last attempt.
+        """
         if (answer := attempts.response) is not None:
             more = [*_route_headers(last), *answer.headers, *final_headers(answer.status)]
             client.respond(answer.status, answer.body, answer.content_type, more)
@@ -134,7 +147,9 @@ class BufferedRequests:
         raise NoReadyPeer(message, _RETRY_AFTER_S)
 
     async def _try_engine(self, request: BufferedRequest, route: Route, client: ServerRequest) -> int:
-        """The status that the client saw. Raises _Failed, ClientGone, NoReadyPeer."""
+        """Send the request to one engine; return the client's status. Raises _AttemptFailed, ClientGone,
+        NoReadyPeer.
+        """
         node, deadly = route.node, self._node.crash_suspects
         is_suspect = bool(deadly) and deadly.check(request.digest)
         headers = {**request.headers, SUSPECT_HEADER: "1"} if is_suspect else request.headers
@@ -157,7 +172,7 @@ class BufferedRequests:
             if client.is_gone:
                 raise ClientGone from lost
             if self._is_closed:
-                raise NoReadyPeer("This node is going; ask another one.", _RETRY_AFTER_S) from lost
+                raise NoReadyPeer("This node is stopping; retry at another one.", _RETRY_AFTER_S) from lost
             raise self._on_lost(request, route, lost_by(lost, is_own=self._is_own(node)), lost.why) from lost
         finally:
             self._active.discard(response)
@@ -171,7 +186,7 @@ class BufferedRequests:
         return node.instance_id == self._node.instance_id
 
     def _on_lost(self, request: BufferedRequest, route: Route, by: Origin, line: str) -> _AttemptFailed:
-        """An exchange that ended before its answer."""
+        """Record an exchange that ended before its answer, and return the failed attempt."""
         why, target = parse_loss(line)
         verdict = classify_loss(by, why)
         self._node.metrics.losses.labels(verdict.code).inc()
@@ -180,14 +195,14 @@ class BufferedRequests:
         return _AttemptFailed(verdict, target=target)
 
     async def _relay(self, request: BufferedRequest, response: Response, route: Route, client: ServerRequest) -> int:
-        """Raises _Failed, ExchangeLost, ClientGone."""
+        """Relay the response to the client. Raises _AttemptFailed, ExchangeLost, ClientGone."""
         if response.is_event_stream and response.status < 400:
             await self._relay_stream(request, response, route, client)
             return response.status
         body = await response.read_all(MAX_ANSWER_BYTES)
         content_type, more = response.headers.get(b"content-type", b""), client_headers(response.headers)
         if response.status >= 300:
-            # The node said that it serves the model, or it would not have been chosen.
+            # The node reports that it serves the model, or it would not have been chosen.
             kind = classify_body(body, has_model=request.generates)
             verdict = classify_answer(answered_by(response, is_own=self._is_own(route.node)), response.status, kind)
             raise _AttemptFailed(verdict, EngineResponse(response.status, body, content_type, more))
@@ -197,7 +212,9 @@ class BufferedRequests:
     async def _relay_stream(
         self, request: BufferedRequest, response: Response, route: Route, client: ServerRequest
     ) -> None:
-        """A stream as it comes. Raises _Failed where it ends before it began, ExchangeLost, ClientGone."""
+        """Relay a stream as it arrives. Raises _AttemptFailed where it ends before its first event, ExchangeLost,
+        ClientGone.
+        """
         ending = EndOfStreamDetector()
         data = await response.read()
         while data and not (data := without_keepalives(data)):
@@ -205,7 +222,7 @@ class BufferedRequests:
         first = ending.feed(data)
         why = ending.incomplete_reason
         if why is not None and not first.strip():
-            raise self._on_lost(request, route, Origin.ENGINE, why)  # nothing was sent yet: it may go elsewhere
+            raise self._on_lost(request, route, Origin.ENGINE, why)  # nothing was sent yet: another engine may answer
         client.begin(response.status, EVENT_STREAM, _route_headers(route))
         client.write(first)
         client.when_congested(response.pause)
@@ -219,7 +236,7 @@ class BufferedRequests:
         client.end(self._loss_event(client.path, why) if why is not None else b"")
 
     def _loss_event(self, path: str, why: str) -> bytes:
-        """The last event of a stream that was lost; the blank line ends what came half."""
+        """Return the last event of a lost stream. Its leading blank line ends a half-sent event."""
         self._node.metrics.broken.labels("engine_lost").inc()
         message = f"The engine was lost ({why}), and this stream cannot be continued."
         return b"\n\n" + error_event(path, error_body(path, 503, "engine_lost", message))

@@ -1,9 +1,9 @@
-"""The task behind one client's stream: asks an engine, moves bytes through the machine, and goes on elsewhere.
+"""Serve one client's stream: request an engine, pass its bytes through the state machine, continue elsewhere after a
+loss.
 
-All decisions about bytes are the machine's (`core/streams/factory`); this is the shell that has connections and a
-clock. The task asks engines and waits for their ends; what comes from them passes beside it, from one callback to the
-next: the engine's connection, the machine, the journal (`runtime/replication/replicated_stream`), the client's
-connection.
+The machine (`core/streams/factory`) makes all decisions about bytes; this module adds connections and a clock. The task
+requests engines and waits for their ends. Response bytes bypass the task and pass from one callback to the next: the
+engine's connection, the machine, the journal (`runtime/replication/replicated_stream`), the client's connection.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ from node_agent.runtime.node.crash_suspects import SUSPECT_HEADER
 from node_agent.runtime.replication.replicated_stream import ReplicatedStream
 
 WAIT_FOR_NODE_S = 15.0
-"""How long a stream that began waits for any node to take it on, where none is ready."""
+"""How long a stream that began waits for a node to continue it, where none is ready."""
 
 _ENGINE_DONE = (StreamState.COMPLETE, StreamState.LOST, StreamState.AWAITING_NEXT_REQUEST)
 _POLL_INTERVAL_S = 0.1
 _RETRY_SAME_NODE_S = 0.5
-"""Before a node is asked again that has lost this stream: where there is no other, it is not to be hurried."""
+"""Wait before a node that lost this stream is tried again: without another node, it needs time to recover."""
 
 _END_TIMEOUT_S = 0.2
 """Between an engine's [DONE] and the end of its response."""
@@ -66,7 +66,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class _Loss:
-    """What to tell once the stream goes on: from where, why, since when (loop time)."""
+    """A loss to report once the stream continues: the node, the reason, and its loop time."""
 
     node: str
     reason: str
@@ -76,8 +76,10 @@ class _Loss:
 class ClientStream:
     """One stream of one client. `run` it; `close_with_handoff` ends it early, `abandon` when the client is gone.
 
-    routing: what routing has to know; replay: events that a client who came back lacks; journal: the stream's journal;
-    headers: the client's, as far as engines are sent them.
+    journal: the stream's replicated journal.
+    routing: what the router has to know.
+    replay: events that a returning client lacks.
+    headers: the client's, as far as engines receive them.
     """
 
     def __init__(
@@ -133,7 +135,9 @@ class ClientStream:
         sse_response.request.when_congested(self._on_congestion)
 
     async def run(self, first: Route) -> int:
-        """Until the answer is complete or cannot go on; returns the HTTP status that the client saw."""
+        """Serve the stream until it is complete or cannot be continued; return the HTTP status that the client
+        received.
+        """
         try:
             return await self._run_engines(first)
         except StaleEpoch:
@@ -142,7 +146,7 @@ class ClientStream:
             self.journal.close(self._closing())
 
     async def resume(self) -> int:
-        """Go on where another node, or an earlier connection, left the client; as `run`."""
+        """Resume where another node, or an earlier connection, stopped serving the client; returns as `run`."""
         try:
             await self.journal.confirm_ownership()
             self._sse.start(None)
@@ -160,7 +164,7 @@ class ClientStream:
             self.journal.close(self._closing())
 
     def _closing(self) -> CloseReason:
-        """What becomes of the journal, by how the stream has ended."""
+        """Return what becomes of the journal, by how the stream ended."""
         if self.machine.state is StreamState.COMPLETE:
             return CloseReason.FINISHED
         if self._close_reason in ("handoff", "taken"):
@@ -179,7 +183,7 @@ class ClientStream:
             if status is not None:
                 return status
             if self._close_reason is None and self.machine.state is StreamState.AWAITING_NEXT_REQUEST:
-                continue  # the same engine answers the next choice, too
+                continue  # the same engine answers the next choice
             may_retry = self._close_reason is None and self._may_retry
             route = await self._next_route() if may_retry else None
         if self._close_reason is not None:
@@ -187,7 +191,7 @@ class ClientStream:
         return await self._fail_exhausted()
 
     async def _fail_exhausted(self) -> int:
-        """No engine is left to ask, or no other would say more."""
+        """Fail the stream: no engine is left, or no other would answer differently."""
         attempts = self._attempts
         if (answer := attempts.response) is not None:
             await self.journal.wait_until_delivered()
@@ -197,21 +201,21 @@ class ClientStream:
         if attempts.is_at_bound:
             return await self._fail("engine_lost", f"{attempts.summary('engines')} were lost under this request.")
         after = f", after {attempts.summary('engines')} lost it" if attempts.codes else ""
-        return await self._fail("no_ready_node", f"No node is ready to go on with this request{after}.")
+        return await self._fail("no_ready_node", f"No node is ready to continue this request{after}.")
 
     def keep_alive(self) -> None:
         self._sse.keep_alive(self.journal.log.committed)
 
     def abandon(self) -> None:
-        """The client is gone: stop generating at once. Its journal stays, for the case that it comes back."""
+        """Stop generating at once: the client is gone. The journal stays, so that the client can come back."""
         self._close("client-gone")
 
     def close_with_handoff(self) -> None:
-        """This node goes: tell the client to resume elsewhere."""
+        """End the stream because this node stops; the client receives where to resume."""
         self._close("handoff")
 
     def release(self) -> None:
-        """The client has come back on another connection: this one gets nothing more."""
+        """End this connection because the client came back on another one; it receives nothing more."""
         self.journal.close(CloseReason.MOVED)
         self.journal.fence()
         self._close("taken")
@@ -220,10 +224,10 @@ class ClientStream:
         self._close("taken")
 
     def _on_not_durable(self) -> None:
-        """The journal has become too large for any peer: the client may want to know what it cannot resume."""
+        """Report that the journal became too large to replicate: the client may want to know that it cannot resume."""
         self._sse.not_durable_reason = why = self.journal.log.stop_reason
         if self._sse.started and self._sse.reader.wants_event_ids:
-            self._sse.request.write(sse.comment(f"synkti keeps this stream at no other node any more: {why}"))
+            self._sse.request.write(sse.comment(f"synkti no longer replicates this stream: {why}"))
 
     def _close(self, why: str) -> None:
         self._close_reason = self._close_reason or why
@@ -231,13 +235,13 @@ class ClientStream:
             self._response.abort(why)
 
     def _on_congestion(self, is_congested: bool) -> None:
-        """The client takes less than the engine gives: the engine has to wait for it."""
+        """Pause the engine while the client reads more slowly than the engine generates."""
         self._is_congested = is_congested
         if self._response is not None:
             self._response.pause(is_congested)
 
     async def _run_engine(self, route: Route) -> int | None:
-        """One engine's part: the client's status when the request is over, None when the engine was lost."""
+        """Run one engine; return the client's status when the request is over, None when the engine was lost."""
         node = route.node
         context_source = self._context_source
         if self.machine.state is StreamState.AWAITING_NEXT_REQUEST:
@@ -249,11 +253,11 @@ class ClientStream:
             request = self.machine.request(node.continuation_methods)
         except ContinuationImpossible as impossible:
             return await self._fail(
-                "continuation_impossible", f"The engine was lost, and {impossible} rules out to go on."
+                "continuation_impossible", f"The engine was lost, and {impossible} rules out a continuation."
             )
         if (chosen := self.machine.method_choice) is not None:
             self._node.metrics.continuation_methods.labels(chosen.method.value).inc()
-            _log.info("stream %s: goes on by %s: %s", self.stream_id, chosen.method.value, chosen.reason)
+            _log.info("stream %s: continues by %s: %s", self.stream_id, chosen.method.value, chosen.reason)
         try:
             is_suspect = bool(self._node.crash_suspects) and self._node.crash_suspects.check(self._request_digest())
         except RequestRejected as refused:
@@ -294,7 +298,9 @@ class ClientStream:
         return {**self._headers, **more} if more else self._headers
 
     def _request_digest(self) -> bytes | None:
-        """See `core/openai/request_digest`; it takes a while, and is seldom asked for."""
+        """The request's digest (`core/openai/request_digest`), computed at first use: it takes a while and is seldom
+        needed.
+        """
         if self._digest is None:
             self._digest = request_digest(self._generation.body)
         return self._digest
@@ -309,7 +315,10 @@ class ClientStream:
         return await self._on_engine_end(route.node, "eof", Origin.ENGINE)
 
     async def _on_engine_end(self, node: NodeStatus, why: str, by: Origin) -> int | None:
-        """The engine says nothing more: its part was over before, or is lost for this reason. by: who broke it off."""
+        """Handle the end of an engine's response: its part was complete before, or is lost for this reason.
+
+        by: which side ended it.
+        """
         if self._close_reason is not None:
             return None
         if self.machine.state is StreamState.LOST:
@@ -323,7 +332,7 @@ class ClientStream:
         return None
 
     def _on_data(self, data: bytes) -> None:
-        """Bytes of the engine that is asked now. Called by its connection, for each token."""
+        """Process bytes of the current engine. Its connection calls this, once per token."""
         machine = self.machine
         out = machine.feed(data)
         if not out and data in KEEPALIVES:
@@ -342,7 +351,9 @@ class ClientStream:
             self._finish_engine()
 
     def _on_keepalive(self, keepalive: bytes) -> None:
-        """The engine's node lives; with OVERTAKEN, the engine has served others since this stream's last token."""
+        """Handle a keep-alive of the engine's node. OVERTAKEN: the engine served others since this stream's
+        last token.
+        """
         now = self._clock()
         self._silent_since = self._silent_since or now - keepalive_interval_s(self._node.min_silence_s)
         if (
@@ -353,7 +364,7 @@ class ClientStream:
             self._response.abort(SILENCE)
 
     def _retune_timeout(self) -> None:
-        """How long the engine may be silent, by its pace since the last look: often at first, then seldom."""
+        """Adapt the inter-token timeout to the rate since the last call: often at first, then seldom."""
         response, seq = self._response, self.machine.writer.seq
         if response is None:
             return
@@ -370,7 +381,7 @@ class ClientStream:
             response.set_read_timeout(allowed)
 
     def _finish_engine(self) -> None:
-        """Nothing more is wanted of this engine; after a whole answer its connection may be used again."""
+        """End the engine's response: no more is needed. After a complete answer its connection can be reused."""
         if self._response is None:
             return
         if self.machine.state is StreamState.COMPLETE:
@@ -379,14 +390,14 @@ class ClientStream:
             self._response.abort("over")
 
     def _deliver(self, out: bytes) -> None:
-        """Hand events on; they follow their lines."""
+        """Hand events to the journal, which delivers them after their records."""
         if self._loss is not None and self._route is not None:
             out = self._on_continued(self._route.node, self._clock()) + out
         self.journal.write(self.machine.writer.seq, out)
 
     async def _end(self) -> int:
         if self._node.crash_suspects:
-            self._node.crash_suspects.on_answer(self._request_digest())  # also where no token was told apart
+            self._node.crash_suspects.on_answer(self._request_digest())  # also where tokens were not counted
         await self.journal.wait_until_delivered()
         return self._sse.end()
 
@@ -394,7 +405,9 @@ class ClientStream:
         return node.instance_id == self._node.instance_id
 
     def _on_answer_begun(self) -> None:
-        """The engine has begun to answer: whoever could not is found wanting, and the request ends no engines."""
+        """Clear the request of suspicion once an engine answers: nodes that could not are at fault, and it ends no
+        engines.
+        """
         if self._attempts.in_doubt:
             self._node.on_others_failed(self._attempts.in_doubt)
             self._attempts.in_doubt.clear()
@@ -402,9 +415,9 @@ class ClientStream:
             self._node.crash_suspects.on_answer(self._request_digest())
 
     async def _on_refusal(self, node: NodeStatus, response: Response) -> int | None:
-        """An answer that is no stream."""
+        """Handle a response that is no stream."""
         body = await response.read_all(_MAX_REFUSAL_BYTES)
-        # The node said that it serves the model, or it would not have been chosen.
+        # The node reports that it serves the model, or it would not have been chosen.
         kind, by = classify_body(body, has_model=True), answered_by(response, is_own=self._is_own(node))
         verdict = classify_answer(by, response.status, kind, is_continuation=self.machine.method_choice is not None)
         content_type = response.headers.get(b"content-type", b"application/json")
@@ -412,7 +425,10 @@ class ClientStream:
         return None
 
     def _on_lost(self, node: NodeStatus, line: str, by: Origin) -> None:
-        """line: why, as `core/failure/report` writes it; by: who lost it."""
+        """Handle a lost engine.
+
+        line: the reason, as `core/failure/report` writes it; by: which side lost it.
+        """
         if self._close_reason is not None:
             return
         why, self._handoff_target = parse_loss(line)
@@ -426,14 +442,14 @@ class ClientStream:
         self._on_failure(node, verdict, None)
 
     def _on_failure(self, node: NodeStatus, verdict: Verdict, answer: EngineResponse | None) -> None:
-        """The engine of this node did not answer, or not to the end. answer: what it said in its place."""
+        """Record that this node's engine did not answer, or not to the end. answer: its error response."""
         self._node.on_request_failed(node.instance_id, verdict)
         self._may_retry = self._attempts.record_failure(node.instance_id, verdict, answer)
         why = verdict.code
         if self.machine.state is not StreamState.LOST:
             self.machine.on_engine_end(why)
         if self._loss is None:
-            # From the last bytes on: a silence is part of the pause that the client waits.
+            # Since the last bytes: a silence is part of the client's pause.
             last_read_at = self._response.last_read_at if self._response is not None else self._last_read_at
             self._loss = _Loss(node.instance_id, why, self._silent_since or last_read_at or self._clock())
         self._context_source = node.instance_id
@@ -444,7 +460,7 @@ class ClientStream:
         )  # fmt: skip
 
     def _on_continued(self, node: NodeStatus, now: float) -> bytes:
-        """The stream goes on: count the pause, and say it in a comment to a client that takes comments."""
+        """Record the pause of a continued stream; return a comment about it for a client that accepts comments."""
         loss, self._loss = self._loss, None
         if loss is None or not self.machine.seq:
             return b""
@@ -457,7 +473,9 @@ class ClientStream:
         return sse.comment(comment) if self._sse.reader.wants_event_ids else b""
 
     async def _next_route(self) -> Route | None:
-        """Another engine: outside the lost pool where possible; of those that were tried, any but the last."""
+        """Return a route to another engine: outside the lost pool if possible; of the engines tried, any
+        but the last.
+        """
         give_up_at = self._clock() + (WAIT_FOR_NODE_S if self._sse.started else 0.0)
         tried = [node.instance_id for node in self._tried]
         last: Pool | None = self._tried[-1].pool if self._tried else None
@@ -481,7 +499,9 @@ class ClientStream:
         return None
 
     def _can_continue_on(self, node: NodeStatus) -> bool:
-        """Whether a node's engine can go on with this answer. One that cannot, chosen last, says why it ends."""
+        """Return whether a node's engine can continue this answer. One that cannot, chosen last, gives the reason that
+        it ends.
+        """
         return self.machine.can_continue_on(node.continuation_methods)
 
     async def _end_early(self) -> int:
@@ -490,12 +510,12 @@ class ClientStream:
         if self._close_reason == "handoff":
             return await self._fail(
                 "handoff",
-                f"This node is going; resume stream {self.stream_id} at: {self._resume_addresses() or 'none'}.",
+                f"This node is stopping; resume stream {self.stream_id} at: {self._resume_addresses() or 'none'}.",
             )
         return 499  # nginx's word for a client that closed its request
 
     def _resume_addresses(self) -> str:
-        """Where to resume: the keepers first, since they have the journal at hand."""
+        """Return where to resume: replicas first, since they have the journal."""
         serving = self._node.members.view.serving
         return ", ".join(
             node.client_address
@@ -507,7 +527,7 @@ class ClientStream:
         return await self._fail("stream_taken", message, 409)
 
     async def _fail(self, code: str, message: str, status: int = 503) -> int:
-        """An explicit error, never a clean ending."""
+        """End the stream with an explicit error, never with a clean end."""
         with contextlib.suppress(StaleEpoch):
             await self.journal.wait_until_delivered()
         self._node.metrics.broken.labels(code).inc()

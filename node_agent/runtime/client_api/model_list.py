@@ -1,4 +1,6 @@
-"""What the fleet serves, in its engines' words: this node's is asked now and then, others when a client asks."""
+"""List the models that the fleet serves, as its engines describe them. This node's engine is polled; others are
+requested when a client asks for the list.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,15 @@ _SILENCE_S = 2.0
 _MAX_BYTES = 1024 * 1024
 _OTHERS_EVERY_S = 5.0
 _MAX_OTHERS = 16
-"""Models of other nodes whose cards are asked for; more are listed by their names alone."""
+"""Models of other nodes whose cards are requested; more are listed by name only."""
 
 
 class ModelList:
-    """own: the cards of this node's engine. engine: where it answers."""
+    """Holds model cards.
+
+    own: the cards of this node's engine.
+    engine: where it answers.
+    """
 
     def __init__(self, node: NodeContext, engines: EngineClient, client: Http, engine: Address) -> None:
         self.own: ModelCards = NO_CARDS
@@ -37,7 +43,7 @@ class ModelList:
         self._fetched_at = -_OTHERS_EVERY_S
 
     async def run(self) -> None:
-        """Until cancelled: adapters come and go while an engine runs."""
+        """Poll this node's engine, until cancelled: adapters come and go while an engine runs."""
         while True:
             if self._node.state.takes_requests:
                 await self._refresh()
@@ -49,9 +55,9 @@ class ModelList:
         self._node.served_names = self.own.names
 
     async def base_model(self, name: str | None) -> str | None:
-        """The model that has a name, any engine's of the fleet; the name itself where nobody is known to have it.
+        """Return the model that a name stands for on any engine of the fleet; the name itself where it is unknown.
 
-        Others are asked at most every few seconds, so that names which nobody has cost nothing.
+        Other nodes are requested at most every few seconds, so that unknown names cost nothing.
         """
         found = self._node.base_model(name)
         if name is None or found != name or self._node.serves(name):
@@ -63,7 +69,7 @@ class ModelList:
         return self._owners.get(name, name)
 
     async def list_all(self) -> list[Mapping[str, Any]]:
-        """The cards of all that the fleet serves now, this node's first."""
+        """Return the cards of all models that the fleet serves now, this node's first."""
         served = self._node.models()
         own = self._node.model
         cards = [*self.own.cards] if own in served and self.own.cards else []
@@ -77,7 +83,9 @@ class ModelList:
         return cards
 
     async def _fetch(self, model: str) -> None:
-        """The cards of a model at any node that serves it; those of before where it does not answer."""
+        """Fetch the cards of a model from a node that serves it; keep the previous ones where that node does not
+        answer.
+        """
         route = self._node.route(RouteRequest(model))
         if not isinstance(route, Route):
             return
@@ -90,7 +98,7 @@ class ModelList:
 
 
 async def _read_response(response: Response) -> ModelCards | None:
-    """What an engine answered; None where it did not, or not that."""
+    """Return the cards of an engine's response; None where it has none."""
     try:
         await response.head()
         return read_cards(await response.read_all(_MAX_BYTES)) if response.status == 200 else None

@@ -1,4 +1,4 @@
-"""What a node answers by itself: that it lives, whether it serves, its metrics, its models, the fleet as it sees it."""
+"""Answer the routes that a node serves by itself: liveness, readiness, metrics, models, and its view of the fleet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from node_agent.runtime.node.context import NodeContext
 
 
 class NodeRoutes:
-    """handlers: by path; each answers one request."""
+    """Handles the node's own routes. handlers: by path; each answers one request."""
 
     def __init__(self, node: NodeContext, models: ModelList, draining: DrainController) -> None:
         self._node = node
@@ -41,11 +41,11 @@ class NodeRoutes:
         answer_json(request, body, 200 if ready else 503)
 
     async def _health(self, request: ServerRequest) -> None:
-        """As vLLM answers: no body, 200 or 503."""
+        """Answer as vLLM does: no body, 200 or 503."""
         request.respond(200 if self._node.state.takes_requests else 503, b"", b"")
 
     async def _load(self, request: ServerRequest) -> None:
-        """As vLLM answers: the requests at this node's engine."""
+        """Answer as vLLM does, with the requests at this node's engine."""
         answer_json(request, {"server_load": self._node.router.own_load.load.in_flight})
 
     async def _metrics(self, request: ServerRequest) -> None:

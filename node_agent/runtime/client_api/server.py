@@ -1,14 +1,13 @@
-"""The front door: what clients call. Any node answers any request; the engine may be anywhere in the fleet.
+"""The client API. Any node answers any request; the engine may be anywhere in the fleet.
 
-    /v1/chat/completions, /v1/completions   streamed: a ClientStream; else retried whole
+    /v1/chat/completions, /v1/completions   streamed: a ClientStream; else a BufferedRequest
     /v1/responses, /v1/messages             the same
-    other /v1 routes, /tokenize, ...        passed on, retried before the first byte
+    other /v1 routes, /tokenize, ...        relayed, retried before the first byte
     /v1/streams/<id>                        a stream that began anywhere, from Last-Event-ID on
     /v1/models, /health, /metrics, ...      this node's own (`runtime/client_api/node_routes`)
 
-`core/openai/routes` has them all. What vLLM reads is read here, what it answers is answered; where not,
-docs/compatibility.md says why. Every answer carries X-Request-Id; every error says what to do, in the form of its
-route.
+`core/openai/routes` has them all. This API reads and answers as vLLM does; docs/compatibility.md lists the exceptions
+with their reasons. Every response carries X-Request-Id; every error says what to do, in the form of its route.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ from node_agent.runtime.replication.takeover import JournalBehind, Takeovers
 _MAX_SESSION_BYTES = 256
 _KINDS = {kind.value: kind for kind in ApiRoute}
 _NAME_MODEL = (ApiRoute.CHAT, ApiRoute.COMPLETION, ApiRoute.RESPONSES)
-"""Routes where a request may leave the model out; it then means the one that is served. Anthropic's has to name it."""
+"""Routes where a request may omit the model; it then means the served one. Anthropic's route requires it."""
 
 
 class ClientApi:
@@ -112,7 +111,7 @@ class ClientApi:
             self._node.metrics.count_request(routes.metric_label(path), status)
 
     async def _answer(self, request: ServerRequest, path: str) -> int:
-        """The status that the client saw. Raises what `__call__` answers."""
+        """Answer a request; return the status that the client received. Raises what `__call__` handles."""
         request_id = secrets.token_hex(16).encode()
         request.add_headers([(REQUEST_ID, request_id)])
         if (given := client_headers.request_id(request.headers)) is not None:
@@ -128,7 +127,7 @@ class ClientApi:
         return await self._serve(request, path, request_id)
 
     def _reject_invalid_route(self, request: ServerRequest, path: str) -> int | None:
-        """Answer what is no route, or one asked in a wrong way; None for all others."""
+        """Answer a request for an unknown route, or with a wrong method; return None for all others."""
         if request.method == "OPTIONS" and (allowed := self._origins.preflight(request.headers)) is not None:
             request.respond(200, b"OK", b"text/plain; charset=utf-8", allowed)
             return 200
@@ -166,13 +165,13 @@ class ClientApi:
         return await self._buffered(request, request_id, generation)
 
     def _with_model(self, kind: ApiRoute, body: Body) -> Body:
-        """A request that leaves the model out, with the one that it means: a continuation may be asked of any node."""
+        """Fill in the model that a request omits: a continuation may run at any node."""
         if kind in _NAME_MODEL and isinstance(body.value, dict) and body.value.get("model") in (None, ""):
             return replace(body, value={**body.value, "model": self._node.base_model(None)})
         return body
 
     async def _relay(self, request: ServerRequest, request_id: bytes, body: bytes, model: str | None) -> int:
-        """What only an engine can answer, be it with an error."""
+        """Relay a request that only an engine can answer, if only with an error."""
         if request.path not in routes.TOKENIZER_ROUTES:
             routing = await self._routing_request(request, model, None)
             return await self._request_engine(request, request_id, body, routing)
@@ -269,7 +268,7 @@ class ClientApi:
         return 429
 
     async def _routing_request(self, request: ServerRequest, model: str | None, key: int | None) -> RouteRequest:
-        """What routing has to know. Raises RequestRejected."""
+        """Return what the router has to know. Raises RequestRejected."""
         model = await self._models.base_model(model)
         session = request.headers.get(SESSION_HEADER)
         if not session:
@@ -285,7 +284,7 @@ def _to_engine(request: ServerRequest, request_id: bytes) -> dict[str, str]:
 
 
 def _check_batch(body: Body) -> None:
-    """Raises RequestRejected (400) for more conversations than one request may have."""
+    """Raise RequestRejected (400) for more conversations than one request may have."""
     conversations = body.value.get("messages") if isinstance(body.value, dict) else None
     if isinstance(conversations, list) and len(conversations) > MAX_CHOICES:
         message = f"One request may have {MAX_CHOICES} conversations, and this one has {len(conversations)}."
@@ -293,14 +292,14 @@ def _check_batch(body: Body) -> None:
 
 
 def _is_durable(value: bytes | None) -> bool:
-    """Whether the client wants its stream kept by peers. Raises RequestRejected."""
+    """Return whether the client wants its stream replicated. Raises RequestRejected."""
     if value not in (None, b"peer", b"none"):
         raise RequestRejected(400, "invalid_request", f"{DURABILITY_HEADER.decode()} is peer or none.")
     return value != b"none"
 
 
 def _last_event(stream_id: str, last: bytes | None) -> EventId:
-    """Raises RequestRejected."""
+    """Parse the Last-Event-ID of a resumed stream. Raises RequestRejected."""
     if not last:
         return EventId(stream_id, 0)
     try:

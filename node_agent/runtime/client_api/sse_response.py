@@ -1,8 +1,9 @@
-"""What one streaming client sees: a head, once; events; and an explicit end or an explicit error, never less.
+"""Write one client's stream: a head, once; events; and an explicit end or an explicit error, never less.
 
-A client that keeps events' ids can tell a slow answer from a dead node: the head comes within EARLY_HEAD_S whatever the
-engine does, and from then on the connection is never silent for longer than COMMENT_EVERY_S. Others get something every
-IDLE_S, which keeps proxies from closing the connection (`core/openai/client_headers` says what, and why).
+A client that stores event ids can distinguish a slow answer from a dead node: the head comes within EARLY_HEAD_S
+whatever the engine does, and from then on the connection is never silent for longer than COMMENT_EVERY_S. Other clients
+receive something every IDLE_S, which keeps proxies from closing the connection (`core/openai/client_headers` says what,
+and why).
 """
 
 from __future__ import annotations
@@ -22,23 +23,27 @@ COMMENT_EVERY_S = 1.0
 IDLE_S = 15.0
 EARLY_HEAD_S = 5.0
 RETRY_MS = 250
-"""After so long an EventSource comes back; by itself it would wait for seconds."""
+"""After this time an EventSource reconnects; by default it would wait for seconds."""
 
 _BLANK = b"\n\n"
 
 
 class SseResponse:
-    """The answer on a client's connection. path: of the stream's route; reader: how the client reads it."""
+    """The response on a client's connection.
+
+    path: of the stream's route.
+    reader: how the client reads the stream.
+    """
 
     def __init__(self, request: ServerRequest, stream_id: str, path: str, reader: StreamReader) -> None:
         self.request = request
         self.reader = reader
         self._stream_id = stream_id
         self._path = path
-        self.not_durable_reason = ""  # why no other node keeps the stream, though its client wants it kept
+        self.not_durable_reason = ""  # why no other node replicates the stream, though its client wants that
         self._keepalive_after = 1 if reader.wants_event_ids else round(IDLE_S / COMMENT_EVERY_S)
         self._keep_alive = sse.comment("waiting") if reader.wants_event_ids or reader.parses_sse else _BLANK
-        self._idle_polls = 0  # looks at which nothing had been sent since the one before
+        self._idle_polls = 0  # consecutive polls without a new event
         self.started = False
         self._ended = False
         self._seen_events = 0
@@ -46,7 +51,7 @@ class SseResponse:
         self._began_at = self._clock()
 
     def start(self, route: Route | None) -> None:
-        """The head, with where its engine is; None where none is needed any more."""
+        """Write the head, with the engine's node; route is None where none is needed."""
         if self.started:
             return
         self.started = True
@@ -61,11 +66,11 @@ class SseResponse:
             self.request.write(b"retry: %d\n" % RETRY_MS)  # a line of the first event, whatever that will be
 
     def keep_alive(self, events: int) -> None:
-        """To be called about every COMMENT_EVERY_S: sends something where the connection was idle for too long.
+        """Write a keep-alive where the connection was idle for too long. Call it about every COMMENT_EVERY_S.
 
-        Nothing is added to what a client has not read yet: that it is slow is no silence of this side.
+        Nothing is added to what a client has not read yet: a slow client is not a silence of this side.
 
-        events: how many the client was sent so far.
+        events: how many the client has received so far.
         """
         seen_events, self._seen_events = self._seen_events, events
         if self.request.is_congested:
@@ -84,9 +89,10 @@ class SseResponse:
         return 200
 
     def relay_error(self, answer: EngineResponse) -> int:
-        """What an engine said of the request itself, in place of an answer; the status that the client saw.
+        """Relay an engine's error response; return the status that the client received.
 
-        An error event comes as one, and its stream as vLLM ends it; a whole error comes as one where it still can.
+        An error event stays one, and its stream ends as vLLM ends it; a whole error response stays one where that is
+        still possible.
         """
         one_line = answer.body.replace(b"\n", b" ")
         if answer.is_event:
@@ -100,7 +106,9 @@ class SseResponse:
         return answer.status
 
     def fail(self, status: int, code: str, message: str) -> int:
-        """An error: inside the stream where it began, as a response where not; the status that the client saw."""
+        """Send an error: in the stream where it began, as a response where not; return the status that the client
+        received.
+        """
         if not self.started:
             self._ended = True
             answer_error(self.request, status, code, message, retry_after_s=1.0 if status in (429, 503) else None)

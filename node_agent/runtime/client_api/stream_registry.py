@@ -1,4 +1,4 @@
-"""The streams whose clients are connected to this node, by the streams' ids."""
+"""Hold the streams whose clients are connected to this node, by stream id."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from node_agent.runtime.common.metrics import Metrics
 
 
 class StreamRegistry:
-    """max_streams: how many there may be at once."""
+    """Holds open streams. max_streams: how many there may be at once."""
 
     def __init__(self, metrics: Metrics, max_streams: int) -> None:
         self.max_streams = max_streams
@@ -36,18 +36,20 @@ class StreamRegistry:
             del self._streams[stream.stream_id]
 
     async def keep_alive(self) -> None:
-        """No client waits in silence; until cancelled."""
+        """Keep every client's connection alive, until cancelled."""
         while True:
             await asyncio.sleep(COMMENT_EVERY_S)
             self._keep_all_alive()
 
     def _keep_all_alive(self) -> None:
-        """Once over all; a loop's own variable would hold the last one for as long as nobody else comes."""
+        """Visit each stream once. In a function of its own: a loop's variable would hold the last stream until the next
+        one.
+        """
         for stream in self:
             stream.keep_alive()
 
     def release(self, stream_id: str) -> None:
-        """Let go of a stream for whoever takes it over."""
+        """Release a stream to the connection or node that takes it over."""
         stream = self._streams.pop(stream_id, None)
         if stream is not None:
             stream.release()

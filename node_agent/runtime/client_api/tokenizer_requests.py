@@ -1,7 +1,7 @@
-"""Requests whose whole work is a tokenizer's: bounded by size, and few at once.
+"""Bound the requests that only need a tokenizer, by size and by concurrency.
 
-vLLM bounds neither. It tokenizes on the CPU of its one API server, which all streams pass: four texts of 4 MB stop
-every stream for most of a minute. A text that the model could not read anyhow is refused, and others take turns.
+vLLM bounds neither. It tokenizes on the CPU of its one API server, which serves all streams: four texts of 4 MB stop
+every stream for most of a minute. A text that exceeds the model's context is rejected, and others wait for a slot.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from node_agent.contract.errors import FleetFull, RequestRejected
 MAX_CONCURRENCY = 4
 MAX_WAITING = 64
 BYTES_PER_TOKEN = 8
-"""Of a request's body: twice what English takes, and more than ids in JSON do."""
+"""Of a request's body: twice what English needs, and more than ids in JSON do."""
 
 MIN_LIMIT_BYTES = 64 * 1024
 DEFAULT_LIMIT_BYTES = 1024 * 1024
-"""The bound where no engine has said yet how long its context is."""
+"""The limit while no engine has reported its context length."""
 
 _RETRY_AFTER_S = 1.0
 
 
 class TokenizerRequests:
-    """The requests of that kind that are under way from this node."""
+    """The tokenizer requests that are active at this node."""
 
     def __init__(self) -> None:
         self._slots = asyncio.Semaphore(MAX_CONCURRENCY)
@@ -33,8 +33,10 @@ class TokenizerRequests:
 
     @contextlib.asynccontextmanager
     async def slot(self, size: int, max_model_len: int | None) -> AsyncIterator[None]:
-        """For as long as the request takes. size: of its body; max_model_len: the context length, None if unknown.
+        """Hold a slot for as long as the request takes.
 
+        size: bytes of its body.
+        max_model_len: the context length in tokens, None if unknown.
         Raises RequestRejected (413) and FleetFull.
         """
         limit = DEFAULT_LIMIT_BYTES if max_model_len is None else max(MIN_LIMIT_BYTES, BYTES_PER_TOKEN * max_model_len)

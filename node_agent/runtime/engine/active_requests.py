@@ -1,12 +1,12 @@
-"""What this node's engine is serving: for its own clients and, through the peer door, for those of other nodes.
+"""Track the requests at this node's engine: of its own clients and, through the peer API, of other nodes.
 
-Every request to the local engine passes here, so that the drain planner knows all of them and can hand each one back
-to its entry: its reader then loses the exchange with `handoff`, and the entry goes on where the planner says. No timer
-of their own ends them: whether a silent one is lost is the engine's watch's to judge (`runtime/engine/watchdog`).
+Every request to the local engine passes here, so that the drain planner has all of them and can hand each one back to
+its entry: the entry then loses the exchange with `handoff`, and continues where the planner says. Requests have no
+timer of their own: the engine's watchdog judges whether a silent one is lost (`runtime/engine/watchdog`).
 
-So does whoever waits for an engine that dies: of a request without any answer yet the entry learns that the engine's
-process ended (`core/engine/lifetime`), not only that a connection broke. Requests that an engine died under before are
-asked one at a time, so that the next death says which of them it was.
+When the engine dies, the entry of a request without an answer learns that the engine's process ended
+(`core/engine/lifetime`), not only that a connection broke. Requests that an engine died under before run one at a time,
+so that the next death identifies the one that caused it.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ from node_agent.runtime.node.context import NodeContext
 
 _DURABILITY = DURABILITY_HEADER.decode()
 _SAMPLE_TOKENS = 4
-"""The least that a request has to have generated to say something of the engine's pace."""
+"""Tokens that a request needs before its rate counts."""
 
 _BYTES_PER_TOKEN = 4
-"""Of a prompt, where nobody counted: about what tokenizers make of English."""
+"""Of a prompt that was not counted: about what tokenizers make of English."""
 
 _OPENING_READS = 2
 """Of a stream, which the API server may send before the core has done anything for it."""
 
 _READ_TIMEOUT_S = 900.0
-"""Of the connection to the engine, whatever is found of the engine itself."""
+"""Of the connection to the engine, whatever the watchdog finds."""
 
 _DEATH_TIMEOUT_S = 0.25
-"""From a connection's end to that of its process, as the system tells of them."""
+"""From a connection's end to the end of its process, as the system reports them."""
 
 _HEALTH_TIMEOUT_S = 1.0
 _TURN_TIMEOUT_S = 10.0
@@ -57,14 +57,13 @@ _TURN_TIMEOUT_S = 10.0
 
 _FEW_SUSPECTS = 8
 _BUSY_TURN_TIMEOUT_S = 1.0
-"""The same where more of them wait: after the end of a busy engine there may be hundreds, nearly all of them innocent.
-"""
+"""The same with more suspects: after a busy engine's end there may be hundreds, nearly all of them innocent."""
 
 _T = TypeVar("_T")
 
 
 class Turn:
-    """A suspect's: until the engine has begun to answer it, or it is over."""
+    """A suspect's turn: until the engine has begun to answer it, or it is over."""
 
     def __init__(self, lock: asyncio.Lock, *, has_lock: bool) -> None:
         self._lock = lock
@@ -77,11 +76,15 @@ class Turn:
 
 
 class EngineCall(ResponseProxy):
-    """One request at the local engine. body_bytes: of the request; own: whether this node is its entry.
+    """One request at the local engine.
 
-    request_id: its stream's; durable: whether its client wants it kept; silence_timeout_s: how long it may be silent
-    although the engine serves others, by its entry's word where that is here; is_overtaken: whether it was, for so
-    long; turn: where an engine died under it before.
+    body_bytes: of the request.
+    own: whether this node is its entry.
+    request_id: its stream's id.
+    durable: whether its client wants its stream replicated.
+    silence_timeout_s: how long it may be silent although the engine serves others; set by an entry on this node.
+    is_overtaken: whether it was silent for longer than that.
+    turn: of a request that an engine died under before.
     """
 
     def __init__(
@@ -123,35 +126,37 @@ class EngineCall(ResponseProxy):
 
     @property
     def remaining_tokens(self) -> int | None:
-        """At most, as a rule: tokens that come together count as one, so it errs on the safe side."""
+        """An upper bound, as a rule: tokens that arrive together count as one, so it errs on the safe side."""
         return None if self.max_tokens is None else max(0, self.max_tokens - self.reads)
 
     @property
     def context_tokens(self) -> int:
-        """About what another engine would have to read before it goes on."""
+        """About what another engine would have to prefill before it continues."""
         return self.body_bytes // _BYTES_PER_TOKEN + self.reads
 
     @property
     def time_per_token_s(self) -> float | None:
-        """The time per token so far, None where too few came."""
+        """The time per token so far, None after too few tokens."""
         return (self.last_read_at - self.first_read_at) / (self.reads - 1) if self.reads >= _SAMPLE_TOKENS else None
 
     @property
     def tokens(self) -> int:
-        """What proves that the engine's core has worked for it: at most one for each token."""
+        """Reads that prove that the engine's core worked for this request: at most one per token."""
         exchange = self.exchange
         tokens = exchange.reads - _OPENING_READS
         return tokens if tokens > 0 and exchange.status == 200 and exchange.is_event_stream else 0
 
     @property
     def first_token_timeout_s(self) -> float:
-        """How long it may take until its first token, or until the next one after a preemption."""
+        """How long its first token may take, or the next one after a preemption."""
         return first_token_timeout_s(self.body_bytes + self.reads * _BYTES_PER_TOKEN)
 
     def timeout_s(self, min_timeout_s: float) -> float:
-        """How long it may be silent. min_timeout_s: of an inter-token timeout.
+        """Return how long it may be silent.
 
-        What another node is the entry of is judged there; here it is shown to be overtaken.
+        A request of another node is judged there; here it is only reported as overtaken.
+
+        min_timeout_s: the least inter-token timeout.
         """
         if self.is_own:
             return self.silence_timeout_s
@@ -173,7 +178,7 @@ class EngineCall(ResponseProxy):
         self._registry.remove(self)
         self.exchange.close()
 
-    # whether the engine lives until it has begun to answer
+    # attribution of a loss until the engine has begun to answer
 
     async def head(self) -> None:
         await self._attributed(self.exchange.head())
@@ -212,12 +217,14 @@ class EngineCall(ResponseProxy):
 
     @property
     def _may_have_begun(self) -> bool:
-        """Whether the engine had begun to answer, as far as can be told, or never had the request (heard_at is 0)."""
+        """Whether the engine may have begun to answer, or never had the request (last_read_at is 0)."""
         waits_for_head = not self.exchange.is_event_stream and self._clock() >= self._head_is_answer_until
         return self._has_begun or waits_for_head or not self.exchange.last_read_at
 
     def _death(self, why: str = ENGINE_DIED) -> ExchangeLost:
-        """An API server answers for seconds after its core has ended: who comes then did not end it."""
+        """Return the loss by the engine's death. An API server answers for seconds after its core: a later request is
+        innocent.
+        """
         if self._began_after_death:
             return ExchangeLost(NodeState.STARTING.value)
         return ExchangeLost(self._lifetime.death_report(self.key, why))
@@ -230,7 +237,7 @@ class EngineCall(ResponseProxy):
 
 
 class EngineCalls:
-    """All requests at the local engine, by a key that only grows."""
+    """All requests at the local engine, by an increasing key."""
 
     def __init__(self, node: NodeContext, client: Http, engine: Address) -> None:
         self.node = node
@@ -261,11 +268,11 @@ class EngineCalls:
         own: bool = False,
         turn: Turn | None = None,
     ) -> EngineCall:
-        """Ask the engine. It is lost with `handoff` where the node begins to drain meanwhile.
+        """Send a request to the engine. It is lost with `handoff` when the node begins to drain meanwhile.
 
-        silence_timeout_s: how long it may say nothing although the engine serves others; own: whether this node is the
-        request's entry, which counts what it has under way where (`Router.opened`); turn: of a suspect, which this
-        request ends.
+        silence_timeout_s: how long it may be silent although the engine serves others.
+        own: whether this node is the request's entry, which counts its active requests per node (`Router.opened`).
+        turn: of a suspect; this request ends it.
         """
         exchange = self._client.request(
             self._engine, method, target, headers=headers, body=body, read_timeout_s=_READ_TIMEOUT_S
@@ -286,7 +293,7 @@ class EngineCalls:
         return call
 
     async def acquire_turn(self) -> Turn:
-        """For a request that an engine died under: until those before it are answered, but not for ever."""
+        """Wait, for a bounded time, until the suspects before this one are answered."""
         has_lock = False
         within_s = _TURN_TIMEOUT_S if self._waiting_suspects < _FEW_SUSPECTS else _BUSY_TURN_TIMEOUT_S
         self._waiting_suspects += 1
@@ -294,7 +301,7 @@ class EngineCalls:
             async with asyncio.timeout(within_s):
                 has_lock = await self._suspect_lock.acquire()
         except TimeoutError:
-            pass  # beside others, its engine's end will say less of it
+            pass  # runs beside others: an engine's end then identifies it less
         finally:
             self._waiting_suspects -= 1
         return Turn(self._suspect_lock, has_lock=has_lock)
@@ -303,13 +310,13 @@ class EngineCalls:
         self.lifetime = EngineLifetime(self.lifetime.number + 1)
 
     def engine_ended(self) -> None:
-        """Its process is gone, whoever ended it."""
+        """Record that the engine's process ended, for any reason."""
         self.lifetime.end()
         self._engine_end.set()
         self._engine_end = asyncio.Event()
 
     async def has_died(self, life: EngineLifetime) -> bool:
-        """Whether an engine has ended, or is just ending: its connections may break before its process is gone."""
+        """Return whether an engine has ended, or is just ending: its connections may break before its process ends."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DEATH_TIMEOUT_S):
                 while not life.has_ended:
@@ -317,7 +324,7 @@ class EngineCalls:
         return life.has_ended
 
     async def is_dead(self) -> bool:
-        """Whether an API server that says that its engine has ended stands by it; it ends itself seconds later."""
+        """Verify an API server's report that its engine has ended: /health fails. The server exits seconds later."""
         try:
             answer = await self._client.open(
                 self._engine, "GET", "/health", headers={}, read_timeout_s=_HEALTH_TIMEOUT_S
@@ -338,15 +345,15 @@ class EngineCalls:
             self.node.router.request_ended(self.node.instance_id)
 
     def tokens(self) -> int:
-        """Received of the engine so far; it never shrinks."""
+        """Return the tokens received from the engine so far; it never decreases."""
         return self.finished_tokens + sum(call.tokens for call in self._calls.values())
 
     def has_token_since(self, at: float) -> bool:
-        """Whether a token of a stream that is under way came since that loop time."""
+        """Return whether a token of an active stream arrived since that loop time."""
         return any(call.exchange.last_read_at > at and call.tokens for call in self._calls.values())
 
     def silent_since(self, at: float) -> list[EngineCall]:
-        """Those that could have had something to say since then, and had not: sent, and taken as it comes."""
+        """Return the requests that were sent, are not paused, and received nothing since that loop time."""
         return [
             call
             for call in self._calls.values()
@@ -357,24 +364,24 @@ class EngineCalls:
         return list(self._calls.values())
 
     def abort_all(self, why: str) -> None:
-        """The engine does not work and is to be ended: every request has to go elsewhere."""
+        """Lose every request because the engine does not work and is about to be ended: each continues elsewhere."""
         self.lifetime.end()
         for call in self.active():
             call.exchange.abort(why)
 
     def min_time_per_token_s(self) -> float:
-        """The time per token of the stream that has the shortest: about a step; 0 where nobody knows."""
+        """Return the least time per token of all streams, about one step; 0 where unknown."""
         return min((pace for call in self._calls.values() if (pace := call.time_per_token_s) is not None), default=0.0)
 
     def time_per_token_s(self) -> float:
-        """The engine's time per token: of what it serves now, else as it was last; 0 where nobody knows."""
+        """Return the mean time per token of the active streams, else the last one; 0 where unknown."""
         paces = [pace for call in self._calls.values() if (pace := call.time_per_token_s) is not None]
         if paces:
             self._last_time_per_token_s = sum(paces) / len(paces)
         return self._last_time_per_token_s
 
     def streams(self) -> list[ServedStream]:
-        """What is served now and was not handed off, as the drain planner wants it."""
+        """Return the active streams that were not handed off, as the drain planner expects them."""
         time_per_token_s = self.time_per_token_s()
         return [
             ServedStream(call.key, call.remaining_tokens, time_per_token_s, call.context_tokens)
@@ -383,7 +390,10 @@ class EngineCalls:
         ]
 
     def hand_off(self, key: int, to: str | None) -> EngineCall | None:
-        """Give one request back to its entry. to: the instance that has room for it. None where it was not here."""
+        """Hand one request back to its entry; return None where it is not here.
+
+        to: the instance that has room for it.
+        """
         call = self._calls.get(key)
         if call is None or call.handed_off:
             return None
@@ -392,12 +402,12 @@ class EngineCalls:
         return call
 
     def hand_off_all(self) -> list[EngineCall]:
-        """Give every request back."""
+        """Hand every request back."""
         return [call for key in list(self._calls) if (call := self.hand_off(key, None)) is not None]
 
 
 class WatchedGroup:
-    """The EngineGroup port over another one, whose starts and ends the requests at the engine learn of."""
+    """The EngineGroup port over another one; it reports the engine's starts and ends to EngineCalls."""
 
     def __init__(self, group: EngineGroup, calls: EngineCalls) -> None:
         self._group = group

@@ -1,4 +1,4 @@
-"""How a door reaches the engine of any node: its own directly, another one through that node's peer door."""
+"""Send requests to the engine of any node: this node's directly, another's through that node's peer API."""
 
 from __future__ import annotations
 
@@ -19,29 +19,32 @@ from node_agent.runtime.node.context import NodeContext
 ENGINE_PREFIX = "/peer/v1/engine"
 MAX_TOKENS_HEADER = "x-synkti-max-tokens"
 LOAD_HEADER = b"x-synkti-load"
-"""On a peer door's answers: what its engine is doing, fresher than gossip."""
+"""On the peer API's responses: its engine's load, fresher than gossip."""
 
 LOST_HEADER = b"x-synkti-lost"
-"""On a peer door's 503: why its engine lost the request, which has to go on elsewhere."""
+"""On the peer API's 503: why its engine lost the request, which has to continue elsewhere."""
 
 ENGINE_HEADER = b"x-synkti-engine"
-"""On a peer door's answers that are its engine's; one without it is the door's own, and about that peer only."""
+"""On the peer API's responses that are its engine's; one without it is the API's own, and about that peer only."""
 
 PEER_SILENT = "peer-silent"
 
 
 def answered_by(response: Response, *, is_own: bool) -> Origin:
-    """Whose answer it is: a node's engine's, or its door's. is_own: whether it is this node that was asked."""
+    """Return whose response it is: a node's engine's, or its peer API's.
+
+    is_own: whether the request went to this node.
+    """
     return Origin.ENGINE if is_own or ENGINE_HEADER in response.headers else Origin.PEER
 
 
 def lost_by(lost: ExchangeLost, *, is_own: bool) -> Origin:
-    """Who lost an exchange: a node's engine, or the connection to its door."""
+    """Return which side lost an exchange: a node's engine, or the connection to its peer API."""
     return Origin.ENGINE if is_own or lost.passed_on else Origin.PEER
 
 
 class PeerEngineCall(ResponseProxy):
-    """A request at the engine of another node, through its peer door."""
+    """A request at the engine of another node, through its peer API."""
 
     def __init__(self, engines: EngineClient, instance_id: str, exchange: Response) -> None:
         super().__init__(exchange)
@@ -64,7 +67,7 @@ Prefetch = Callable[[str, str], Awaitable[object]]
 
 
 class EngineClient:
-    """Asks the engines of the fleet."""
+    """Sends requests to the engines of the fleet."""
 
     def __init__(self, node: NodeContext, calls: EngineCalls, client: Http, key: bytes, prefetch: Prefetch) -> None:
         self._node = node
@@ -75,12 +78,12 @@ class EngineClient:
         self._at_peers: set[PeerEngineCall] = set()
 
     async def prefetch(self, target_node: NodeStatus, stream: str, source: str) -> None:
-        """Before this node's own engine goes on with a stream: its context. Another node does that for itself."""
+        """Fetch a stream's context before this node's own engine continues it. Another node does that by itself."""
         if source and target_node.instance_id == self._node.instance_id:
             await self._prefetch(stream, source)
 
     async def acquire_turn(self, target_node: NodeStatus) -> Turn | None:
-        """Before this node's own engine is asked a request that another died under; other nodes do that themselves."""
+        """Wait for a turn before this node's own engine gets a suspect request; other nodes do that themselves."""
         return await self._calls.acquire_turn() if target_node.instance_id == self._node.instance_id else None
 
     def request(
@@ -95,11 +98,13 @@ class EngineClient:
         silence_timeout_s: float,
         turn: Turn | None = None,
     ) -> Response:
-        """Ask the engine of `target_node`; a refused connection makes the peer suspect at once.
+        """Send a request to the engine of `target_node`; a refused connection makes the peer suspect at once.
 
-        Always close what it returns: until then it counts as under way there.
+        Always close the result: until then it counts as active there.
 
-        max_tokens: of the answer, None where unknown; silence_timeout_s: how long it may say nothing; turn: see `turn`.
+        max_tokens: of the answer, None where unknown.
+        silence_timeout_s: how long it may be silent.
+        turn: from `acquire_turn`.
         """
         name = target_node.instance_id
         if name == self._node.instance_id:
@@ -129,7 +134,7 @@ class EngineClient:
         return call
 
     def on_load(self, call: PeerEngineCall) -> None:
-        """A peer has answered: with its load, where it is of a version that tells it."""
+        """Update a peer's load from its response, if its version sends it."""
         line = call.headers.get(LOAD_HEADER)
         if line is not None:
             with contextlib.suppress(ValueError):
@@ -141,6 +146,6 @@ class EngineClient:
             self._node.router.request_ended(call.instance_id)
 
     def abort_peer(self, instance_id: str) -> None:
-        """A peer is dead: what is under way there is lost. Its sockets may stay open for long."""
+        """Lose all requests at a dead peer: its sockets may stay open for long."""
         for call in [call for call in self._at_peers if call.instance_id == instance_id]:
             call.abort(PEER_SILENT)

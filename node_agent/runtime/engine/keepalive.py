@@ -1,8 +1,8 @@
-"""Signs of life on peers' requests to this node's engine, while the engine has nothing to say on them.
+"""Send keep-alives on peers' requests to this node's engine while the engine sends nothing on them.
 
 An entry cannot see whether a silent stream waits in a working engine, or its engine node is frozen. So the engine node
-shows that it lives: about twice a second on each silent request, for as long as its engine is not stuck (its requests
-are lost then, see `runtime/engine/watchdog`). What an entry still measures is the silence of the node.
+sends keep-alives: about twice a second on each silent request, while its engine is not stuck (then its requests are
+lost, see `runtime/engine/watchdog`). The entry still measures the silence of the node.
 
     HTTP/1.1 102 Processing       before the answer has begun
     :                             between two events of a stream: the engine works, or is slow
@@ -26,14 +26,14 @@ _ANNOUNCEMENT = ((SIGNS_HEADER, b"1"),)
 
 
 def without_keepalives(data: bytes) -> bytes:
-    """What came of a stream, for a client that is handed it as it is; signs come between its events."""
+    """Strip keep-alives from data of a stream, for a client that receives it unchanged; they come between events."""
     while data.startswith(KEEPALIVES):
         data = data.removeprefix(OVERTAKEN).removeprefix(KEEPALIVE)
     return data
 
 
 class KeepAliveRequest:
-    """One request of a peer's. interval_s: between two signs."""
+    """One request of a peer. interval_s: between two keep-alives."""
 
     def __init__(self, request: ServerRequest, interval_s: float) -> None:
         self._request = request
@@ -46,16 +46,16 @@ class KeepAliveRequest:
         self._call = call
 
     def write(self, data: bytes) -> None:
-        """What the engine says, for the peer."""
+        """Relay the engine's data to the peer."""
         self._last_data = data
         self._request.write(data)
 
     def on_begun(self) -> None:
-        """The head of a stream was sent."""
+        """Record that the head of a stream was sent."""
         self._has_begun = True
 
     def send_if_silent(self, now: float) -> None:
-        """A sign, where nothing else was sent for a while and it would not fall into an event."""
+        """Send a keep-alive where nothing was sent for a while, unless it would split an event."""
         call = self._call
         if call is not None and (call.is_paused or now - call.last_read_at < self._interval_s):
             return
@@ -66,7 +66,7 @@ class KeepAliveRequest:
 
 
 class KeepAlives:
-    """All requests of peers that are under way here. interval_s: between two signs."""
+    """All active requests of peers. interval_s: between two keep-alives."""
 
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
@@ -74,7 +74,7 @@ class KeepAlives:
 
     @contextlib.contextmanager
     def track(self, request: ServerRequest) -> Iterator[KeepAliveRequest]:
-        """Accept a request, and show signs on it until the block ends."""
+        """Accept a request, and send keep-alives on it until the block ends."""
         request.accept(_ANNOUNCEMENT)
         shown = KeepAliveRequest(request, self._interval_s)
         self._requests.add(shown)
@@ -84,13 +84,15 @@ class KeepAlives:
             self._requests.discard(shown)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Send keep-alives, until cancelled."""
         clock = asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(self._interval_s)
             self._send_all(clock())
 
     def _send_all(self, now: float) -> None:
-        """In a function of its own: a loop's variable would hold the last request for as long as none else comes."""
+        """Visit each request once. In a function of its own: a loop's variable would hold the last request until the
+        next one.
+        """
         for shown in tuple(self._requests):
             shown.send_if_silent(now)

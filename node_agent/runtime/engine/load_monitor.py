@@ -1,4 +1,4 @@
-"""How busy this node's engine is: what passes here, several times a second, and what vLLM says of itself, once."""
+"""Measure this node's load: active requests several times a second, and vLLM's own metrics once a second."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _SILENCE_S = 2.0
 _MAX_BYTES = 4 * 1024 * 1024
 _NOTHING = EngineMetrics(0, 0, 0.0)
 _WORKS = (NodeState.READY, NodeState.AT_RISK, NodeState.DRAINING)
-"""States of a node whose engine may be at work."""
+"""States of a node whose engine may be working."""
 
 
 class LoadMonitor:
-    """Keeps the node's own load up to date. engine: where vLLM answers /metrics.
+    """Keeps the node's own load up to date.
 
-    prefill_tokens_s: how fast the engine computes a context, 0 while that was not measured.
-
-    metrics: the newest, None where there are none that can be read; answered_at: the loop time at which the request was
-    sent that was answered last, -inf for never.
+    engine: where vLLM answers /metrics.
+    prefill_tokens_s: the engine's prefill rate, tokens/s, 0 while it was not measured.
+    metrics: the newest, None where none could be read.
+    answered_at: loop time at which the last answered request was sent, -inf for never.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class LoadMonitor:
         self._clock = asyncio.get_running_loop().time
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Measure the load, until cancelled."""
         polls = 0
         while True:
             if polls % METRICS_EVERY == 0:
@@ -62,14 +62,14 @@ class LoadMonitor:
             await asyncio.sleep(INTERVAL_S)
 
     def load(self) -> Load:
-        """Requests here are counted here; how many of them wait, and for what, only the engine knows."""
+        """Return the load. Requests are counted here; only the engine knows how many of them wait."""
         metrics = self.metrics or _NOTHING
         waiting = min(metrics.waiting, len(self._calls))
         running = len(self._calls) - waiting
         return Load(running, waiting, metrics.kv_use, self._calls.time_per_token_s(), self._prefill_tokens_s())
 
     async def _poll_metrics(self) -> None:
-        """Where nothing is answered the figures stay as they were: slow, stuck or gone, the engine's watch will say."""
+        """Poll vLLM's metrics; keep the last ones without an answer, whose cause the watchdog judges."""
         sent_at = self._clock()
         try:
             exchange = await self._client.open(self._engine, "GET", "/metrics", headers={}, read_timeout_s=_SILENCE_S)

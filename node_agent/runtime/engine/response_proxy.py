@@ -1,4 +1,4 @@
-"""A request at an engine: the exchange behind it, for those who add something to it."""
+"""Wrap an exchange with an engine, for classes that add something to it."""
 
 from __future__ import annotations
 

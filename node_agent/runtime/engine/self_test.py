@@ -1,4 +1,4 @@
-"""Runs the engine's self-test (`core/continuation/self_test`): at its start, before the node says that it is ready."""
+"""Run the engine's self-test (`core/continuation/self_test`) at its start, before the node becomes ready."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from node_agent.core.continuation.method import ContinuationMethod
 from node_agent.ports import ExchangeLost, Http
 
 TIMEOUT_S = 60.0
-"""A grammar takes seconds at its first use on a busy CPU. Without a way a node serves all the same."""
+"""A grammar takes seconds at its first use on a busy CPU. Without a passed method a node serves all the same."""
 
 _TESTED = (ContinuationMethod.RESUME, ContinuationMethod.FORCED_DECODING)
 _SILENCE_S = 30.0
@@ -23,7 +23,9 @@ _log = logging.getLogger(__name__)
 
 
 async def supported_methods(client: Http, engine: Address, model: str, timeout_s: float = TIMEOUT_S) -> tuple[str, ...]:
-    """The ways that the engine passed, by name: the second is tried where the first failed. Each result is logged."""
+    """Return the names of the methods that the engine passed. The second is tried where the first failed. Results are
+    logged.
+    """
     passed: list[str] = []
     try:
         async with asyncio.timeout(timeout_s):
@@ -54,7 +56,7 @@ async def _run(client: Http, engine: Address, model: str, method: ContinuationMe
 
 
 async def _generated_ids(client: Http, engine: Address, body: dict[str, object]) -> Sequence[int]:
-    """The ids of the engine's answer. Raises ExchangeLost, ValueError, LookupError, TypeError."""
+    """Return the ids of the engine's answer. Raises ExchangeLost, ValueError, LookupError, TypeError."""
     exchange = await client.open(
         engine,
         "POST",

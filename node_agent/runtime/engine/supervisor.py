@@ -1,9 +1,9 @@
-"""Keeps the engine running: start, wait until it really answers, watch, start again within bounds.
+"""Keep the engine running: start it, wait until it answers, watch it, restart it within bounds.
 
-Ready means /health *and* one warm-up completion: vLLM's /health is 200 before the first request was ever computed,
-and stays so while it drains, and while its core hangs. Before anybody hears of it, the agent examines what this engine
-can; from then on it is watched for what it does (`runtime/engine/watchdog`). Until then it is not stuck: a model takes
-its time to load, and a first request compiles.
+Ready means /health *and* one warm-up completion: vLLM's /health is 200 before the first request was ever computed, and
+stays so while it drains, and while its core hangs. Before the node becomes ready, the agent examines what this engine
+supports; from then on the watchdog observes its work (`runtime/engine/watchdog`). An engine that is not ready is not
+stuck: a model needs time to load, and a first request compiles.
 """
 
 from __future__ import annotations
@@ -31,7 +31,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EnginePlan:
-    """address: where the engine listens; start_s: how long it may take until healthy; restarts: in a row."""
+    """How to run the engine.
+
+    address: where the engine listens.
+    start_s: how long it may take until healthy.
+    restarts: in a row.
+    """
 
     address: Address
     model_name: str
@@ -40,10 +45,13 @@ class EnginePlan:
 
 
 class EngineSupervisor:
-    """post: gives an event to the reactor; clock: unix seconds; chance: uniform in [0, 1), for backoff.
+    """Supervises the engine's process group.
 
-    examine: called once for each engine that answers, before it is ready; bounded by itself. until_stuck: called for
-    each that is ready, with the seconds that its warm-up took; returns why it does not work any more.
+    post: sends an event to the reactor.
+    clock: unix seconds.
+    chance: uniform in [0, 1), for backoff.
+    examine: called once for each engine that answers, before it is ready; it bounds its own time.
+    until_stuck: called for each ready engine, with the seconds that its warm-up took; returns why it no longer works.
     """
 
     def __init__(
@@ -70,7 +78,7 @@ class EngineSupervisor:
         self._backoff = Backoff(first_s=1.0, max_s=60.0, max_attempts=plan.restarts + 1)
 
     async def run(self) -> None:
-        """Until cancelled, or until the engine ended once too often."""
+        """Supervise, until cancelled or until the restarts are used up."""
         failures = 0
         while True:
             try:
@@ -95,7 +103,7 @@ class EngineSupervisor:
             await asyncio.sleep(wait_s)
 
     async def _until_ready(self) -> str | None:
-        """None when the engine answers; else why it does not."""
+        """Wait for the engine; return None when it answers, else the reason why not."""
         ended = asyncio.ensure_future(self._group.wait())
         try:
             async with asyncio.timeout(self._plan.start_s):
@@ -141,7 +149,7 @@ class EngineSupervisor:
         return None if status == 200 else f"its warm-up completion ended with {status or 'no answer'}"
 
     async def _request(self, method: str, target: str, body: bytes, read_timeout_s: float) -> int | None:
-        """The status of an answer that came to its end, else None."""
+        """Return the status of a complete response, else None."""
         headers = {"content-type": "application/json"}
         try:
             exchange = await self._client.open(

@@ -1,8 +1,8 @@
-"""Watches this node's engine while it is ready: looks often, probes it, and says when it is stuck.
+"""Watch this node's engine while it is ready: poll often, probe it, and detect when it is stuck.
 
-All judgements are `core/engine/liveness`'s. Where the engine is stuck, what it serves is lost at once, so that every
-stream goes on elsewhere before the supervisor has ended the process. Where it works and one stream was overtaken by
-others, that stream alone is lost.
+`core/engine/liveness` makes all judgements. Where the engine is stuck, its requests are lost at once, so that every
+stream continues elsewhere before the supervisor has ended the process. Where it works and others overtook one stream,
+only that stream is lost.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from node_agent.runtime.node.context import NodeContext
 POLL_INTERVAL_S = 0.25
 SILENCE = "silence"
 _PROBE_TIMEOUT_S = 600.0
-"""A probe of a busy engine waits as long as any request; it is the judgement that is bounded."""
+"""A probe of a busy engine waits as long as any request; the judgement is bounded, not the probe."""
 
 _MAX_ANSWER_BYTES = 64 * 1024
 _MAX_DOUBLINGS = 3
@@ -31,10 +31,12 @@ _log = logging.getLogger(__name__)
 
 
 class EngineWatchdog:
-    """engine: where vLLM listens; steps: of its core, where the plug-in counts them.
+    """Watches a ready engine.
 
-    stuck_s: how long an engine may do nothing. Where one got stuck before it had made a client's token, the next has
-    twice as long: it may compile something at the first request that needs it, and would never come to its end.
+    engine: where vLLM listens.
+    steps: of its core, where the plug-in counts them.
+    stuck_s: how long an engine may do nothing. After one that got stuck before its first token for a client, the next
+    gets twice as long: it may compile something at the first request that needs it, and would never finish.
     """
 
     def __init__(
@@ -62,7 +64,10 @@ class EngineWatchdog:
         self._body = orjson.dumps({"model": node.model, "prompt": "probe", "max_tokens": 1, "temperature": 0})
 
     async def until_stuck(self, first_answer_s: float) -> str:
-        """Watch an engine that is ready until it is stuck; why. first_answer_s: how long its last answer took."""
+        """Watch a ready engine until it is stuck; return the reason.
+
+        first_answer_s: how long its last answer took.
+        """
         stuck_s = self._stuck_s * 2 ** min(self._stuck_in_a_row, _MAX_DOUBLINGS)
         machine = EngineLiveness(self._clock(), stuck_s, first_answer_s)
         tokens_before = self._calls.tokens()
@@ -96,7 +101,10 @@ class EngineWatchdog:
         _log.log(level, "the engine is %s: %s", judgement.state.value, judgement.reason)
 
     def _evidence(self, machine: EngineLiveness, silent: list[EngineCall]) -> Evidence:
-        """silent: for half the inter-token timeout. With a thousand streams this is looked at four times a second."""
+        """Collect the evidence of one poll. With a thousand streams this runs four times a second.
+
+        silent: requests that were silent for half the inter-token timeout.
+        """
         now = self._clock()
         finished = self._calls.finished_tokens
         has_new_tokens = finished != self._finished_tokens or self._calls.has_token_since(self._polled_at)
@@ -114,7 +122,7 @@ class EngineWatchdog:
         )
 
     def _silence_of(self, call: EngineCall) -> tuple[float, float, float]:
-        """Since when, how long it may be, and how long it may be where it is read again."""
+        """Return since when a request is silent, its timeout, and its timeout after a preemption."""
         return call.last_read_at, call.timeout_s(self._node.min_silence_s), call.first_token_timeout_s
 
     def _judge_streams(self, machine: EngineLiveness, silent: list[EngineCall]) -> None:
@@ -129,7 +137,7 @@ class EngineWatchdog:
         self._node.metrics.engine_probes.labels("failed" if failed else "answered").inc()
 
     async def _request_token(self) -> str:
-        """Why a completion of one token was not answered; "" where it was."""
+        """Request one token; return why it was not answered, "" where it was."""
         headers = {"content-type": "application/json"}
         try:
             exchange = await self._client.open(

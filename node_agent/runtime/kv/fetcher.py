@@ -1,8 +1,9 @@
-"""Contexts brought here before the engine is asked: from the peer that had them last, from S3, or not at all.
+"""Fetch contexts to this node before its engine continues a stream: from the peer that had them last, from S3, or not
+at all.
 
-Whoever goes on with a stream names the node whose engine had it (`KV_HEADER`). What costs least time is chosen
-(`core/kv/transfer_policy`); what comes is checked block by block, and lies in the engine's folder when the engine is
-asked. Whatever goes wrong on the way, the engine computes: a context that does not come costs time, never an answer.
+The node that continues a stream names the node whose engine had it (`KV_HEADER`). The source that costs least time is
+chosen (`core/kv/transfer_policy`); blocks are verified one by one, and lie in the engine's folder when the engine gets
+the request. After any failure the engine computes the context: a failed fetch costs time, never an answer.
 """
 
 from __future__ import annotations
@@ -46,25 +47,27 @@ from node_agent.runtime.kv.server import BLOCKS, INDEX_OF
 from node_agent.runtime.node.context import NodeContext
 
 MAX_PEERS = 3
-"""What they have of a stream; at the same time."""
+"""Peers queried for a stream's blocks, concurrently."""
 
 MAX_CONCURRENCY = 4
-"""Batches under way for one stream."""
+"""Active batches of one stream."""
 
 MAX_CONCURRENT_STREAMS = 4
-"""Contexts that are brought at once; the others wait for their turn, no longer than computing would take."""
+"""Contexts fetched at once; others wait for a slot, no longer than computing them would take."""
 
 PEER_RATE = Rate(0.005, 300e6)
 S3_RATE = Rate(0.1, 200e6)
-"""While nothing was measured: a quarter of a 10 Gb/s network, and a third of eight connections to S3."""
+"""Assumed while nothing was measured: a quarter of a 10 Gb/s network, and a third of eight connections to S3."""
 
 _ASSUMED = {ContextSource.PEER: PEER_RATE, ContextSource.S3: S3_RATE}
 
 RATE_LIFETIME_S = 300.0
-"""How long a measured rate counts. A way that was slow once is else never taken again, and so never measured again."""
+"""How long a measured rate counts, in seconds. Else a source that was slow once would never be used, or measured,
+again.
+"""
 
 _INDEX_WITHIN_S = 0.5
-"""For a peer to say what it has, a connection included: one that was cut off would cost a connection's timeout."""
+"""For a peer's index, a connection included: an unreachable peer would cost a connection's timeout."""
 
 _S3_INDEX_WITHIN_S = 1.0
 _BATCH_SILENCE_S = 2.0
@@ -76,7 +79,7 @@ Fetch = Callable[[Batch], Awaitable[bytes]]
 
 @dataclass(frozen=True)
 class BlockSource:
-    """Somebody who has blocks of the stream. fetch: gives some of them; raises a TransientError."""
+    """A node or store that has blocks of the stream. fetch: returns some of them; raises a TransientError."""
 
     source: ContextSource
     index: Index
@@ -85,9 +88,9 @@ class BlockSource:
 
 @dataclass(frozen=True)
 class FetchResult:
-    """What became of a context: the choice, the blocks and bytes that came, and how long that took.
+    """The result of a fetch: the choice, the blocks and bytes received, and the duration in seconds.
 
-    timed_out: whether it took too long; what came until then is here.
+    timed_out: whether it took too long; what was received until then is stored.
     """
 
     choice: SourceChoice
@@ -99,7 +102,7 @@ class FetchResult:
 
 @dataclass
 class _FetchProgress:
-    """So far."""
+    """What a fetch has received so far."""
 
     blocks: int = 0
     size: int = 0
@@ -112,9 +115,12 @@ class _MeasuredRate:
 
 
 class ContextFetcher:
-    """local_blocks: None where this node's engine keeps no blocks; store: None where there is no bucket.
+    """Fetches contexts.
 
-    prefill_tokens_per_s: this engine's, None while it was not measured. clock: seconds, monotonic.
+    local_blocks: None where this node's engine stores no blocks.
+    store: None where there is no bucket.
+    prefill_tokens_per_s: this engine's, None while it was not measured.
+    clock: seconds, monotonic.
     """
 
     def __init__(
@@ -138,11 +144,11 @@ class ContextFetcher:
 
     @property
     def sources(self) -> tuple[ContextSource, ...]:
-        """The ways that a context can come."""
+        """The sources that a context can come from."""
         return tuple(_ASSUMED)
 
     def offer(self, way: ContextSource, tokens: int, size: int) -> SourceOffer:
-        """With what was measured of this way lately."""
+        """Return an offer of a source, with its recently measured rate."""
         return SourceOffer(way, tokens, size, self._rate(way))
 
     def _rate(self, way: ContextSource) -> Rate:
@@ -158,9 +164,10 @@ class ContextFetcher:
             self._rates[way] = _MeasuredRate(rate, self._clock())
 
     async def fetch(self, stream: str, source: str) -> FetchResult | None:
-        """Have a stream's context here, where that is faster than to compute it.
+        """Fetch a stream's context, where that is faster than to compute it.
 
-        source: as KV_HEADER says. None where this node keeps no blocks, or nobody has any of the stream's.
+        source: the value of KV_HEADER.
+        Returns None where this node stores no blocks, or no source has any of the stream.
         """
         local_blocks = self._local_blocks
         if local_blocks is None or not is_stream_id(stream) or source == self._node.instance_id:
@@ -194,7 +201,9 @@ class ContextFetcher:
         size = sum(size for name, size in zip(index.names, index.sizes, strict=True) if name in missing)
         if not local_blocks.has_room_for(index):
             return FetchResult(
-                SourceChoice(ContextSource.RECOMPUTE, 0.0, f"{index.size} bytes of blocks are more than are kept here")
+                SourceChoice(
+                    ContextSource.RECOMPUTE, 0.0, f"{index.size} bytes of blocks are more than this node stores"
+                )
             )
         tokens = layout.tokens(len(missing))
         choice = choose_source(tokens, self.prefill_tokens_per_s, (self.offer(found.source, tokens, size),))
@@ -217,16 +226,16 @@ class ContextFetcher:
         return FetchResult(choice, progress.blocks, progress.size, took_s, timed_out)
 
     async def _find_at_peers(self, layout: Layout, stream: str, source: str) -> BlockSource | None:
-        """Whoever has most of it."""
+        """Query the candidate peers concurrently; return the one with the most bytes, or None."""
         asked = (self._find_at_peer(layout, stream, address) for address in self._candidate_peers(source))
         sources = [found for found in await asyncio.gather(*asked) if found is not None]
         return max(sources, key=lambda found: found.index.size, default=None)
 
     def _candidate_peers(self, source: str) -> list[str]:
-        """Addresses: of the node that was lost last, and of some that drain.
+        """Return the addresses of the node that was lost last, and of some that drain.
 
-        The one that was lost last may never have had it, and a client that comes back from an entry that drains does
-        not know whose engine it was. Only peers that are alive: a silent one would cost the client a pause.
+        The node that was lost last may never have had the context, and a client that returns from a draining entry does
+        not know whose engine it was. Only peers that are alive count: a silent one would cost the client a pause.
         """
         alive = [status for status in self._node.members.view.alive if status.state is not NodeState.GONE]
         named = [status.peer_address for status in alive if status.instance_id == source]
@@ -253,14 +262,16 @@ class ContextFetcher:
             async with asyncio.timeout(_S3_INDEX_WITHIN_S):
                 index = await store.index(layout.fingerprint, stream)
         except (StoreUnavailable, TimeoutError) as error:
-            _log.info("stream %s: whether its context is in S3 is not known: %r", stream, error)
+            _log.info("stream %s: cannot read whether S3 has its context: %r", stream, error)
             return None
         if index is None or index.fingerprint != layout.fingerprint:
             return None
         return BlockSource(ContextSource.S3, index, lambda batch: store.fetch(index, batch))
 
     def _may_be_in_s3(self, source: str) -> bool:
-        """Only a node that drained has left anything; after any other loss the question is a pause for nothing."""
+        """Return whether S3 may have it. Only a node that drained uploads; after any other loss the request would cost
+        a pause.
+        """
         member = self._node.member(source)
         if member is None or member.liveness is Liveness.LEFT:
             return True
@@ -269,7 +280,7 @@ class ContextFetcher:
     async def _request(
         self, address: str, method: str, target: str, body: bytes, read_timeout_s: float, max_bytes: int
     ) -> bytes:
-        """Raises ExchangeLost, also for an answer that is none."""
+        """Request something from a peer. Raises ExchangeLost, also for a response other than 200."""
         stamp = sign(self._key, method, target, body, self._node.wall_clock(), secrets.token_hex(12))
         headers = {"content-type": "application/json", AUTH_HEADER: stamp}
         exchange = await self._client.open(
@@ -287,8 +298,7 @@ class ContextFetcher:
 async def _transfer_all(
     local_blocks: LocalBlocks, found: BlockSource, missing: frozenset[str], progress: _FetchProgress
 ) -> None:
-    """Some batches at once, in their order; after one that failed no other is begun. progress: what was kept is
-    added."""
+    """Transfer batches in order, several at once; none begins after a failed one. progress: counts what was stored."""
     slots, broken = asyncio.Semaphore(MAX_CONCURRENCY), asyncio.Event()
 
     async def one(batch: Batch) -> None:
@@ -298,7 +308,7 @@ async def _transfer_all(
             try:
                 data = await found.fetch(batch)
             except TransientError as error:
-                _log.info("blocks that were promised do not come: %s", error)
+                _log.info("blocks of the index cannot be fetched: %s", error)
                 data = b""
             kept, size = await local_blocks.store(found.index.fingerprint, split_blocks(data, batch.names))
             progress.blocks, progress.size = progress.blocks + kept, progress.size + size

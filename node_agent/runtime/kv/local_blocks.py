@@ -1,4 +1,4 @@
-"""The KV blocks that this node has: its engine's folder, asked from the event loop without holding it up."""
+"""Access the KV blocks in the engine's folder from the event loop, without blocking it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Layout:
-    """What this node's engine keeps: what made it, tokens and shards of a block."""
+    """What this node's engine stores: its fingerprint, and the tokens and shards of a block."""
 
     fingerprint: bytes
     block_tokens: int
@@ -27,13 +27,13 @@ class Layout:
 
 
 class LocalBlocks:
-    """folder: the one that the engine was told of."""
+    """The blocks in a folder. folder: the one in the engine's configuration."""
 
     def __init__(self, folder: BlockFolder) -> None:
         self._folder = folder
 
     async def layout(self) -> Layout | None:
-        """None where the engine keeps nothing, or has not said yet what."""
+        """Return the layout; None where the engine stores nothing, or has not described it yet."""
         described = await asyncio.to_thread(self._folder.read_layout)
         if described is None or "declined" in described:
             return None
@@ -46,7 +46,7 @@ class LocalBlocks:
             return None
 
     async def index(self, stream: str) -> Index | None:
-        """The blocks that are here of a stream; of several choices those of the longest."""
+        """Return the index of a stream's local blocks; of several choices that of the longest."""
         layout = await self.layout()
         if layout is None:
             return None
@@ -68,11 +68,13 @@ class LocalBlocks:
             return None
 
     def has_room_for(self, index: Index) -> bool:
-        """Whether all of these blocks can be here at once: of a longer context the first would go for the last."""
+        """Return whether all of these blocks fit: of a longer context the first would be evicted for the last."""
         return index.size <= self._folder.kept_bytes
 
     async def missing(self, index: Index) -> frozenset[str]:
-        """The blocks of an index that are not here. Those that are must not go for them: they are used, too."""
+        """Return the blocks of an index that are not here, and touch the others so that they are not
+        evicted for them.
+        """
         return await asyncio.to_thread(self._missing, index)
 
     def _missing(self, index: Index) -> frozenset[str]:
@@ -82,7 +84,7 @@ class LocalBlocks:
         return frozenset(index.names).difference(here)
 
     async def read(self, names: Sequence[str], max_bytes: int) -> bytes:
-        """Blocks, one behind the other: up to the first that is not here, and to `max_bytes`, but one at least."""
+        """Return blocks, one behind the other: up to the first missing one and to `max_bytes`, but at least one."""
         return await asyncio.to_thread(self._read, names, max_bytes)
 
     def _read(self, names: Sequence[str], max_bytes: int) -> bytes:
@@ -97,7 +99,7 @@ class LocalBlocks:
         return b"".join(found)
 
     def read_one(self, name: str) -> bytearray | None:
-        """A block's file, in the caller's own thread; None where it is not here, or cannot be read."""
+        """Read a block's file in the caller's thread; None where it is missing or unreadable."""
         try:
             return self._folder.read(name)
         except OSError as error:

@@ -1,7 +1,8 @@
-"""How fast this node's engine computes a context: asked of it once it is ready, with prompts that nobody has cached.
+"""Measure how fast this node's engine prefills, once it is ready, with prompts that are in no cache.
 
-Short prompts, for what a request costs besides its prefill, and long ones, in turns. The quickest of each count, since
-an engine's first requests take longer than all that follow. The connector keeps nothing of them: their names say so.
+Short prompts measure what a request costs besides its prefill, and alternate with long ones. The fastest of each count,
+since an engine's first requests take longer than all later ones. The connector stores nothing of them: their ids
+exclude them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ _MAX_ANSWER_BYTES = 1024 * 1024
 
 
 class PrefillProbe:
-    """draw: `count` numbers from `low` to `high`; clock: seconds, monotonic."""
+    """Probes an engine.
+
+    draw: returns `count` numbers from `low` to `high`.
+    clock: seconds, monotonic.
+    """
 
     def __init__(
         self,
@@ -41,7 +46,7 @@ class PrefillProbe:
         self._clock = clock
 
     async def tokens_per_s(self) -> float | None:
-        """None where the engine does not answer so long a prompt, or there was nothing to be measured."""
+        """Return the prefill rate; None where the engine accepts no prompt so long, or the times do not differ."""
         for tokens in (LONG_TOKENS, LONG_TOKENS // 4):
             durations = [(await self._took_s(SHORT_TOKENS), await self._took_s(tokens)) for _ in range(TURNS)]
             short = [short_s for short_s, _ in durations if short_s is not None]

@@ -1,9 +1,9 @@
-"""What peers come for: the blocks of a stream that went on with them. Part of the peer door, which knows who asks.
+"""Serve the blocks of handed-off streams to peers. Part of the peer API, which authenticates the requests.
 
-    GET  /peer/v1/kv/of/<stream>   the index of what is here of a stream, 404 where nothing is
-    POST /peer/v1/kv/blocks        blocks by their names, one behind the other, as far as they are here
+    GET  /peer/v1/kv/of/<stream>   the index of a stream's local blocks, 404 where there are none
+    POST /peer/v1/kv/blocks        blocks by name, one behind the other, up to the first missing one
 
-A node that drains waits a moment for those who come for what it handed off; the hand-offs began with the longest.
+A draining node waits a moment for the nodes that fetch what it handed off; the hand-offs began with the longest.
 """
 
 from __future__ import annotations
@@ -21,23 +21,29 @@ INDEX_OF = KV_PREFIX + "of/"
 BLOCKS = KV_PREFIX + "blocks"
 
 TRANSFER_TIMEOUT_S = 2.0
-"""How long a draining node waits for the next engine's node to come for a context, and after each of its requests."""
+"""How long a draining node waits for the next engine's node to fetch a context, and after each of its requests."""
 
 MAX_CONCURRENCY = 8
-"""Each holds a batch in memory until its peer has taken it; the peers of a node that drains are many."""
+"""Each response holds a batch in memory until its peer has received it; a draining node has many peers."""
 
 SEND_TIMEOUT_S = 2.0
-"""A peer that does not take a batch in that time is cut off: others wait for its place. Its own patience is as long."""
+"""A peer that does not receive a batch in that time is disconnected: others wait for its slot. Its own timeout is the
+same.
+"""
 
 
 class BlockServer:
-    """local_blocks: None where this node's engine keeps no blocks. clock: seconds, monotonic."""
+    """Serves blocks.
+
+    local_blocks: None where this node's engine stores no blocks.
+    clock: seconds, monotonic.
+    """
 
     def __init__(self, local_blocks: LocalBlocks | None, clock: Callable[[], float]) -> None:
         self._local_blocks = local_blocks
         self._clock = clock
         self._slots = asyncio.Semaphore(MAX_CONCURRENCY)
-        self._pending_until: dict[str, float] = {}  # stream -> until when somebody is waited for
+        self._pending_until: dict[str, float] = {}  # stream -> deadline of its fetch
 
     async def answer(self, request: ServerRequest) -> None:
         target = request.target
@@ -48,7 +54,7 @@ class BlockServer:
         elif target == BLOCKS:
             await self._blocks(self._local_blocks, request)
         else:
-            answer_error(request, 404, "unknown_route", f"The peer door has no {target}.")
+            answer_error(request, 404, "unknown_route", f"The peer API has no {target}.")
 
     async def _index(self, local_blocks: LocalBlocks, request: ServerRequest, stream: str) -> None:
         index = await local_blocks.index(stream) if is_stream_id(stream) else None
@@ -63,7 +69,7 @@ class BlockServer:
         try:
             names = parse_names(request.body)
         except ValueError as error:
-            answer_error(request, 400, "invalid_blocks", f"Not a question for blocks: {error}.")
+            answer_error(request, 400, "invalid_blocks", f"Not a list of blocks: {error}.")
             return
         async with self._slots:
             found = await local_blocks.read(names, BATCH_BYTES)
@@ -72,28 +78,28 @@ class BlockServer:
             request.begin(200, b"application/octet-stream")
             request.write(found)
             if await monitor.wait():
-                request.end()  # else it is broken off, and its peer computes what is missing
+                request.end()  # else the response is cut, and its peer computes what is missing
             self._extend_deadlines()
 
     def _extend_deadlines(self) -> None:
-        """Somebody is at it: nobody who is waited for is given up meanwhile."""
+        """Extend all deadlines: a peer is fetching, and none that waits behind it expires meanwhile."""
         until = self._clock() + TRANSFER_TIMEOUT_S
         self._pending_until = dict.fromkeys(self._pending_until, until)
 
     def handed_off(self, streams: Iterable[str]) -> None:
-        """These go on elsewhere; somebody may come for their blocks."""
+        """Record handed-off streams: another node may fetch their blocks."""
         if self._local_blocks is not None:
             self._pending_until |= dict.fromkeys(filter(is_stream_id, streams), self._clock() + TRANSFER_TIMEOUT_S)
 
     def pending_transfers(self) -> int:
-        """Contexts that somebody may still come for: a node that drains is not to end before."""
+        """Return the number of contexts that may still be fetched: a draining node does not end before."""
         now = self._clock()
         self._pending_until = {stream: until for stream, until in self._pending_until.items() if until > now}
         return len(self._pending_until)
 
 
 class _SendMonitor:
-    """Whether a peer takes what it is sent."""
+    """Monitors whether a peer receives what it is sent."""
 
     def __init__(self, request: ServerRequest) -> None:
         self._free = asyncio.Event()
@@ -106,7 +112,7 @@ class _SendMonitor:
         (self._free.clear if is_congested else self._free.set)()
 
     async def wait(self) -> bool:
-        """False where it does not, or is gone."""
+        """Wait until the peer has received enough; False where it does not, or is gone."""
         try:
             async with asyncio.timeout(SEND_TIMEOUT_S):
                 await self._free.wait()

@@ -1,4 +1,4 @@
-"""All that a node does with KV blocks, for its composition root."""
+"""Compose a node's KV parts: server, fetcher, uploader and prefill probe."""
 
 from __future__ import annotations
 
@@ -21,9 +21,14 @@ _log = logging.getLogger(__name__)
 
 
 class KvService:
-    """folder: of the engine's blocks, None where it keeps none; store: None where there is no bucket.
+    """A node's KV blocks.
 
-    to_engine, to_peers: HTTP; key: the cluster's; engine: where it listens; random: of the prompts that measure it.
+    folder: of the engine's blocks, None where it stores none.
+    store: None where there is no bucket.
+    to_engine, to_peers: HTTP clients.
+    key: the cluster's.
+    engine: where it listens.
+    random: draws the prompts of the prefill probe.
     """
 
     def __init__(
@@ -45,26 +50,26 @@ class KvService:
         self._uploader = ContextUploader(node, self.fetcher, local_blocks, store)
 
         def draw(count: int, low: int, high: int) -> Sequence[int]:
-            return random.choices(range(low, high), k=count)  # a prompt that nobody has cached
+            return random.choices(range(low, high), k=count)  # a prompt that no cache has
 
         self._probe = PrefillProbe(to_engine, engine, node.model, draw, time.monotonic)
 
     def handed_off(self, streams: Sequence[str]) -> None:
-        """These streams go on at other nodes."""
+        """Record streams that continue at other nodes."""
         self.server.handed_off(streams)
         self._uploader.handed_off(streams)
 
     def pending_transfers(self) -> int:
-        """What this node still has to do for others before it ends, its deadline permitting."""
+        """Return the number of fetches and uploads that a node has to wait for before it ends, within its deadline."""
         return self.server.pending_transfers() + self._uploader.pending_uploads()
 
     async def measure_prefill(self) -> None:
-        """The engine is ready: how fast does it compute a context?"""
+        """Measure the prefill rate of an engine that is ready."""
         if self._local_blocks is None:
             return
         rate = self.fetcher.prefill_tokens_per_s = await self._probe.tokens_per_s()
         self._node.metrics.prefill_rate.set(rate or 0.0)
-        _log.info("the engine computes a context at %s tokens/s", f"{rate:.0f}" if rate else "no measurable number of")
+        _log.info("the engine prefills at %s tokens/s", f"{rate:.0f}" if rate else "no measurable number of")
 
     def close(self) -> None:
         self._uploader.close()

@@ -1,8 +1,8 @@
-"""Contexts left in the checkpoints bucket by a node that drains: for those who go on when it is gone.
+"""Upload contexts of a draining node to the checkpoints bucket, for nodes that continue their streams later.
 
-The longest first, because they cost most to compute again; one that the next engine would rather compute is not left.
-A drain hands off a few streams at a time, and again and again: what waits is kept in one order, and few are under way
-at once, because each holds some parts of 8 MiB in memory.
+The longest first, because they cost most to compute again; a context that the next engine would rather compute is not
+uploaded. A drain hands off a few streams at a time, repeatedly: one queue orders what waits, and few uploads run at
+once, because each holds some parts of 8 MiB in memory.
 """
 
 from __future__ import annotations
@@ -21,13 +21,17 @@ from node_agent.runtime.kv.local_blocks import LocalBlocks
 from node_agent.runtime.node.context import NodeContext
 
 MAX_CONCURRENCY = 2
-"""Contexts being written; each has several parts under way (`adapters/block_store`)."""
+"""Concurrent uploads; each has several active parts (`adapters/block_store`)."""
 
 _log = logging.getLogger(__name__)
 
 
 class ContextUploader:
-    """store: None where there is no bucket; local_blocks: None where this node's engine keeps no blocks."""
+    """Uploads contexts.
+
+    store: None where there is no bucket.
+    local_blocks: None where this node's engine stores no blocks.
+    """
 
     def __init__(
         self, node: NodeContext, fetcher: ContextFetcher, local_blocks: LocalBlocks | None, store: BlockStore | None
@@ -41,7 +45,7 @@ class ContextUploader:
         self._writing = 0
 
     def handed_off(self, streams: Sequence[str]) -> None:
-        """Leave the contexts of these, in the background; the drain's deadline ends what takes longer."""
+        """Upload the contexts of these streams in the background; the drain's deadline ends what takes longer."""
         streams = [stream for stream in streams if is_stream_id(stream)]
         if self._local_blocks is not None and self._store is not None and streams:
             task = asyncio.create_task(self._upload(self._local_blocks, self._store, streams))
@@ -49,7 +53,7 @@ class ContextUploader:
             task.add_done_callback(self._tasks.discard)
 
     def pending_uploads(self) -> int:
-        """How many sets of contexts are being left: a node that drains is not to end before."""
+        """Return the number of running upload tasks: a draining node does not end before."""
         return len(self._tasks)
 
     def close(self) -> None:
@@ -64,7 +68,7 @@ class ContextUploader:
             if (index := await local_blocks.index(stream)) is not None:
                 heapq.heappush(self._queue, (-index.size, stream, index))
         if self._writing >= MAX_CONCURRENCY:
-            return  # whoever is at it takes these, too
+            return  # the running tasks upload these
         self._writing += 1
         try:
             while self._queue:
@@ -80,12 +84,12 @@ class ContextUploader:
         offer = self._fetcher.offer(ContextSource.S3, tokens, index.size)
         choice = choose_source(tokens, self._fetcher.prefill_tokens_per_s, (offer,))
         if choice.source is not ContextSource.S3:
-            _log.info("stream %s: its context is not left in S3: %s", stream, choice.reason)
+            _log.info("stream %s: its context is not uploaded to S3: %s", stream, choice.reason)
             return "not-worth-it"
         try:
             await store.keep(stream, index, local_blocks.read_one)
         except StoreUnavailable as error:
-            _log.warning("stream %s: its context is not left in S3: %s", stream, error)
+            _log.warning("stream %s: its context is not uploaded to S3: %s", stream, error)
             return "failed"
         _log.info("stream %s: its context is left in S3: %d bytes", stream, index.size)
         return "left"

@@ -1,14 +1,14 @@
-"""The peer door: what other nodes ask of this one. Every message is authenticated; all others get 401.
+"""The peer API: serves the requests of other nodes. Every message is authenticated; all others get 401.
 
-    POST /peer/v1/members             tables of members compared (sealed by `core/membership`, no other stamp)
+    POST /peer/v1/members             tables of members compared (authenticated by `core/membership`)
     POST /peer/v1/take                a stream's journal, for its new owner (see `runtime/replication/takeover`)
     *    /peer/v1/engine/<target>     a request to this node's engine
     *    /peer/v1/kv/...              a stream's KV blocks (see `runtime/kv/server`)
 
-What an engine loses is said in words, not by a broken connection: an entry that finds the connection itself broken
-then knows that the node is gone. What an engine answers is marked with ENGINE_HEADER: an entry takes every other answer
-for the door's own, which is about this node and never about the client (`core/failure/attribution`). Journals come to
-this door, too, on connections of their own (`runtime/replication/server`).
+An engine's loss is reported in a response, not by a broken connection: a broken connection then means to an entry that
+the node is gone. An engine's response carries ENGINE_HEADER: every other response is the peer API's own, which is about
+this node and never about the client (`core/failure/attribution`). Journals arrive at the same port, on connections of
+their own (`runtime/replication/server`).
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ from node_agent.runtime.node.gossip import MEMBERS_TARGET, sync_request_nonce
 from node_agent.runtime.replication.takeover import TAKE_TARGET, Takeovers
 
 _READ_TIMEOUT_S = 900.0
-"""How long the engine may be silent on one request, whatever its watch finds (`runtime/engine/watchdog`)."""
+"""How long the engine may be silent on one request, whatever its watchdog finds (`runtime/engine/watchdog`)."""
 
 _AUTH = AUTH_HEADER.encode()
 _MAX_LOGGED_CHARS = 100
-"""Of a stranger's target, in the log."""
+"""Of an unauthenticated target, in the log."""
 
 _log = logging.getLogger(__name__)
 
@@ -93,13 +93,15 @@ class PeerApi:
         elif target.startswith(KV_PREFIX):
             await self._serve_blocks(request)
         else:
-            answer_error(request, 404, "unknown_route", f"The peer door has no {target}.")
+            answer_error(request, 404, "unknown_route", f"The peer API has no {target}.")
 
     def _reject(self, request: ServerRequest, stamp: bytes | None, why: str) -> None:
-        """A peer that signed rightly, and by another clock, gets this door's time, and may ask again."""
-        message = f"This door is for peers: {why}."
+        """Reject a request. A peer that signed correctly with another clock receives this node's time, and
+        may retry.
+        """
+        message = f"The peer API is for peers: {why}."
         if stamp is None or why not in CLOCK_ERRORS:
-            _log.warning("peer door: refused %s %s: %s", request.method, request.target[:_MAX_LOGGED_CHARS], why)
+            _log.warning("peer API: refused %s %s: %s", request.method, request.target[:_MAX_LOGGED_CHARS], why)
             answer_error(request, 401, "not_a_peer", message)
             return
         clock = self._verifier.signed_clock(stamp.decode("latin-1"), self._node.wall_clock())
@@ -109,7 +111,7 @@ class PeerApi:
     def _sync_members(self, request: ServerRequest) -> None:
         answer = self._node.gossip.on_sync_request(request.body)
         if answer is None:
-            answer_error(request, 401, "not_a_peer", "This door is for peers: the message is not sealed as theirs are.")
+            answer_error(request, 401, "not_a_peer", "The peer API is for peers: the message has no valid MAC.")
         else:
             verifier = self._verifier
             clock = sign_clock(
@@ -121,7 +123,7 @@ class PeerApi:
         try:
             status, answer = self._takeovers.handle_request(request.body)
         except (ValueError, KeyError, TypeError) as error:
-            answer_error(request, 400, "invalid_take", f"Not a question for a journal: {error!r}.")
+            answer_error(request, 400, "invalid_take", f"Not a request for a journal: {error!r}.")
             return
         request.respond(status, answer, b"application/octet-stream")
 
@@ -141,7 +143,7 @@ class PeerApi:
                 await self._prefetch(headers.get("x-request-id", ""), source.decode("latin-1"))
             turn = await self._calls.acquire_turn() if SUSPECT_HEADER.encode() in request.headers else None
             if turn is not None and request.is_gone:
-                turn.release()  # its entry has left while it waited: nobody is there to be told how it ends
+                turn.release()  # its entry closed the connection while it waited: no answer is needed
                 return
             body, patience_s = request.body, _READ_TIMEOUT_S
             response = self._calls.request(request.method, target, headers, body, max_tokens, patience_s, turn=turn)
@@ -166,7 +168,7 @@ class PeerApi:
             await response.pipe(keepalive.write)
             last = b""
         except ExchangeLost as lost:
-            last = b"\n\n" + sse.named_event(LOST_EVENT, lost.why.encode())  # the blank line ends what came half
+            last = b"\n\n" + sse.named_event(LOST_EVENT, lost.why.encode())  # the blank line ends a half-sent event
         request.end(last)
 
     async def _relay_body(self, request: ServerRequest, response: Response) -> None:

@@ -1,8 +1,8 @@
-"""HTTP to peers' doors for a fleet whose clocks differ.
+"""Send signed HTTP requests to peers in a fleet whose clocks differ.
 
-Callers sign by this node's clock. Where a peer's clock is another one, its door says so once, and what time it has;
-the request is then sent again, and every later one at once, signed in that peer's time. A refused request did nothing,
-so sending it again is safe.
+Callers sign with this node's clock. Where a peer's clock differs, its peer API sends its time once. The request is then
+sent again, and every later one at once, signed in that peer's time. A rejected request had no effect, so sending it
+again is safe.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class SignedClient:
         keepalive_timeout_s: float | None = None,
         on_lost: Callable[[str], None] | None = None,
     ) -> Response:
-        """See the port. A message without a stamp is passed on as it is."""
+        """Send a request, as the port defines. A message without a signature is sent unchanged."""
 
         def send(headers: Mapping[str, str]) -> Response:
             return self._client.request(
@@ -87,7 +87,7 @@ class SignedClient:
         body: bytes = b"",
         read_timeout_s: float,
     ) -> Response:
-        """`ask`, and wait for the head. Raises ExchangeLost."""
+        """Send a request with `request`, and wait for the head. Raises ExchangeLost."""
         exchange = self.request(address, method, target, headers=headers, body=body, read_timeout_s=read_timeout_s)
         try:
             await exchange.head()
@@ -98,7 +98,7 @@ class SignedClient:
 
 
 class _Signed(ResponseProxy):
-    """A signed request, sent again once where the door says what time it has."""
+    """A signed request, sent again once where the peer API sends its time."""
 
     def __init__(self, exchange: Response, retry: Callable[[bytes], Response | None]) -> None:
         super().__init__(exchange)

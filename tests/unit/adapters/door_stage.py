@@ -1,4 +1,4 @@
-"""What the tests of the doors' server share: handlers, a raw client, and a server for the length of a story."""
+"""Test helpers for the HTTP server: handlers, a raw client, and a server for the length of a test."""
 
 from __future__ import annotations
 

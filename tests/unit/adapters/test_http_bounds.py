@@ -1,4 +1,4 @@
-"""What a client, a peer or a stranger may make a door hold, or do: bytes and seconds, all of them bounded."""
+"""What a client, a peer or a stranger may make a server hold, or do: bytes and seconds, all of them bounded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The doors' HTTP server: requests in any cuts, answers in both forms, and a bound for everything that may come."""
+"""The HTTP server: requests in any cuts, answers in both forms, and a bound for everything that may come."""
 
 from __future__ import annotations
 

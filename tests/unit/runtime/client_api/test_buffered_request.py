@@ -146,7 +146,7 @@ def test_engines_run_out_with_words() -> None:
 
 
 class Answered(Stream):
-    """An answer in one piece. marked: as a peer's door marks its engine's."""
+    """An answer in one piece. marked: as the peer API marks its engine's."""
 
     is_event_stream = False
 

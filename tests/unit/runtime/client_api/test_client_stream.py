@@ -300,7 +300,7 @@ def test_an_engine_waits_for_a_client_that_is_slow_and_so_does_the_next_one() ->
 
 
 def answer_of(status: int, body: bytes, *, marked: bool = True) -> Callable[[], Part]:
-    """An engine's own answer; marked: as a peer's door marks it."""
+    """An engine's own answer; marked: as the peer API marks it."""
 
     def play() -> Part:
         part = Part(body, status=status, stream=False)

@@ -323,7 +323,7 @@ def test_a_context_for_which_there_is_no_room_is_not_fetched(tmp_path: Path) -> 
         brought = await contexts(LocalBlocks(folder), store).fetch(STREAM, IN_S3)
         assert brought is not None
         assert brought.choice.source is ContextSource.RECOMPUTE
-        assert "more than are kept here" in brought.choice.reason
+        assert "more than this node stores" in brought.choice.reason
         assert not store.batches
 
     run(story)

@@ -1,4 +1,4 @@
-"""The door at which contexts are given: its bounds, and the index of a stream."""
+"""The block server: its bounds, and the index of a stream."""
 
 from __future__ import annotations
 
