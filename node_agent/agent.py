@@ -300,17 +300,17 @@ class Agent:
             self._node, client, signed, outside.key, settings.engine, folder, outside.blocks, self._random
         )
         self._engines = EngineClient(self._node, self._engine_calls, signed, outside.key, self.kv.fetcher.fetch)
-        keeper = ReplicaStore(max_bytes=settings.max_kept_bytes)
+        store = ReplicaStore(max_bytes=settings.max_kept_bytes)
         self.replication = ReplicationManager(
             self._node,
             TcpReplicaLinks(outside.key, clock, settings.keeper_lag_s, source, clocks),
-            keeper,
+            store,
             settings.keepers if settings.durability == "peer" else 0,
             self._random.random,
         )
         self.streams = StreamRegistry(self._node.metrics, settings.max_streams)
-        self._checkpointer = Checkpointer(self._node, keeper, outside.checkpoints)
-        takeovers = Takeovers(self._node, signed, outside.key, keeper, self.streams.release, self._checkpointer)
+        self._checkpointer = Checkpointer(self._node, store, outside.checkpoints)
+        takeovers = Takeovers(self._node, signed, outside.key, store, self.streams.release, self._checkpointer)
         self._publisher = self._make_publisher(outside, status.incarnation, clock)
         self._drain_controller = DrainController(
             self._node, self._engine_calls, self._publisher.put_drain, self.kv.handed_off
@@ -328,16 +328,16 @@ class Agent:
             self._models,
             settings.allowed_origins,
         )
-        doorkeeper = RequestVerifier(outside.key, audience=secrets.token_hex(8))
-        self.replication_server = ReplicationServer(keeper, doorkeeper, clock)
+        verifier = RequestVerifier(outside.key, audience=secrets.token_hex(8))
+        self.replication_server = ReplicationServer(store, verifier, clock)
         peer_door = PeerApi(
-            self._node, self._engine_calls, takeovers, doorkeeper, self.kv.fetcher.fetch, self.kv.server.answer
+            self._node, self._engine_calls, takeovers, verifier, self.kv.fetcher.fetch, self.kv.server.answer
         )
         self._signs = peer_door.keepalives
         self.servers = self._make_servers(settings, peer_door)
         self._outside = outside
         group = EngineProcess(settings.engine_argv, _engine_environ(settings), settings.state_dir / "engine.group")
-        self._group = WatchedGroup(group, self._engine_calls)
+        self._group = WatchedGroup(group, self._engine_calls, metrics.engine_starts.inc)
         self._reactor = Reactor(Lifecycle(settings.linger_s), self._perform)
         self._clock_watch = ClockMonitor(self._node, clocks, clock.wall_ahead_s, self._reactor.post)
         self._engine_load = LoadMonitor(
@@ -446,7 +446,7 @@ class Agent:
             self.replication_server.close()
             self._datagrams.close()
             await self._to_peers.close()
-            await self._group.stop(0.0)  # whatever happened: an engine without its agent serves nobody
+            await self._group.stop(0.0)  # whatever happened: an engine without its agent serves no request
 
     async def _live(self, listeners: tuple[socket.socket, socket.socket]) -> int:
         for server, listener in zip(self.servers, listeners, strict=True):
@@ -472,7 +472,7 @@ class Agent:
                     ("models", self._models.run),
                     ("entrance", self._admission.run),
                     ("publisher", self._publisher.run),
-                    ("keepers", self.replication.run),
+                    ("replication", self.replication.run),
                     ("keep-alive", self.streams.keep_alive),
                     ("memory", partial(monitor_memory, resident_bytes, release_free_memory, self._busy)),
                     ("tick", self._tick),

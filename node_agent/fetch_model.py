@@ -114,7 +114,7 @@ def _options(argv: Sequence[str] | None, environ: Mapping[str, str]) -> argparse
         parser.add_argument(name, default=given, required=given is None, **more)  # type: ignore[arg-type]
 
     parser.add_argument("--to", required=True, type=Path, help="the model's folder")
-    parser.add_argument("--environ", type=Path, default=None, help="where to write what the agent has to be told")
+    parser.add_argument("--environ", type=Path, default=None, help="where to write the settings that the agent needs")
     option("--bucket", MODELS_BUCKET)
     option("--name", MODEL_NAME, type=_name)
     option("--load", MODEL_LOAD, ModelLoad.DOWNLOAD.value, choices=[load.value for load in ModelLoad])

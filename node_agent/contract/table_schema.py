@@ -1,16 +1,16 @@
 """The DynamoDB table: its key schema, the shape of a node's record, and that of a stream's checkpoint.
 
-One table, two string keys. A node's record holds its state and the timeline of its interruption: which step, told by
-whom, when. Writers are the node itself and the Lambdas, in any order and more than once, so:
+One table, two string keys. A node's record holds its state and the timeline of its interruption: each step, with
+its source and its time. The node itself and the Lambdas write it, in any order and more than once, so:
 
 * a state only moves forward (`state_rank`), within one incarnation of the agent;
 * a timeline step is added once for each (step, source): a repeated event changes nothing;
 * records expire (`expires_at`, the table's TTL attribute); a reader ignores expired ones, since TTL deletes late;
-* every write renews that, and whoever finds no record where its own should be begins it anew: what is in use is never
-  deleted for its age.
+* every write renews that, and a writer that finds no record creates it again: a record in use is never deleted for
+  its age.
 
-A stream's record says where its journal lies once the nodes that kept it go. It moves forward, too: by the epoch's
-number, its owner, and the number of the last event.
+A stream's record names the object that holds its journal after its replicas have ended. It moves forward, too: by the
+epoch's number, its owner, and the number of the last event.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RECORD_LIFE_S = 7 * 24 * 3600
 """A week: long enough to look into an interruption after a weekend."""
 
 CHECKPOINT_LIFE_S = 3600
-"""Longer than a journal at a keeper: a fleet that is stopped and started again loads its models first."""
+"""Longer than a replica holds a journal: a fleet that is stopped and started again loads its models first."""
 
 
 def node_key(instance_id: str) -> dict[str, str]:
@@ -48,7 +48,7 @@ def stream_key(stream: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class TimelineStep:
-    """One thing that happened to a node: `at` unix seconds, `source` who told (imds, eventbridge, agent, ...)."""
+    """One step of a node's timeline: `at` in unix seconds, `source` its reporter (imds, eventbridge, agent, ...)."""
 
     step: str
     source: str
@@ -146,7 +146,7 @@ def _step_from_item(item: Mapping[str, Any]) -> TimelineStep:
 
 
 class StreamStatus(StrEnum):
-    """Why a journal was left: its owner went and told the client, or its owner was gone before the keeper went."""
+    """Why a journal was stored: its owner drained and announced it, or its owner was lost before the replica ended."""
 
     HANDED_OFF = "handed-off"
     ORPHANED = "orphaned"

@@ -67,7 +67,7 @@ class Response(Protocol):
         ...
 
     def pause(self, paused: bool) -> None:
-        """Take nothing more for now, or go on; a pause is no silence."""
+        """Stop reading for now, or resume; a pause does not count as silence."""
         ...
 
     def set_read_timeout(self, seconds: float) -> None:
@@ -79,7 +79,7 @@ class Response(Protocol):
         ...
 
     def abort(self, why: str) -> None:
-        """Break it off: whoever waits gets ExchangeLost(why); the server sees its client go."""
+        """Abort the exchange: a waiting caller gets ExchangeLost(why), and the connection is closed."""
         ...
 
     def close(self) -> None: ...
@@ -152,7 +152,7 @@ class ServerRequest(Protocol):
 
     @property
     def is_gone(self) -> bool:
-        """Whether the client has closed its connection: nobody is there to be answered."""
+        """True once the client has closed its connection."""
         ...
 
     @property
@@ -161,19 +161,19 @@ class ServerRequest(Protocol):
         ...
 
     def when_gone(self, call: Callable[[], None]) -> None:
-        """Hear of it when the client closes its connection before it has the answer; one at a time hears."""
+        """Set the callback for a client that leaves before it has the response; the last one set counts."""
         ...
 
     def when_congested(self, call: Callable[[bool], None]) -> None:
-        """Hear when the client takes less than it is sent (True), and when it has caught up (False)."""
+        """Set the callback for back-pressure: True when the client lags, False once it has caught up."""
         ...
 
     def forget_body(self) -> None:
-        """Nobody looks at the body again: it is empty from now on, and does not take memory until the answer's end."""
+        """Release the body: it is empty from now on, and holds no memory until the response ends."""
         ...
 
     def add_headers(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        """Headers of the answer, whoever gives it; to be called before it begins. The last of one name counts."""
+        """Add headers to the response. Call it before the response begins; the last value of a name counts."""
         ...
 
     def accept(self, more: Sequence[tuple[bytes, bytes]] = ()) -> None:

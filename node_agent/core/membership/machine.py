@@ -11,7 +11,7 @@ Rules kept here:
   it was refused; it is dead when no refutation arrives in time; it comes back only under a higher incarnation;
 * every probe of an accused member carries the accusation: a refutation is one round trip away;
 * tags name nodes, they do not judge: a node that only tags name is probed, one that only gossip names is kept while it
-  lives, one that left or died is not brought back by a tag that is still there;
+  lives, one that left or died is not added again because of a tag that is still there;
 * a message counts once, and only for the receiver's present boot id (wire); an unknown sender is added when it has
   answered a probe of this node; no rule needs a clock on which two nodes agree;
 * a node that did not run (stopped, or its clock set) suspects no member for it;

@@ -42,7 +42,7 @@ class Metrics:
             "synkti_continuations", "Streams that went on in another engine", ["why"], registry=registry
         )
         self.continuation_methods = Counter(
-            "synkti_ways", "How engines were asked to go on", ["way"], registry=registry
+            "synkti_ways", "Continuations, by the method that the engine was asked for", ["way"], registry=registry
         )
         self.pause = Histogram(
             "synkti_continuation_pause_seconds",
@@ -58,7 +58,7 @@ class Metrics:
         )
         self.broken = Counter("synkti_streams_broken", "Streams ended with an error", ["code"], registry=registry)
         self.gaps = Counter(
-            "synkti_write_ahead_gaps", "Events delivered although no keeper had their line", registry=registry
+            "synkti_write_ahead_gaps", "Events sent to clients although no replica had their record", registry=registry
         )
         self.unkept = Counter(
             "synkti_streams_unkept", "Streams too large to be kept by any peer", ["why"], registry=registry

@@ -407,15 +407,20 @@ class EngineCalls:
 
 
 class WatchedGroup:
-    """The EngineGroup port over another one; it reports the engine's starts and ends to EngineCalls."""
+    """The EngineGroup port over another one; it reports the engine's starts and ends to EngineCalls.
 
-    def __init__(self, group: EngineGroup, calls: EngineCalls) -> None:
+    on_start: called after each start.
+    """
+
+    def __init__(self, group: EngineGroup, calls: EngineCalls, on_start: Callable[[], None]) -> None:
         self._group = group
         self._calls = calls
+        self._on_start = on_start
 
     async def start(self) -> None:
         await self._group.start()
         self._calls.engine_started()
+        self._on_start()
 
     async def wait(self) -> int:
         status = await self._group.wait()

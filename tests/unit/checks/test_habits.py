@@ -51,7 +51,7 @@ def test_what_does_not_exist_is_found() -> None:
 
 def test_contributing_names_a_file_and_a_test_for_each_kind_of_change() -> None:
     sections = text("CONTRIBUTING.md").partition("## Where a change goes")[2].split("\n## ")[0].split("\n### ")[1:]
-    assert len(sections) == 7
+    assert len(sections) >= 7
     for section in sections:
         assert "Fails until done" in section, section.splitlines()[0]
         assert any(found.startswith("tests/") for found in PATH.findall(section)), section.splitlines()[0]

@@ -100,7 +100,7 @@ class Stage:
         client: Any = self.client
         self.served = EngineCalls(make_node(0), client, Address("h", 1))
         self.inner = Group()
-        self.group = WatchedGroup(self.inner, self.served)
+        self.group = WatchedGroup(self.inner, self.served, lambda: None)
         self.watching: asyncio.Task[int] | None = None
 
     async def start(self) -> None:
