@@ -5,23 +5,32 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from node_agent.contract.errors import StaleEpoch
 from node_agent.core.node.status import Pool
 from node_agent.core.replication.replicated_log import CloseReason, ReplicatedLog
 
-if TYPE_CHECKING:
-    from node_agent.runtime.replication.manager import ReplicationManager
-
 CONFIRM_TIMEOUT_S = 2.0
 """How long a new owner waits for one replica's ack before it sends the client anything."""
+
+
+class StreamReplicator(Protocol):
+    """Sends a stream's records to its replicas: the replication manager, as one stream uses it."""
+
+    def append(self, stream: ReplicatedStream, first: int, lines: bytes | bytearray, seq: int) -> None:
+        """Send the records `first` to `seq`, which are `lines`."""
+        ...
+
+    def close_stream(self, stream: ReplicatedStream, reason: CloseReason) -> None:
+        """End the stream at its replicas."""
+        ...
 
 
 class ReplicatedStream:
     """One stream of this node, with its log and the events that wait for it."""
 
-    def __init__(self, manager: ReplicationManager, log: ReplicatedLog, handle: int, engine: Pool | None) -> None:
+    def __init__(self, manager: StreamReplicator, log: ReplicatedLog, handle: int, engine: Pool | None) -> None:
         self.log = log
         self.handle = handle
         self.engine = engine
