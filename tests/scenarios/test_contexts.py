@@ -42,7 +42,7 @@ def check_whole(reader: Reader) -> None:
 @pytest.fixture
 def slow_prefill(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every context is worth a transfer, also one that a busy machine makes ten times slower."""
-    monkeypatch.setattr(transfer_policy, "WITHIN_S", 60.0)
+    monkeypatch.setattr(transfer_policy, "MAX_TRANSFER_S", 60.0)
     for name in ("_INDEX_WITHIN_S", "_S3_INDEX_WITHIN_S", "_BATCH_SILENCE_S"):
         monkeypatch.setattr(fetcher, name, 30.0)
 

@@ -56,7 +56,7 @@ def test_a_node_that_its_group_wants_back_drains_and_lets_the_group_go_on(tmp_pa
     async def story(fleet: LocalFleet) -> None:
         engine = await find_engine(fleet, "chat", CHAT)
         async with open_stream(fleet, fleet.others(engine)[0], "chat", CHAT) as heard:
-            await read_until(heard, 40, lambda: setattr(engine.metadata, "going", True))
+            await read_until(heard, 40, lambda: setattr(engine.metadata, "is_terminating", True))
         assert (heard.error, heard.text) == (None, expected("chat", CHAT).text)
         assert engine.life is not None
         assert await asyncio.wait_for(engine.life, 10) == 0

@@ -126,6 +126,7 @@ class ReplicationManager:
         self._replication_factor = replication_factor
         self._handles = itertools.count(1)
         self._streams: dict[int, ReplicatedStream] = {}
+        self._is_closed = False
         self._connections: dict[str, _ReplicaConnection] = {}
         self._lost_at: dict[str, float] = {}  # when each peer's link last broke, in loop time
         self._reconnects = ReconnectBackoff()
@@ -243,8 +244,8 @@ class ReplicationManager:
 
     def _send(self, replica_id: str, message: bytes, receipt: object = None) -> None:
         connection = self._connections.get(replica_id)
-        if connection is None and receipt is None:
-            return  # not connected: it has nothing of the stream
+        if connection is None and (receipt is None or self._is_closed):
+            return  # not connected: it has nothing of the stream; or this node ends
         if connection is None:
             peer = self.node.member(replica_id)
             if peer is None:
@@ -306,7 +307,7 @@ class ReplicationManager:
     async def evacuate(self, within_s: float) -> None:
         """Replicate each unfinished journal of the store to another node, because this one terminates.
 
-        within_s: reason long to wait for the acks.
+        within_s: how long to wait for the acks.
         """
         unfinished = self.store.unfinished()
         sent = [receipt for name, journal in unfinished for receipt in self._replicate_to(name, journal, 1)]
@@ -335,7 +336,8 @@ class ReplicationManager:
         return receipts
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, and open no other: a stream may still write until its task has ended."""
+        self._is_closed = True
         for connection in self._connections.values():
             connection.link.close()
         self._connections.clear()

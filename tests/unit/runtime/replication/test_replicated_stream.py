@@ -144,6 +144,18 @@ def test_what_has_no_line_goes_behind_what_waits_and_at_once_where_nothing_does(
     run_scenario(scenario)
 
 
+def test_a_stream_that_writes_while_its_node_ends_opens_no_connection() -> None:
+    """A replica would hold it for a living owner's, and would not copy the orphan to another node."""
+
+    def scenario(stage: Stage, stream: ReplicatedStream) -> None:
+        stage.keepers.close()
+        stage.links.clear()
+        write(stream, b"one")
+        assert stage.links == {}
+
+    run_scenario(scenario)
+
+
 def test_without_keepers_an_event_goes_at_once() -> None:
     def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         write(stream, b"one", b"two")
