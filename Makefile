@@ -48,13 +48,13 @@ lint: setup  ## style, types, layers
 	$(BIN)/mypy .
 	$(BIN)/lint-imports --no-logo
 
-abuse: setup  ## somebody with a socket and no manners before a fleet of real agents: it serves on, its memory comes back
+abuse: setup  ## hostile clients and senders at a fleet of real agents: it keeps serving, and frees their memory
 	$(BIN)/python -m pytest --durations=8 tests/abuse
 
 engine: setup  ## the local vLLM and its tiny model, made once for all checkouts of this machine (600 MB to download)
 	@$(BIN)/python -c "from local.engines import VLLM, prepare_engine; prepare_engine(VLLM, print)"
 
-check: lint  ## in a minute and a half: style, types, layers, unit tests
+check: lint  ## before each commit: style, types, layers, unit tests with few generated examples
 	SYNKTI_HYPOTHESIS=quick $(BIN)/python -m pytest -q --numprocesses=3 --dist=loadfile tests/unit
 
 test: lint  ## everything that CI runs: lint, unit, templates, scenarios, both engines end to end
@@ -78,7 +78,7 @@ fuzz: setup  ## every parser of what comes from outside, FUZZ_SECONDS=3 each (60
 soak: setup  ## STREAMS=1000 at once for MINUTES=10, an interruption every 20 s: memory, descriptors, loop lag
 	@$(BIN)/python -m local.soak --minutes $(MINUTES) --streams $(STREAMS) --seed $(SEED)
 
-bench: setup  ## what the front door costs, next to the Rust vllm-router (ARGS=--quick: under a minute)
+bench: setup  ## the cost of the client API, next to the Rust vllm-router (ARGS=--quick: under a minute)
 	@$(BIN)/python -m bench.compare $(ARGS)
 
 synth: setup  ## the CloudFormation templates, without any AWS account
