@@ -102,7 +102,9 @@ def reported(chunk: dict[str, Any]) -> list[int]:
 def test_ids_are_told_before_the_chunk_that_they_caused(plugged: Engine, path: str) -> None:
     told: list[int] = []
     heard: list[int] = []
-    for name, data in events(plugged, path, body(path, STORY, 60, **WARM, **with_token_ids(), return_token_ids=True)):
+    for name, data in events(
+        plugged, path, body(path, STORY, 60, **WARM, **with_token_ids(), return_token_ids=True, ignore_eos=True)
+    ):
         if name == "synkti-ids":
             assert told == heard, "and no earlier than they have to be"
             told += data
