@@ -33,6 +33,7 @@ _STOPPED_S, _RUNNING_S = 0.15, 0.05
 _CROWD, _CROWD_TOKENS, _CROWDED_S = 8, 1_000, 20.0
 _SLOW = {"seconds_per_token": 1.5}
 _NORMAL = {"seconds_per_token": 0.01}
+_POST_ATTEMPTS, _POST_TIMEOUT_S = 12, 5.0
 _ERRORS = [{"kind": "status-500"}] * 6
 SKEWS_S = (60.0, -45.0, 3_600.0, -86_400.0)
 
@@ -136,11 +137,21 @@ async def _change_core(instance: EmulatedInstance, wanted: dict[str, Any]) -> No
 
 
 async def _post(instance: EmulatedInstance, path: str, body: object) -> None:
-    """Post to the engine itself; do nothing if it is gone. Raises LocalRunError."""
-    async with httpx.AsyncClient(timeout=5.0) as http:
-        try:
-            answer = await http.post(f"http://{instance.host}:{ENGINE_PORT}{path}", json=body)
-        except httpx.TransportError:
-            return
+    """Post to the engine itself; do nothing if it is gone. Raises LocalRunError.
+
+    An engine that does not answer in time is not gone. It gets the request again, because an engine that is never set
+    back to normal serves seconds a token until the end of the run.
+    """
+    for _ in range(_POST_ATTEMPTS):
+        async with httpx.AsyncClient(timeout=_POST_TIMEOUT_S) as http:
+            try:
+                answer = await http.post(f"http://{instance.host}:{ENGINE_PORT}{path}", json=body)
+            except httpx.TimeoutException:
+                continue
+            except httpx.TransportError:
+                return
+        break
+    else:
+        raise LocalRunError(f"the fake engine of {instance.instance_id} does not answer to {body}")
     if answer.status_code != 200:
         raise LocalRunError(f"the fake engine of {instance.instance_id} does not accept {body}: {answer.text}")

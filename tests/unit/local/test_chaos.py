@@ -7,17 +7,19 @@ import itertools
 import re
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
+import httpx as engine_http
 import pytest
 
-from local.chaos import contexts
+from local.chaos import contexts, faulty
 from local.chaos.event_collector import EventCollector
 from local.chaos.kinds import FAULT_KINDS, FailureBudget, FaultKind, shuffled
 from local.chaos.runner import ChaosRun, scale_of
 from local.chaos.workload import WorkloadRequest, expected, random_request
 from local.engines import SIM, VLLM, LocalEngine, prepare_engine
-from local.errors import UserActionRequired
+from local.errors import LocalRunError, UserActionRequired
 from synkti_client import httpx
 
 
@@ -175,3 +177,29 @@ def test_what_became_of_contexts_is_in_the_logs(tmp_path: Path) -> None:
     }
     assert "peer: 1" in contexts.summary(tmp_path)
     assert contexts.summary(tmp_path / "nothing") == "none"
+
+
+def test_an_engine_that_does_not_answer_in_time_gets_its_setting_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stayed at seconds a token until the run ended, and requests in one piece timed out."""
+    settings: list[object] = []
+
+    async def post(self: object, url: str, json: object) -> object:
+        settings.append(json)
+        if len(settings) < 3:
+            raise engine_http.ReadTimeout("busy")
+        return engine_http.Response(200)
+
+    monkeypatch.setattr(engine_http.AsyncClient, "post", post)
+    instance: Any = SimpleNamespace(host="127.0.0.1", instance_id="i-1")
+    asyncio.run(faulty._change_core(instance, {"seconds_per_token": 0.01}))
+    assert settings == [{"seconds_per_token": 0.01}] * 3
+
+
+def test_an_engine_that_never_answers_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def post(self: object, url: str, json: object) -> object:
+        raise engine_http.ReadTimeout("busy")
+
+    monkeypatch.setattr(engine_http.AsyncClient, "post", post)
+    instance: Any = SimpleNamespace(host="127.0.0.1", instance_id="i-1")
+    with pytest.raises(LocalRunError, match="does not answer"):
+        asyncio.run(faulty._change_core(instance, {"wedged": True}))
