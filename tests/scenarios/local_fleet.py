@@ -40,9 +40,6 @@ from node_agent.testing.fakes import (
 MODEL = "m"
 ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
 READY_WITHIN_S = 20.0
-_CLOSING_TURNS = 10
-"""Of the loop, in which connections that were accepted last are closed before the loop itself is."""
-
 REAL_READY_WITHIN_S = 400.0
 """Of several real vLLMs, which start at once on a machine that has other things to do."""
 
@@ -232,6 +229,4 @@ async def _stop(fleet: LocalFleet) -> None:
     for life in late:
         life.cancel()
     await fleet.http.aclose()
-    for _ in range(_CLOSING_TURNS):
-        await asyncio.sleep(0)
     assert not late, "a node did not end"

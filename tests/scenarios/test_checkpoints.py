@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from node_agent.contract.table_schema import StreamStatus
 from node_agent.testing.fakes import MemoryCheckpoints
@@ -49,7 +50,7 @@ def two_fleets(folder: Path, first: Story, second: Story) -> None:
             reader.fleet = fleet
             await second(fleet, reader)
 
-    asyncio.run(run())
+    uvloop.run(run())
 
 
 @pytest.mark.parametrize("kind", ["chat", "plain"])

@@ -10,6 +10,7 @@ from typing import Any
 
 import openai
 import pytest
+import uvloop
 
 import synkti_client
 from local.setup import ROOT
@@ -161,7 +162,7 @@ def test_errors_pass_through_and_a_fleet_that_is_gone_is_said_so() -> None:
             answer = await http.get(f"{base_url}/models")
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_node_answers")
 
-    asyncio.run(story())
+    uvloop.run(story())
 
 
 def test_a_bad_request_is_answered_once_and_as_it_is(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from node_agent.core.common.request_auth import AUTH_HEADER, sign
 from node_agent.core.kv import transfer_policy
@@ -234,7 +235,7 @@ def test_a_context_outlives_its_whole_fleet(tmp_path: Path, slow_prefill: None) 
             assert held(fleet.nodes[0], names) == BLOCKS
             assert await ways(fleet) == {"peer": 0, "s3": 1, "recompute": 0}
 
-    asyncio.run(run())
+    uvloop.run(run())
 
 
 def test_the_door_gives_blocks_to_peers_only_and_nothing_else_to_anybody(tmp_path: Path) -> None:

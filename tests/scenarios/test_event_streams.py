@@ -5,7 +5,6 @@ One fleet of agents with fake engines that have the plug-in; the engines are tol
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any
 
 import openai
 import pytest
+import uvloop
 
 import synkti_client
 from local.fake_engine import model as fake_model
@@ -158,7 +158,7 @@ def tell(folder: Path, story: Callable[[LocalFleet], Coroutine[Any, Any, None]])
         async with local_fleet(folder, seconds_per_token=0.03, engine_options=["--plugged"]) as fleet:
             await story(fleet)
 
-    asyncio.run(whole())
+    uvloop.run(whole())
 
 
 async def read_response(client: openai.AsyncOpenAI) -> tuple[str, str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from local.fake_engine import model as fake_model
 from local.fake_engine.answers import SamplingParams, generate
@@ -66,7 +66,7 @@ def test_a_seeded_answer_goes_on_exactly_whoever_is_lost(tmp_path: Path, kills: 
             figures = (await fleet.http.get(f"{fleet.nodes[0].url}/metrics")).text
             assert f'synkti_ways_total{{way="resume"}} {float(kills)}' in figures
 
-    asyncio.run(story())
+    uvloop.run(story())
 
 
 def test_without_the_plug_in_it_ends_with_an_error_that_says_why(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_without_the_plug_in_it_ends_with_an_error_that_says_why(tmp_path: Path)
             assert not done
             assert RIGHT.text.startswith(text(chunks))
 
-    asyncio.run(story())
+    uvloop.run(story())
 
 
 def test_a_client_cannot_make_an_engine_resume(tmp_path: Path) -> None:
@@ -90,4 +90,4 @@ def test_a_client_cannot_make_an_engine_resume(tmp_path: Path) -> None:
             whole = await fleet.http.post(f"{url}/v1/chat/completions", json={**QUESTION, "stream": False, **smuggled})
             assert whole.json()["choices"][0]["message"]["content"] == RIGHT.text
 
-    asyncio.run(story())
+    uvloop.run(story())
