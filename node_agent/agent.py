@@ -113,7 +113,7 @@ _UNTAG_S = 2.0
 """An EC2 that does not respond must not delay the report to the group that this node has drained."""
 
 _LET_GO_S = 2.0
-_DOOR_DRAIN_S = 2.0
+_SERVER_DRAIN_S = 2.0
 _START_BACKOFF = Backoff(first_s=0.5, max_s=8.0)
 _jitter_rng = Random()  # noqa: S311 # of waits before there is an agent
 _REMEMBERED_AFTER_S = 5.0
@@ -278,18 +278,7 @@ class Agent:
         metrics = Metrics()
         self.unexpected = Unexpected(metrics, time.monotonic)
         status = _first_status(settings, identity)
-        machine = Membership(
-            status, secrets.token_bytes(BOOT_ID_BYTES), outside.key, time.monotonic(), self._random.random
-        )
-        self._gossip = Gossip(
-            machine,
-            self._datagrams,
-            self._to_peers,
-            time.monotonic,
-            metrics,
-            on_change=self._on_member_change,
-            on_peer_clock=self._on_peer_clock,
-        )
+        self._gossip = self._make_gossip(status, outside.key, metrics)
         self._clock = clock = clock or SteadyClock()
         self._node = NodeContext(identity, settings.model_name, clock, self._gossip, metrics, settings.min_silence_s)
         self._node.clocks = clocks = PeerClocks(outside.key)
@@ -330,23 +319,40 @@ class Agent:
         )
         verifier = RequestVerifier(outside.key, audience=secrets.token_hex(8))
         self.replication_server = ReplicationServer(store, verifier, clock)
-        peer_door = PeerApi(
+        peer_api = PeerApi(
             self._node, self._engine_calls, takeovers, verifier, self.kv.fetcher.fetch, self.kv.server.answer
         )
-        self._signs = peer_door.keepalives
-        self.servers = self._make_servers(settings, peer_door)
+        self._keepalives = peer_api.keepalives
+        self.servers = self._make_servers(settings, peer_api)
         self._outside = outside
+        self._client = client
+        self._reactor = Reactor(Lifecycle(settings.linger_s), self._perform)
+        self._clock_monitor = ClockMonitor(self._node, clocks, clock.wall_ahead_s, self._reactor.post)
         group = EngineProcess(settings.engine_argv, _engine_environ(settings), settings.state_dir / "engine.group")
         self._group = WatchedGroup(group, self._engine_calls, metrics.engine_starts.inc)
-        self._reactor = Reactor(Lifecycle(settings.linger_s), self._perform)
-        self._clock_watch = ClockMonitor(self._node, clocks, clock.wall_ahead_s, self._reactor.post)
+        self._steps = EngineStepFiles(_steps_dir(settings))
         self._engine_load = LoadMonitor(
             self._node, self._engine_calls, client, settings.engine, lambda: self.kv.fetcher.prefill_tokens_per_s or 0.0
         )
-        plan = EnginePlan(settings.engine, settings.model_name, settings.engine_start_s, settings.engine_restarts)
-        self._client = client
-        self._steps = EngineStepFiles(_steps_dir(settings))
-        self._watch = EngineWatchdog(
+        self._supervisor = self._make_supervisor(settings, client)
+        self._background: set[asyncio.Task[None]] = set()
+        self.notify: Callable[[str], None] = _ignore_state
+
+    def _make_gossip(self, status: NodeStatus, key: bytes, metrics: Metrics) -> Gossip:
+        boot_id = secrets.token_bytes(BOOT_ID_BYTES)
+        return Gossip(
+            Membership(status, boot_id, key, time.monotonic(), self._random.random),
+            self._datagrams,
+            self._to_peers,
+            time.monotonic,
+            metrics,
+            on_change=self._on_member_change,
+            on_peer_clock=self._on_peer_clock,
+        )
+
+    def _make_supervisor(self, settings: Settings, client: HttpClient) -> EngineSupervisor:
+        """Make the supervisor of the local engine, with the watchdog that reports when the engine is stuck."""
+        watchdog = EngineWatchdog(
             self._node,
             self._engine_calls,
             self._engine_load,
@@ -355,18 +361,16 @@ class Agent:
             self._steps,
             settings.engine_stuck_s,
         )
-        self._supervisor = EngineSupervisor(
-            plan,
+        return EngineSupervisor(
+            EnginePlan(settings.engine, settings.model_name, settings.engine_start_s, settings.engine_restarts),
             self._group,
             client,
             self._reactor.post,
-            clock,
+            self._clock,
             self._random.random,
             self._examine_engine,
-            self._watch.until_stuck,
+            watchdog.until_stuck,
         )
-        self._background: set[asyncio.Task[None]] = set()
-        self.notify: Callable[[str], None] = _ignore_state
 
     def _on_member_change(self, change: MemberChanged) -> None:
         """Fail the requests at a peer that is dead now."""
@@ -374,9 +378,9 @@ class Agent:
             self._engines.abort_peer(change.status.instance_id)
 
     def _on_peer_clock(self, address: str, line: str, nonce: str, took_s: float) -> None:
-        self._clock_watch.on_peer_clock(address, line, nonce, took_s)
+        self._clock_monitor.on_peer_clock(address, line, nonce, took_s)
 
-    def _make_servers(self, settings: Settings, peer_door: PeerApi) -> list[HttpServer]:
+    def _make_servers(self, settings: Settings, peer_api: PeerApi) -> list[HttpServer]:
         """Make the servers of the client API and the peer API; one bound holds for the bodies of both."""
         limits = Limits(
             body_bytes=settings.max_body_bytes,
@@ -391,7 +395,7 @@ class Agent:
         # Peers' bodies are not read as documents before they are authenticated, and then only the fleet's own.
         of_peers = replace(limits, document=None)
         peers = HttpServer(
-            peer_door,
+            peer_api,
             of_peers,
             self.replication_server.alternate_protocol(),
             bodies=bodies,
@@ -466,9 +470,9 @@ class Agent:
                     ("metadata", watch),
                     ("discovery", discover),
                     ("gossip", self._gossip.run),
-                    ("clock-watch", self._clock_watch.run),
+                    ("clock-watch", self._clock_monitor.run),
                     ("engine-load", self._engine_load.run),
-                    ("signs", self._signs.run),
+                    ("signs", self._keepalives.run),
                     ("models", self._models.run),
                     ("entrance", self._admission.run),
                     ("publisher", self._publisher.run),
@@ -502,7 +506,7 @@ class Agent:
             self._reactor.post(Tick(self._clock(), len(self._engine_calls) + clients + self.kv.pending_transfers()))
 
     def _busy(self) -> int:
-        return sum(door.busy for door in self.servers)
+        return sum(server.busy for server in self.servers)
 
     async def _perform(self, effect: Effect) -> None:
         match effect:
@@ -545,7 +549,7 @@ class Agent:
         step = TimelineStep(retire.reason.partition(",")[0], "agent", self._clock())
         self._publisher.publish(None, NodeState.GONE, step)
         self._drain_controller.record_step("retired")
-        closing = [asyncio.ensure_future(server.close(_DOOR_DRAIN_S)) for server in self.servers]
+        closing = [asyncio.ensure_future(server.close(_SERVER_DRAIN_S)) for server in self.servers]
         await asyncio.gather(self.replication.evacuate(_COPY_S), self._checkpointer.write_all(_CHECKPOINT_S))
         await asyncio.gather(self._group.stop(_ENGINE_GRACE_S), self._leave_tags(), *closing)
         for loop in loops:

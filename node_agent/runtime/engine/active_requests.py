@@ -107,9 +107,8 @@ class EngineCall(ResponseProxy):
         self._began_after_death = registry.lifetime.is_dead
         self._has_begun = False
         self._clock = asyncio.get_running_loop().time
-        self._head_is_answer_until = self._clock() + answer_start_timeout_s(
-            body_bytes
-        )  # where its head comes with its answer
+        # A buffered answer's head comes with its body: until then a late head means that it has not begun.
+        self._head_is_answer_until = self._clock() + answer_start_timeout_s(body_bytes)
         if turn is not None:
             self._lifetime.suspects.add(key)
         self.key = key
