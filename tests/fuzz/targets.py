@@ -248,7 +248,7 @@ TARGETS: dict[str, Target] = {
     "engine-errors": Target(
         lambda data: read_error(data, has_model=True), (b'{"error":{"message":"x","code":400,"param":"model"}}',), ()
     ),
-    "losses": Target(_text(parse_loss), (b"handoff to i-1", b"engine-died 3 alone"), ()),
+    "losses": Target(_text(parse_loss), (b"handoff to i-1", b"engine-died 3 alone", b"engine-killed 3 beside"), ()),
     "loads": Target(load_from_header, (b"1 2 0.500 0.010000 5.0",)),
     "membership": Target(_membership, (ALIVE,), ()),
     "journal-frames": Target(_journal, (b"\x01\0\0\0\1\0\0\0\1\0\0\0\3abc", b"\0\0\0\x10" + bytes(16)), (BadFrame,)),

@@ -6,12 +6,17 @@ late its own connection breaks.
 
 from __future__ import annotations
 
+import signal
+
 import orjson
 
-from node_agent.core.failure.attribution import ENGINE_DIED, reports_dead_engine
+from node_agent.core.failure.attribution import ENGINE_DIED, ENGINE_KILLED, reports_dead_engine
 from node_agent.core.failure.report import format_death
 
 _POSSIBLE_DEATHS = frozenset({"reset", "eof", "broken", "refused"})
+_OUTSIDE = frozenset({None, 0, *(-number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGKILL))})
+"""Exit statuses of an engine that was ended from outside: None by this agent, 0 as vLLM exits after a SIGTERM."""
+
 _START_TIMEOUT_S = 5.0
 _START_S_PER_KIB = 0.5
 _OPENINGS = frozenset({b"response.created", b"response.queued", b"response.in_progress", b"ping", b"synkti-prompt"})
@@ -31,15 +36,31 @@ class EngineLifetime:
         self.is_dead = False
         self.suspects: set[int] = set()
         self._at_end: frozenset[int] = frozenset()
+        self._was_killed = False
 
-    def end(self) -> None:
-        """Record that the process ended, or is about to be killed; only the first call counts."""
+    def end(self, status: int | None = None) -> None:
+        """Record that the process ended, or is about to be killed; only the first call counts.
+
+        status: the exit status (negative: the signal); None where this agent ends it.
+        """
         if not self.has_ended:
+            self._was_killed = status in _OUTSIDE and not self.is_dead
             self.has_ended = self.is_dead = True
             self._at_end = frozenset(self.suspects)
 
-    def death_report(self, key: int, code: str = ENGINE_DIED) -> str:
-        """Return the line with which a request that it had not answered fails. key: the request's."""
+    def confirm_core_death(self) -> None:
+        """Record that the API server reported its core's death: it exits with 0 after it, as after a SIGTERM."""
+        self.is_dead = True
+        self._was_killed = False
+
+    def death_report(self, key: int, code: str | None = None) -> str:
+        """Return the line with which a request that it had not answered fails.
+
+        key: the request's.
+        code: the death's; None: by the exit status.
+        """
+        if code is None:
+            code = ENGINE_KILLED if self._was_killed else ENGINE_DIED
         there = self._at_end if self.has_ended else self.suspects
         return format_death(self.number, alone=not there - {key}, code=code)
 

@@ -51,6 +51,7 @@ connection to it.
     engine  lost malformed-chunk            engine   elsewhere  counts   malformed-chunk
     engine  lost wrong-model                engine   elsewhere  counts   wrong-model
     engine  lost engine-died                engine   elsewhere  -        engine-died
+    engine  lost engine-killed              engine   elsewhere  -        engine-killed
     engine  lost engine-stuck               engine   elsewhere  -        engine-stuck
     engine  lost diverged                   ours     elsewhere  -        diverged
     engine  lost piece-without-mark         ours     elsewhere  -        piece-without-mark
@@ -97,8 +98,13 @@ ENGINE_DEAD = "EngineCore encountered an issue"
 """vLLM 0.32's error once its engine process has ended, while its API server still answers (v1/engine/exceptions)."""
 
 ENGINE_DIED = "engine-died"
+ENGINE_KILLED = "engine-killed"
+"""Its process was ended from outside: by a signal, as an operator, systemd or the kernel's OOM killer sends it."""
+
 ENGINE_STUCK = "engine-stuck"
 """Detected by the engine's own node (`core/engine/liveness`), which removes the engine from the routes by itself."""
+
+DEATHS = frozenset({ENGINE_DIED, ENGINE_KILLED, ENGINE_STUCK})
 
 WRONG_MODEL = "wrong-model"
 _NOT_SERVING = "not-serving"
@@ -159,8 +165,8 @@ class Verdict:
 
     @property
     def is_death(self) -> bool:
-        """True where the engine's process ended, or is killed because it is stuck."""
-        return self.code in (ENGINE_DIED, ENGINE_STUCK)
+        """True where the engine's process ended, for any reason, or is killed because it is stuck."""
+        return self.code in DEATHS
 
 
 _REFUSED = Verdict(
@@ -217,6 +223,9 @@ _ERROR = Verdict(
 )
 _DIED = Verdict(
     Fault.ENGINE, NextStep.ELSEWHERE, BreakerEffect.NO, ENGINE_DIED, "the engine's process ended; it leaves the ring"
+)
+_KILLED = Verdict(
+    Fault.ENGINE, NextStep.ELSEWHERE, BreakerEffect.NO, ENGINE_KILLED, "the engine's process was ended from outside"
 )
 _PEER_REFUSED = Verdict(
     Fault.PEER,
@@ -294,6 +303,7 @@ def _losses() -> dict[tuple[Origin, str], Verdict]:
     }
     found[Origin.ENGINE, WRONG_MODEL] = _WRONG_MODEL
     found[Origin.ENGINE, ENGINE_DIED] = _DIED
+    found[Origin.ENGINE, ENGINE_KILLED] = _KILLED
     found[Origin.ENGINE, ENGINE_STUCK] = _STUCK
     return found
 

@@ -1,15 +1,17 @@
 """Track requests that may crash engines: which are suspected, which are refused, for how long. Pure.
 
-    CLEAR --an engine died before it answered--> SUSPECT --another died, no other suspect there--> REFUSED
-      ^                                             |                                                 |
-      +------ an engine answered, or time is up ----+                          time is up ------------+
+    CLEAR --an engine died before it answered--> SUSPECT --enough died, no other suspect there--> REFUSED
+      ^                                             |                                                |
+      +------ an engine answered, or time is up ----+                          time is up -----------+
 
 Rules kept here:
 
 * only what an engine had not begun to answer when it died is suspected; a stream that has tokens is not;
 * one death refuses nothing: a request may have been there by chance, or the engine ended for its own reasons;
-* two deaths refuse a request, where no other suspect waited for the second engine's answer: nodes send suspects one at
-  a time (`runtime/node/crash_suspects`), so this holds nearly always; where it does not, the next death decides;
+* two engines that ended by themselves refuse a request; of engines that were stuck, or ended from outside, it takes
+  three, because whoever kills engines hits innocent requests, too;
+* the last death counts where no other suspect waited for that engine's answer: nodes send suspects one at a time
+  (`runtime/node/crash_suspects`), so this holds nearly always; where it does not, the next death decides;
 * deaths are counted, not requests: a hundred equal requests at one engine are one piece of evidence;
 * a request that is answered is clear again at once, so a prompt that many clients send is not refused by chance;
 * a refusal is by content (`core/openai/request_digest`), by every node (`core/membership/refusals`), for RETENTION_S;
@@ -22,6 +24,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 RETENTION_S = 600.0
+CRASHES_TO_REFUSE = 2
+DEATHS_TO_REFUSE = 3
 MAX_CASES = 256
 
 
@@ -36,7 +40,9 @@ class SuspectStatus(Enum):
 @dataclass
 class _Case:
     until: float
-    deaths: set[str] = field(default_factory=set)
+    deaths: dict[str, bool] = field(default_factory=dict)
+    """Each with whether the engine ended by itself."""
+
     is_refused: bool = False
 
 
@@ -61,16 +67,19 @@ class SuspectTable:
             return SuspectStatus.CLEAR
         return SuspectStatus.REFUSED if case.is_refused else SuspectStatus.SUSPECT
 
-    def record_death(self, content: bytes, death: str, now: float, *, alone: bool) -> bool:
+    def record_death(self, content: bytes, death: str, now: float, *, alone: bool, crashed: bool) -> bool:
         """Record that an engine died before it answered. Returns whether the content is newly refused.
 
-        death: identifies the engine and its node; alone: whether no other suspect was unanswered there.
+        death: identifies the engine and its node.
+        alone: whether no other suspect was unanswered there.
+        crashed: whether the engine ended by itself.
         """
         self.status(content, now)
         case = self._case(content, now + RETENTION_S)
         is_new = death not in case.deaths
-        case.deaths.add(death)
-        if case.is_refused or not is_new or not alone or len(case.deaths) < 2:
+        case.deaths[death] = crashed
+        is_enough = len(case.deaths) >= DEATHS_TO_REFUSE or sum(case.deaths.values()) >= CRASHES_TO_REFUSE
+        if case.is_refused or not is_new or not alone or not is_enough:
             return False
         case.is_refused = True
         return True

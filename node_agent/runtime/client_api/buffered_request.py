@@ -130,12 +130,16 @@ class BufferedRequests:
             else:
                 self._node.on_others_failed(attempts.in_doubt)
                 return status
-        return self._answer_exhausted(attempts, last, client)
+        return self._answer_exhausted(request, attempts, last, client)
 
-    def _answer_exhausted(self, attempts: Attempts, last: Route, client: ServerRequest) -> int:
+    def _answer_exhausted(
+        self, request: BufferedRequest, attempts: Attempts, last: Route, client: ServerRequest
+    ) -> int:
         """Answer where no engine is left, or no other would answer differently.
 
         last: the route of the last attempt.
+
+        Raises as `answer`.
         """
         if (answer := attempts.response) is not None:
             more = [*_route_headers(last), *answer.headers, *final_headers(answer.status)]
@@ -143,6 +147,7 @@ class BufferedRequests:
             return answer.status
         if attempts.all_busy:
             raise FleetFull("No engine had room for this request; try again.", _RETRY_AFTER_S)
+        self._is_suspect(request)
         message = f"The request was lost by {attempts.summary('nodes')}, and no other is ready; try again."
         raise NoReadyPeer(message, _RETRY_AFTER_S)
 
@@ -150,8 +155,8 @@ class BufferedRequests:
         """Send the request to one engine; return the client's status. Raises _AttemptFailed, ClientGone,
         NoReadyPeer.
         """
-        node, deadly = route.node, self._node.crash_suspects
-        is_suspect = bool(deadly) and deadly.check(request.digest)
+        node = route.node
+        is_suspect = self._is_suspect(request)
         headers = {**request.headers, SUSPECT_HEADER: "1"} if is_suspect else request.headers
         response = self._engines.request(
             node,
@@ -178,9 +183,14 @@ class BufferedRequests:
             self._active.discard(response)
             response.close()
         self._node.on_request_succeeded(node.instance_id)
-        if deadly:
-            deadly.on_answer(request.digest)
+        if self._node.crash_suspects:
+            self._node.crash_suspects.on_answer(request.digest)
         return status
+
+    def _is_suspect(self, request: BufferedRequest) -> bool:
+        """Return whether engines have died under a request. Raises RequestRejected where it is refused for that."""
+        suspects = self._node.crash_suspects
+        return bool(suspects) and suspects.check(request.digest)
 
     def _is_own(self, node: NodeStatus) -> bool:
         return node.instance_id == self._node.instance_id

@@ -178,26 +178,33 @@ class ClientStream:
         return self.machine.writer.ranges[-2].epoch.owner.partition("+")[0]
 
     async def _run_engines(self, route: Route | None) -> int:
-        while route is not None:
-            status = await self._run_engine(route)
-            if status is not None:
-                return status
-            if self._close_reason is None and self.machine.state is StreamState.AWAITING_NEXT_REQUEST:
-                continue  # the same engine answers the next choice
-            may_retry = self._close_reason is None and self._may_retry
-            route = await self._next_route() if may_retry else None
-        if self._close_reason is not None:
-            return await self._end_early()
-        return await self._fail_exhausted()
+        try:
+            while route is not None:
+                status = await self._run_engine(route)
+                if status is not None:
+                    return status
+                if self._close_reason is None and self.machine.state is StreamState.AWAITING_NEXT_REQUEST:
+                    continue  # the same engine answers the next choice
+                may_retry = self._close_reason is None and self._may_retry
+                route = await self._next_route() if may_retry else None
+            if self._close_reason is not None:
+                return await self._end_early()
+            return await self._fail_exhausted()
+        except RequestRejected as refused:
+            return await self._fail(refused.code, str(refused), refused.status)
 
     async def _fail_exhausted(self) -> int:
-        """Fail the stream: no engine is left, or no other would answer differently."""
+        """Fail the stream: no engine is left, or no other would answer differently.
+
+        Raises RequestRejected for a request that has ended engines.
+        """
         attempts = self._attempts
         if (answer := attempts.response) is not None:
             await self.journal.wait_until_delivered()
             return self._sse.relay_error(answer)
         if attempts.all_busy:
             return await self._fail("fleet_full", "No engine had room for this request; try again.", 429)
+        self._is_suspect()
         if attempts.is_at_bound:
             return await self._fail("engine_lost", f"{attempts.summary('engines')} were lost under this request.")
         after = f", after {attempts.summary('engines')} lost it" if attempts.codes else ""
@@ -240,8 +247,16 @@ class ClientStream:
         if self._response is not None:
             self._response.pause(is_congested)
 
+    def _is_suspect(self) -> bool:
+        """Return whether engines have died under this request. Raises RequestRejected where it is refused for that."""
+        suspects = self._node.crash_suspects
+        return bool(suspects) and suspects.check(self._request_digest())
+
     async def _run_engine(self, route: Route) -> int | None:
-        """Run one engine; return the client's status when the request is over, None when the engine was lost."""
+        """Run one engine; return the client's status when the request is over, None when the engine was lost.
+
+        Raises RequestRejected as `_is_suspect`.
+        """
         node = route.node
         context_source = self._context_source
         if self.machine.state is StreamState.AWAITING_NEXT_REQUEST:
@@ -258,10 +273,7 @@ class ClientStream:
         if (chosen := self.machine.method_choice) is not None:
             self._node.metrics.continuation_methods.labels(chosen.method.value).inc()
             _log.info("stream %s: continues by %s: %s", self.stream_id, chosen.method.value, chosen.reason)
-        try:
-            is_suspect = bool(self._node.crash_suspects) and self._node.crash_suspects.check(self._request_digest())
-        except RequestRejected as refused:
-            return await self._fail(refused.code, str(refused), refused.status)
+        is_suspect = self._is_suspect()
         await self._engines.prefetch(node, self.stream_id, context_source)
         turn = await self._engines.acquire_turn(node) if is_suspect else None
         max_tokens = self._generation.max_tokens

@@ -29,7 +29,7 @@ from node_agent.core.engine.lifetime import (
     reports_death,
     starts_answer,
 )
-from node_agent.core.failure.attribution import ENGINE_DIED, ENGINE_STUCK, reports_dead_engine
+from node_agent.core.failure.attribution import ENGINE_STUCK, reports_dead_engine
 from node_agent.core.failure.report import format_handoff
 from node_agent.ports import EngineGroup, ExchangeLost, Http, Response
 from node_agent.runtime.engine.response_proxy import ResponseProxy
@@ -220,7 +220,7 @@ class EngineCall(ResponseProxy):
         waits_for_head = not self.exchange.is_event_stream and self._clock() >= self._head_is_answer_until
         return self._has_begun or waits_for_head or not self.exchange.last_read_at
 
-    def _death(self, why: str = ENGINE_DIED) -> ExchangeLost:
+    def _death(self, why: str | None = None) -> ExchangeLost:
         """Return the loss by the engine's death. An API server answers for seconds after its core: a later request is
         innocent.
         """
@@ -308,9 +308,9 @@ class EngineCalls:
     def engine_started(self) -> None:
         self.lifetime = EngineLifetime(self.lifetime.number + 1)
 
-    def engine_ended(self) -> None:
-        """Record that the engine's process ended, for any reason."""
-        self.lifetime.end()
+    def engine_ended(self, status: int | None = None) -> None:
+        """Record that the engine's process ended. status: its exit status; None where this agent ended it."""
+        self.lifetime.end(status)
         self._engine_end.set()
         self._engine_end = asyncio.Event()
 
@@ -324,6 +324,7 @@ class EngineCalls:
 
     async def is_dead(self) -> bool:
         """Verify an API server's report that its engine has ended: /health fails. The server exits seconds later."""
+        lifetime = self.lifetime
         try:
             answer = await self._client.open(
                 self._engine, "GET", "/health", headers={}, read_timeout_s=_HEALTH_TIMEOUT_S
@@ -333,7 +334,8 @@ class EngineCalls:
         else:
             is_dead = answer.status != 200
             answer.close()
-        self.lifetime.is_dead = self.lifetime.is_dead or is_dead
+        if is_dead:
+            lifetime.confirm_core_death()
         return is_dead
 
     def remove(self, call: EngineCall) -> None:
@@ -423,7 +425,7 @@ class WatchedGroup:
 
     async def wait(self) -> int:
         status = await self._group.wait()
-        self._calls.engine_ended()
+        self._calls.engine_ended(status)
         return status
 
     def note_shared_memory(self) -> None:

@@ -20,8 +20,8 @@ SUSPECT_HEADER = "x-synkti-suspect"
 
 KILLS_ENGINES = "request_kills_engines"
 _MESSAGE = (
-    "Two engines ended while they worked on this request, before either had answered it, so no node sends it to another"
-    f" one for {RETENTION_S / 60:.0f} minutes. Change the request; the same one will be refused again."
+    "Several engines ended while they worked on this request, before any had answered it, so no node sends it to"
+    f" another one for {RETENTION_S / 60:.0f} minutes. Change the request; the same one will be refused again."
 )
 _log = logging.getLogger(__name__)
 
@@ -62,9 +62,10 @@ class CrashSuspects:
         self._metrics.deadly_deaths.inc()
         name = f"{instance_id}/{death.engine_number}"
         _log.warning("the engine of %s died under a request (%s) that it had not answered", instance_id, content.hex())
-        if self._cases.record_death(content, name, self._gossip.monotonic(), alone=death.alone):
-            _log.warning("request %s is refused: it ended two engines", content.hex())
-            self._gossip.handle(LocalRefusalAdded(self._gossip.monotonic(), content, RETENTION_S))
+        now = self._gossip.monotonic()
+        if self._cases.record_death(content, name, now, alone=death.alone, crashed=death.crashed):
+            _log.warning("request %s is refused: engines ended before they had answered it", content.hex())
+            self._gossip.handle(LocalRefusalAdded(now, content, RETENTION_S))
 
     def on_answer(self, content: bytes | None) -> None:
         """Record that an engine began to answer a request."""

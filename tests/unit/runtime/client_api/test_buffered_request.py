@@ -199,6 +199,6 @@ def test_engines_without_room_are_a_429() -> None:
 
 
 def test_a_request_that_ends_two_engines_ends_no_third() -> None:
-    with pytest.raises(RequestRejected, match="Two engines ended") as refused:
+    with pytest.raises(RequestRejected, match="Several engines ended") as refused:
         ask(Died(), Died(), Answered(200, GOOD))
     assert (refused.value.status, refused.value.code) == (422, "request_kills_engines")

@@ -137,7 +137,7 @@ def test_whoever_waits_for_an_engine_that_dies_learns_that_it_died(why: str) -> 
         exchange.told.put_nowait(why)  # a connection breaks before its process is gone
         await asyncio.sleep(0)
         stage.inner.ended.set_result(134)
-        assert parse_death(await waiting) == EngineDeath("1", alone=True)
+        assert parse_death(await waiting) == EngineDeath("1", alone=True, crashed=True)
 
     play(story)
 
@@ -187,7 +187,7 @@ def test_an_answer_in_one_piece_that_is_long_under_way_is_not_blamed(monkeypatch
         for each in (whole, stream):
             each.told.put_nowait("reset")
         assert await stage.loss(one.head()) == "reset"
-        assert parse_death(await stage.loss(other.head())) == EngineDeath("1", alone=True)
+        assert parse_death(await stage.loss(other.head())) == EngineDeath("1", alone=True, crashed=True)
 
     play(story)
 
@@ -202,7 +202,10 @@ def test_an_engine_that_is_ended_because_it_is_stuck_is_a_death_to_those_without
         await other.read()
         stage.served.abort_all("engine-stuck")
         line = await stage.loss(one.head())
-        assert (parse_loss(line), parse_death(line)) == (("engine-stuck", None), EngineDeath("1", alone=True))
+        assert (parse_loss(line), parse_death(line)) == (
+            ("engine-stuck", None),
+            EngineDeath("1", alone=True, crashed=False),
+        )
         assert await stage.loss(other.read()) == "engine-stuck"
 
     play(story)
@@ -234,7 +237,7 @@ def test_an_api_server_that_says_its_engine_is_dead_is_believed_if_its_health_ag
         exchange.told.put_nowait(b"")
         waiting = one.pipe(lambda data: None) if streams else one.read_all(99)
         if is_dead:
-            assert parse_death(await stage.loss(waiting)) == EngineDeath("1", alone=True)
+            assert parse_death(await stage.loss(waiting)) == EngineDeath("1", alone=True, crashed=True)
         else:
             await waiting
 
@@ -290,7 +293,7 @@ def test_a_suspect_does_not_wait_for_ever_and_is_then_not_alone(monkeypatch: pyt
         for each in (first, second, third):
             each.told.put_nowait("reset")
         lines = [await stage.loss(each.head()) for each in (one, other, innocent)]
-        assert [parse_death(line) for line in lines] == [EngineDeath("1", alone=False)] * 3
+        assert [parse_death(line) for line in lines] == [EngineDeath("1", alone=False, crashed=True)] * 3
         one.close()
         other.close()
         (await stage.served.acquire_turn()).release()
@@ -305,7 +308,7 @@ def test_the_next_engine_is_another_life_and_one_that_is_stopped_has_ended() -> 
         await stage.start()
         later, _ = stage.ask()
         exchange.told.put_nowait("reset")
-        assert parse_death(await stage.loss(one.head())) == EngineDeath("1", alone=True)
+        assert parse_death(await stage.loss(one.head())) == EngineDeath("1", alone=True, crashed=False)
         assert stage.served.lifetime.number == 2
         assert not stage.served.lifetime.has_ended
         later.close()
