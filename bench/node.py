@@ -15,9 +15,10 @@ import sys
 import uvloop
 
 from node_agent.adapters.http import HttpClient
-from node_agent.agent import Agent, Dependencies, tune_gc
+from node_agent.agent import Agent, tune_gc
 from node_agent.contract.states import NodeState
 from node_agent.contract.tags import NodeTags
+from node_agent.dependencies import Dependencies
 from node_agent.ports import Identity
 from node_agent.settings import from_environ
 from node_agent.testing.fakes import MemoryInstances, MemoryMetadata, MemoryRecords

@@ -9,45 +9,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import itertools
 import logging
 import os
 import secrets
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any, TypeVar
+from typing import Any
 
-from node_agent.adapters.auto_scaling import AutoScaling
-from node_agent.adapters.aws import aws_client
-from node_agent.adapters.block_store import MAX_CONCURRENCY as RANGES_AT_ONCE
-from node_agent.adapters.block_store import S3BlockStore
-from node_agent.adapters.checkpoints import MAX_CONCURRENCY, AwsCheckpoints
 from node_agent.adapters.datagrams import UdpDatagrams
-from node_agent.adapters.dynamodb import DynamoRecords
-from node_agent.adapters.ec2 import Ec2
 from node_agent.adapters.engine_process import EngineProcess
 from node_agent.adapters.engine_steps import STEPS_DIR, EngineStepFiles
 from node_agent.adapters.http import HttpClient
 from node_agent.adapters.http_limits import Limits
 from node_agent.adapters.http_server import HttpServer, bind
-from node_agent.adapters.imds import Imds
 from node_agent.adapters.process_memory import release_free_memory, resident_bytes, return_large_blocks
-from node_agent.adapters.remembered import Remembered
 from node_agent.adapters.replication_client import TcpReplicaLinks
-from node_agent.adapters.secrets import SecretsManager
 from node_agent.adapters.steady_clock import SteadyClock
 from node_agent.contract.errors import TransientError
 from node_agent.contract.states import NodeState
 from node_agent.contract.table_schema import NodeRecord, TimelineStep, renewed
 from node_agent.contract.tags import NodeTags
 from node_agent.core.common.address import Address
-from node_agent.core.common.backoff import Backoff
 from node_agent.core.common.request_auth import RequestVerifier
 from node_agent.core.http.body_budget import BodyBudget
 from node_agent.core.membership import Leaving, MemberChanged, Membership
@@ -67,8 +55,9 @@ from node_agent.core.node.lifecycle import (
 from node_agent.core.node.peer_clocks import PeerClocks
 from node_agent.core.node.status import NodeStatus, Pool
 from node_agent.core.replication.replica_store import ReplicaStore
+from node_agent.dependencies import Dependencies, connect
 from node_agent.kv.folder import MAX_WRITERS, BlockFolder
-from node_agent.ports import BlockStore, Checkpoints, Identity, Instances, Metadata, Records, ScalingGroup
+from node_agent.ports import Identity
 from node_agent.reactor import Reactor
 from node_agent.runtime.client_api.admission_queue import AdmissionQueue
 from node_agent.runtime.client_api.model_list import ModelList
@@ -114,30 +103,7 @@ _UNTAG_S = 2.0
 
 _LET_GO_S = 2.0
 _SERVER_DRAIN_S = 2.0
-_START_BACKOFF = Backoff(first_s=0.5, max_s=8.0)
-_jitter_rng = Random()  # noqa: S311 # of waits before there is an agent
-_REMEMBERED_AFTER_S = 5.0
-"""How long a start waits for AWS where an earlier agent's answer would do."""
-
 _log = logging.getLogger(__name__)
-_T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class Dependencies:
-    """The node's connections to the outside, made before anything is started.
-
-    records, group: None where there is no table, no Auto Scaling group that waits; checkpoints, blocks: no bucket.
-    """
-
-    identity: Identity
-    metadata: Metadata
-    instances: Instances
-    records: Records | None
-    key: bytes
-    group: ScalingGroup | None = None
-    checkpoints: Checkpoints | None = None
-    blocks: BlockStore | None = None
 
 
 def tune_gc() -> None:
@@ -184,54 +150,6 @@ def _first_status(settings: Settings, identity: Identity) -> NodeStatus:
         model=settings.model_name,
         incarnation=int(time.time() * 1000),
     )
-
-
-async def connect(settings: Settings, client: HttpClient) -> Dependencies:
-    metadata = Imds(settings.metadata_endpoint, client)
-    remembered = Remembered(settings.runtime_dir)
-    identity = await _retry_transient(metadata.identity, remembered.identity())
-    remembered.keep_identity(identity)
-    store = SecretsManager(aws_client("secretsmanager", identity.region))
-    key = await _retry_transient(lambda: store.read(settings.cluster_key_secret), remembered.key())
-    remembered.keep_key(key)
-    instances = Ec2(aws_client("ec2", identity.region), settings.peer.port)
-    records = DynamoRecords(aws_client("dynamodb", identity.region), settings.table) if settings.table else None
-    group = AutoScaling(aws_client("autoscaling", identity.region), settings.group) if settings.group else None
-    checkpoints, blocks = _checkpoints(settings, identity.region), _blocks(settings, identity.region)
-    return Dependencies(identity, metadata, instances, records, key, group, checkpoints, blocks)
-
-
-def _blocks(settings: Settings, region: str) -> BlockStore | None:
-    if settings.checkpoints_bucket is None or not settings.kv_max_bytes:
-        return None
-    return S3BlockStore(aws_client("s3", region, RANGES_AT_ONCE), settings.checkpoints_bucket)
-
-
-def _checkpoints(settings: Settings, region: str) -> Checkpoints | None:
-    if settings.checkpoints_bucket is None or settings.table is None:
-        return None
-    s3, dynamodb = (aws_client(service, region, MAX_CONCURRENCY) for service in ("s3", "dynamodb"))
-    return AwsCheckpoints(s3, settings.checkpoints_bucket, dynamodb, settings.table)
-
-
-async def _retry_transient(ask: Callable[[], Awaitable[_T]], remembered: _T | None) -> _T:
-    """Call `ask` until it succeeds, or return the value that an earlier agent of this machine stored.
-
-    It never gives up: an agent that ends because AWS is away is started again by systemd, and after some times the
-    instance is given back, although another instance could do no better.
-    """
-    for attempt in itertools.count(1):
-        try:
-            async with asyncio.timeout(None if remembered is None else _REMEMBERED_AFTER_S):
-                return await ask()
-        except (TransientError, TimeoutError) as error:
-            if remembered is not None:
-                _log.warning("%s; continuing with what the last agent stored", str(error) or "AWS is slow")
-                return remembered
-            wait_s = _START_BACKOFF.wait_s(attempt, _jitter_rng.random()) or 0.0
-            _log.warning("%s; trying again in %.1f s", error, wait_s)
-            await asyncio.sleep(wait_s)
-    raise AssertionError("it counts for ever")
 
 
 def _engine_environ(settings: Settings) -> dict[str, str]:

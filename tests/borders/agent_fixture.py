@@ -20,12 +20,13 @@ import pytest
 from node_agent import agent as agent_module
 from node_agent.adapters.http import HttpClient
 from node_agent.adapters.steady_clock import SteadyClock
-from node_agent.agent import Agent, Dependencies
+from node_agent.agent import Agent
 from node_agent.contract.states import NodeState
 from node_agent.contract.tags import NodeTags
 from node_agent.core.common.address import Address
 from node_agent.core.membership.wire import UNKNOWN_BOOT_ID, Header, MessageKind, MessageMac, write_header, write_intro
 from node_agent.core.node.status import NodeStatus, Pool
+from node_agent.dependencies import Dependencies
 from node_agent.ports import ExchangeLost, Identity
 from node_agent.settings import from_environ
 from node_agent.testing.fakes import (

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from node_agent.agent import Dependencies
 from node_agent.contract.errors import MetadataUnavailable, StoreUnavailable, TransientError
+from node_agent.dependencies import Dependencies
 from tests.scenarios.local_fleet import LocalFleet
 
 WAYS = ("absent", "slow", "throttled", "denied", "wrong")

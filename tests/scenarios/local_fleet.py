@@ -23,9 +23,10 @@ import httpx
 from local.emulated_instance import EngineCommand
 from node_agent.adapters.http import HttpClient
 from node_agent.adapters.steady_clock import SteadyClock
-from node_agent.agent import Agent, Dependencies
+from node_agent.agent import Agent
 from node_agent.contract.aws_events import InterruptionNotice
 from node_agent.contract.names import ENGINE_PORT
+from node_agent.dependencies import Dependencies
 from node_agent.ports import Identity
 from node_agent.settings import from_environ
 from node_agent.testing.fakes import (

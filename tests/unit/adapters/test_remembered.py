@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from node_agent import agent
+from node_agent import dependencies
 from node_agent.adapters.remembered import Remembered
 from node_agent.contract.errors import StoreUnavailable
 from node_agent.ports import Identity
@@ -57,22 +57,22 @@ class Away:
 
 def test_an_aws_that_is_away_at_a_restart_does_not_keep_a_node_from_serving() -> None:
     away = Away(failures=100)
-    assert asyncio.run(agent._retry_transient(away, "remembered")) == "remembered"
+    assert asyncio.run(dependencies._retry_transient(away, "remembered")) == "remembered"
     assert away.asked == 1
 
 
 def test_an_aws_that_is_slow_at_a_restart_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agent, "_REMEMBERED_AFTER_S", 0.01)
+    monkeypatch.setattr(dependencies, "_REMEMBERED_AFTER_S", 0.01)
 
     async def slow() -> str:
         await asyncio.Event().wait()
         return "never"
 
-    assert asyncio.run(agent._retry_transient(slow, "remembered")) == "remembered"
+    assert asyncio.run(dependencies._retry_transient(slow, "remembered")) == "remembered"
 
 
 def test_what_aws_says_goes_before_what_was_remembered() -> None:
-    assert asyncio.run(agent._retry_transient(Away(failures=0), "remembered")) == "fresh"
+    assert asyncio.run(dependencies._retry_transient(Away(failures=0), "remembered")) == "fresh"
 
 
 def test_a_fresh_instance_asks_until_aws_answers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +82,7 @@ def test_a_fresh_instance_asks_until_aws_answers(monkeypatch: pytest.MonkeyPatch
     async def no_wait(seconds: float) -> None:
         waits.append(seconds)
 
-    monkeypatch.setattr("node_agent.agent.asyncio.sleep", no_wait)
-    assert asyncio.run(agent._retry_transient(Away(failures=500), None)) == "fresh"
+    monkeypatch.setattr("node_agent.dependencies.asyncio.sleep", no_wait)
+    assert asyncio.run(dependencies._retry_transient(Away(failures=500), None)) == "fresh"
     assert len(waits) == 500
     assert max(waits) <= 8.0
