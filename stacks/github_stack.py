@@ -6,7 +6,7 @@ GitHub stores no secret: the workflow authenticates with a token (OIDC) that Git
 
 from __future__ import annotations
 
-from aws_cdk import CfnOutput, Duration
+from aws_cdk import CfnOutput, Duration, RemovalPolicy
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
@@ -54,7 +54,9 @@ class GithubStack(BaseStack):
         if settings.github_oidc_provider:
             return settings.github_oidc_provider
         # No thumbprints: AWS verifies GitHub's certificate with its own certificate authorities.
-        return iam.CfnOIDCProvider(self, "Provider", url=f"https://{_ISSUER}", client_id_list=[_AUDIENCE]).attr_arn
+        provider = iam.CfnOIDCProvider(self, "Provider", url=f"https://{_ISSUER}", client_id_list=[_AUDIENCE])
+        provider.apply_removal_policy(RemovalPolicy.RETAIN)  # an account has one, and others may use it by then
+        return provider.attr_arn
 
     def _cdk_role(self, kind: str) -> str:
         name = f"cdk-hnb659fds-{kind}-role-{self.account}-{self.region}"

@@ -7,6 +7,7 @@ Invariants:
 
 * only a lack of spot capacity counts: on-demand instances do not help against a quota, a wrong image or a missing
   permission;
+* a failed replacement of a node that still serves (a rebalance recommendation) raises nothing: nothing is missing;
 * one instance always stays spot, so that the group keeps trying and its success is noticed;
 * an event from before the last change, or older than 15 minutes, is ignored: it does not reflect the present state;
 * a decision is recorded before it is carried out, so that a retry of the same event completes it;
@@ -123,14 +124,15 @@ def _on_launch_failed(
     if code is None:
         return _ignore("not for lack of spot capacity")
     limit = max(bounds.minimum, min(bounds.maximum, group.desired - 1))
-    missing = max(1, group.desired - group.present)
+    missing = max(0, group.desired - group.present)  # 0: a replacement before an interruption, of a node that serves
     base = min(limit, group.on_demand_base + missing)
     held = record or _initial_record(group)
     if base <= group.on_demand_base:
         noted = replace(
             held, failed_at=max(held.failed_at, event.at), version=held.version + 1, expires_at=_expires_at(now)
         )
-        return CapacityDecision(CapacityAction.RECORD_FAILURE, f"{code}, and the base is at its limit, {limit}", noted)
+        why = f"the base is at its limit, {limit}" if missing else "no instance is missing"
+        return CapacityDecision(CapacityAction.RECORD_FAILURE, f"{code}, and {why}", noted)
     reason = f"{code}: {missing} of {group.desired} missing"
     changed = _with_base(replace(held, failed_at=max(held.failed_at, event.at)), event, base, reason, now)
     return CapacityDecision(CapacityAction.RAISE, reason, changed, base)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from aws_cdk import Stack
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as actions
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
@@ -22,6 +24,16 @@ class Alarms(Construct):
     def _make_topic(self, settings: FleetSettings) -> sns.Topic:
         topic = sns.Topic(self, "Topic", display_name=f"Synkti {settings.cluster}", enforce_ssl=True)
         topic.add_subscription(subscriptions.EmailSubscription(settings.alarm_email))
+        # A topic's policy, here the denial of requests without TLS, replaces the default one that admits its account.
+        topic.add_to_resource_policy(
+            iam.PolicyStatement(
+                sid="AlarmsPublish",
+                principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
+                actions=["sns:Publish"],
+                resources=[topic.topic_arn],
+                conditions={"StringEquals": {"aws:SourceAccount": Stack.of(self).account}},
+            )
+        )
         return topic
 
     def alarm_when_positive(

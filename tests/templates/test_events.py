@@ -72,6 +72,19 @@ def test_everything_that_can_go_wrong_has_its_alarm(production: Synthesized, eve
     assert everything.only("AWS::SNS::Subscription")["Endpoint"] == "somebody@example.com"
 
 
+def test_alarms_may_publish_to_the_topic_that_they_name(everything: Synthesized) -> None:
+    """A topic's own policy replaces the default one, without which CloudWatch's messages are refused."""
+    policy = everything.only("AWS::SNS::TopicPolicy")
+    (topic,) = policy["Topics"]
+    allowed = [each for each in policy["PolicyDocument"]["Statement"] if each["Effect"] == "Allow"]
+    assert [(each["Principal"], each["Action"], each["Resource"]) for each in allowed] == [
+        ({"Service": "cloudwatch.amazonaws.com"}, "sns:Publish", topic)
+    ]
+    assert list(allowed[0]["Condition"]["StringEquals"]) == ["aws:SourceAccount"]
+    for alarm in everything.resources("AWS::CloudWatch::Alarm").values():
+        assert alarm["Properties"]["AlarmActions"] == [topic]
+
+
 def test_logs_are_kept_for_a_while_and_a_page_shows_the_fleet(production: Synthesized) -> None:
     assert all(g["Properties"]["RetentionInDays"] == 30 for g in production.resources("AWS::Logs::LogGroup").values())
     board = json.dumps(production.only("AWS::CloudWatch::Dashboard"))

@@ -78,6 +78,8 @@ def test_one_repository_on_one_branch_may_deploy(everything: Synthesized) -> Non
         }
     }
     provider = everything.only("AWS::IAM::OIDCProvider")
+    (resource,) = everything.resources("AWS::IAM::OIDCProvider").values()
+    assert resource["DeletionPolicy"] == "Retain", "an account has one, which others may use"
     assert provider["Url"] == "https://token.actions.githubusercontent.com"
 
 

@@ -70,7 +70,6 @@ def test_a_missing_spot_instance_is_asked_for_on_demand() -> None:
         (group(present=1), 2),
         (group(base=1, present=2), 2),
         (group(desired=2, present=0), 1),  # one place stays spot
-        (group(present=5), 1),  # the group shows more than it wants: a replacement failed
     ],
 )
 def test_what_is_missing_is_asked_for_within_the_bounds(seen: GroupDescription, base: int) -> None:
@@ -84,6 +83,14 @@ def test_at_the_bound_the_failure_is_noted_and_nothing_is_changed(seen: GroupDes
     assert (decision.action, decision.on_demand_base) == (CapacityAction.RECORD_FAILURE, None)
     assert decision.record is not None
     assert (decision.record.failed_at, decision.record.changed_at) == (AT, 0.0)
+
+
+@pytest.mark.parametrize("present", [3, 5])
+def test_a_failed_replacement_of_a_node_that_serves_buys_nothing(present: int) -> None:
+    """A rebalance recommendation launches a replacement while the node is still there."""
+    decision = decided(FAILED, group(present=present))
+    assert (decision.action, decision.on_demand_base) == (CapacityAction.RECORD_FAILURE, None)
+    assert decision.reason == "UnfulfillableCapacity, and no instance is missing"
 
 
 def test_a_limit_below_what_was_deployed_turns_it_off() -> None:
