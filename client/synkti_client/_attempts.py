@@ -18,6 +18,10 @@ from synkti_client._httpx import httpx
 from synkti_client._nodes import Nodes
 from synkti_client._retry_policy import RetryPolicy
 
+_MIN_TRIED_NODES = 5
+"""Nodes that a new request tries, where there are so many, before none answers: on a busy machine a client may spend
+all of `max_unreachable_s` on two of them."""
+
 _MAX_NAMED_NODES = 3
 """Nodes whose failures an error names; the others' are likely the same."""
 
@@ -135,7 +139,8 @@ class Attempts:
 
     def _is_exhausted(self, nodes: int) -> bool:
         policy, elapsed_s = self._policy, self._clock() - self._began
-        is_unreachable = not self._has_answered and not self._bounds.is_resuming
+        is_new = not self._has_answered and not self._bounds.is_resuming
+        is_unreachable = is_new and self._count > min(nodes, _MIN_TRIED_NODES)
         return (
             self._count > policy.max_attempts
             or self._losses > policy.max_losses

@@ -16,7 +16,8 @@ class RetryPolicy:
     """The time without any progress after which the last error is raised."""
 
     max_unreachable_s: float = 15.0
-    """The same for a new request where no node answers at all. A stream that has begun has `max_retry_s`."""
+    """The same for a new request where no node answers at all, once several were tried. A stream that has begun has
+    `max_retry_s`."""
 
     max_losses: int = 4
     """How many nodes may fail while they answer a new request; the work of each may be lost."""

@@ -192,6 +192,18 @@ def test_time_without_any_node_is_bounded_far_below_the_patience_with_a_stream()
     assert attempts(Bounds(deadline=3.0)) == 3.0
 
 
+def test_a_client_that_is_slow_itself_tries_several_nodes_before_it_gives_up() -> None:
+    """On a busy machine one attempt may take seconds: two of fourteen nodes are no reason to report that all are down."""
+    now, tried = 0.0, []
+    tries = Attempts(Nodes([f"http://n{n}:1" for n in range(14)]), RetryPolicy(), clock=lambda: now, rng=lambda: 1.0)
+    with pytest.raises(NoNodeAnswers, match="14 nodes are known, 5 attempts were made in 40 s"):
+        while True:
+            tried.append(tries.next()[0])
+            now += 8.0
+            tries.on_failure(tried[-1], httpx.ConnectTimeout(""))
+    assert len(set(tried)) == 5
+
+
 @both
 def test_what_an_sdk_repeats_is_asked_of_each_node_once(kind: str) -> None:
     """Its first attempt had all the patience; three times that would be minutes."""
