@@ -37,6 +37,8 @@ class InterruptionNotice:
 
 @dataclass(frozen=True)
 class SpotInterruption:
+    """EC2 announced that it reclaims the instance. at: unix seconds; action: terminate, stop or hibernate."""
+
     event_id: str
     instance_id: str
     at: float
@@ -45,6 +47,8 @@ class SpotInterruption:
 
 @dataclass(frozen=True)
 class RebalanceRecommendation:
+    """EC2 reported that the instance has an elevated risk of interruption. at: unix seconds."""
+
     event_id: str
     instance_id: str
     at: float
@@ -52,6 +56,8 @@ class RebalanceRecommendation:
 
 @dataclass(frozen=True)
 class StateChange:
+    """The instance entered a state. at: unix seconds; state: as EC2 names it, such as running or terminated."""
+
     event_id: str
     instance_id: str
     at: float
@@ -73,9 +79,13 @@ def parse_rebalance(body: str) -> float:
 
 
 def parse_event(event: Mapping[str, Any]) -> Ec2Event | None:
-    """Parse an EventBridge event of EC2; None for a kind that no handler knows.
+    """Parse an EventBridge event of EC2.
 
-    Raises ValueError where a known kind lacks what it must have: the invocation should fail and be seen.
+    Returns:
+        The event; None for a kind that no handler knows.
+
+    Raises:
+        ValueError: An event of a known kind lacks a required field, or has an invalid one. The invocation should fail.
     """
     kind = event.get("detail-type")
     if not isinstance(kind, str) or kind not in _PARSERS:

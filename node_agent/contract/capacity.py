@@ -33,6 +33,8 @@ class LaunchFailed:
 
 @dataclass(frozen=True)
 class LaunchSucceeded:
+    """The group launched an instance. at: unix seconds."""
+
     event_id: str
     group: str
     at: float
@@ -43,9 +45,13 @@ LaunchEvent = LaunchFailed | LaunchSucceeded
 
 
 def parse_launch(event: Mapping[str, Any]) -> LaunchEvent | None:
-    """Parse an EventBridge event of a launch; None for another kind.
+    """Parse an EventBridge event of a launch.
 
-    Raises ValueError where a launch's event lacks what it must have: the invocation should fail and be seen.
+    Returns:
+        The launch, or the failure of one; None for an event of another kind.
+
+    Raises:
+        ValueError: A launch's event lacks a required field, or has an invalid one. The invocation should fail.
     """
     kind = event.get("detail-type")
     if not isinstance(kind, str) or kind not in (LAUNCH_FAILED_EVENT, LAUNCH_SUCCEEDED_EVENT):
@@ -67,6 +73,7 @@ def _text(document: Mapping[str, Any], key: str) -> str:
 
 
 def group_key(group: str) -> dict[str, str]:
+    """Return the primary key of the capacity record of an Auto Scaling group, which has one."""
     return {PARTITION_KEY: f"group#{group}", SORT_KEY: "capacity"}
 
 

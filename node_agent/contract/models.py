@@ -41,6 +41,7 @@ def model_prefix(name: str) -> str:
 
 
 def manifest_key(name: str) -> str:
+    """Return the key of a model's manifest: the object that exists only where the model is complete."""
     return model_prefix(name) + MANIFEST
 
 

@@ -57,22 +57,27 @@ def is_origin(text: str) -> bool:
 
 
 def table_name(cluster: str) -> str:
+    """Return the name of the DynamoDB table, which has all records of the cluster (`contract/table_schema`)."""
     return f"{cluster}-records"
 
 
 def models_bucket_name(cluster: str, account: str, region: str) -> str:
+    """Return the models bucket's name. account: its 12 digits, since a bucket's name is unique in all of AWS."""
     return f"{cluster}-models-{account}-{region}"
 
 
 def checkpoints_bucket_name(cluster: str, account: str, region: str) -> str:
+    """Return the name of the bucket for journals, KV blocks and last logs; for `account` see `models_bucket_name`."""
     return f"{cluster}-checkpoints-{account}-{region}"
 
 
 def cluster_key_secret_name(cluster: str) -> str:
+    """Return the name in Secrets Manager of the key by which the nodes authenticate to each other."""
     return f"{cluster}/cluster-key"
 
 
 def auto_scaling_group_name(cluster: str) -> str:
+    """Return the name of the Auto Scaling group that launches the nodes; a cluster has one."""
     return f"{cluster}-fleet"
 
 

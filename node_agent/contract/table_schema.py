@@ -35,14 +35,17 @@ CHECKPOINT_LIFE_S = 3600
 
 
 def node_key(instance_id: str) -> dict[str, str]:
+    """Return the primary key of a node's record (`NodeRecord`); a restarted agent reuses it."""
     return {PARTITION_KEY: f"node#{instance_id}", SORT_KEY: "record"}
 
 
 def pool_key(zone: str, instance_type: str) -> dict[str, str]:
+    """Return the primary key of a spot pool's record, which lists the pool's recent interruptions."""
     return {PARTITION_KEY: f"pool#{zone}#{instance_type}", SORT_KEY: "record"}
 
 
 def stream_key(stream: str) -> dict[str, str]:
+    """Return the primary key of a stream's checkpoint (`StreamRecord`)."""
     return {PARTITION_KEY: f"stream#{stream}", SORT_KEY: "record"}
 
 
@@ -62,7 +65,7 @@ class TimelineStep:
 
 @dataclass(frozen=True)
 class NodeRecord:
-    """A node as the table knows it. `incarnation` is the agent's start (unix milliseconds); expires_at unix seconds."""
+    """A node's record. `incarnation` is the agent's start (unix milliseconds); expires_at unix seconds."""
 
     instance_id: str
     zone: str
@@ -73,7 +76,7 @@ class NodeRecord:
     timeline: Mapping[str, TimelineStep] = field(default_factory=dict)
 
     def to_item(self) -> dict[str, Any]:
-        """Plain values as the DynamoDB resource API takes them; instants in whole milliseconds."""
+        """Encode it as the DynamoDB resource API takes it; instants in whole milliseconds."""
         return {
             **node_key(self.instance_id),
             "instance_id": self.instance_id,
@@ -104,16 +107,17 @@ class RecordMissing(SynktiError):
 
 
 def step_item(step: TimelineStep) -> dict[str, Any]:
+    """Encode a step as the DynamoDB resource API takes it; its instant in whole milliseconds."""
     return {"step": step.step, "source": step.source, "at_ms": round(step.at * 1000)}
 
 
 def renewed(at: float) -> int:
-    """When a record that is written at `at` expires; both unix seconds."""
+    """Return when a record that is written at `at` expires; both unix seconds."""
     return int(at) + RECORD_LIFE_S
 
 
 def record_from_item(item: Mapping[str, Any]) -> NodeRecord:
-    """The record behind an item of the table. Raises ValueError where it is not one.
+    """Return the record that an item of the table encodes. Raises ValueError where it encodes none.
 
     A step of the timeline that cannot be read is left out: the state and the other steps are worth more than it.
     """
@@ -129,7 +133,7 @@ def record_from_item(item: Mapping[str, Any]) -> NodeRecord:
 
 
 def timeline_from_item(item: Mapping[str, Any]) -> dict[str, TimelineStep]:
-    """The steps that can be read; also of an item that is no whole record."""
+    """Return the steps that can be read, by their keys; also of an item that is no complete record."""
     found = {}
     held = item.get("timeline")
     for value in held.values() if isinstance(held, Mapping) else ():
@@ -173,11 +177,11 @@ class StreamRecord:
 
     @property
     def progress(self) -> tuple[int, str, int]:
-        """What only grows."""
+        """The epoch's number, its owner and the last event: compared in this order, it never decreases."""
         return self.number, self.owner, self.seq
 
     def to_item(self) -> dict[str, Any]:
-        """Plain values as the DynamoDB resource API takes them."""
+        """Encode it as the DynamoDB resource API takes it."""
         return {
             **stream_key(self.stream),
             "stream": self.stream,
@@ -194,7 +198,7 @@ class StreamRecord:
 
 
 def stream_record_from_item(item: Mapping[str, Any]) -> StreamRecord:
-    """The record behind an item of the table. Raises ValueError where it is not one."""
+    """Return the record that an item of the table encodes. Raises ValueError where it encodes none."""
     return StreamRecord(
         stream=text(item, "stream"),
         number=whole(item, "epoch_number"),

@@ -41,6 +41,7 @@ class NodeTags:
     deadline: float | None = None
 
     def encode(self) -> dict[str, str]:
+        """Encode the tags that have a value, for EC2; the deadline in RFC 3339."""
         tags = {CLUSTER_TAG: self.cluster, ROLE_TAG: WORKER_ROLE}
         if self.state is not None:
             tags[STATE_TAG] = self.state.value
@@ -52,7 +53,7 @@ class NodeTags:
 
 
 def decode_tags(tags: Mapping[str, str]) -> NodeTags | None:
-    """Decode the tags of a node; None where they are not those of a worker of any cluster.
+    """Return the tags of a node, decoded; None where they are not those of a worker of any cluster.
 
     Each of the other tags counts as absent where it cannot be parsed: also an address that is not IPv4:port.
     """

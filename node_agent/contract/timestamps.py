@@ -12,10 +12,11 @@ _LAST = 253_402_300_799.0
 
 
 def parse_instant(text: str) -> float:
-    """Parse an RFC 3339 instant (`2026-11-23T10:00:00Z`, fractions and offsets allowed) into unix seconds.
+    """Return an RFC 3339 instant (`2026-11-23T10:00:00Z`, fractions and offsets allowed) in unix seconds.
 
-    Raises ValueError for anything else, including an instant without an offset (its zone is unknown) and one before
-    1970, which none of our clocks ever showed.
+    Raises:
+        ValueError: It is anything else, an instant without an offset (its zone is unknown), or one before 1970, which
+            none of our clocks ever showed.
     """
     if len(text) > _LONGEST:
         raise ValueError(f"not an instant: {text[:_LONGEST]!r}...")

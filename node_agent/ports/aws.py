@@ -28,7 +28,9 @@ class Identity:
 class Metadata(Protocol):
     """IMDSv2."""
 
-    async def identity(self) -> Identity: ...
+    async def identity(self) -> Identity:
+        """Return the identity of this instance, which never changes. Raises MetadataUnavailable."""
+        ...
 
     async def interruption(self) -> InterruptionNotice | None:
         """Return the interruption notice, or None; one that cannot be parsed counts, with an infinite deadline."""
@@ -49,9 +51,13 @@ class Metadata(Protocol):
 class Instances(Protocol):
     """EC2: the tags of this instance, and the other instances that carry the cluster's tag."""
 
-    async def tag(self, instance_id: str, tags: NodeTags) -> None: ...
+    async def tag(self, instance_id: str, tags: NodeTags) -> None:
+        """Write the tags that have a value, and remove the deadline where it has none. Raises StoreUnavailable."""
+        ...
 
-    async def untag(self, instance_id: str) -> None: ...
+    async def untag(self, instance_id: str) -> None:
+        """Remove NODE_TAGS, so that no node discovers the instance. Raises StoreUnavailable."""
+        ...
 
     async def nodes(self, cluster: str, most_calls: int | None = None) -> list[TaggedNode]:
         """List running nodes. most_calls: of EC2's API, which returns a thousand nodes each; None for no bound."""
@@ -62,7 +68,7 @@ class Records(Protocol):
     """The table: this node's record and its timeline."""
 
     async def begin(self, record: NodeRecord) -> None:
-        """Write the record of a new incarnation; it replaces an older incarnation's."""
+        """Write the record of a new incarnation, in place of any other: incarnations are not compared."""
         ...
 
     async def advance(self, instance_id: str, incarnation: int, state: NodeState, step: TimelineStep) -> None:
@@ -88,4 +94,6 @@ class ScalingGroup(Protocol):
 class Secrets(Protocol):
     """Secrets Manager."""
 
-    async def read(self, name: str) -> bytes: ...
+    async def read(self, name: str) -> bytes:
+        """Return the current value of a secret, never empty. Raises StoreUnavailable, also where there is none."""
+        ...

@@ -25,45 +25,52 @@ class ExchangeLost(TransientError):
 
 
 class Response(Protocol):
-    """A request that was sent, and its response as it arrives. Always `close()` it.
-
-    status, headers: known once `head` has returned; names of headers are in lower case.
-    first_read_at, last_read_at: loop time of the first and of the last bytes received, 0 before any.
-    reads: how many times bytes arrived, about once a token.
-    """
+    """A request that was sent, and its response as it arrives. Always `close()` it."""
 
     @property
-    def first_read_at(self) -> float: ...
+    def first_read_at(self) -> float:
+        """Loop time, in seconds, when the first bytes arrived; 0.0 before any."""
+        ...
 
     @property
-    def last_read_at(self) -> float: ...
+    def last_read_at(self) -> float:
+        """Loop time, in seconds, since which a silence counts: of the last bytes, the sending or a pause's end."""
+        ...
 
     @property
-    def reads(self) -> int: ...
+    def reads(self) -> int:
+        """How many times bytes arrived: about once a token."""
+        ...
 
     @property
-    def status(self) -> int: ...
+    def status(self) -> int:
+        """The HTTP status; final once `head` has returned."""
+        ...
 
     @property
-    def headers(self) -> Mapping[bytes, bytes]: ...
+    def headers(self) -> Mapping[bytes, bytes]:
+        """The response's headers, by names in lower case; complete once `head` has returned."""
+        ...
 
     @property
-    def is_event_stream(self) -> bool: ...
+    def is_event_stream(self) -> bool:
+        """True where the content type is text/event-stream; False before the head."""
+        ...
 
     async def head(self) -> None:
         """Wait for the response's head. Raises ExchangeLost."""
         ...
 
     async def read(self) -> bytes:
-        """What arrived since the last read, b"" at the end. Raises ExchangeLost."""
+        """Wait for data; return all that arrived since the last read, b"" at the end. Raises ExchangeLost."""
         ...
 
     async def read_all(self, max_bytes: int) -> bytes:
-        """The whole body; a larger one is lost as too-large. Raises ExchangeLost."""
+        """Return the whole body. Raises ExchangeLost, as too-large for more than `max_bytes`."""
         ...
 
     async def pipe(self, sink: Callable[[bytes], None]) -> None:
-        """Give what arrives to `sink`, at once and until the end. Raises ExchangeLost, once the sink has all of it."""
+        """Pass data to `sink` as it arrives, until the end. Raises ExchangeLost, once the sink has all that arrived."""
         ...
 
     def pause(self, paused: bool) -> None:
@@ -75,14 +82,16 @@ class Response(Protocol):
         ...
 
     def end_within(self, seconds: float) -> None:
-        """Nothing more is wanted of it: from now on `seconds` may pass until its end."""
+        """Bound the rest of an exchange whose content is not needed: to a silence of at most `seconds`."""
         ...
 
     def abort(self, why: str) -> None:
         """Abort the exchange: a waiting caller gets ExchangeLost(why), and the connection is closed."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Release the connection for another request; an incomplete exchange's connection is closed instead."""
+        ...
 
 
 class Http(Protocol):
@@ -126,29 +135,37 @@ class Http(Protocol):
 
 
 class ServerRequest(Protocol):
-    """A request that came to a door, whole, and the way to answer it: nothing here waits.
-
-    method: GET also for HEAD; path: decoded, without the query; target: as it was sent; headers: by lower case names;
-    address: of the client, "" where it is not known.
-    """
+    """A complete request that a server received, and its response. No method waits."""
 
     @property
-    def address(self) -> str: ...
+    def address(self) -> str:
+        """The client's IP address; "" where it is not known."""
+        ...
 
     @property
-    def method(self) -> str: ...
+    def method(self) -> str:
+        """The method; GET also for HEAD, whose response has no body."""
+        ...
 
     @property
-    def path(self) -> str: ...
+    def path(self) -> str:
+        """The path, percent-decoded, without the query."""
+        ...
 
     @property
-    def target(self) -> str: ...
+    def target(self) -> str:
+        """The path and the query, as the client sent them."""
+        ...
 
     @property
-    def headers(self) -> Mapping[bytes, bytes]: ...
+    def headers(self) -> Mapping[bytes, bytes]:
+        """The request's headers, by names in lower case."""
+        ...
 
     @property
-    def body(self) -> bytes: ...
+    def body(self) -> bytes:
+        """The complete body; b"" after `forget_body`."""
+        ...
 
     @property
     def is_gone(self) -> bool:
@@ -157,15 +174,18 @@ class ServerRequest(Protocol):
 
     @property
     def is_congested(self) -> bool:
-        """Whether the client takes less than it is sent."""
+        """True while the client reads less than it is sent."""
         ...
 
     def when_gone(self, call: Callable[[], None]) -> None:
-        """Set the callback for a client that leaves before it has the response; the last one set counts."""
+        """Set the callback for a client that leaves before it has the response; one that is gone calls it at once.
+
+        The last one set counts.
+        """
         ...
 
     def when_congested(self, call: Callable[[bool], None]) -> None:
-        """Set the callback for back-pressure: True when the client lags, False once it has caught up."""
+        """Set the callback for back-pressure: True when the client lags, maybe at once, False once it has caught up."""
         ...
 
     def forget_body(self) -> None:
@@ -177,9 +197,9 @@ class ServerRequest(Protocol):
         ...
 
     def accept(self, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
-        """Say that the request has come and that its answer will take its time; later again, as a sign of life.
+        """Send an interim response (102): the request was accepted, and its response takes time.
 
-        Nothing happens once the answer has begun. more: headers.
+        A later call is a keep-alive. Nothing happens once the response has begun. more: headers.
         """
         ...
 
@@ -190,21 +210,25 @@ class ServerRequest(Protocol):
         content_type: bytes = b"application/json",
         more: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
-        """Answer in one piece. content_type: b"" for none; more: headers."""
+        """Send the whole response. content_type: b"" for none; more: headers. Raises RuntimeError for a second one."""
         ...
 
     def begin(self, status: int, content_type: bytes, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
-        """The head of an answer that comes in pieces."""
+        """Send the head of a response whose body is written in parts. more: headers."""
         ...
 
-    def write(self, data: bytes) -> None: ...
+    def write(self, data: bytes) -> None:
+        """Send a part of the body, after `begin`; nothing is sent to a client that is gone."""
+        ...
 
-    def end(self, last: bytes = b"") -> None: ...
+    def end(self, last: bytes = b"") -> None:
+        """Send the last part and end the response, once: a second call does nothing."""
+        ...
 
 
 @dataclass(frozen=True)
 class AlternateProtocol:
-    """Connections to a door that begin with `preface` speak no HTTP: `take_over` makes their protocol."""
+    """A protocol other than HTTP on a server's port: `take_over` handles connections that begin with `preface`."""
 
     preface: bytes
     take_over: Callable[[asyncio.Transport], asyncio.Protocol]

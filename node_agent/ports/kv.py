@@ -19,8 +19,13 @@ class BlockStore(Protocol):
         """
         ...
 
-    async def index(self, fingerprint: bytes, stream: str) -> Index | None: ...
+    async def index(self, fingerprint: bytes, stream: str) -> Index | None:
+        """Return the index of a stream's blocks; None where no engine with this fingerprint wrote one.
+
+        fingerprint: of the engine that is to use the blocks (`engine_fingerprint`). Raises StoreUnavailable.
+        """
+        ...
 
     async def fetch(self, index: Index, batch: Batch) -> bytes:
-        """Return the bytes of one batch of blocks."""
+        """Return the bytes of one batch of blocks, with their headers. Raises StoreUnavailable."""
         ...

@@ -19,7 +19,9 @@ class Checkpoints(Protocol):
         """
         ...
 
-    async def find(self, stream: str) -> StreamRecord | None: ...
+    async def find(self, stream: str) -> StreamRecord | None:
+        """Return a stream's record; None where there is none. Raises StoreUnavailable."""
+        ...
 
     async def read(self, record: StreamRecord) -> bytes | None:
         """Return the bytes that the record points at; None where the object does not exist any more."""
@@ -44,7 +46,9 @@ class ReplicaLink(Protocol):
         """
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close the connection without a call of the listener, also for messages that were not acknowledged."""
+        ...
 
 
 class LinkListener(Protocol):
@@ -70,4 +74,6 @@ class LinkListener(Protocol):
 class ReplicaLinks(Protocol):
     """Opens connections to replicas."""
 
-    def connect(self, address: Address, owner: LinkListener) -> ReplicaLink: ...
+    def connect(self, address: Address, owner: LinkListener) -> ReplicaLink:
+        """Open a link to the peer API at `address`; its events, also a failure to connect, are passed to `owner`."""
+        ...

@@ -1,6 +1,4 @@
-"""In-memory implementations of the ports: for scenarios on virtual time, and for the suite that they share with the
-real ones.
-"""
+"""Implement the ports in memory: for scenarios on virtual time, and for the suite that the adapters pass, too."""
 
 from __future__ import annotations
 
@@ -30,15 +28,19 @@ class MemoryMetadata:
         self.is_terminating = False
 
     async def identity(self) -> Identity:
+        """Return the identity that the constructor was given."""
         return self._identity
 
     async def interruption(self) -> InterruptionNotice | None:
+        """Return `notice`: None until a test sets it."""
         return self.notice
 
     async def rebalance(self) -> float | None:
+        """Return `rebalance_at`, in unix seconds: None until a test sets it."""
         return self.rebalance_at
 
     async def termination_requested(self) -> bool:
+        """Return `is_terminating`: False until a test sets it."""
         return self.is_terminating
 
 
@@ -49,6 +51,7 @@ class MemoryScalingGroup:
         self.waits_for = waits_for
 
     async def complete_termination(self, instance_id: str) -> bool:
+        """End the wait for an instance. Returns False where the group does not wait for it, also the second time."""
         if instance_id not in self.waits_for:
             return False
         self.waits_for.remove(instance_id)
@@ -64,17 +67,20 @@ class MemoryInstances:
         self.tags: dict[str, dict[str, str]] = {}
 
     async def tag(self, instance_id: str, tags: NodeTags) -> None:
+        """Set the tags that have a value; a deadline tag is removed where `tags` has none. Raises StoreUnavailable."""
         self._known(instance_id)
         current = self.tags.setdefault(instance_id, {})
         current.pop(DEADLINE_TAG, None)
         current.update(tags.encode())
 
     async def untag(self, instance_id: str) -> None:
+        """Remove NODE_TAGS; the cluster's tag stays. Raises StoreUnavailable for an unknown instance."""
         self._known(instance_id)
         for key in NODE_TAGS:
             self.tags.get(instance_id, {}).pop(key, None)
 
     async def nodes(self, cluster: str, most_calls: int | None = None) -> list[TaggedNode]:
+        """List the nodes of a cluster, in the order in which they were first tagged: PAGE_NODES of them a call."""
         found: list[TaggedNode] = []
         for instance_id, current in self.tags.items():
             tags = decode_tags(current)
@@ -97,9 +103,16 @@ class MemoryRecords:
         self.drains: dict[tuple[str, int], DrainRecord] = {}
 
     async def begin(self, record: NodeRecord) -> None:
+        """Write the record to `records`, in place of any other of the instance."""
         self.records[record.instance_id] = record
 
     async def advance(self, instance_id: str, incarnation: int, state: NodeState, step: TimelineStep) -> None:
+        """Add a step once, and move the state if that is forward.
+
+        Raises:
+            RecordMissing: There is no record, or one of an older incarnation.
+            StaleEpoch: A newer incarnation owns the record.
+        """
         record = self.records.get(instance_id)
         if record is None or record.incarnation < incarnation:
             raise RecordMissing(f"there is no record of incarnation {incarnation}", record.timeline if record else {})
@@ -110,6 +123,7 @@ class MemoryRecords:
         self.records[instance_id] = replace(record, state=forward, timeline=timeline, expires_at=renewed(step.at))
 
     async def put_drain(self, record: DrainRecord) -> None:
+        """Write the record of a drain to `drains`, by instance id and incarnation; the last write wins."""
         self.drains[record.instance_id, record.incarnation] = record
 
 
@@ -122,6 +136,7 @@ class MemoryCheckpoints:
         self.unavailable = False
 
     async def write(self, key: str, body: bytes, records: Sequence[StreamRecord]) -> int:
+        """Write the object and the records that move no stream back. Returns how many; raises StoreUnavailable."""
         self._check()
         self.objects[key] = body
         written = 0
@@ -133,10 +148,12 @@ class MemoryCheckpoints:
         return written
 
     async def find(self, stream: str) -> StreamRecord | None:
+        """Return the record of a stream, None where `write` wrote none. Raises StoreUnavailable."""
         self._check()
         return self.records.get(stream)
 
     async def read(self, record: StreamRecord) -> bytes | None:
+        """Return the bytes that the record points at, None without the object. Raises StoreUnavailable."""
         self._check()
         body = self.objects.get(record.object_key)
         return None if body is None else body[record.start : record.start + record.length]
@@ -153,6 +170,11 @@ class MemoryBlockStore:
         self.objects: dict[str, bytes] = {}
 
     async def keep(self, stream: str, index: Index, read: Callable[[str], bytes | bytearray | None]) -> None:
+        """Write a stream's blocks, then their index, which then names their object.
+
+        Raises:
+            StoreUnavailable: A block is missing, or has another size than the index has.
+        """
         found = [read(name) for name in index.names]
         if [len(block or b"") for block in found] != list(index.sizes):
             raise StoreUnavailable("a block is not there any more")
@@ -161,10 +183,12 @@ class MemoryBlockStore:
         self.objects[index_key(index.fingerprint, stream)] = replace(index, object_key=key).to_bytes()
 
     async def index(self, fingerprint: bytes, stream: str) -> Index | None:
+        """Return the index that `keep` wrote, None where it wrote none. Raises ValueError where a test damaged it."""
         data = self.objects.get(index_key(fingerprint, stream))
         return None if data is None else parse_index(data)
 
     async def fetch(self, index: Index, batch: Batch) -> bytes:
+        """Return the bytes of one batch. Raises StoreUnavailable where the index's object does not exist."""
         if index.object_key not in self.objects:
             raise StoreUnavailable("the blocks are gone")
         return self.objects[index.object_key][batch.start : batch.end]
@@ -177,17 +201,22 @@ class MemoryEngineSteps:
         self.steps: int | None = None
 
     def read(self) -> int | None:
+        """Return `steps`."""
         return self.steps
 
     def forget(self) -> None:
+        """Set `steps` to None, as without a plug-in."""
         self.steps = None
 
 
 class MemorySecrets:
+    """Secrets Manager with the values that the constructor is given, by name."""
+
     def __init__(self, values: dict[str, bytes]) -> None:
         self._values = values
 
     async def read(self, name: str) -> bytes:
+        """Return the value of a secret. Raises StoreUnavailable for an unknown name."""
         if name not in self._values:
             raise StoreUnavailable(f"no such secret: {name}")
         return self._values[name]
@@ -215,6 +244,7 @@ class MemoryRequest:
 
     @property
     def path(self) -> str:
+        """The target without its query; it is not percent-decoded."""
         return self.target.partition("?")[0]
 
     @property
@@ -223,9 +253,11 @@ class MemoryRequest:
         return b"".join(self.sent)
 
     def when_gone(self, call: Callable[[], None]) -> None:
+        """Set the callback of `disconnect`; where the client is gone already, it is not called, unlike the port's."""
         self._gone = call
 
     def when_congested(self, call: Callable[[bool], None]) -> None:
+        """Set the callback of `set_congested`; it is called at the next change, never at once, unlike the port's."""
         self._congested = call
 
     def disconnect(self) -> None:
@@ -241,12 +273,15 @@ class MemoryRequest:
             self._congested(is_congested)
 
     def forget_body(self) -> None:
+        """Set `body` to b""."""
         self.body = b""
 
     def add_headers(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Add headers to `response_headers`, in place of earlier ones of the same names."""
         self.response_headers |= dict(headers)
 
     def accept(self, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        """Append the interim response's headers to `accepted`; nothing happens once the response has begun."""
         if not self.status:
             self.accepted.append(dict(more))
 
@@ -257,10 +292,12 @@ class MemoryRequest:
         content_type: bytes = b"application/json",
         more: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
+        """Store the whole response. Raises RuntimeError for a second one."""
         self.begin(status, content_type, more)
         self.end(body)
 
     def begin(self, status: int, content_type: bytes, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        """Store the head of the response. Raises RuntimeError for a second one."""
         if self.status:
             raise RuntimeError("a request is answered once")
         self.status, self.content_type, self.response_headers = (
@@ -270,9 +307,11 @@ class MemoryRequest:
         )
 
     def write(self, data: bytes) -> None:
+        """Append a part of the body to `sent`; an empty one is left out, as it would end a chunked body."""
         if data:
             self.sent.append(data)
 
     def end(self, last: bytes = b"") -> None:
+        """Append the last part, and set `is_ended`."""
         self.write(last)
         self.is_ended = True

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Address:
+    """A host, by its name or IP address, and a port."""
+
     host: str
     port: int
 
@@ -15,9 +17,12 @@ class Address:
 
 
 def parse_address(text: str) -> Address:
-    """Parse host:port. Raises ValueError.
+    """Return the address that a text in the form host:port has.
 
     A node's address was validated before (`contract/addresses`), on receipt: in a tag, a setting or a peer's message.
+
+    Raises:
+        ValueError: The host is missing, or the port is not from 1 to 65535.
     """
     host, _, port = text.rpartition(":")
     if not host or not (port.isascii() and port.isdigit()) or len(port) > 5 or not 0 < int(port) < 65536:

@@ -35,6 +35,7 @@ class PackedJson(Mapping[str, Any]):
         return self._values[key]
 
     def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of a key, or `default`; a large value is parsed again by every call."""
         if key in self._large:
             return orjson.loads(self._large[key])
         return self._values.get(key, default)

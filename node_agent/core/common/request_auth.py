@@ -39,7 +39,7 @@ _MAX_TIMESTAMP_DIGITS = 16
 
 
 def sign(key: bytes, method: str, target: str, body: bytes, at: float, nonce: str, audience: str = "") -> str:
-    """Sign a message. Returns the header's value: version, unix milliseconds, nonce, signature, separated by blanks.
+    """Return the value of AUTH_HEADER that signs a message; the module documents its two forms.
 
     at: unix seconds, by the receiver's clock where it is known; audience: the receiver's, which makes it a v2.
     """

@@ -102,9 +102,19 @@ def reprompt_obstacle(generation: GenerationRequest, *, only_text: bool) -> str 
 def choose_method(
     generation: GenerationRequest, supported_methods: Collection[str], *, only_text: bool
 ) -> MethodChoice:
-    """Choose the method at an engine whose node advertises `supported_methods`.
+    """Choose the method by which an engine continues an answer.
 
-    Raises ContinuationImpossible, with the reason.
+    Args:
+        generation: the client's request.
+        supported_methods: what the engine's node advertises: values of RESUME and FORCED_DECODING.
+        only_text: the answer had nothing but text so far, no reasoning and no tool calls.
+
+    Returns:
+        A reprompt where that is correct, unless a resume is supported and more exact; else a resume before forced
+        decoding, because it is faster.
+
+    Raises:
+        ContinuationImpossible: A reprompt is wrong and no other method is supported; its message is the obstacle.
     """
     obstacle = reprompt_obstacle(generation, only_text=only_text)
     if obstacle is None:

@@ -55,9 +55,19 @@ REPROMPT_PATH = ApiRoute.COMPLETION.value
 def reprompt_body(
     generation: GenerationRequest, choice: int, history: TokenHistory, *, has_started: bool = True
 ) -> bytes:
-    """Rewind a choice's history; return the body for /v1/completions that continues from there.
+    """Rewind a choice's history to its last resume point, and build the request that continues from there.
 
-    has_started: the client has a part of the choice. Raises ContinuationImpossible where the prompt's ids are unknown.
+    Args:
+        generation: the client's request.
+        choice: the choice's index.
+        history: the choice's, which then expects what follows that resume point.
+        has_started: the client has a part of the choice.
+
+    Returns:
+        The body for REPROMPT_PATH.
+
+    Raises:
+        ContinuationImpossible: The prompt's ids are unknown, and its text is not enough.
     """
     point = history.last_resume_point(generation.max_tokens)
     history.rewind(point)
@@ -113,10 +123,19 @@ def resume_body(
     per_token: bool,
     has_started: bool = True,
 ) -> bytes:
-    """Restart a choice's history; return the request's own body that makes an engine repeat the choice and continue.
+    """Restart a choice's history, and build the request that makes an engine repeat the choice and continue.
 
-    method: RESUME or FORCED_DECODING. per_token: a parser of the engine reads the answer, and must receive its ids one
-    by one, as it did the first time. has_started: see `reprompt_body`.
+    Args:
+        generation: the client's request.
+        choice: the choice's index.
+        history: the choice's, which then compares what the engine repeats.
+        method: RESUME or FORCED_DECODING.
+        per_token: a parser of the engine reads the answer, and must receive its ids one by one, as it did the first
+            time.
+        has_started: the client has a part of the choice.
+
+    Returns:
+        The body for the request's own route: the client's, for one choice, with the ids as an argument of the plug-in.
     """
     ids = history.restart()
     if generation.max_tokens is not None:

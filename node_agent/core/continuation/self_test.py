@@ -35,7 +35,7 @@ ProbeSteps = Generator[dict[str, Any], Sequence[int], "str | None"]
 """Yields bodies for /v1/completions, is sent the ids of each answer, and returns the reason for a failure or None."""
 
 
-def probe_request(model: str, seed: int) -> dict[str, Any]:
+def _probe_request(model: str, seed: int) -> dict[str, Any]:
     """Build a request whose answer depends on all state. Any model can answer it, because of the grammar."""
     return {
         "model": model,
@@ -65,13 +65,13 @@ def _attempt(model: str, method: ContinuationMethod, seeds: Sequence[int]) -> Pr
     argument = _ARGUMENTS[method]
 
     def after(ids: Sequence[int]) -> dict[str, Any]:
-        return {**probe_request(model, seeds[0]), "vllm_xargs": {argument: list(ids)}}
+        return {**_probe_request(model, seeds[0]), "vllm_xargs": {argument: list(ids)}}
 
-    own = yield probe_request(model, seeds[0])
+    own = yield _probe_request(model, seeds[0])
     if len(own) != PROBE_TOKENS:
         return _WRONG_LENGTH
     for seed in seeds[1:]:
-        other = yield probe_request(model, seed)
+        other = yield _probe_request(model, seed)
         if list(other[:first]) != list(own[:first]):
             break
     else:

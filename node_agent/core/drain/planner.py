@@ -142,6 +142,9 @@ class DrainPlanner:
             draining_nodes: how many nodes drain now, this one included.
             now: unix seconds.
             deadline: unix seconds.
+
+        Returns:
+            The plan. The caller executes all of `due`: the next plan expects their prefill at the peers.
         """
         finish, moving = _split_streams(streams, deadline - now - MARGIN_S)
         peers, speeds = self._choose_peers(peers, reclaimed, draining_nodes)
@@ -167,7 +170,7 @@ class DrainPlanner:
     def _choose_peers(
         self, peers: Sequence[Peer], reclaimed: Collection[Pool], draining_nodes: int
     ) -> tuple[list[Peer], dict[str, float]]:
-        """Choose a few peers, the best kind first. Returns them, and for each the prefill rate for this node.
+        """Return a few peers, the best kind first, and the prefill rate of each for this node, in tokens a second.
 
         Every draining node chooses as many, at random, so that this node has an equal share of each peer.
         """

@@ -132,6 +132,7 @@ class EngineLiveness:
     # probes
 
     def probe_sent(self, at: float) -> None:
+        """Record that a probe was sent: the next one is requested no earlier than PROBE_EVERY_S after `probe_ended`."""
         self._probe_at = at
 
     def probe_ended(self, at: float, failed: str = "") -> None:
@@ -222,7 +223,7 @@ class EngineLiveness:
 
     # one stream of a working engine
 
-    def max_silence_s(self, since: float, allowed_s: float, first_token_s: float) -> float:
+    def _max_silence_s(self, since: float, allowed_s: float, first_token_s: float) -> float:
         """Return how long a stream may be silent whose last token came at `since`.
 
         allowed_s: by its pace; first_token_s: as before its first token, for one that may have been preempted and is
@@ -236,12 +237,12 @@ class EngineLiveness:
 
     def needs_proof(self, since: float, allowed_s: float, first_token_s: float) -> bool:
         """Return whether a silence is half as long as it may be, and no probe has shown that others are served."""
-        is_long = self._at - since >= self.max_silence_s(since, allowed_s, first_token_s) / 2
+        is_long = self._at - since >= self._max_silence_s(since, allowed_s, first_token_s) / 2
         return is_long and self._proofs(since) < PROOFS
 
     def is_overtaken(self, since: float, allowed_s: float, first_token_s: float) -> bool:
         """Return whether a stream that is silent since then is lost, although the engine works."""
-        if self._at - since < self.max_silence_s(since, allowed_s, first_token_s) or self._quiet_s >= PROBE_AFTER_S:
+        if self._at - since < self._max_silence_s(since, allowed_s, first_token_s) or self._quiet_s >= PROBE_AFTER_S:
             return False
         return self._proofs(since) >= PROOFS
 

@@ -46,9 +46,9 @@ _MAX_REQUESTS = 1e9
 
 
 def parse_metrics(text: bytes) -> EngineMetrics | None:
-    """Parse a scrape; of several engines the sums, and the fullest KV cache.
+    """Return the metrics of a scrape; None where running, waiting or the cache's use is missing or invalid.
 
-    Returns None where running, waiting or the cache's use is missing or invalid.
+    Of several engines they are the sums, and the use of the fullest KV cache.
     """
     running = _values(text, _RUNNING)
     waiting = _values(text, _WAITING)

@@ -47,8 +47,9 @@ class BodyBudget:
     def grow(self, body: HeldBody, size: int, now: float) -> list[HeldBody] | None:
         """Count a body that is `size` bytes large now. now: seconds.
 
-        Returns the bodies to abort for it, which are not counted any more. Returns None where there is no room: then
-        this one is not counted any more.
+        Returns:
+            The bodies that the caller has to abort for it, which are not counted any more. None where there is no
+            room: then this one is not counted any more.
         """
         body.last_read_at = now
         if size <= SMALL_BYTES:

@@ -1,8 +1,7 @@
-"""Decide whether a page of another origin may call this node from a browser: by default none may (Fetch standard,
-CORS).
+"""Decide whether a page of another origin may call this node from a browser: CORS of the Fetch standard.
 
-vLLM allows every origin by default. A node may be inside a network that the browser's user can reach and the page's
-author cannot: so it is a setting, `allowed_origins`, with the same meaning as vLLM's argument.
+By default none may, while vLLM allows every origin: a node may be inside a network that the browser's user can reach
+and the page's author cannot. The setting `allowed_origins` has the meaning of vLLM's argument.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class EpochRange:
     epoch: Epoch
 
 
-def range_of(ranges: Sequence[EpochRange], seq: int) -> EpochRange:
+def _range_of(ranges: Sequence[EpochRange], seq: int) -> EpochRange:
     """Return the range that contains event `seq`. ranges: at least one, from the first event on."""
     return next(each for each in reversed(ranges) if each.after < max(seq, 1))
 
@@ -73,7 +73,7 @@ class EventId:
 
 def event_id_suffix(ranges: Sequence[EpochRange], seq: int) -> bytes:
     """Return what follows the number in the id of event `seq`."""
-    owner = range_of(ranges, seq)
+    owner = _range_of(ranges, seq)
     return b"" if owner is ranges[0] else f"/{owner.epoch}".encode()
 
 

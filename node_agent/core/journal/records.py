@@ -57,12 +57,12 @@ def read_records(journal: bytes | bytearray) -> Iterator[Record | TokenRecord]:
         if not line:
             continue
         try:
-            yield Record(*orjson.loads(line)) if line.startswith(b"[") else parse_token_record(line)
+            yield Record(*orjson.loads(line)) if line.startswith(b"[") else _parse_token_record(line)
         except (orjson.JSONDecodeError, ValueError, TypeError) as error:
             raise ValueError(f"line {number} of the journal cannot be read: {error}") from error
 
 
-def parse_token_record(line: bytes) -> TokenRecord:
+def _parse_token_record(line: bytes) -> TokenRecord:
     """Parse one token record. Raises ValueError."""
     choice, token, text = line.split(b" ", 2)
     return TokenRecord(int(choice), int(token), text.decode())

@@ -69,10 +69,13 @@ class TokenHistory:
         return self._text_length
 
     def append(self, ids: Sequence[int], text: str) -> tuple[Sequence[int], str]:
-        """Add a chunk of the engine; return the ids and the text in it that are new to the client.
+        """Add a chunk of the engine. After a rewind the engine repeats what the client has.
 
-        After a rewind the engine repeats what the client has. Raises ValueError where the repetition differs, TypeError
-        or OverflowError where an id is invalid.
+        Raises ValueError where the repetition differs, TypeError or OverflowError where an id is invalid; the history
+        is unchanged then.
+
+        Returns:
+            The ids and the text in the chunk that are new to the client.
         """
         # Both checks come before any change: a continuation that differs must not change the history.
         repeated = self._match_expected(ids) if self._expected_ids else 0

@@ -58,6 +58,7 @@ class BlockHeader(NamedTuple):
 
     @property
     def name(self) -> str:
+        """The name of the block's file (`block_name`)."""
         return block_name(self.key, self.shard, self.shards)
 
 

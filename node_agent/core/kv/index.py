@@ -43,9 +43,11 @@ class Index:
 
     @property
     def size(self) -> int:
+        """The bytes of all blocks together, with their headers."""
         return sum(self.sizes)
 
     def to_bytes(self) -> bytes:
+        """Encode it in JSON, as `parse_index` decodes it."""
         fields = {"fingerprint": self.fingerprint.hex(), "names": self.names, "sizes": self.sizes}
         return orjson.dumps({**fields, "object": self.object_key})
 
@@ -77,14 +79,17 @@ def is_block_name(name: str) -> bool:
 
 
 def is_stream_id(text: str) -> bool:
+    """Return whether it has the form of a stream's id, 8-64 lower-case hexadecimal digits: S3's keys contain it."""
     return _STREAM.fullmatch(text) is not None
 
 
 def index_key(fingerprint: bytes, stream: str) -> str:
+    """Return the S3 key of a stream's index. fingerprint: of the engine that computed the blocks."""
     return f"{KV_BLOCKS_PREFIX}{fingerprint.hex()}/{stream}.json"
 
 
 def blocks_key(fingerprint: bytes, stream: str) -> str:
+    """Return the S3 key of a stream's blocks. fingerprint: of the engine that computed them."""
     return f"{KV_BLOCKS_PREFIX}{fingerprint.hex()}/{stream}.blocks"
 
 

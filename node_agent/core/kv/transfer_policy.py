@@ -30,6 +30,8 @@ MIN_SAMPLE_S = 0.5
 
 
 class ContextSource(StrEnum):
+    """Where a continued stream's context comes from. The values are labels of the metrics."""
+
     RECOMPUTE = "recompute"
     PEER = "peer"
     S3 = "s3"
@@ -72,12 +74,15 @@ class SourceChoice:
 def choose_source(
     missing_tokens: int, prefill_tokens_per_s: float | None, offers: tuple[SourceOffer, ...]
 ) -> SourceChoice:
-    """Choose the fastest source.
+    """Choose the source from which the context is complete soonest.
 
-    Without a measured prefill rate nothing can be compared: then the context is computed.
+    Args:
+        missing_tokens: of the context that this node does not have.
+        prefill_tokens_per_s: this engine's rate, None while not measured: then nothing can be compared.
+        offers: of all sources that have some of the context.
 
-    missing_tokens: of the context that this node does not have; prefill_tokens_per_s: None while not measured; offers:
-    of all sources that have some of it.
+    Returns:
+        The choice: RECOMPUTE where nothing is missing, nothing can be compared, or no offer is MIN_GAIN_S faster.
     """
     if missing_tokens <= 0:
         return SourceChoice(ContextSource.RECOMPUTE, 0.0, "nothing is missing")

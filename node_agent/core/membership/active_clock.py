@@ -21,9 +21,12 @@ class ActiveClock:
         self._at = at
 
     def advance(self, at: float, due: float) -> float:
-        """Advance to the external time `at`; return the pause left out, in seconds.
+        """Advance to the external time `at`, in seconds.
 
         due: the active time at which the caller had to call.
+
+        Returns:
+            The pause that does not count as active time, in seconds; 0.0 where there was none.
         """
         gap_s = at - self._at
         self._at = at

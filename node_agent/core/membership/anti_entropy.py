@@ -45,6 +45,7 @@ def local_summary(table: MemberTable, local: LocalNode) -> list[int]:
 
 
 def write_summary(summary: Sequence[int]) -> bytes:
+    """Encode a summary in SUMMARY_BYTES, as `read_summary` decodes it. summary: BUCKETS numbers of 32 bits."""
     return _SUMMARY.pack(*summary)
 
 
@@ -61,7 +62,7 @@ def differing_buckets(mine: Sequence[int], theirs: Sequence[int]) -> list[int]:
 
 
 def write_page(table: MemberTable, local: LocalNode, buckets: Sequence[int], start: int) -> bytes:
-    """Write this node's entries of these buckets as updates, in at most PAGE_BYTES.
+    """Return the entries of these buckets as updates: this node's own first, then members' in at most PAGE_BYTES.
 
     start: any number; the page begins at that bucket of the list, so that no bucket is last every time.
     """
@@ -82,7 +83,7 @@ def write_page(table: MemberTable, local: LocalNode, buckets: Sequence[int], sta
 
 
 def _write_member(member: Member, by: bytes) -> bytes:
-    """Write the accusation against a member, then its introduction.
+    """Return the accusation against a member, then its introduction, encoded as updates.
 
     In this order, a reader that does not know a dead member need not add it.
     """
@@ -97,10 +98,13 @@ def _write_member(member: Member, by: bytes) -> bytes:
 def merge(
     updates: Iterable[Update], member_state: MemberState, table: MemberTable, *, broadcast: bool
 ) -> dict[bytes, bytes]:
-    """Apply a page. Return the accusations in it against members that are alive here, by boot id.
+    """Apply a page, except its accusations: one may be as old as a partition.
 
-    An accusation is not applied: it may be as old as a partition. The accused member has to receive it, to refute it.
-    broadcast: whether members found here are broadcast; a newcomer's are not.
+    broadcast: whether members that the page adds are broadcast; those that a newcomer receives are not.
+
+    Returns:
+        The accusations of members that are alive here, encoded as updates, by boot id: the accused member has to
+        receive its accusation, to refute it.
     """
     accusations: dict[bytes, bytes] = {}
     unknown: set[bytes] = set()

@@ -62,6 +62,7 @@ class BroadcastQueue:
         self._level_of[subject] = 0
 
     def drop(self, subject: bytes) -> None:
+        """Remove the update about a boot id, if one is queued."""
         level = self._level_of.pop(subject, None)
         if level is not None:
             del self._levels[level][subject]
@@ -121,12 +122,14 @@ class LoadQueue:
         return len(self._waiting)
 
     def add(self, boot_id: bytes, packed: bytes) -> None:
+        """Queue a node's load, in place of an older one. packed: as `wire.write_load` writes it."""
         self._waiting.pop(boot_id, None)
         if len(self._waiting) >= self._capacity:
             del self._waiting[next(iter(self._waiting))]
         self._waiting[boot_id] = (packed, LOAD_TRANSMITS)
 
     def drop(self, boot_id: bytes) -> None:
+        """Remove the load of a node, if one is queued."""
         self._waiting.pop(boot_id, None)
 
     def next_batch(self, room: int) -> bytes:

@@ -17,7 +17,7 @@ _MAX_CHECKED = 16
 
 
 @dataclass
-class JoinCandidate:
+class _JoinCandidate:
     """A node to probe. due: when to probe it next, in active time; wait_s: the wait after that."""
 
     instance_id: str
@@ -31,7 +31,7 @@ class JoinCandidates:
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._queue: deque[JoinCandidate] = deque()
+        self._queue: deque[_JoinCandidate] = deque()
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -49,7 +49,7 @@ class JoinCandidates:
             if before is not None and before.address == node.peer_address:
                 self._queue.append(before)
             elif len(self._queue) < self._capacity:
-                self._queue.append(JoinCandidate(node.instance_id, node.peer_address, now))
+                self._queue.append(_JoinCandidate(node.instance_id, node.peer_address, now))
 
     def not_joined(self, table: MemberTable) -> list[tuple[str, str]]:
         """Return (instance id, address) of the candidates that are not members yet."""

@@ -119,9 +119,13 @@ class MemberState:
     def apply_intro(
         self, intro: Intro, why: str, *, seen_up_to: int | None = None, broadcast: bool = True
     ) -> Member | None:
-        """Apply an introduction; return the member where it added one.
+        """Apply an introduction, if it takes precedence.
 
-        seen_up_to: see MemberTable.add; broadcast: whether it is broadcast.
+        why: for the log of the change; seen_up_to: see MemberTable.add; broadcast: whether a new member is broadcast.
+
+        Returns:
+            The member that it added; None where it added none: it is about this node or about a known boot id, is
+            stale, or the table is full.
         """
         boot_id, status = intro
         if status.instance_id == self._table.own_id:

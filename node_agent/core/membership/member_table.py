@@ -61,6 +61,7 @@ class Member:
 
     @property
     def incarnation(self) -> int:
+        """The incarnation of its status: the highest that was received under its boot id."""
         return self.status.incarnation
 
 
@@ -109,10 +110,12 @@ class ProbeOrder:
         return iter(self._members)
 
     def add(self, member: Member) -> None:
+        """Add a member, whose turn comes within this round."""
         member.order_index = len(self._members)
         self._members.append(member)
 
     def remove(self, member: Member) -> None:
+        """Remove a member; the others keep their turns of this round. Raises InvalidTransition where it has none."""
         order_index, members = member.order_index, self._members
         if not 0 <= order_index < len(members) or members[order_index] is not member:
             raise InvalidTransition(f"{member.status.instance_id} is not in this rotation")
@@ -188,6 +191,7 @@ class MemberTable:
 
     @property
     def view(self) -> View:
+        """The members by liveness; the same object until something changes."""
         if self._view is None:
             self._view = self._build_view()
         return self._view
@@ -216,9 +220,16 @@ class MemberTable:
         return tombstone.incarnation if tombstone is not None else -1
 
     def add(self, boot_id: bytes, status: NodeStatus, now: float, seen_up_to: int | None = None) -> Member | None:
-        """Add a newer boot id of an instance, alive. Return None where the table is full.
+        """Add a newer boot id of an instance, alive, in place of its older one.
 
-        seen_up_to: numbers of its messages up to this one are used up; None where no message of it was received.
+        Args:
+            boot_id: of this run of the instance's agent.
+            status: as the node published it.
+            now: active time, in seconds.
+            seen_up_to: numbers of its messages up to this one are used up; None where no message of it was received.
+
+        Returns:
+            The member; None where the table is full and no dead member can be forgotten.
         """
         before = self.by_id.get(status.instance_id)
         if before is None and not self._has_room():
@@ -326,6 +337,7 @@ class MemberTable:
 
 
 def bucket_of(boot_id: bytes) -> int:
+    """Return the bucket of a boot id: the index in a summary, from 0 to BUCKETS - 1."""
     return boot_id[0] % BUCKETS
 
 

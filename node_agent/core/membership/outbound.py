@@ -41,17 +41,22 @@ class LocalNode:
 
     @property
     def intro(self) -> bytes:
+        """This node's introduction, encoded as an update."""
         return write_intro(self.boot_id, self.status)
 
     @property
     def alive(self) -> bytes:
+        """This node's Alive update, encoded: short, for nodes that have its introduction."""
         return write_alive(self.boot_id, self.status.incarnation, self.status.state, self.status.continuation_methods)
 
     def set_state(self, state: NodeState, continuation_methods: tuple[str, ...] = ()) -> bool:
-        """Set the state and the continuation methods, and broadcast them. Return whether they changed.
+        """Set the state and the continuation methods, and broadcast them in a new incarnation.
 
         All else of a status is fixed for a boot id: an Alive update carries no more, and a node that has applied it
         would not look at an introduction of the same incarnation.
+
+        Returns:
+            Whether they changed: never after this node has left.
         """
         if self.has_left or (self.status.state, self.status.continuation_methods) == (state, continuation_methods):
             return False
@@ -80,6 +85,7 @@ class LocalNode:
         self._broadcasts.add(self.boot_id, self.intro)
 
     def leave(self) -> None:
+        """Broadcast that this node left; from then on `set_state` changes nothing."""
         self.has_left = True
         self._broadcasts.add(self.boot_id, write_left(self.boot_id, self.status.incarnation))
 

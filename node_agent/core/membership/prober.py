@@ -99,6 +99,7 @@ class Prober:
         return len(self._pending)
 
     def next_number(self) -> int:
+        """Return a number that no probe or sync of this boot id had before."""
         self._number += 1
         return self._number
 

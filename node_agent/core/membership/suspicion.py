@@ -52,6 +52,7 @@ class Suspicion:
 
     @property
     def ends_at(self) -> float:
+        """When it times out, in active time; a confirmation makes that earlier."""
         return self.began + timeout_s(len(self.suspectors) - 1, self._target, self._minimum, self._maximum)
 
     def confirm(self, suspectors: frozenset[bytes]) -> bool:

@@ -25,7 +25,7 @@ RESPONSE_TIMEOUT_S = 5.0
 """How long a response may take before its session is dropped."""
 
 
-class SyncSession:
+class _SyncSession:
     """One request that waits for its response. previous_differences: how many buckets differed a round ago."""
 
     __slots__ = ("member", "previous_differences", "rounds", "started_at")
@@ -61,7 +61,7 @@ class SyncSessions:
         self._clock = clock
         self._next_number = next_number
         self._send_request = send_request
-        self._sessions: dict[int, SyncSession] = {}
+        self._sessions: dict[int, _SyncSession] = {}
         self.completed = 0
 
     def __len__(self) -> int:
@@ -74,9 +74,9 @@ class SyncSessions:
             if now - session.started_at > RESPONSE_TIMEOUT_S:
                 del self._sessions[old]
         if len(self._sessions) < MAX_SESSIONS:
-            self._send(SyncSession(member, now, 1, 0), number, b"")
+            self._send(_SyncSession(member, now, 1, 0), number, b"")
 
-    def _send(self, session: SyncSession, number: int | None, page: bytes) -> None:
+    def _send(self, session: _SyncSession, number: int | None, page: bytes) -> None:
         number = self._next_number() if number is None else number
         self._sessions[number] = session
         summary = write_summary(local_summary(self._table, self._local))
@@ -105,9 +105,12 @@ class SyncSessions:
         ), accusations
 
     def on_response(self, header: Header, content: bytes, at: int) -> dict[bytes, bytes]:
-        """Apply a response, and send the next request while that helps; return its accusations (see `merge`).
+        """Apply a response, and send the next request while that reduces the differences.
 
-        Raises ValueError.
+        at: where the response's summary begins. Raises ValueError where it cannot be decoded.
+
+        Returns:
+            The accusations in it (see `merge`); none where it belongs to no session.
         """
         session = self._sessions.pop(header.probe, None)
         if session is None or session.member.boot_id != header.sender:
@@ -123,5 +126,5 @@ class SyncSessions:
             self.completed += 1
             return accusations
         page = write_page(self._table, self._local, remaining, header.probe)
-        self._send(SyncSession(session.member, self._clock.now, session.rounds + 1, len(remaining)), None, page)
+        self._send(_SyncSession(session.member, self._clock.now, session.rounds + 1, len(remaining)), None, page)
         return accusations

@@ -23,11 +23,13 @@ class Timers:
         return len(self._heap)
 
     def schedule(self, when: float, callback: Callable[..., None], *arguments: Any) -> None:
+        """Call `callback(*arguments)` in the first `fire` at or after `when`, an instant of the owner's clock."""
         self._count += 1
         heapq.heappush(self._heap, (when, self._count, callback, arguments))
 
     @property
     def next_due(self) -> float:
+        """The instant of the earliest callback, NEVER where there is none."""
         return self._heap[0][0] if self._heap else NEVER
 
     def fire(self, now: float) -> None:

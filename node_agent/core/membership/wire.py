@@ -173,19 +173,19 @@ class MessageMac:
     def __init__(self, key: bytes) -> None:
         self._keyed = blake2b(key=blake2b(key, digest_size=64).digest(), digest_size=MAC_BYTES, person=_PERSON)
 
-    def compute(self, content: bytes) -> bytes:
+    def _compute(self, content: bytes) -> bytes:
         keyed = self._keyed.copy()
         keyed.update(content)
         return keyed.digest()
 
     def append(self, content: bytes) -> bytes:
         """Return the content with its MAC appended."""
-        return content + self.compute(content)
+        return content + self._compute(content)
 
     def verify(self, message: bytes) -> bytes | None:
         """Return the content of a message, None where its MAC is not the cluster's."""
         content = message[:-MAC_BYTES]
-        return content if hmac.compare_digest(self.compute(content), message[-MAC_BYTES:]) else None
+        return content if hmac.compare_digest(self._compute(content), message[-MAC_BYTES:]) else None
 
 
 def write_header(header: Header, target: bytes = b"") -> bytes:
@@ -214,6 +214,7 @@ def write_intro(boot_id: bytes, status: NodeStatus) -> bytes:
 
 
 def is_intro(update: bytes) -> bool:
+    """Return whether an encoded update, which is not empty, is an introduction."""
     return update[0] == _INTRO
 
 
@@ -227,9 +228,12 @@ def check_status(status: NodeStatus) -> None:
 
 
 def _check_peer(status: NodeStatus) -> None:
-    """Raise ValueError where a status is of no use to this node.
+    """Check that this node can use a status that it received.
 
     Its texts must fit in a line of a log, its id in a header's value, and datagrams must reach its peer API.
+
+    Raises:
+        ValueError: It cannot; the message names what is wrong.
     """
     check_status(status)
     if not all(text.isprintable() for text in _texts(status).values()):
@@ -263,16 +267,17 @@ def _pack_state(state: NodeState, continuation_methods: tuple[str, ...]) -> int:
 
 
 def _unpack_state(word: int) -> tuple[NodeState, tuple[str, ...]]:
-    """Unpack the byte of `_pack_state`. Raises UnusableUpdate for a state that only another version has."""
+    """Unpack the byte of `_pack_state`. Raises _UnusableUpdate for a state that only another version has."""
     order_index = word & 0x0F
     if order_index >= len(_STATES):
-        raise UnusableUpdate(f"state {order_index}")
+        raise _UnusableUpdate(f"state {order_index}")
     return _STATES[order_index], tuple(method for method, bit in _METHOD_BITS.items() if word & bit)
 
 
 def write_alive(
     boot_id: bytes, incarnation: int, state: NodeState, continuation_methods: tuple[str, ...] = ()
 ) -> bytes:
+    """Encode an Alive update; a method that is not in CONTINUATION_METHODS is left out."""
     return _frame(_ALIVE, _STATE.pack(boot_id, incarnation, _pack_state(state, continuation_methods)))
 
 
@@ -283,6 +288,7 @@ def write_suspect(
     suspectors: frozenset[bytes],
     continuation_methods: tuple[str, ...] = (),
 ) -> bytes:
+    """Encode a Suspect update. suspectors: boot ids, which are sorted, so that equal updates have equal bytes."""
     return _frame(
         _SUSPECT,
         _STATE.pack(boot_id, incarnation, _pack_state(state, continuation_methods)) + b"".join(sorted(suspectors)),
@@ -290,14 +296,17 @@ def write_suspect(
 
 
 def write_dead(boot_id: bytes, incarnation: int, by: bytes) -> bytes:
+    """Encode a Dead update. by: the boot id of the node on which the suspicion timed out."""
     return _frame(_DEAD, _DEATH.pack(boot_id, incarnation, by))
 
 
 def write_accusation(update: Suspect | Dead) -> bytes:
+    """Encode a received accusation again, for the accused node."""
     return write_suspect(*update) if isinstance(update, Suspect) else write_dead(*update)
 
 
 def write_left(boot_id: bytes, incarnation: int) -> bytes:
+    """Encode a Left update. incarnation: the node's last one."""
     return _frame(_LEFT, _CLAIM.pack(boot_id, incarnation))
 
 
@@ -320,10 +329,12 @@ def _clamped(figure: float, most: int) -> int:
 
 
 def write_loads(packed: list[bytes]) -> bytes:
+    """Encode the loads of several nodes as one update. packed: each as `write_load` writes it."""
     return _frame(_LOADS, b"".join(packed))
 
 
 def write_refusal(content: bytes, left_s: float) -> bytes:
+    """Encode a Refusal. content: a digest of DIGEST_BYTES; left_s: rounded to whole seconds, at most 0xFFFF."""
     return _frame(_REFUSAL, _REFUSED.pack(content, min(max(0, round(left_s)), 0xFFFF)))
 
 
@@ -346,7 +357,7 @@ def read_updates(content: bytes, at: int) -> Iterator[Update]:
             try:
                 update = read(content[at : at + length])
                 _check(update)
-            except UnusableUpdate:
+            except _UnusableUpdate:
                 pass  # the next update may be usable
             except (struct.error, IndexError) as error:
                 raise ValueError(f"update {kind}: {error}") from error
@@ -355,12 +366,12 @@ def read_updates(content: bytes, at: int) -> Iterator[Update]:
         at += length
 
 
-class UnusableUpdate(Exception):
+class _UnusableUpdate(Exception):
     """An update of the right form whose content cannot be."""
 
 
 def _check(update: Update) -> None:
-    """Raise UnusableUpdate for an update whose content cannot be."""
+    """Raise _UnusableUpdate for an update whose content cannot be."""
     try:
         match update:
             case Intro(_, status):
@@ -368,7 +379,7 @@ def _check(update: Update) -> None:
             case Alive() | Suspect() | Dead() | Left():
                 _check_incarnation(update.incarnation)
     except ValueError as error:
-        raise UnusableUpdate(str(error)) from error
+        raise _UnusableUpdate(str(error)) from error
 
 
 def _read_intro(content: bytes) -> Intro:
@@ -390,11 +401,11 @@ def _read_intro(content: bytes) -> Intro:
 
 
 def _text(content: bytes) -> str:
-    """Decode a text. Raises UnusableUpdate."""
+    """Decode a text. Raises _UnusableUpdate."""
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        raise UnusableUpdate(str(error)) from error
+        raise _UnusableUpdate(str(error)) from error
 
 
 def _read_alive(content: bytes) -> Alive:
@@ -440,6 +451,7 @@ def read_loads(packed: bytes) -> Iterator[PackedLoad]:
 
 
 def load_of(read: PackedLoad) -> Load:
+    """Convert the fields of a packed load to the units of a Load."""
     _, _, running, waiting, kv_use, time_per_token, prefill = read
     return Load(running, waiting, kv_use / 0xFF, time_per_token * _TENTH_MS, prefill * _PREFILL_UNIT)
 

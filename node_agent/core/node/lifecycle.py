@@ -41,11 +41,15 @@ EXIT_ENGINE_GAVE_UP = 69  # EX_UNAVAILABLE of sysexits.h: a restart by systemd m
 
 @dataclass(frozen=True)
 class EngineReady:
+    """The engine answers and was tested: it may receive requests."""
+
     at: float
 
 
 @dataclass(frozen=True)
 class EngineLost:
+    """A ready engine ended or is stuck; it is started again, unless that failed too often (EngineGaveUp)."""
+
     at: float
     reason: str
 
@@ -68,6 +72,8 @@ class NoticeSeen:
 
 @dataclass(frozen=True)
 class RebalanceSeen:
+    """IMDS has a rebalance recommendation: the node is at risk from then on."""
+
     at: float
 
 
@@ -141,7 +147,7 @@ Effect = Publish | MoveStreams | CloseClients | Retire
 
 
 def service_status(state: NodeState, streams: int) -> str:
-    """Format whether the node serves, for systemd and the boot scripts: it is not stopped while this is "serving...".
+    """Return whether the node serves, as text for systemd and the boot scripts, which do not stop it while "serving".
 
     streams: requests at this engine and clients connected here, together.
     """
@@ -156,7 +162,7 @@ IMMINENT_S = 1.0
 
 
 def to_local_time(notice: InterruptionNotice, now: float) -> float:
-    """Convert a notice's deadline to this node's clock where the notice has its own time; else return it unchanged.
+    """Return a notice's deadline by this node's clock, in unix seconds; unchanged where the notice has no own time.
 
     now: this node's unix seconds when the notice was read.
     """

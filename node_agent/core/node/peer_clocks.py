@@ -50,9 +50,17 @@ class PeerClocks:
         self._known: dict[str, PeerClock] = {}
 
     def record(self, address: str, line: str, nonce: str, took_s: float, now: float) -> bool:
-        """Record the time in a peer's answer to the message with that nonce. Returns whether it was valid.
+        """Record a peer's time, from its answer to a message.
 
-        took_s: from the message to the answer; now: when the answer arrived.
+        Args:
+            address: of the peer's API, host:port.
+            line: the value of CLOCK_HEADER in the answer.
+            nonce: of the message.
+            took_s: seconds from the message to the answer.
+            now: unix seconds when the answer arrived.
+
+        Returns:
+            Whether it was recorded: not where its signature is wrong, or the answer took longer than MAX_ROUND_S.
         """
         clock = read_clock(self._key, line, nonce)
         if clock is None or not 0.0 <= took_s <= MAX_ROUND_S:
@@ -100,8 +108,13 @@ RIGHT = OwnClock(0.0, 0, 0, is_off=False)
 def judge_own_clock(ahead_s: Iterable[float], wall_ahead_s: float, before: OwnClock) -> OwnClock:
     """Decide whether this node's clock is off.
 
-    ahead_s: of each measured peer's clock, of this node's steady one; wall_ahead_s: how far the wall clock has moved
-    away from the steady one since; before: the last judgement.
+    Args:
+        ahead_s: how far each measured peer's clock is ahead of this node's steady one, in seconds.
+        wall_ahead_s: how far this node's wall clock is ahead of its steady one, in seconds.
+        before: the last verdict, since a clock that is off counts as right again only within a smaller offset.
+
+    Returns:
+        The verdict; RIGHT where no peer was measured.
     """
     values = sorted(ahead_s, key=abs)
     if not values:

@@ -77,6 +77,7 @@ class Load(NamedTuple):
 
     @property
     def in_flight(self) -> int:
+        """All requests at the engine, running and waiting."""
         return self.running + self.waiting
 
 

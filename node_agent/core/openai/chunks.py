@@ -66,7 +66,7 @@ def strip_ids(chunk: dict[str, Any], *, echoes: bool = False) -> None:
 def make_choice(
     route: ApiRoute, index: int, text: str, ids: list[int] | None, fields: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Build a choice in the client's own form.
+    """Return a choice of a chunk in the form of the client's route.
 
     ids: None where the client wants none. fields: optional `logprobs` in the client's form, `reason` and `stop` at the
     end, `role` with a chat's first.

@@ -32,8 +32,10 @@ PER_TOKEN = INTERNAL_ARG_PREFIX + "apart"
 
 
 class ApiRoute(Enum):
-    """The routes whose streams can continue: two with chunks (`core/streams/chunk_stream`), two with named events
-    (`core/streams/event_stream`)."""
+    """The routes whose streams can continue.
+
+    Two have chunks (`core/streams/chunk_stream`), two have named events (`core/streams/event_stream`).
+    """
 
     CHAT = "/v1/chat/completions"
     COMPLETION = "/v1/completions"
@@ -174,9 +176,13 @@ def read_generation(route: ApiRoute, raw: bytes) -> GenerationRequest:
 
 
 def parse_generation(route: ApiRoute, source: Body) -> GenerationRequest:
-    """Parse a request's body.
+    """Parse a request's body. More than MAX_CHOICES answers raise RequestRejected (400).
 
-    Raises RequestRejected (400) for more than this node accepts, and PassThroughRequest.
+    Returns:
+        The request, with the fields that are parsed here in the engine's types.
+
+    Raises:
+        PassThroughRequest: Only an engine can answer it: a field is missing or unreadable, or a journal cannot hold it.
     """
     if not isinstance(source.value, dict) or not source.is_standard:
         raise PassThroughRequest("no object, or one that a journal cannot hold")
@@ -238,7 +244,8 @@ _FIELDS: Mapping[ApiRoute, tuple[tuple[str, _Reader], ...]] = {
 def _coerce_fields(route: ApiRoute, source: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the body with its fields in the engine's types, and the original values of those that changed.
 
-    Raises PassThroughRequest.
+    Raises:
+        PassThroughRequest: A field has a value that an engine does not parse.
     """
     read: dict[str, Any] = {}
     for name, reader in _FIELDS[route]:

@@ -23,7 +23,7 @@ def completion_logprobs(generation: GenerationRequest) -> int | None:
 
 
 def from_completion(logprobs: Logprobs, skip: int, base_offset: int, generation: GenerationRequest) -> Logprobs:
-    """Convert a completion's logprobs to the client's form, without the first `skip` ids.
+    """Return a completion's logprobs in the client's form, without those of the first `skip` ids.
 
     base_offset: added to each text offset, in characters.
     """
@@ -35,7 +35,7 @@ def from_completion(logprobs: Logprobs, skip: int, base_offset: int, generation:
 
 
 def skip_first(logprobs: Logprobs, skip: int, base_offset: int) -> Logprobs:
-    """Drop the first `skip` ids of a repeated answer's logprobs, which have the client's form.
+    """Return the logprobs of a repeated answer, in the client's form already, without those of the first `skip` ids.
 
     base_offset: where the answer starts, in characters: after its prompt where that was echoed.
     """

@@ -78,7 +78,7 @@ def named_event(name: bytes, data: bytes) -> bytes:
 
 
 def comment(text: str) -> bytes:
-    """Encode a comment, which every SSE client ignores, before the next event; line ends in `text` become spaces.
+    """Return a comment to send before the next event; every SSE client ignores it. Line ends in `text` become spaces.
 
     It has no blank line: OpenAI's Python SDK (3.54) keeps the last `id:`, parses a comment with a blank line after it
     as an event, and fails on its empty data.

@@ -58,6 +58,7 @@ class AckBatches:
 
     @property
     def may_send(self) -> bool:
+        """True where a message waits and fewer than IN_FLIGHT batches are unacknowledged: `next_batch` may be sent."""
         return bool(self._messages) and len(self._in_flight) < IN_FLIGHT
 
     @property

@@ -52,7 +52,14 @@ def build_objects(
 ) -> Iterator[CheckpointObject]:
     """Pack the journals that the node has to write into objects.
 
-    journals: by stream id; incarnation: of the node, a part of the objects' keys; now: unix seconds.
+    Args:
+        journals: with their stream ids; those that the node does not write (`status_of`) are left out.
+        instance_id: of this node.
+        incarnation: of this node, a part of the objects' keys.
+        now: unix seconds, from which the records' expiry counts.
+
+    Yields:
+        Objects of at most MAX_OBJECT_BYTES, or of a single journal; none where there is nothing to write.
     """
     number = 0
     parts: list[bytes] = []

@@ -60,6 +60,7 @@ class Message(NamedTuple):
 
 
 def encode(kind: int, handle: int, number: int = 0, body: bytes | bytearray = b"") -> bytes:
+    """Encode a message; the module documents `number` and `body` by kind."""
     return _HEAD.pack(kind, handle, number, len(body)) + body
 
 

@@ -101,10 +101,12 @@ class JournalReplica:
 
     @property
     def is_finished(self) -> bool:
+        """True where the client has all of it; False also for an abandoned one."""
         return self.end_reason is EndReason.FINISHED
 
     @property
     def size(self) -> int:
+        """The bytes that it counts in the store: its header, its records and OVERHEAD_BYTES."""
         return len(self.header) + len(self.lines) + OVERHEAD_BYTES
 
 
@@ -161,8 +163,20 @@ class ReplicaStore:
 
         Of one epoch the longer journal stays: the shorter is its beginning, received late.
 
-        client: the client whose share it counts to, "" for the owner's node; now: unix seconds.
-        Returns the number of the last stored record. Raises ReplicaRefused.
+        Args:
+            stream: the stream's id.
+            epoch: of the owner that sends the journal.
+            header: the stream's.
+            seq: the number of records in `lines`.
+            lines: the records, one a line.
+            now: unix seconds.
+            client: the client whose share it counts to, "" for the owner's node.
+
+        Returns:
+            The number of the last stored record.
+
+        Raises:
+            ReplicaRefused: STALE where a newer owner has the stream, TOO_LARGE, OVER_SHARE or FULL for its size.
         """
         known = self._journals.get(stream)
         if known is not None and known.epoch > epoch:
@@ -261,9 +275,12 @@ class ReplicaStore:
                 yield stream, journal
 
     def take_over(self, stream: str, owner: str, now: float) -> JournalSnapshot | None:
-        """Fence all older owners, and return the journal for the new one; None where there is none.
+        """Fence all older owners of a stream: from now on their messages are refused.
 
-        owner: unique to this takeover; a node that takes a stream over twice is two owners.
+        owner: unique to this takeover; a node that takes a stream over twice is two owners. now: unix seconds.
+
+        Returns:
+            The journal for the new owner; None where none is stored.
         """
         journal = self._journals.get(stream)
         if journal is None:

@@ -210,6 +210,9 @@ class ReplicatedLog:
         """Replace the replicas that are lagging or leaving.
 
         ranked: nodes that may become replicas, the best first; eligible: those that may stay replicas.
+
+        Returns:
+            The commands to execute; none for a fenced stream or one without replication.
         """
         if self.is_fenced or not self.replication_factor:
             return []

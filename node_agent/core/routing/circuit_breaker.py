@@ -31,6 +31,7 @@ class CircuitBreaker:
 
     @property
     def is_closed(self) -> bool:
+        """True while fewer than FAILURE_THRESHOLD failures in a row were recorded."""
         return self._failures < FAILURE_THRESHOLD
 
     def allows(self, now: float) -> bool:
@@ -43,6 +44,7 @@ class CircuitBreaker:
             self._trial_until = now + TRIAL_S
 
     def succeeded(self) -> None:
+        """Record a success: the breaker closes, and when it next opens, FIRST_OPEN_S counts again."""
         self._failures = 0
         self._open_s = 0.0
 

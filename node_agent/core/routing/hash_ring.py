@@ -21,7 +21,7 @@ _MANY = 16
 _Owner = TypeVar("_Owner")
 
 
-def points_of(name: str) -> array[int]:
+def _points_of(name: str) -> array[int]:
     """Return a node's points on the ring, unordered."""
     digests = (blake2b(f"{name} {number}".encode(), digest_size=64).digest() for number in range(POINTS // 8))
     points = array("Q")
@@ -58,7 +58,7 @@ class HashRing(Generic[_Owner]):
         """Add an owner, in place of one with the same name."""
         self.remove(name)
         self._by_name[name] = owner
-        for point in points_of(name):
+        for point in _points_of(name):
             at = bisect_right(self._points, point)
             self._points.insert(at, point)
             self._owners.insert(at, owner)
@@ -74,17 +74,18 @@ class HashRing(Generic[_Owner]):
         pairs = [(point, at) for at, point in enumerate(self._points)]
         together = [*self._owners, *owners.values()]
         for at, name in enumerate(owners, start=len(self._owners)):
-            pairs += [(point, at) for point in points_of(name)]
+            pairs += [(point, at) for point in _points_of(name)]
         pairs.sort()
         self._points = array("Q", [point for point, _ in pairs])
         self._owners = [together[at] for _, at in pairs]
         self._by_name |= owners
 
     def remove(self, name: str) -> None:
+        """Remove an owner by its name, if it is on the ring."""
         owner = self._by_name.pop(name, None)
         if owner is None:
             return
-        for point in points_of(name):
+        for point in _points_of(name):
             at = bisect_right(self._points, point) - 1
             while self._owners[at] is not owner:  # two nodes' points may coincide, in theory
                 at -= 1

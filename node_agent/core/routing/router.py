@@ -101,7 +101,7 @@ class RouteRequest:
     """True where a node with an open breaker is better than none, also where others are only full."""
 
 
-class Candidate:
+class _Candidate:
     """A node that may serve. open_requests: this node's there; counted: its part in the pool's total."""
 
     __slots__ = (
@@ -148,6 +148,7 @@ class Candidate:
         return max(self.open_requests, running + waiting + self.open_requests - self.open_at_report)
 
     def is_full(self) -> bool:
+        """Return whether another request would only wait there, by its newest reported load."""
         self.refresh()
         return self.load.waiting >= MAX_WAITING or self.load.kv_use >= FULL_KV
 
@@ -160,20 +161,21 @@ class OwnLoad:
         self.load_version = 0
 
     def set(self, load: Load) -> None:
+        """Set the load of a new measurement; each counts as new, even if it is equal."""
         self.load = load
         self.load_version += 1
 
 
-class ModelPool:
+class _ModelPool:
     """The nodes that serve one model, and their total load."""
 
     def __init__(self) -> None:
-        self.ring: HashRing[Candidate] = HashRing()
-        self._order: list[Candidate] = []
+        self.ring: HashRing[_Candidate] = HashRing()
+        self._order: list[_Candidate] = []
         self._next = 0
         self._total = 0
 
-    def update(self, candidates: Mapping[str, Candidate]) -> None:
+    def update(self, candidates: Mapping[str, _Candidate]) -> None:
         """Set the pool's nodes."""
         for gone in [candidate.name for candidate in self.ring if candidates.get(candidate.name) is not candidate]:
             self.ring.remove(gone)
@@ -191,13 +193,14 @@ class ModelPool:
         self._total += in_flight - candidate.counted
         candidate.counted = in_flight
 
-    def rotation(self) -> Iterator[Candidate]:
+    def rotation(self) -> Iterator[_Candidate]:
         """Yield every node once, from the current position on: as good as at random."""
         for at in range(self._next - len(self._order), self._next):
             yield self._order[at]
 
     @property
     def bound(self) -> float:
+        """The most requests in flight at a node that is not overloaded: BOUND times the mean, and SLACK."""
         return BOUND * self._total / len(self._order) + SLACK
 
 
@@ -207,8 +210,8 @@ class Router:
     def __init__(self, own_id: str) -> None:
         self.own_load = OwnLoad()  # the caller keeps it up to date
         self._own_id = own_id
-        self._candidates: dict[str, Candidate] = {}
-        self._pools: dict[str, ModelPool] = {}
+        self._candidates: dict[str, _Candidate] = {}
+        self._pools: dict[str, _ModelPool] = {}
         self._breakers: dict[str, CircuitBreaker] = {}
 
     def update(self, serving: Iterable[NodeStatus], sources: Mapping[str, LoadSource], own: NodeStatus) -> None:
@@ -217,8 +220,8 @@ class Router:
         serving: peers; sources: each peer's load, by instance id; own: this node's status, in any state.
         """
         statuses = [*serving, own] if own.state.takes_requests else list(serving)
-        candidates: dict[str, Candidate] = {}
-        by_model: dict[str, dict[str, Candidate]] = {}
+        candidates: dict[str, _Candidate] = {}
+        by_model: dict[str, dict[str, _Candidate]] = {}
         for status in statuses:
             source = self.own_load if status.instance_id == self._own_id else sources[status.instance_id]
             candidate = self._candidate(status, source)
@@ -226,7 +229,7 @@ class Router:
             if status.model:
                 by_model.setdefault(status.model, {})[candidate.name] = candidate
         self._candidates = candidates
-        self._pools = {model: self._pools.get(model) or ModelPool() for model in by_model}
+        self._pools = {model: self._pools.get(model) or _ModelPool() for model in by_model}
         for model, pool in self._pools.items():
             pool.update(by_model[model])
         # This node's own breaker has no source; it is removed with its engine, and the next engine gets a new one.
@@ -236,7 +239,7 @@ class Router:
             if name in sources or (name == self._own_id and name in candidates)
         }
 
-    def _candidate(self, status: NodeStatus, source: LoadSource) -> Candidate:
+    def _candidate(self, status: NodeStatus, source: LoadSource) -> _Candidate:
         name = status.instance_id
         known = self._candidates.get(name)
         if known is not None and known.status.model == status.model and known.source is source:
@@ -244,7 +247,7 @@ class Router:
             known.is_ready = status.state is NodeState.READY
             return known
         opened = known.open_requests if known is not None else 0
-        return Candidate(status, source, self._breakers.setdefault(name, CircuitBreaker()), opened)
+        return _Candidate(status, source, self._breakers.setdefault(name, CircuitBreaker()), opened)
 
     # what happened
 
@@ -266,6 +269,7 @@ class Router:
             candidate.load_reported(load)
 
     def succeeded(self, name: str) -> None:
+        """Record that the node served a request: its breaker closes."""
         if breaker := self._breakers.get(name):
             breaker.succeeded()
 
@@ -309,22 +313,22 @@ class Router:
             chosen, reason = self._last_resort(pool, request), "last-resort"
         return self._route_to(chosen, reason, request, now) if chosen is not None else NoRoute.FULL
 
-    def _pool_for(self, model: str | None) -> ModelPool | None:
+    def _pool_for(self, model: str | None) -> _ModelPool | None:
         if model is not None:
             return self._pools.get(model)
         return max(self._pools.values(), key=lambda pool: len(pool.ring), default=None)
 
-    def _can_take(self, candidate: Candidate, request: RouteRequest, now: float) -> bool:
+    def _can_take(self, candidate: _Candidate, request: RouteRequest, now: float) -> bool:
         if not candidate.breaker.allows(now) or not self._is_eligible(candidate, request):
             return False
         return request.is_continuation or not candidate.is_full()
 
-    def _is_eligible(self, candidate: Candidate, request: RouteRequest) -> bool:
+    def _is_eligible(self, candidate: _Candidate, request: RouteRequest) -> bool:
         if candidate.name in request.tried:
             return False
         return request.can_serve is None or request.can_serve(candidate.status)
 
-    def _last_resort(self, pool: ModelPool, request: RouteRequest) -> Candidate | None:
+    def _last_resort(self, pool: _ModelPool, request: RouteRequest) -> _Candidate | None:
         remaining = [candidate for candidate in pool.rotation() if self._is_eligible(candidate, request)]
         if not request.last_resort and any(candidate.breaker.is_closed for candidate in remaining):
             return None  # these are full, not broken
@@ -332,10 +336,10 @@ class Router:
         return min(usable, key=lambda candidate: (not candidate.is_ready, candidate.in_flight()), default=None)
 
     def _first_candidates(
-        self, order: Iterable[Candidate], request: RouteRequest, now: float, shortcut_bound: float
-    ) -> list[Candidate]:
+        self, order: Iterable[_Candidate], request: RouteRequest, now: float, shortcut_bound: float
+    ) -> list[_Candidate]:
         """Return the first few of the best kind in order; only the first where its load is within `shortcut_bound`."""
-        kinds: tuple[list[Candidate], ...] = ([], [], [], [])
+        kinds: tuple[list[_Candidate], ...] = ([], [], [], [])
         avoid = request.avoid
         for candidate in order:
             if not self._can_take(candidate, request, now):
@@ -348,8 +352,8 @@ class Router:
         return next((few[:NEAR] for few in kinds if few), [])
 
     def _without_key(
-        self, pool: ModelPool, request: RouteRequest, now: float, bound: float
-    ) -> tuple[Candidate | None, str]:
+        self, pool: _ModelPool, request: RouteRequest, now: float, bound: float
+    ) -> tuple[_Candidate | None, str]:
         own = self._candidates.get(self._own_id)
         order = pool.rotation()
         if own is not None and own.name in pool.ring:
@@ -358,24 +362,24 @@ class Router:
                 return own, "local"
         else:
             near = self._first_candidates(order, request, now, NO_SHORTCUT)
-        return min(near, key=Candidate.in_flight, default=None), "least-loaded"
+        return min(near, key=_Candidate.in_flight, default=None), "least-loaded"
 
     def _with_key(
-        self, near: list[Candidate], pool: ModelPool, request: RouteRequest, now: float, bound: float
-    ) -> tuple[Candidate | None, str]:
+        self, near: list[_Candidate], pool: _ModelPool, request: RouteRequest, now: float, bound: float
+    ) -> tuple[_Candidate | None, str]:
         if not near:
             return None, ""
         if near[0].in_flight() <= bound:
             return near[0], "session" if request.by_session else "prefix"
-        least = min(near, key=Candidate.in_flight)
+        least = min(near, key=_Candidate.in_flight)
         if least.in_flight() <= bound:
             return least, "overflow"
         others = self._first_candidates(pool.rotation(), request, now, NO_SHORTCUT)
         if others and others[0].is_ready is least.is_ready:
-            least = min(least, *others, key=Candidate.in_flight)
+            least = min(least, *others, key=_Candidate.in_flight)
         return least, "crowded"
 
-    def _route_to(self, candidate: Candidate, reason: str, request: RouteRequest, now: float) -> Route:
+    def _route_to(self, candidate: _Candidate, reason: str, request: RouteRequest, now: float) -> Route:
         candidate.breaker.request_sent(now)
         if not candidate.is_ready:
             reason += ";only-at-risk"
