@@ -26,14 +26,6 @@ class TransientError(SynktiError):
         self.retry_after_s = retry_after_s
 
 
-class EngineUnavailable(TransientError):
-    """The engine did not answer, or stopped answering before it was done."""
-
-
-class PeerUnreachable(TransientError):
-    """A peer did not answer on its peer API."""
-
-
 class StoreUnavailable(TransientError):
     """EC2, DynamoDB, S3 or Secrets Manager did not perform a request."""
 
@@ -56,10 +48,6 @@ class RequestRejected(PermanentError):
         self.param = param
 
 
-class EngineCrashed(PermanentError):
-    """The engine ended, more often than restarts are allowed."""
-
-
 class ModelMissing(PermanentError):
     """The models bucket has no such model, or not all of it."""
 
@@ -78,10 +66,6 @@ class NoReadyPeer(TransientError):
 
 class FleetFull(TransientError):
     """Every node that could take the request is overloaded."""
-
-
-class DeadlineExceeded(SynktiError):
-    """It took longer than it may."""
 
 
 class StaleEpoch(SynktiError):
