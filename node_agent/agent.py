@@ -157,12 +157,15 @@ def _ignore_state(word: str) -> None:
 
 
 async def run(settings: Settings, say: Callable[[str], None] = _ignore_state) -> int:
-    """Run a node from start to end; return its exit code. Raises ConfigurationError.
+    """Run a node from start to end. Raises ConfigurationError.
 
     say: receives the service state, at each change.
+
+    Returns:
+        The exit code of the process.
     """
     client = HttpClient()
-    outside = await connect(settings, client)
+    outside = await _connect(settings, client)
     agent = Agent(settings, outside, client)
     agent.notify = say
     asyncio.get_running_loop().set_exception_handler(agent.unexpected.handle_loop_exception)
@@ -186,7 +189,8 @@ def _first_status(settings: Settings, identity: Identity) -> NodeStatus:
     )
 
 
-async def connect(settings: Settings, client: HttpClient) -> Dependencies:
+async def _connect(settings: Settings, client: HttpClient) -> Dependencies:
+    """Connect to AWS. The identity and the key are those of the last agent here where AWS is away."""
     metadata = Imds(settings.metadata_endpoint, client)
     remembered = Remembered(settings.runtime_dir)
     identity = await _retry_transient(metadata.identity, remembered.identity())
@@ -215,11 +219,9 @@ def _checkpoints(settings: Settings, region: str) -> Checkpoints | None:
 
 
 async def _retry_transient(ask: Callable[[], Awaitable[_T]], remembered: _T | None) -> _T:
-    """Call `ask` until it succeeds, or return the value that an earlier agent of this machine stored.
-
-    It never gives up: an agent that ends because AWS is away is started again by systemd, and after some times the
-    instance is given back, although another instance could do no better.
-    """
+    """Call `ask` until it succeeds; return its result, or what an earlier agent of this machine stored."""
+    # It never gives up: an agent that ends because AWS is away is started again by systemd, and after some times the
+    # instance is given back, although another instance could do no better.
     for attempt in itertools.count(1):
         try:
             async with asyncio.timeout(None if remembered is None else _REMEMBERED_AFTER_S):

@@ -79,6 +79,7 @@ def agents_environ(plan: LoadPlan, engine_args: Sequence[str]) -> str:
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
+    """Fetch or check the model as the arguments and the environment say; return the exit code."""
     options = _options(argv, environ)
 
     def tell(what: str) -> None:

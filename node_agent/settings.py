@@ -164,6 +164,7 @@ class Settings:
 
     @property
     def kv_dir(self) -> Path:
+        """The folder where the engine keeps KV blocks."""
         return self.state_dir / "kv"
 
     @property
