@@ -58,7 +58,7 @@ class StepMetadata(KVConnectorMetadata):  # type: ignore[misc] # vLLM is not in 
     loads: list[Load] = field(default_factory=list)
 
 
-def why_declined(config: Any, kv_cache: Any, version: str = vllm.__version__) -> str | None:
+def _why_declined(config: Any, kv_cache: Any, version: str = vllm.__version__) -> str | None:
     """Return why this engine is unsupported; None where it is supported."""
     parallel = config.parallel_config
     if version.partition("+")[0] != VLLM_VERSION:
@@ -77,7 +77,7 @@ def why_declined(config: Any, kv_cache: Any, version: str = vllm.__version__) ->
     return None
 
 
-def vllm_fingerprint(config: Any, kv_cache: Any, weights: str) -> bytes:
+def _vllm_fingerprint(config: Any, kv_cache: Any, weights: str) -> bytes:
     """Return the fingerprint of this engine's blocks. weights: a digest of the model's."""
     model, group = config.model_config, kv_cache.kv_cache_groups[0]
     return engine_fingerprint(
@@ -123,13 +123,13 @@ class SynktiKvConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc] 
         self._loader: Loader | None = None
         self._broken: set[int] = set()
         self._fingerprint = b""
-        why = why_declined(vllm_config, kv_cache_config)
+        why = _why_declined(vllm_config, kv_cache_config)
         if why is None:
             weights = extra.get("weights") or weights_digest(Path(vllm_config.model_config.model))
             if weights is None:
                 why = "the weights are not identified"
             else:
-                self._fingerprint = vllm_fingerprint(vllm_config, kv_cache_config, weights)
+                self._fingerprint = _vllm_fingerprint(vllm_config, kv_cache_config, weights)
         if role == KVConnectorRole.SCHEDULER:
             self._start_scheduler(why)
 
