@@ -23,6 +23,7 @@ _EXIT_CONFIGURATION = 78  # EX_CONFIG
 
 
 def main() -> int:
+    """Run the agent with the environment's settings; return its exit code, or end the process with it."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     bound_lines(time.monotonic)
     logging.getLogger("botocore").setLevel(logging.WARNING)  # its info lines only repeat ours

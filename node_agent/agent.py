@@ -123,9 +123,12 @@ def _ignore_state(word: str) -> None:
 
 
 async def run(settings: Settings, say: Callable[[str], None] = _ignore_state) -> int:
-    """Run a node from start to end; return its exit code. Raises ConfigurationError.
+    """Run a node from start to end. Raises ConfigurationError.
 
     say: receives the service state, at each change.
+
+    Returns:
+        The exit code of the process.
     """
     client = HttpClient()
     outside = await connect(settings, client)

@@ -90,11 +90,9 @@ def _checkpoints(settings: Settings, region: str) -> Checkpoints | None:
 
 
 async def _retry_transient(ask: Callable[[], Awaitable[_T]], remembered: _T | None) -> _T:
-    """Call `ask` until it succeeds, or return the value that an earlier agent of this machine stored.
-
-    It never gives up: an agent that ends because AWS is away is started again by systemd, and after some times the
-    instance is given back, although another instance could do no better.
-    """
+    """Call `ask` until it succeeds; return its result, or what an earlier agent of this machine stored."""
+    # It never gives up: an agent that ends because AWS is away is started again by systemd, and after some times the
+    # instance is given back, although another instance could do no better.
     for attempt in itertools.count(1):
         try:
             async with asyncio.timeout(None if remembered is None else _REMEMBERED_AFTER_S):

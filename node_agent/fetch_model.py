@@ -39,7 +39,7 @@ EXIT_DAMAGED, EXIT_MISSING, EXIT_UNAVAILABLE, EXIT_DISK = 65, 66, 69, 73
 MAX_WORKERS = 64
 
 
-def require_whole(manifest: Manifest, sizes: dict[str, int], name: str) -> None:
+def _require_whole(manifest: Manifest, sizes: dict[str, int], name: str) -> None:
     """Check that every file of the manifest is in the bucket at its length. Raises ModelMissing or ModelDamaged."""
     for file in manifest.files:
         if file.path not in sizes:
@@ -62,7 +62,7 @@ def fetch(store: ModelStore, options: argparse.Namespace, gpus: int, tell: Calla
     if options.load == ModelLoad.STREAM:
         tell(f"{'read from S3' if plan.load is ModelLoad.STREAM else 'downloaded'}: {plan.reason}")
     if plan.load is ModelLoad.STREAM:
-        require_whole(manifest, store.sizes(options.name), options.name)
+        _require_whole(manifest, store.sizes(options.name), options.name)
         return plan
     began = time.monotonic()
     download = Downloader(store, ModelFolder(options.to), options.name, workers=options.workers, report=tell)
@@ -72,13 +72,14 @@ def fetch(store: ModelStore, options: argparse.Namespace, gpus: int, tell: Calla
     return plan
 
 
-def agents_environ(plan: LoadPlan, engine_args: Sequence[str]) -> str:
+def _agents_environ(plan: LoadPlan, engine_args: Sequence[str]) -> str:
     """Format the agent's variables: two lines that a shell and systemd read alike."""
     arguments = json.dumps([*plan.arguments, *engine_args])
     return f"SYNKTI_MODEL_DIR={shlex.quote(plan.model)}\nSYNKTI_ENGINE_ARGS={shlex.quote(arguments)}\n"
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
+    """Fetch or check the model as the arguments and the environment say; return the exit code."""
     options = _options(argv, environ)
 
     def tell(what: str) -> None:
@@ -88,7 +89,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
         store = ModelStore(s3_client(options.region, options.workers), options.bucket)
         plan = fetch(store, options, count_gpus(), tell)
         if options.environ:
-            options.environ.write_text(agents_environ(plan, options.engine_args))
+            options.environ.write_text(_agents_environ(plan, options.engine_args))
     except ModelMissing as error:
         return _failed(tell, error, EXIT_MISSING)
     except ModelDamaged as error:

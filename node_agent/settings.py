@@ -164,6 +164,7 @@ class Settings:
 
     @property
     def kv_dir(self) -> Path:
+        """The folder where the engine keeps KV blocks."""
         return self.state_dir / "kv"
 
     @property
@@ -172,7 +173,7 @@ class Settings:
         return (*self.engine_command, *(kv_arguments(str(self.kv_dir), self.kv_max_bytes) if self.kv_max_bytes else ()))
 
 
-def default_engine_command(model_dir: str, model_name: str, engine: Address) -> tuple[str, ...]:
+def _default_engine_command(model_dir: str, model_name: str, engine: Address) -> tuple[str, ...]:
     """Build `vllm serve` on its own address, with request ids and load figures."""
     return (
         "vllm", "serve", model_dir, "--served-model-name", model_name,
@@ -234,7 +235,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         engine=engine,
         engine_command=read.get(
             "SYNKTI_ENGINE_COMMAND",
-            (*default_engine_command(model_dir, model_name, engine), *further),
+            (*_default_engine_command(model_dir, model_name, engine), *further),
             _command,
         ),
         advertise_address=read.get("SYNKTI_ADVERTISE_ADDRESS", None, _node_address),

@@ -21,6 +21,7 @@ class AutoScaling:
         self._group = group
 
     async def complete_termination(self, instance_id: str) -> bool:
+        """Complete the drain hook; return whether the group waited for it. Raises StoreUnavailable."""
         try:
             await in_thread(
                 "completing the group's hook",

@@ -39,7 +39,9 @@ _T = TypeVar("_T")
 
 
 def aws_client(service: str, region: str | None, connections: int = _CONNECTIONS) -> Any:
-    """Make a boto3 client of `service`. botocore finds the endpoint, the credentials and, where it is None, the region.
+    """Return a boto3 client of `service`.
+
+    botocore finds the endpoint, the credentials and, where it is None, the region.
 
     connections: the maximum of concurrent requests.
     """

@@ -48,6 +48,15 @@ class S3BlockStore:
         self._pool = ThreadPoolExecutor(MAX_CONCURRENCY, thread_name_prefix="kv-s3")
 
     async def keep(self, stream: str, index: Index, read: Callable[[str], bytes | bytearray | None]) -> None:
+        """Upload a stream's blocks as one object, then their index.
+
+        index: names and sizes of the blocks, in order; the object's key is added here.
+        read: returns a block's bytes by its name, None where it is missing; called in a thread.
+        A missing block, or one of another size, is StoreUnavailable like a failure of S3: no index is written.
+
+        Raises:
+            CancelledError: the task was cancelled; the upload ends at its next block.
+        """
         key = blocks_key(index.fingerprint, stream)
         index_bytes = replace(index, object_key=key).to_bytes()
         cancelled = threading.Event()
@@ -65,6 +74,7 @@ class S3BlockStore:
             raise
 
     async def index(self, fingerprint: bytes, stream: str) -> Index | None:
+        """Return a stream's index, None where S3 has none. Raises StoreUnavailable, also for an unreadable one."""
         key = index_key(fingerprint, stream)
 
         def read() -> Index | None:
@@ -83,6 +93,8 @@ class S3BlockStore:
         return found
 
     async def fetch(self, index: Index, batch: Batch) -> bytes:
+        """Return the bytes of a batch of blocks. Raises StoreUnavailable, also where S3 has fewer or more."""
+
         def read() -> bytes:
             ranged = f"bytes={batch.start}-{batch.end - 1}"
             answer = self._client.get_object(Bucket=self._bucket, Key=index.object_key, Range=ranged)

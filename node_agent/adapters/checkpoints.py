@@ -43,6 +43,13 @@ class AwsCheckpoints:
         self._s3_threads = ThreadPoolExecutor(MAX_CONCURRENCY, thread_name_prefix="checkpoints-s3")
 
     async def write(self, key: str, body: bytes, records: Sequence[StreamRecord]) -> int:
+        """Write the object, then each record that does not move its stream back.
+
+        Raises StoreUnavailable where the object or a record cannot be written; other records may be written then.
+
+        Returns:
+            The number of records written; the table has newer ones of the other streams.
+        """
         await in_thread(
             f"writing s3://{self._bucket}/{key}",
             lambda: self._s3.put_object(Bucket=self._bucket, Key=key, Body=body, ChecksumAlgorithm="SHA256"),
@@ -72,6 +79,7 @@ class AwsCheckpoints:
         )
 
     async def find(self, stream: str) -> StreamRecord | None:
+        """Return a stream's record, None where there is none. Raises StoreUnavailable, also for an unreadable one."""
         key = {name: {"S": value} for name, value in stream_key(stream).items()}
 
         def read() -> StreamRecord | None:
@@ -86,6 +94,7 @@ class AwsCheckpoints:
         return await in_thread(f"reading the record of stream {stream}", read, self._pool)
 
     async def read(self, record: StreamRecord) -> bytes | None:
+        """Return the bytes that a record points at, None where the object is gone. Raises StoreUnavailable."""
         first, last = record.start, record.start + record.length - 1
         what = f"reading s3://{self._bucket}/{record.object_key}"
         try:

@@ -32,8 +32,10 @@ class UdpDatagrams(asyncio.DatagramProtocol):
         await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, sock=bound)
 
     def send(self, to: Address, data: bytes) -> None:
-        """Send a datagram. A host that is no IPv4 address never reaches the transport: uvloop raises for it, and
-        asyncio resolves names, or closes the socket.
+        """Send a datagram; where that fails, it is counted in `unsent`, and nothing raises.
+
+        A host that is no IPv4 address never reaches the transport: uvloop raises for it, and asyncio resolves names, or
+        closes the socket.
         """
         if self._transport is None:
             return
@@ -46,22 +48,26 @@ class UdpDatagrams(asyncio.DatagramProtocol):
             self.unsent += 1
 
     def close(self) -> None:
+        """Close the socket at once; later datagrams are dropped in both directions."""
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport: `send` works from now on."""
         self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        """Pass a datagram to the receiver, without `addr`, which anyone can forge."""
         self._receive(data)
 
     def error_received(self, exc: Exception) -> None:
         """Ignore an unreachable peer: membership detects its silence."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Record that the socket is closed: by this side, or by an error, after which peers have only their
-        HTTP ports.
+        """Record, and log, that an error closed the socket: peers then have only this node's HTTP ports.
+
+        After `close` there is nothing to record.
         """
         if self._transport is not None:
             self._transport = None

@@ -50,12 +50,21 @@ class DynamoRecords:
         self._table = table
 
     async def begin(self, record: NodeRecord) -> None:
+        """Write the record of a new incarnation, over that of an older one. Raises StoreUnavailable."""
         item = _encode(record.to_item())
         await in_thread(
             "writing this node's record", lambda: self._client.put_item(TableName=self._table, Item=item), self._threads
         )
 
     async def advance(self, instance_id: str, incarnation: int, state: NodeState, step: TimelineStep) -> None:
+        """Add a step once, and move the state if that is forward; both extend the record's expiry.
+
+        A record of another incarnation is not changed: StaleEpoch where a newer one owns it, RecordMissing where it
+        has to be created again.
+
+        Raises:
+            StoreUnavailable: DynamoDB does not answer, or fails; the step may be written already.
+        """
         key = _encode(node_key(instance_id))
         mine = "incarnation = :incarnation"
         life = {":life": renewed(step.at)}
@@ -81,6 +90,7 @@ class DynamoRecords:
             await self._check_owner(key, incarnation)
 
     async def put_drain(self, record: DrainRecord) -> None:
+        """Write the record of a drain, over the previous one. Raises StoreUnavailable."""
         item = _encode(record.to_item())
         await in_thread(
             "writing this drain's record",

@@ -32,6 +32,7 @@ class Ec2:
         self._peer_port = peer_port
 
     async def tag(self, instance_id: str, tags: NodeTags) -> None:
+        """Set an instance's tags, and delete the deadline's tag where they have none. Raises StoreUnavailable."""
         encoded = tags.encode()
 
         def call() -> None:
@@ -42,6 +43,7 @@ class Ec2:
         await in_thread("tagging this instance", call, self._threads)
 
     async def untag(self, instance_id: str) -> None:
+        """Delete the tags that the agent sets on an instance; other tags stay. Raises StoreUnavailable."""
         keys = [{"Key": key} for key in NODE_TAGS]
         await in_thread(
             "untagging this instance",
@@ -50,6 +52,10 @@ class Ec2:
         )
 
     async def nodes(self, cluster: str, most_calls: int | None = None) -> list[TaggedNode]:
+        """Return the pending and running nodes of a cluster. Raises StoreUnavailable.
+
+        most_calls: pages of DescribeInstances, each of up to PAGE_NODES instances; None for all.
+        """
         filters = [
             {"Name": f"tag:{CLUSTER_TAG}", "Values": [cluster]},
             {"Name": f"tag:{ROLE_TAG}", "Values": [WORKER_ROLE]},
@@ -66,8 +72,9 @@ class Ec2:
         return await in_thread("looking for peers", call, self._threads)
 
     def _node(self, instance: Mapping[str, Any]) -> TaggedNode | None:
-        """Return an instance's node; None where it is no node, or has no address. A tag without a valid address counts
-        as absent.
+        """Return an instance's node; None where it is no node, or has no address.
+
+        A tag without a valid address counts as absent.
         """
         tags, instance_id = decode_tags(tags_from_ec2(instance.get("Tags"))), instance.get("InstanceId")
         private = node_address(f"{instance.get('PrivateIpAddress')}:{self._peer_port}")

@@ -1,5 +1,6 @@
-"""Read the steps of the engine's core, which the plug-in counts in small files
-(`engine_plugin/synkti_engine/steps`).
+"""Read the steps of the engine's core, which the plug-in counts in small files.
+
+The writer is `engine_plugin/synkti_engine/steps`.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ class EngineStepFiles:
         self._folder = folder
 
     def read(self) -> int | None:
+        """Return the steps so far, the sum over all cores; None where no file has a count."""
         counts = [count for path in self._files() if (count := _read(path)) is not None]
         return sum(counts) if counts else None
 
     def forget(self) -> None:
+        """Make the folder, and delete the counts in it: they are of an engine that has ended. Errors are ignored."""
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
         for path in self._files():

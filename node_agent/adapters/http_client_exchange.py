@@ -43,29 +43,36 @@ class Connection(asyncio.Protocol):
         self.idle_since = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport: the connection is usable from now on."""
         self.transport = transport  # type: ignore[assignment] # create_connection gives a Transport
 
     def data_received(self, data: bytes) -> None:
+        """Abort the connection: an idle one has no request that data could answer."""
         self.abort()  # data without a request
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Drop the transport: the connection is not usable any more."""
         self.transport = None
 
     def begin(self, exchange: Exchange) -> None:
+        """Make an exchange the active one: it receives the transport's callbacks from now on."""
         self.exchange = exchange
         if self.transport is not None:
             self.transport.set_protocol(exchange)
 
     def end(self) -> None:
+        """End the active exchange: this idle connection receives the transport's callbacks again."""
         self.exchange = None
         if self.transport is not None:
             self.transport.set_protocol(self)
 
     @property
     def usable(self) -> bool:
+        """Whether a request can be sent: the transport is connected and not closing."""
         return self.transport is not None and not self.transport.is_closing()
 
     def abort(self) -> None:
+        """Close the transport at once, without sending what is buffered."""
         if self.transport is not None:
             self.transport.abort()
 
@@ -141,6 +148,7 @@ class Exchange(asyncio.Protocol):
     # the connection's callbacks
 
     def data_received(self, data: bytes) -> None:
+        """Parse received bytes; the exchange is aborted as broken where they are not HTTP, or the head is too large."""
         self.last_read_at = self._now()
         self.reads += 1
         if self._parser is None:
@@ -170,6 +178,7 @@ class Exchange(asyncio.Protocol):
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Lose the exchange: eof where the server closed the connection, reset after an error."""
         if self._connection is not None:
             self._connection.connection_lost(exc)
         self.fail("eof" if exc is None else "reset")
@@ -187,9 +196,11 @@ class Exchange(asyncio.Protocol):
     # httptools
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        """Store a header under its lower-case name; the last value counts, over the heads of interim responses too."""
         self.headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
+        """Set the status. An interim response (1xx) is no head; with SIGNS_HEADER it announces keep-alives."""
         if self._parser is not None:
             self.status = self._parser.get_status_code()
             self._head_seen = self.status >= 200  # before it there may be interim ones
@@ -197,6 +208,7 @@ class Exchange(asyncio.Protocol):
             self._keeps_alive = self._parser.should_keep_alive()
 
     def on_body(self, body: bytes) -> None:
+        """Pass bytes of the body to the sink; without one, hold them, and stop reading at MAX_HELD_BYTES."""
         if self._sink is not None:
             self._sink(body)
             return
@@ -207,6 +219,7 @@ class Exchange(asyncio.Protocol):
             self._update_reading()
 
     def on_message_complete(self) -> None:
+        """Complete the exchange, unless the message was an interim response."""
         self._done = self._head_seen
         if self._done:
             self._stop_timer()
@@ -215,6 +228,7 @@ class Exchange(asyncio.Protocol):
 
     @property
     def is_event_stream(self) -> bool:
+        """Whether the content type is that of server-sent events."""
         return self.headers.get(b"content-type", b"").startswith(b"text/event-stream")
 
     async def head(self) -> None:
@@ -281,8 +295,10 @@ class Exchange(asyncio.Protocol):
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def pipe(self, sink: Callable[[bytes], None]) -> None:
-        """Pass data to `sink` as it arrives, until the end. Raises ExchangeLost after the sink has all
-        received data.
+        """Pass data to `sink` as it arrives, until the end.
+
+        Raises:
+            ExchangeLost: the response is incomplete; the sink has all received data.
         """
         self._sink = sink
         if self._buffer:
@@ -314,6 +330,7 @@ class Exchange(asyncio.Protocol):
         self._set_timer(self._timeout_s())
 
     def end_within(self, seconds: float) -> None:
+        """Bound the wait for the end: from now on, a silence of `seconds` loses the exchange."""
         self.set_read_timeout(seconds)
 
     def _timeout_s(self) -> float:

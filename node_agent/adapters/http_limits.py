@@ -1,5 +1,6 @@
-"""Bounds of an HTTP server, in bytes, numbers and seconds. What exceeds them gets an error response that says so, or,
-from a client that does not read, a closed connection.
+"""Bounds of an HTTP server, in bytes, numbers and seconds.
+
+What exceeds them gets an error response that says so, or, from a client that does not read, a closed connection.
 """
 
 from __future__ import annotations

@@ -44,9 +44,7 @@ class Receiver(Protocol):
         ...
 
     def reserve_body(self, size: int) -> bool:
-        """Reserve room for a body that has grown to `size` bytes, more than SMALL_BYTES; return whether
-        there is room.
-        """
+        """Reserve room for a body of `size` bytes so far, more than SMALL_BYTES; return whether there is room."""
         ...
 
 
@@ -103,6 +101,7 @@ class MessageReader:
 
     @property
     def version(self) -> str:
+        """The HTTP version of the request that was just read, such as "1.1"; "" once the reader is closed."""
         return self._parser.get_http_version() if self._parser is not None else ""
 
     def feed(self, data: bytes) -> None:
@@ -142,13 +141,16 @@ class MessageReader:
     # httptools
 
     def on_message_begin(self) -> None:
+        """Begin a request: nothing is left of the one before."""
         self._reset()
         self.is_partial = True
 
     def on_url(self, url: bytes) -> None:
+        """Append a part of the target, which may arrive in several."""
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        """Store a header under its lower-case name, several values joined by commas; count trailers, and drop them."""
         self._header_count += 1
         if self.head_is_complete or self._header_count > self._limits.headers:
             if self._header_count > self._limits.headers:
@@ -161,6 +163,7 @@ class MessageReader:
         self._headers[name] = value  # joined at most so often as there may be headers: never quadratic in bytes
 
     def on_headers_complete(self) -> None:
+        """Check the head, and the length that it announces; report a client that expects 100-continue."""
         self.head_is_complete = True
         parser, headers = self._parser, self._headers
         if parser is None or self._receiver is None:
@@ -182,11 +185,13 @@ class MessageReader:
             self._receiver.on_expect_continue()
 
     def on_chunk_header(self) -> None:
+        """Count a chunk of the body; too many small ones are a fault (413)."""
         self._chunks += 1
         if self._chunks > _CHUNKS + len(self._body) // _BYTES_PER_CHUNK:
             self._fail(ErrorResponse(413, "request_too_large", "The body comes in too many small chunks."))
 
     def on_body(self, body: bytes) -> None:
+        """Append bytes of the body; a fault where it exceeds its bound (413), or there is no room for it (503)."""
         self._in_bodies += len(body)
         if self._receiver is None:
             return
@@ -205,6 +210,7 @@ class MessageReader:
             )
 
     def on_message_complete(self) -> None:
+        """Pass the request on, or collect the body behind an upgrade offer first, which the parser leaves unread."""
         announced = self._headers.get(b"content-length", b"0")
         if self._parser is not None and self._parser.should_upgrade() and announced.isdigit() and int(announced):
             # The parser attributes a body after an upgrade offer to the other protocol; Java clients send such.

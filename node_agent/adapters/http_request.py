@@ -43,26 +43,31 @@ class Request:
 
     @property
     def path(self) -> str:
+        """The target's path, decoded, without the query."""
         path = self.target.partition("?")[0]
         return unquote(path) if "%" in path else path
 
     @property
     def address(self) -> str:
+        """The IP address of the client, "" where it is not known."""
         return self._connection.address
 
     @property
     def is_congested(self) -> bool:
+        """Whether the client reads more slowly than this side writes."""
         return self._connection.is_congested
 
     # the client's connection
 
     def when_gone(self, call: Callable[[], None]) -> None:
+        """Set the callback for a client that leaves before the response ends; called at once where it has left."""
         if self.is_gone:
             call()
         elif not self.is_ended:
             self._gone = call
 
     def when_congested(self, call: Callable[[bool], None]) -> None:
+        """Set the callback for back-pressure; called at once with True where the client already lags."""
         if self.is_gone or self.is_ended:
             return
         self._congested = call
@@ -70,6 +75,7 @@ class Request:
             call(True)
 
     def on_client_gone(self) -> None:
+        """Record that the connection is closed; notify the handler unless it has ended the response."""
         self.is_gone = True
         gone = self._gone
         self._clear_callbacks()
@@ -77,6 +83,7 @@ class Request:
             gone()
 
     def on_congestion(self, is_congested: bool) -> None:
+        """Pass a change of back-pressure on: True once the client lags, False once it has caught up."""
         if self._congested is not None:
             self._congested(is_congested)
 
@@ -87,17 +94,25 @@ class Request:
     # answering
 
     def forget_body(self) -> None:
+        """Release the body; it is empty from now on."""
         self.body = b""
 
     def add_headers(self, headers: Headers) -> None:
+        """Add headers to the response, before it begins; the last value of a name counts."""
         self._added |= dict(headers)
 
     def accept(self, more: Headers = ()) -> None:
+        """Send an interim response (102), unless the response has begun or the client is of HTTP/1.0. more: headers."""
         if self.supports_chunks and not self.is_begun:
             extra = b"".join([b"%b: %b\r\n" % header for header in more])
             self._write(b"HTTP/1.1 102 Processing\r\n%b\r\n" % extra)
 
     def respond(self, status: int, body: bytes, content_type: bytes = b"application/json", more: Headers = ()) -> None:
+        """Send the whole response. content_type: b"" for none; more: headers.
+
+        Raises:
+            RuntimeError: the response has begun already.
+        """
         if self.is_begun:
             raise RuntimeError("a request is answered once")
         self.is_begun = True
@@ -108,6 +123,7 @@ class Request:
         self._end()
 
     def begin(self, status: int, content_type: bytes, more: Headers = ()) -> None:
+        """Send the head of a response in parts: chunked, or up to the connection's end for a client of HTTP/1.0."""
         self.is_begun = True
         lines = b"content-type: %b\r\n" % content_type
         if self.supports_chunks:
@@ -117,10 +133,12 @@ class Request:
         self._write(self._head(status, lines, more))
 
     def write(self, data: bytes) -> None:
+        """Send a part of the body; nothing is sent to a HEAD request, or to a client that is gone."""
         if data and not self._is_head and not self.is_gone:
             self._send(b"%x\r\n%b\r\n" % (len(data), data) if self.supports_chunks else data)
 
     def end(self, last: bytes = b"") -> None:
+        """Send the last part and end the response, after which the next request on the connection begins."""
         if self.is_ended:
             return
         self.write(last)

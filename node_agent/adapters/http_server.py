@@ -49,8 +49,9 @@ def _is_form(request: ServerRequest) -> bool:
 
 
 def _bound_sockets(listener: socket.socket, unread_s: float) -> None:
-    """Set options that connections inherit: the kernel, too, holds little for a client that does not read, and for a
-    bounded time.
+    """Set options that connections inherit: the kernel, too, holds little for a client that does not read.
+
+    unread_s: seconds; with _LATER_S, how long the kernel holds it.
     """
     for level, option, value in (
         (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES),
@@ -144,8 +145,9 @@ class HttpServer:
             self._connection_limits.release(address, connection.slot)
 
     def reserve_body(self, body: HeldBody, size: int) -> bool:
-        """Reserve room for a body that has grown to `size` bytes; return whether there is room. Unfinished bodies may
-        be aborted for it.
+        """Return whether a body has room to grow to `size` bytes, and reserve them.
+
+        Unfinished bodies may be aborted for it.
         """
         gone = self.bodies.grow(body, size, self.now)
         for victim in gone or ():

@@ -73,6 +73,7 @@ class ServerConnection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take a slot at the server. Without one the connection is aborted; a server that closes sends a 503."""
         self._transport = transport  # type: ignore[assignment] # a server's is one
         self.write = self._transport.write  # type: ignore[union-attr] # it was just set
         name = transport.get_extra_info("peername")
@@ -84,6 +85,7 @@ class ServerConnection(asyncio.Protocol):
             self.on_fault(_FULL)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Release everything that the connection holds, and notify the handlers of its requests."""
         self.server.remove(self, self.address)
         self._transport, self.write = None, _discard
         self._reader.close()
@@ -100,9 +102,11 @@ class ServerConnection(asyncio.Protocol):
         self._bodies.clear()
 
     def pause_writing(self) -> None:
+        """Record that the client lags: the transport holds more than its high-water mark."""
         self._set_congested(True)
 
     def resume_writing(self) -> None:
+        """Record that the client has caught up, and process what waited for that."""
         self._set_congested(False)
         if self._current is None and self._final_error_at is None:
             self._process_next()
@@ -113,6 +117,7 @@ class ServerConnection(asyncio.Protocol):
             self._current.on_congestion(is_congested)
 
     def data_received(self, data: bytes) -> None:
+        """Pass bytes to the reader, once they are known to be HTTP; after the final error they are dropped."""
         if self._prefix is not None:
             data = self._detect_protocol(self._prefix + data)
         if data and self._final_error is None:
@@ -147,6 +152,10 @@ class ServerConnection(asyncio.Protocol):
     # what the reader reads
 
     def on_request(self, method: str, target: str, headers: dict[bytes, bytes], body: bytes) -> None:
+        """Answer a complete request, in its turn; abort a client that sent more than `pipelined` ahead.
+
+        On a connection beyond the bounds, only the paths of `health` are answered; all others are the final error.
+        """
         request = Request(self, method, target, headers, body)
         request.supports_chunks = self._reader.version == "1.1"
         request.keeps_alive = request.supports_chunks and self._reader.keeps_alive
@@ -170,6 +179,7 @@ class ServerConnection(asyncio.Protocol):
             self.abort()
 
     def reserve_body(self, size: int) -> bool:
+        """Reserve room for the incomplete body, now `size` bytes; return whether there is room."""
         if self._body is None:
             self._body = HeldBody(self.address, self._release_unfinished_body)
         return self.server.reserve_body(self._body, size)
@@ -180,6 +190,7 @@ class ServerConnection(asyncio.Protocol):
         )
 
     def on_expect_continue(self) -> None:
+        """Send 100 Continue, once the responses before it are written."""
         if self._current is None and not self._waiting:
             self.write(_CONTINUE)
         else:
@@ -263,6 +274,7 @@ class ServerConnection(asyncio.Protocol):
             self._transport.close()
 
     def abort(self) -> None:
+        """Close the connection at once, without sending what is buffered."""
         if self._transport is not None:
             self._transport.abort()
 

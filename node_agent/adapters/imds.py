@@ -59,6 +59,7 @@ class Imds:
         self._date: float | None = None  # IMDS's own time at its last answer, unix seconds
 
     async def identity(self) -> Identity:
+        """Return this instance's identity. Raises MetadataUnavailable, also where a part of it cannot be read."""
         return Identity(
             instance_id=await self._word("instance-id"),
             zone=await self._word("placement/availability-zone"),
@@ -90,6 +91,7 @@ class Imds:
             return 0.0
 
     async def termination_requested(self) -> bool:
+        """Return whether the Auto Scaling group ends this instance. Raises MetadataUnavailable."""
         body = await self._get("autoscaling/target-lifecycle-state")
         return body is not None and body.strip() == b"Terminated"
 

@@ -26,6 +26,7 @@ class BoundedLines(logging.Filter):
         self._limit = limit or LogLimit()
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether to log a record; its text is bounded, and says how many like it were left out before."""
         if record.levelno >= logging.CRITICAL:
             return True
         left_out = self._limit.suppressed_before((record.name, record.msg), self._clock())

@@ -27,8 +27,8 @@ _REPORT_INTERVAL_S = 5.0
 
 
 @dataclass
-class Progress:
-    """Reports the progress at most every five seconds. total: bytes to fetch."""
+class _Progress:
+    """Reports the progress at most every _REPORT_INTERVAL_S seconds. total: bytes to fetch."""
 
     report: Callable[[str], None]
     total: int = 0
@@ -38,6 +38,7 @@ class Progress:
     _lock: Lock = field(default_factory=Lock)
 
     def add(self, count: int) -> None:
+        """Count received bytes, from any thread."""
         with self._lock:
             self.received += count
             now = time.monotonic()
@@ -49,6 +50,7 @@ class Progress:
 
 
 def gib(count: float) -> str:
+    """Format bytes as GiB, with two decimals and no unit."""
     return f"{count / 2**30:.2f}"
 
 
@@ -76,7 +78,10 @@ class Downloader:
     def fetch(self, files: Sequence[ModelFile]) -> None:
         """Make the folder exactly these files; `fetched` counts the bytes received.
 
-        Raises ModelMissing, ModelDamaged, StoreUnavailable; OSError where the disk cannot store it.
+        The store's ModelMissing and StoreUnavailable pass through; an OSError means that the disk cannot store them.
+
+        Raises:
+            ModelDamaged: a file differs from its manifest, also after it was fetched again.
         """
         wrong: list[str] = []
         for _ in range(ROUNDS):
@@ -102,7 +107,7 @@ class Downloader:
                 f"{gib(needed + SPARE_BYTES)} GiB are needed and {gib(free)} GiB free; "
                 "set root_gib higher, or take instance types with a disk of their own"
             )
-        progress = Progress(self._report, needed)
+        progress = _Progress(self._report, needed)
         with ThreadPoolExecutor(self._workers) as pool:
             futures = [pool.submit(self._compare, file, wrong) for file in plan.compare]
             for (file, part), ranges in zip(parts, missing, strict=True):
@@ -130,7 +135,7 @@ class Downloader:
         part: PartFile,
         missing: Sequence[tuple[int, int]],
         wrong: list[str],
-        progress: Progress,
+        progress: _Progress,
     ) -> list[Future[None]]:
         """Return a future for each missing range; the last one to finish verifies the file."""
         remaining, lock = [max(1, len(missing))], Lock()

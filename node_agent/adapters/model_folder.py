@@ -59,6 +59,7 @@ class ModelFolder:
         return True
 
     def remove(self, path: str) -> None:
+        """Delete a file, by its path below the root, if it exists. Raises OSError."""
         (self._root / path).unlink(missing_ok=True)
 
     def part(self, file: ModelFile) -> PartFile:
@@ -81,6 +82,7 @@ class ModelFolder:
         return True
 
     def free_bytes(self) -> int:
+        """Return the free bytes of the disk that the folder is on. Raises OSError."""
         return shutil.disk_usage(self._root).free
 
     def _note(self, file: ModelFile, status: os.stat_result) -> None:
@@ -135,6 +137,7 @@ class PartFile:
                 self._fd = None
 
     def discard(self) -> None:
+        """Delete the file and the list of its ranges, if they exist. Raises OSError."""
         self.path.unlink(missing_ok=True)
         self._list.unlink(missing_ok=True)
 

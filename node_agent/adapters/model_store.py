@@ -52,6 +52,7 @@ class Manifest:
 
     @property
     def total_bytes(self) -> int:
+        """The size of all files together."""
         return sum(file.size for file in self.files)
 
 
@@ -73,8 +74,12 @@ class ModelStore:
             raise ModelDamaged(f"s3://{self.bucket}/{key} cannot be read: {error}; push the model again") from error
 
     def sizes(self, name: str) -> dict[str, int]:
-        """Return the sizes of the objects below the model's prefix, by path, without the manifest. Raises
-        StoreUnavailable.
+        """Return the sizes of the objects below the model's prefix, by path, without the manifest.
+
+        A failure of S3 is StoreUnavailable.
+
+        Raises:
+            ModelDamaged: there are more objects than a model may have files.
         """
         prefix, found = model_prefix(name), {}
         with self._errors(f"s3://{self.bucket}/{prefix}"):

@@ -27,12 +27,15 @@ class Remembered:
         self._folder = folder
 
     def key(self) -> bytes | None:
+        """Return the cluster's key, None where it is not stored."""
         return self._read(_KEY) or None
 
     def keep_key(self, key: bytes) -> None:
+        """Store the cluster's key; a failure is only logged."""
         self._write(_KEY, key)
 
     def identity(self) -> Identity | None:
+        """Return this instance's identity, None where it is not stored, or by an agent with other fields."""
         try:
             values = json.loads(self._read(_IDENTITY) or b"null")
         except ValueError:
@@ -47,6 +50,7 @@ class Remembered:
         return Identity(**values)
 
     def keep_identity(self, identity: Identity) -> None:
+        """Store this instance's identity; a failure is only logged."""
         self._write(_IDENTITY, json.dumps(asdict(identity)).encode())
 
     def _read(self, name: str) -> bytes | None:

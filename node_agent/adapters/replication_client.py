@@ -73,6 +73,7 @@ class TcpReplicaLinks:
         self._clocks = clocks
 
     def connect(self, address: Address, listener: LinkListener) -> TcpReplicaLink:
+        """Return a link to a replica, which connects in the background. listener: receives the link's events."""
         return TcpReplicaLink(address, self._source, self, AckBatches(self._lag_s), listener)
 
     def handshake(self, address: Address) -> Handshake:
@@ -93,8 +94,12 @@ class TcpReplicaLinks:
 
 
 class Handshake(NamedTuple):
-    """The cluster's key, this side's nonce, the signature over it, and when that was made (this node's unix
-    seconds).
+    """What a connection to a replica begins with.
+
+    key: the cluster's.
+    nonce: this side's.
+    stamp: the signature over the nonce.
+    at: when that was made, in this node's unix seconds.
     """
 
     key: bytes
@@ -145,6 +150,7 @@ class TcpReplicaLink(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send the handshake, and bound the wait for its answer."""
         self._transport = transport  # type: ignore[assignment] # create_connection gives a Transport
         if self._owner is None:
             self.close()
@@ -156,6 +162,7 @@ class TcpReplicaLink(asyncio.Protocol):
         self._transport.write(PREFACE + self._handshake.stamp.encode() + b"\n")  # type: ignore[union-attr] # it was just set
 
     def data_received(self, data: bytes) -> None:
+        """Process the answer to the handshake, then frames; an invalid one loses the link as broken."""
         if self._owner is None:
             return
         if self._reader is None:
@@ -218,6 +225,7 @@ class TcpReplicaLink(asyncio.Protocol):
             transport.abort()  # `connection_lost` then connects again
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Connect again where the handshake is retried; else lose the link."""
         if self._retries_handshake and self._transport is None and self._owner is not None:
             self._connecting = self._loop.create_task(self._connect())
         elif self._reader is None:
@@ -229,9 +237,11 @@ class TcpReplicaLink(asyncio.Protocol):
 
     @property
     def is_late(self) -> bool:
+        """Whether an acknowledgement is overdue."""
         return self._batches.is_lagging
 
     def send(self, message: bytes, receipt: object = None) -> None:
+        """Queue a message; it is sent with the others of this moment. receipt: passed to the listener with its ack."""
         if self._batches.add(message, receipt, self._loop.time()):
             self._schedule_check()
             if not self._flushing and self._batches.may_send:
@@ -269,6 +279,7 @@ class TcpReplicaLink(asyncio.Protocol):
             listener.lost(why)
 
     def close(self) -> None:
+        """Close the connection, and drop what is queued; the listener receives nothing more."""
         self._owner = None
         self._connecting.cancel()
         for timer in (self._timer, self._handshake_timer):

@@ -18,6 +18,8 @@ class SecretsManager:
         self._threads = aws_threads("secretsmanager")
 
     async def read(self, name: str) -> bytes:
+        """Return a secret's bytes, a text in UTF-8. Raises StoreUnavailable, whose message never quotes it."""
+
         def call() -> bytes:
             answer = self._client.get_secret_value(SecretId=name)
             value = answer.get("SecretString") or answer.get("SecretBinary")

@@ -32,6 +32,7 @@ class SteadyClock:
         self._shift = wall() - elapsed()
 
     def __call__(self) -> float:
+        """Return the time in unix seconds."""
         return self._elapsed() + self._shift
 
     def wall_ahead_s(self) -> float:

@@ -46,7 +46,8 @@ def watchdog_s(environ: Mapping[str, str]) -> float | None:
 async def systemd_lifecycle(environ: Mapping[str, str]) -> AsyncIterator[Notify]:
     """Send READY=1 on entry, WATCHDOG=1 three times in each interval while inside, STOPPING=1 on exit.
 
-    Yields a function that sends the unit's status text, whenever it changes (`systemctl show --property StatusText`).
+    Yields:
+        A function that sends the unit's status text, whenever it changes (`systemctl show --property StatusText`).
     """
     notify = notifier(environ)
     if notify is None:

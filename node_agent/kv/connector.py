@@ -48,8 +48,9 @@ _log = init_logger(__name__)
 
 @dataclass
 class StepMetadata(KVConnectorMetadata):  # type: ignore[misc] # vLLM is not in the environment that is checked
-    """What the scheduler sends to the workers for one step. last_blocks: (request, key of its last block), stored
-    already.
+    """What the scheduler sends to the workers for one step.
+
+    last_blocks: (request, key of its last block), stored already.
     """
 
     saves: list[Save] = field(default_factory=list)
@@ -57,7 +58,7 @@ class StepMetadata(KVConnectorMetadata):  # type: ignore[misc] # vLLM is not in 
     loads: list[Load] = field(default_factory=list)
 
 
-def why_declined(config: Any, kv_cache: Any, version: str = vllm.__version__) -> str | None:
+def _why_declined(config: Any, kv_cache: Any, version: str = vllm.__version__) -> str | None:
     """Return why this engine is unsupported; None where it is supported."""
     parallel = config.parallel_config
     if version.partition("+")[0] != VLLM_VERSION:
@@ -76,7 +77,7 @@ def why_declined(config: Any, kv_cache: Any, version: str = vllm.__version__) ->
     return None
 
 
-def vllm_fingerprint(config: Any, kv_cache: Any, weights: str) -> bytes:
+def _vllm_fingerprint(config: Any, kv_cache: Any, weights: str) -> bytes:
     """Return the fingerprint of this engine's blocks. weights: a digest of the model's."""
     model, group = config.model_config, kv_cache.kv_cache_groups[0]
     return engine_fingerprint(
@@ -98,8 +99,9 @@ def vllm_fingerprint(config: Any, kv_cache: Any, weights: str) -> bytes:
 
 
 def _cpu_kind() -> str:
-    """Return the CPU's kind: the order of a block's bytes depends on the instructions that read it
-    (`cpu_attn._get_attn_isa`).
+    """Return the CPU's kind: the order of a block's bytes depends on the instructions that read it.
+
+    Source: `cpu_attn._get_attn_isa`.
     """
     return f"{torch.backends.cpu.get_cpu_capability()} amx={torch.cpu._is_amx_tile_supported()}"
 
@@ -121,13 +123,13 @@ class SynktiKvConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc] 
         self._loader: Loader | None = None
         self._broken: set[int] = set()
         self._fingerprint = b""
-        why = why_declined(vllm_config, kv_cache_config)
+        why = _why_declined(vllm_config, kv_cache_config)
         if why is None:
             weights = extra.get("weights") or weights_digest(Path(vllm_config.model_config.model))
             if weights is None:
                 why = "the weights are not identified"
             else:
-                self._fingerprint = vllm_fingerprint(vllm_config, kv_cache_config, weights)
+                self._fingerprint = _vllm_fingerprint(vllm_config, kv_cache_config, weights)
         if role == KVConnectorRole.SCHEDULER:
             self._start_scheduler(why)
 
@@ -144,11 +146,16 @@ class SynktiKvConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc] 
 
     @property
     def requires_kv_delivery(self) -> bool:
-        return False  # a block that was not stored is computed again
+        """False: a block that was not stored is computed again."""
+        return False
 
     # in the scheduler
 
     def get_num_new_matched_tokens(self, request: Any, num_computed_tokens: int) -> tuple[int, bool]:
+        """Return how many tokens behind the computed ones can be loaded, and whether that happens beside the steps.
+
+        num_computed_tokens: those that are in the engine's cache.
+        """
         if self._requests is None or not _is_plain(request):
             return 0, False
         max_tokens = request.num_tokens
@@ -158,6 +165,10 @@ class SynktiKvConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc] 
         return tokens, tokens > 0
 
     def update_state_after_alloc(self, request: Any, blocks: Any, num_external_tokens: int) -> None:
+        """Plan to load the matched blocks, now that the request has got blocks of the cache.
+
+        num_external_tokens: of the match, those that it got blocks for; 0 for nothing to load.
+        """
         if self._requests is None or not _is_plain(request):
             return
         block_ids = blocks.get_block_ids()[0]
@@ -166,6 +177,7 @@ class SynktiKvConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc] 
             self._loads.append(load)
 
     def build_connector_meta(self, scheduler_output: Any) -> StepMetadata:
+        """Return what the workers load and store for this step; the planned loads are in it once."""
         steps = StepMetadata(loads=self._loads)
         self._loads = []
         if self._requests is None:
@@ -179,16 +191,22 @@ class SynktiKvConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc] 
         return steps
 
     def request_finished_all_groups(self, request: Any, block_ids: Any) -> tuple[bool, None]:
+        """Drop a request's state. Return (False, None): its blocks can be freed now, and there are no parameters."""
         if self._requests is not None:
             self._requests.remove(request.request_id)
         return False, None
 
     def request_finished(self, request: Any, block_ids: Any) -> tuple[bool, None]:
+        """As `request_finished_all_groups`, with the blocks of one group."""
         return self.request_finished_all_groups(request, block_ids)
 
     # in a worker
 
     def register_kv_caches(self, kv_caches: dict[str, Any]) -> None:
+        """Start the writer and the loader over this worker's cache; nothing starts where the engine is declined.
+
+        kv_caches: a tensor for each layer, by the layer's name.
+        """
         if not self._fingerprint:
             return
         names = self._kv_cache_config.kv_cache_groups[0].layer_names
@@ -200,6 +218,7 @@ class SynktiKvConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc] 
         _log.info("Synkti stores KV blocks of %d bytes in %s", size, self._folder.root)
 
     def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:
+        """Load the step's blocks with threads; the step does not wait for them."""
         if self._loader is not None:
             for load in self._get_connector_metadata().loads:
                 self._loader.start(load)
@@ -211,6 +230,7 @@ class SynktiKvConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc] 
         """Do nothing: whole blocks are copied behind the step."""
 
     def wait_for_save(self) -> None:
+        """Copy the step's blocks behind it, and queue them; what the writer has no room for is not stored."""
         steps = self._get_connector_metadata()
         if self._writer is None or self._copier is None or not (steps.saves or steps.last_blocks):
             return
@@ -222,6 +242,10 @@ class SynktiKvConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc] 
         writer.enqueue([*items, *(LastBlock(*head) for head in steps.last_blocks)])
 
     def get_finished(self, finished_req_ids: set[str]) -> tuple[set[str] | None, set[str] | None]:
+        """Return (None, the requests whose loading ended since the last call); (None, None) where nothing runs.
+
+        The first is None because no request's blocks wait to be stored.
+        """
         if self._writer is None or self._loader is None:
             return None, None
         self._writer.remove_finished(finished_req_ids)
@@ -230,10 +254,12 @@ class SynktiKvConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc] 
         return None, done
 
     def get_block_ids_with_load_errors(self) -> set[int]:
+        """Return the blocks whose loading failed since the last call; vLLM computes them."""
         broken, self._broken = self._broken, set()
         return broken
 
     def shutdown(self) -> None:
+        """Stop loading, and write what is queued for a bounded time."""
         if self._loader is not None:
             self._loader.close()
         if self._writer is not None:

@@ -60,9 +60,11 @@ class BlockFolder:
         return self.max_bytes - self._writers * self._share
 
     def path(self, name: str) -> Path:
+        """Return the path of a block's file, stored or not."""
         return self.root / name[:2] / name
 
     def contains(self, name: str) -> bool:
+        """Return whether a block's file exists; its content is not verified."""
         # On the scheduler's path, thousands of times for a long prompt: a third of what pathlib takes.
         return os.path.exists(f"{self.root}/{name[:2]}/{name}")
 
@@ -104,6 +106,7 @@ class BlockFolder:
             return None
 
     def size(self, name: str) -> int | None:
+        """Return the bytes of a block's file, None where it is missing. Raises OSError."""
         try:
             return self.path(name).stat().st_size
         except FileNotFoundError:
@@ -115,6 +118,7 @@ class BlockFolder:
             os.utime(self.path(name))
 
     def remove(self, name: str) -> None:
+        """Delete a block's file, if it exists. Raises OSError."""
         self.path(name).unlink(missing_ok=True)
 
     # room

@@ -48,6 +48,7 @@ class Loader:
         self._loading: list[_Loading] = []
 
     def start(self, load: Load) -> None:
+        """Load a request's blocks in up to THREADS parts, in the background; `finished` reports the end."""
         blocks, each = load.blocks, max(1, -(-len(load.blocks) // THREADS))
         parts = [self._pool.submit(self._load_part, load, at, at + each) for at in range(0, len(blocks), each)]
         self._loading.append(_Loading(load, parts))
@@ -66,6 +67,7 @@ class Loader:
         return {loading.load.request for loading in finished}, broken
 
     def close(self) -> None:
+        """Stop, without waiting: loads that have not begun are dropped."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _load_part(self, load: Load, start: int, end: int) -> int | None:

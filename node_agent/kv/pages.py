@@ -37,9 +37,12 @@ class BlockCopier:
         return layer[block_id * self._split : (block_id + 1) * self._split]
 
     def copy_out(self, block_id: int) -> Callable[[], memoryview]:
-        """Copy a block; return a function that gives its bytes, from any thread.
+        """Copy a block.
 
         On a GPU the copy is queued behind the step that fills the block, and in front of any that could reuse it.
+
+        Returns:
+            A function that waits for the copy, and returns its bytes; any thread can call it.
         """
         copied = torch.stack([self._of(layer, block_id) for layer in self._layers])
         if self._device.type == "cpu":

@@ -23,27 +23,31 @@ PROBE = "synkti-probe"
 
 
 class KnownRequest(Protocol):
-    """The required part of vLLM's request.
-
-    num_tokens: ids that are known.
-    num_computed_tokens: before this step.
-    """
+    """The part of vLLM's request that is needed here."""
 
     @property
-    def request_id(self) -> str: ...
+    def request_id(self) -> str:
+        """The id under which the scheduler has it."""
+        ...
 
     @property
-    def num_tokens(self) -> int: ...
+    def num_tokens(self) -> int:
+        """The number of known ids, of the prompt and the answer."""
+        ...
 
     @property
-    def num_computed_tokens(self) -> int: ...
+    def num_computed_tokens(self) -> int:
+        """The number of tokens in the engine's cache before this step."""
+        ...
 
     @property
-    def all_token_ids(self) -> Sequence[int]: ...
+    def all_token_ids(self) -> Sequence[int]:
+        """The known ids, of the prompt and then of the answer."""
+        ...
 
 
 @dataclass
-class Chain:
+class _Chain:
     """The keys of one request's blocks, as far as they were needed."""
 
     root: bytes
@@ -58,13 +62,15 @@ class Chain:
         return self.keys
 
     def parent(self, place: int) -> bytes:
+        """Return the key in front of a block's: the root for the first block. place: the block's number."""
         return self.keys[place - 1] if place else self.root
 
 
 @dataclass(frozen=True)
 class Save:
-    """A block to store: its place in the engine's cache, and its identity. request: the one whose latest
-    block it is.
+    """A block to store: its place in the engine's cache, and its identity.
+
+    request: the one whose latest block it is.
     """
 
     block_id: int
@@ -100,7 +106,7 @@ _NOTHING = SavePlan()
 @dataclass
 class _Tracked:
     request: KnownRequest
-    chain: Chain
+    chain: _Chain
     planned: int = 0  # blocks that are stored, or planned to be
 
 
@@ -117,7 +123,7 @@ class Requests:
         self._has = has
         self._shards = shards
         self._tracked: dict[str, _Tracked] = {}
-        self._chains: dict[str, Chain] = {}  # of requests that were looked at and not scheduled yet
+        self._chains: dict[str, _Chain] = {}  # of requests that were looked at and not scheduled yet
         self._matches: dict[str, tuple[int, int]] = {}  # from where to where, in blocks; while not scheduled yet
         self._loaded: set[str] = set()  # were scheduled with blocks to load
 
@@ -126,8 +132,9 @@ class Requests:
         return len(self._tracked.keys() | self._chains.keys() | self._matches.keys() | self._loaded)
 
     def match(self, request: KnownRequest, salt: str, computed: int, max_tokens: int) -> int:
-        """Return how many tokens behind the first `computed` need not be computed. Called again while the request
-        waits.
+        """Return how many tokens behind the first `computed` need not be computed.
+
+        It is called again while the request waits, and looks at the folder again only for another `computed`.
 
         max_tokens: the limit in all, the computed ones included.
         """
@@ -145,10 +152,10 @@ class Requests:
         self._matches[name] = start, end
         return (end - start) * self._block_tokens
 
-    def _chain(self, request: KnownRequest, salt: str) -> Chain:
+    def _chain(self, request: KnownRequest, salt: str) -> _Chain:
         chain = self._chains.get(request.request_id)
         if chain is None:
-            chain = self._chains[request.request_id] = Chain(chain_root(self._fingerprint, salt), self._block_tokens)
+            chain = self._chains[request.request_id] = _Chain(chain_root(self._fingerprint, salt), self._block_tokens)
         return chain
 
     def _is_there(self, key: bytes) -> bool:
@@ -157,10 +164,13 @@ class Requests:
     def on_scheduled(
         self, request: KnownRequest, salt: str, block_ids: Sequence[int], external_tokens: int
     ) -> Load | None:
-        """Record that the request got its blocks in the cache; return what to load into them.
+        """Record that the request got its blocks in the cache.
 
         block_ids: all of the request's.
         external_tokens: of the match, those that it got blocks for.
+
+        Returns:
+            What to load into its blocks; None where there is nothing.
         """
         name = request.request_id
         if name not in self._tracked:

@@ -1,7 +1,7 @@
-"""Identify an engine's weights by a digest of the model's folder, which reads all of it. Blocks of other weights are
-useless.
+"""Identify an engine's weights by a digest of the model's folder, which reads all of it.
 
-A node that downloaded its model by a manifest has a digest already and passes it on; this is for all others.
+Blocks of other weights are useless. A node that downloaded its model by a manifest has a digest already and passes it
+on; this is for all others.
 """
 
 from __future__ import annotations

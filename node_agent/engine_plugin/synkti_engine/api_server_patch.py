@@ -25,6 +25,7 @@ from synkti_engine.patching import Function, wrap_method
 
 
 def install() -> None:
+    """Wrap vLLM's functions of the API server. Raises AttributeError where vLLM does not have one."""
     wrap_method(InputProcessor, "process_inputs", _validate_arguments)
     wrap_method(OutputProcessor, "add_request", _keep_outputs_separate)
     wrap_method(AsyncLLM, "generate", _emit_ids)
@@ -32,10 +33,10 @@ def install() -> None:
 
 
 def _with_endpoint(load: Function) -> Function:
-    """Add the endpoint plug-in. vLLM loads these while it makes the API server's app, and only there.
+    """Return a loader that adds the endpoint plug-in.
 
-    An operator allows endpoint plug-ins by name because they add routes; this one has none, and installing it allows
-    it.
+    vLLM loads these while it makes the API server's app, and only there. An operator allows endpoint plug-ins by name
+    because they add routes; this one has none, and installing it allows it.
     """
 
     def load_endpoint_plugins(*args: Any, **kwargs: Any) -> list[Any]:

@@ -40,12 +40,15 @@ def ids_in(extra: Mapping[str, Any] | None, name: str) -> list[int]:
 
 
 def check(ids: Sequence[int], *, vocabulary: int, max_tokens: int, room: int, choices: int) -> None:
-    """Validate the ids of an argument. Raises BadArguments.
+    """Validate the ids of an argument.
 
     vocabulary: the number of ids, since one beyond them would end the engine.
     max_tokens: of the answer.
     room: tokens that the context has left behind the prompt.
     choices: of the request.
+
+    Raises:
+        BadArguments: an id is not in the vocabulary, there are more ids than fit, or several choices.
     """
     unknown = [token for token in ids if token >= vocabulary]
     if unknown:

@@ -27,6 +27,7 @@ _one_per_output: set[str] = set()
 
 
 def install() -> None:
+    """Wrap vLLM's functions of the engine core. Raises AttributeError where vLLM does not have one."""
     wrap_classmethod(Request, "from_engine_core_request", _with_resumed_ids)
     wrap_method(StructuredOutputManager, "_create_grammar", _advance_grammar)
     wrap_method(Scheduler, "add_request", _track_request)

@@ -16,8 +16,10 @@ from synkti_engine.arguments import FORCED_IDS, BadArguments, ids_in
 
 
 class ForcedReplay(LogitsProcessor):  # type: ignore[misc] # vLLM has no types here
-    """Forces ids. `_requests`: place in the batch -> (ids to force, the request's own list of output ids, which
-    grows)."""
+    """Forces ids.
+
+    _requests: place in the batch -> (ids to force, the request's own list of output ids, which grows).
+    """
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:
@@ -31,9 +33,11 @@ class ForcedReplay(LogitsProcessor):  # type: ignore[misc] # vLLM has no types h
         self._requests: dict[int, tuple[list[int], list[int]]] = {}
 
     def is_argmax_invariant(self) -> bool:
-        return False  # else greedy requests would bypass it
+        """Return False: it changes which id is the likeliest, so greedy requests must not bypass it."""
+        return False
 
     def update_state(self, batch_update: Any) -> None:
+        """Apply a step's changes of the batch, None for no change, and drop requests whose ids are all forced."""
         process_dict_updates(self._requests, batch_update, self._begin)
         for place in [place for place, (ids, output) in self._requests.items() if len(output) >= len(ids)]:
             del self._requests[place]
@@ -46,6 +50,7 @@ class ForcedReplay(LogitsProcessor):  # type: ignore[misc] # vLLM has no types h
         return ids, output_ids
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
+        """Leave a single possible id in the rows of requests with ids to force; return the logits, changed in place."""
         for place, (ids, output) in self._requests.items():
             if len(output) < len(ids):
                 logits[place].fill_(float("-inf"))

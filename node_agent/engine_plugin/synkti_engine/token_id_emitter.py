@@ -72,16 +72,20 @@ class TokenIdEmitter:
         self._running = True
 
     def end(self) -> None:
+        """End the generation; the engine may begin another one for the same request."""
         self._running = False
 
     def record_prompt(self, ids: Sequence[int] | None) -> None:
+        """Record a prompt by the digest of its ids. ids: None where it has none."""
         self._flush()
         self._events.append(_event(PROMPT_EVENT, None if ids is None else prompt_digest(ids)))
 
     def record(self, ids: Sequence[int]) -> None:
+        """Record ids of the answer, in order; those that are taken together share one event."""
         self._ids.extend(ids)
 
     def record_finish(self, reason: str) -> None:
+        """Record why the generation ended, behind its ids. reason: vLLM's finish reason."""
         self._flush()
         self._events.append(_event(FINISH_EVENT, reason))
 
@@ -107,7 +111,9 @@ current_emitter: ContextVar[TokenIdEmitter | None] = ContextVar("synkti_telling"
 def emit_for(
     outputs: AsyncGenerator[Any, None], emitter: TokenIdEmitter, *, choices: int, cumulative: bool
 ) -> AsyncGenerator[Any, None]:
-    """Yield the outputs of a generation, and record each first. cumulative: each output carries all ids so far.
+    """Return an iterator over the outputs of a generation that records each one first.
+
+    cumulative: each output carries all ids so far.
 
     Raises BadArguments at once, not at the first iteration: the answer can still become a 400 then.
     """
@@ -144,6 +150,7 @@ class TokenIdMiddleware:
         self.app = app
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Serve a request; a POST has an emitter of its own while the application runs."""
         if scope["type"] != "http" or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
@@ -198,6 +205,7 @@ class TokenIdEndpoint:
     required_tasks = None
 
     def attach_router(self, app: Any) -> None:
+        """Add the middleware to the server's app; Starlette raises RuntimeError once that has started."""
         app.add_middleware(TokenIdMiddleware)
 
     async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:

@@ -22,6 +22,7 @@ _CUDA_DRAW = 4
 
 
 def install() -> None:
+    """Wrap vLLM's functions of the worker. Raises AttributeError where vLLM does not have one."""
     wrap_method(CachedRequestState, "__post_init__", _restored)
 
 
@@ -33,7 +34,7 @@ def _restored(settle: Function) -> Function:
             self.output_token_ids.extend(ids)
         if self.generator is not None:
             if self.generator.device.type == "cpu":
-                self.generator = CpuGenerator(params.seed, self.output_token_ids)
+                self.generator = _CpuGenerator(params.seed, self.output_token_ids)
             else:
                 self.generator.set_offset(self.generator.get_offset() + _CUDA_DRAW * len(ids))
         settle(self)
@@ -41,7 +42,7 @@ def _restored(settle: Function) -> Function:
     return __post_init__
 
 
-class CpuGenerator(torch.Generator):  # type: ignore[misc] # torch is not in this environment
+class _CpuGenerator(torch.Generator):  # type: ignore[misc] # torch is not in this environment
     """A request's generator on a CPU: its state follows from its seed and from the number of ids of the answer.
 
     After each chunk of a prefill but the last, vLLM discards the sampled token and rewinds the generator by an offset.
@@ -65,7 +66,9 @@ class CpuGenerator(torch.Generator):  # type: ignore[misc] # torch is not in thi
             torch.randint(0, 2**31, (len(self._output_ids),), generator=self, dtype=torch.long)
 
     def get_offset(self) -> int:
+        """Return 0: a CPU's generator has no offset, and `set_offset` needs none."""
         return 0
 
     def set_offset(self, offset: int) -> None:
+        """Rewind to the state after the ids so far, whatever the offset."""
         self.settle()

@@ -75,8 +75,9 @@ class BufferedRequest:
 
     @cached_property
     def digest(self) -> bytes | None:
-        """The request's digest (`core/openai/request_digest`), computed at first use: it takes a while and is seldom
-        needed.
+        """The request's digest (`core/openai/request_digest`), None for an empty body.
+
+        It is computed at first use: it takes a while and is seldom needed.
         """
         return request_digest(self.body)
 
@@ -100,10 +101,13 @@ class BufferedRequests:
             response.abort(HANDOFF)
 
     async def answer(self, request: BufferedRequest, first: Route, client: ServerRequest) -> int:
-        """Answer a request; return the status that the client received.
+        """Answer a request, by one engine after another.
 
         Raises NoReadyPeer where no engine is left, FleetFull, RequestRejected for a request that ends engines,
         ClientGone.
+
+        Returns:
+            The status that the client received.
         """
         route: Route | None = first
         attempts, tried = Attempts(), list[str]()
@@ -139,7 +143,14 @@ class BufferedRequests:
 
         last: the route of the last attempt.
 
-        Raises as `answer`.
+        Raises RequestRejected, rather than NoReadyPeer, for a request that ends engines.
+
+        Returns:
+            The status that the client received: an engine's own answer.
+
+        Raises:
+            FleetFull: no engine had room.
+            NoReadyPeer: the engines lost the request.
         """
         if (answer := attempts.response) is not None:
             more = [*_route_headers(last), *answer.headers, *final_headers(answer.status)]
@@ -152,8 +163,14 @@ class BufferedRequests:
         raise NoReadyPeer(message, _RETRY_AFTER_S)
 
     async def _try_engine(self, request: BufferedRequest, route: Route, client: ServerRequest) -> int:
-        """Send the request to one engine; return the client's status. Raises _AttemptFailed, ClientGone,
-        NoReadyPeer.
+        """Send the request to one engine; where that does not serve it, _AttemptFailed is raised.
+
+        Returns:
+            The status that the client received.
+
+        Raises:
+            ClientGone: the client left before it had its answer.
+            NoReadyPeer: this node is stopping.
         """
         node = route.node
         is_suspect = self._is_suspect(request)
@@ -222,8 +239,12 @@ class BufferedRequests:
     async def _relay_stream(
         self, request: BufferedRequest, response: Response, route: Route, client: ServerRequest
     ) -> None:
-        """Relay a stream as it arrives. Raises _AttemptFailed where it ends before its first event, ExchangeLost,
-        ClientGone.
+        """Relay a stream as it arrives; a loss in its middle becomes its last event.
+
+        _AttemptFailed is raised where it ends before its first event, ExchangeLost where it is lost before.
+
+        Raises:
+            ClientGone: the client left in its middle.
         """
         ending = EndOfStreamDetector()
         data = await response.read()

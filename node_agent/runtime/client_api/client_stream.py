@@ -1,5 +1,4 @@
-"""Serve one client's stream: request an engine, pass its bytes through the state machine, continue elsewhere after a
-loss.
+"""Serve one client's stream: request an engine, pass its bytes on, continue elsewhere after a loss.
 
 The machine (`core/streams/factory`) makes all decisions about bytes; this module adds connections and a clock. The task
 requests engines and waits for their ends. Response bytes bypass the task and pass from one callback to the next: the
@@ -135,9 +134,7 @@ class ClientStream:
         sse_response.request.when_congested(self._on_congestion)
 
     async def run(self, first: Route) -> int:
-        """Serve the stream until it is complete or cannot be continued; return the HTTP status that the client
-        received.
-        """
+        """Serve the stream until it is complete or cannot be continued; return the status that the client received."""
         try:
             return await self._run_engines(first)
         except StaleEpoch:
@@ -197,6 +194,9 @@ class ClientStream:
         """Fail the stream: no engine is left, or no other would answer differently.
 
         Raises RequestRejected for a request that has ended engines.
+
+        Returns:
+            The status that the client received.
         """
         attempts = self._attempts
         if (answer := attempts.response) is not None:
@@ -211,6 +211,7 @@ class ClientStream:
         return await self._fail("no_ready_node", f"No node is ready to continue this request{after}.")
 
     def keep_alive(self) -> None:
+        """Write a keep-alive where the client has received nothing for a while. Call it every COMMENT_EVERY_S."""
         self._sse.keep_alive(self.journal.log.committed)
 
     def abandon(self) -> None:
@@ -253,9 +254,12 @@ class ClientStream:
         return bool(suspects) and suspects.check(self._request_digest())
 
     async def _run_engine(self, route: Route) -> int | None:
-        """Run one engine; return the client's status when the request is over, None when the engine was lost.
+        """Run one engine.
 
         Raises RequestRejected as `_is_suspect`.
+
+        Returns:
+            The client's status where the request is over; None where the engine was lost, or answers the next choice.
         """
         node = route.node
         context_source = self._context_source
@@ -310,8 +314,9 @@ class ClientStream:
         return {**self._headers, **more} if more else self._headers
 
     def _request_digest(self) -> bytes | None:
-        """The request's digest (`core/openai/request_digest`), computed at first use: it takes a while and is seldom
-        needed.
+        """Return the request's digest (`core/openai/request_digest`), None for an empty body.
+
+        It is computed at first use: it takes a while and is seldom needed.
         """
         if self._digest is None:
             self._digest = request_digest(self._generation.body)
@@ -330,6 +335,9 @@ class ClientStream:
         """Handle the end of an engine's response: its part was complete before, or is lost for this reason.
 
         by: which side ended it.
+
+        Returns:
+            The client's status where the stream is complete, else None.
         """
         if self._close_reason is not None:
             return None
@@ -363,8 +371,9 @@ class ClientStream:
             self._finish_engine()
 
     def _on_keepalive(self, keepalive: bytes) -> None:
-        """Handle a keep-alive of the engine's node. OVERTAKEN: the engine served others since this stream's
-        last token.
+        """Handle a keep-alive of the engine's node.
+
+        OVERTAKEN: the engine served others since this stream's last token; for too long, the stream is lost there.
         """
         now = self._clock()
         self._silent_since = self._silent_since or now - keepalive_interval_s(self._node.min_silence_s)
@@ -417,8 +426,9 @@ class ClientStream:
         return node.instance_id == self._node.instance_id
 
     def _on_answer_begun(self) -> None:
-        """Clear the request of suspicion once an engine answers: nodes that could not are at fault, and it ends no
-        engines.
+        """Clear the request of suspicion once an engine answers.
+
+        Nodes that could not answer it are at fault, and it ends no engines.
         """
         if self._attempts.in_doubt:
             self._node.on_others_failed(self._attempts.in_doubt)
@@ -485,8 +495,9 @@ class ClientStream:
         return sse.comment(comment) if self._sse.reader.wants_event_ids else b""
 
     async def _next_route(self) -> Route | None:
-        """Return a route to another engine: outside the lost pool if possible; of the engines tried, any
-        but the last.
+        """Return a route to another engine, None where there is none in time, or the stream ends early.
+
+        Outside the lost pool if possible; of the engines tried, any but the last.
         """
         give_up_at = self._clock() + (WAIT_FOR_NODE_S if self._sse.started else 0.0)
         tried = [node.instance_id for node in self._tried]
@@ -511,8 +522,9 @@ class ClientStream:
         return None
 
     def _can_continue_on(self, node: NodeStatus) -> bool:
-        """Return whether a node's engine can continue this answer. One that cannot, chosen last, gives the reason that
-        it ends.
+        """Return whether a node's engine can continue this answer.
+
+        One that cannot, chosen last, gives the reason that it ends.
         """
         return self.machine.can_continue_on(node.continuation_methods)
 

@@ -1,5 +1,6 @@
-"""List the models that the fleet serves, as its engines describe them. This node's engine is polled; others are
-requested when a client asks for the list.
+"""List the models that the fleet serves, as its engines describe them.
+
+This node's engine is polled; others are requested when a client asks for the list.
 """
 
 from __future__ import annotations
@@ -83,9 +84,7 @@ class ModelList:
         return cards
 
     async def _fetch(self, model: str) -> None:
-        """Fetch the cards of a model from a node that serves it; keep the previous ones where that node does not
-        answer.
-        """
+        """Fetch the cards of a model from a node that serves it; without an answer the previous ones stay."""
         route = self._node.route(RouteRequest(model))
         if not isinstance(route, Route):
             return

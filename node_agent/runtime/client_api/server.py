@@ -88,6 +88,7 @@ class ClientApi:
         self.buffered_requests = BufferedRequests(node, engines)
 
     async def __call__(self, request: ServerRequest) -> None:
+        """Answer a request and count it; a failure that has a status becomes an error response."""
         path = request.path
         if self._origins:
             request.add_headers(self._origins.headers(request.headers))

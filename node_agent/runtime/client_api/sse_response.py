@@ -84,15 +84,19 @@ class SseResponse:
         self.request.write(self._keep_alive)
 
     def end(self, last: bytes = b"") -> int:
+        """End the response behind these bytes; return 200, the status that the client received."""
         self._ended = True
         self.request.end(last)
         return 200
 
     def relay_error(self, answer: EngineResponse) -> int:
-        """Relay an engine's error response; return the status that the client received.
+        """Relay an engine's error response.
 
         An error event stays one, and its stream ends as vLLM ends it; a whole error response stays one where that is
         still possible.
+
+        Returns:
+            The status that the client received: 200 for an error in the stream.
         """
         one_line = answer.body.replace(b"\n", b" ")
         if answer.is_event:
@@ -106,8 +110,10 @@ class SseResponse:
         return answer.status
 
     def fail(self, status: int, code: str, message: str) -> int:
-        """Send an error: in the stream where it began, as a response where not; return the status that the client
-        received.
+        """Send an error: in the stream where it began, as a response where not.
+
+        Returns:
+            The status that the client received: 200 for an error in the stream.
         """
         if not self.started:
             self._ended = True

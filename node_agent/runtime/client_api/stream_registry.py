@@ -26,12 +26,15 @@ class StreamRegistry:
 
     @property
     def is_full(self) -> bool:
+        """Whether a further stream is to be refused."""
         return len(self._streams) >= self.max_streams
 
     def add(self, stream: ClientStream) -> None:
+        """Add a stream; it replaces an earlier connection's under the same id."""
         self._streams[stream.stream_id] = stream
 
     def remove(self, stream: ClientStream) -> None:
+        """Remove a stream that is over; another one under its id stays."""
         if self._streams.get(stream.stream_id) is stream:  # a client that came back may have another one by now
             del self._streams[stream.stream_id]
 
@@ -42,8 +45,9 @@ class StreamRegistry:
             self._keep_all_alive()
 
     def _keep_all_alive(self) -> None:
-        """Visit each stream once. In a function of its own: a loop's variable would hold the last stream until the next
-        one.
+        """Visit each stream once.
+
+        In a function of its own: a loop's variable would hold the last stream until the next one.
         """
         for stream in self:
             stream.keep_alive()

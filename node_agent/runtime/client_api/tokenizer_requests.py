@@ -37,7 +37,10 @@ class TokenizerRequests:
 
         size: bytes of its body.
         max_model_len: the context length in tokens, None if unknown.
-        Raises RequestRejected (413) and FleetFull.
+
+        Raises:
+            RequestRejected: the body is larger than the context can be (413).
+            FleetFull: too many requests wait for a slot.
         """
         limit = DEFAULT_LIMIT_BYTES if max_model_len is None else max(MIN_LIMIT_BYTES, BYTES_PER_TOKEN * max_model_len)
         if size > limit:

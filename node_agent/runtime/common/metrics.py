@@ -155,4 +155,5 @@ class Metrics:
         self.health.set_function(lambda: figures()["health"])
 
     def exposition(self) -> bytes:
+        """Return all metrics in Prometheus's text format."""
         return generate_latest(self._registry)

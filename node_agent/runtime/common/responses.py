@@ -29,6 +29,7 @@ def final_headers(status: int) -> list[tuple[bytes, bytes]]:
 
 
 def answer_json(request: ServerRequest, value: Mapping[str, Any], status: int = 200) -> None:
+    """Send a value as a whole response, in JSON."""
     request.respond(status, orjson.dumps(value))
 
 

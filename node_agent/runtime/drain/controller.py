@@ -44,6 +44,7 @@ class DrainController:
 
     @property
     def record(self) -> DrainRecord | None:
+        """The record of the drain so far, None before one."""
         return self._timeline.record
 
     def begin(self, publish: Publish) -> None:

@@ -70,6 +70,7 @@ class Turn:
         self._has_lock = has_lock
 
     def release(self) -> None:
+        """End the turn, so that the next suspect has its own; may be called again."""
         if self._has_lock:
             self._has_lock = False
             self._lock.release()
@@ -166,13 +167,16 @@ class EngineCall(ResponseProxy):
         )
 
     def set_read_timeout(self, seconds: float) -> None:
+        """Set how many seconds it may be silent although the engine serves others; the watchdog enforces it."""
         self.silence_timeout_s = seconds
 
     def pause(self, paused: bool) -> None:
+        """Stop reading from the engine, or continue; a paused request is not judged by its silence."""
         self.is_paused = paused
         self.exchange.pause(paused)
 
     def close(self) -> None:
+        """End the request: its turn, its place among the active ones, its exchange."""
         self._on_begun()
         self._registry.remove(self)
         self.exchange.close()
@@ -180,9 +184,11 @@ class EngineCall(ResponseProxy):
     # attribution of a loss until the engine has begun to answer
 
     async def head(self) -> None:
+        """Wait for the response's head. Raises ExchangeLost, with the engine's death as the reason where it died."""
         await self._attributed(self.exchange.head())
 
     async def read(self) -> bytes:
+        """Return what arrived since the last read, b"" at the end. Raises ExchangeLost, as `head`."""
         data = await self._attributed(self.exchange.read())
         if not self._has_begun and data:
             if reports_death(data) and await self._registry.is_dead():
@@ -192,12 +198,14 @@ class EngineCall(ResponseProxy):
         return data
 
     async def read_all(self, max_bytes: int) -> bytes:
+        """Return the whole body. Raises ExchangeLost, as `head`, also for a 5xx that reports a dead engine."""
         body = await self._attributed(self.exchange.read_all(max_bytes))
         if self.status >= 500 and reports_dead_engine(body) and await self._registry.is_dead():
             raise self._death()
         return body
 
     async def pipe(self, sink: Callable[[bytes], None]) -> None:
+        """Pass data to `sink` as it arrives, until the end. Raises ExchangeLost, as `head`."""
         while not self._has_begun and (data := await self.read()):
             sink(data)
         await self._attributed(self.exchange.pipe(sink))
@@ -221,8 +229,9 @@ class EngineCall(ResponseProxy):
         return self._has_begun or waits_for_head or not self.exchange.last_read_at
 
     def _death(self, why: str | None = None) -> ExchangeLost:
-        """Return the loss by the engine's death. An API server answers for seconds after its core: a later request is
-        innocent.
+        """Return the loss by the engine's death.
+
+        An API server answers for seconds after its core: a later request is innocent.
         """
         if self._began_after_death:
             return ExchangeLost(NodeState.STARTING.value)
@@ -272,6 +281,9 @@ class EngineCalls:
         silence_timeout_s: how long it may be silent although the engine serves others.
         own: whether this node is the request's entry, which counts its active requests per node (`Router.opened`).
         turn: of a suspect; this request ends it.
+
+        Returns:
+            The call, which counts as active until it is closed.
         """
         exchange = self._client.request(
             self._engine, method, target, headers=headers, body=body, read_timeout_s=_READ_TIMEOUT_S
@@ -306,6 +318,7 @@ class EngineCalls:
         return Turn(self._suspect_lock, has_lock=has_lock)
 
     def engine_started(self) -> None:
+        """Record that a new engine process runs: later requests are of its lifetime."""
         self.lifetime = EngineLifetime(self.lifetime.number + 1)
 
     def engine_ended(self, status: int | None = None) -> None:
@@ -339,6 +352,7 @@ class EngineCalls:
         return is_dead
 
     def remove(self, call: EngineCall) -> None:
+        """Remove a request that is over, and keep the count of its tokens; a second time changes nothing."""
         if self._calls.pop(call.key, None) is None:
             return
         self.finished_tokens += call.tokens
@@ -362,6 +376,7 @@ class EngineCalls:
         ]
 
     def active(self) -> list[EngineCall]:
+        """Return the active requests, oldest first."""
         return list(self._calls.values())
 
     def abort_all(self, why: str) -> None:
@@ -391,9 +406,12 @@ class EngineCalls:
         ]
 
     def hand_off(self, key: int, to: str | None) -> EngineCall | None:
-        """Hand one request back to its entry; return None where it is not here.
+        """Hand one request back to its entry.
 
         to: the instance that has room for it.
+
+        Returns:
+            The request; None where it is not here, or was handed off before.
         """
         call = self._calls.get(key)
         if call is None or call.handed_off:
@@ -419,18 +437,22 @@ class WatchedGroup:
         self._on_start = on_start
 
     async def start(self) -> None:
+        """Start the engine, and record that. Raises OSError where its command cannot be run."""
         await self._group.start()
         self._calls.engine_started()
         self._on_start()
 
     async def wait(self) -> int:
+        """Wait until the engine's process ends, and record that; return its exit status (negative: the signal)."""
         status = await self._group.wait()
         self._calls.engine_ended(status)
         return status
 
     def note_shared_memory(self) -> None:
+        """Record the shared memory that the engine has mapped now."""
         self._group.note_shared_memory()
 
     async def stop(self, grace_s: float) -> None:
+        """Stop the engine, with SIGKILL after `grace_s` seconds, and record its end."""
         await self._group.stop(grace_s)
         self._calls.engine_ended()

@@ -52,12 +52,14 @@ class PeerEngineCall(ResponseProxy):
         self._engines = engines
 
     async def head(self) -> None:
+        """Wait for the head, and update the peer's load. Raises ExchangeLost, also for a loss that the peer reports."""
         await self.exchange.head()
         self._engines.on_load(self)
         if self.exchange.status == 503 and LOST_HEADER in self.exchange.headers:
             raise ExchangeLost(self.exchange.headers[LOST_HEADER].decode("latin-1"), passed_on=True)
 
     def close(self) -> None:
+        """End the request: it is not active at the peer any more."""
         self._engines.on_closed(self)
         self.exchange.close()
 
@@ -100,11 +102,12 @@ class EngineClient:
     ) -> Response:
         """Send a request to the engine of `target_node`; a refused connection makes the peer suspect at once.
 
-        Always close the result: until then it counts as active there.
-
         max_tokens: of the answer, None where unknown.
         silence_timeout_s: how long it may be silent.
         turn: from `acquire_turn`.
+
+        Returns:
+            The response as it arrives. Always close it: until then it counts as active there.
         """
         name = target_node.instance_id
         if name == self._node.instance_id:
@@ -141,6 +144,7 @@ class EngineClient:
                 self._node.router.load_reported(call.instance_id, load_from_header(line))
 
     def on_closed(self, call: PeerEngineCall) -> None:
+        """Record that a request at a peer is over; a second time changes nothing."""
         if call in self._at_peers:
             self._at_peers.remove(call)
             self._node.router.request_ended(call.instance_id)

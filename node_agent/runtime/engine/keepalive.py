@@ -43,6 +43,7 @@ class KeepAliveRequest:
         self._has_begun = False
 
     def attach(self, call: EngineCall) -> None:
+        """Set the engine's side of the request; from now on a keep-alive is sent only while that is silent."""
         self._call = call
 
     def write(self, data: bytes) -> None:
@@ -91,8 +92,9 @@ class KeepAlives:
             self._send_all(clock())
 
     def _send_all(self, now: float) -> None:
-        """Visit each request once. In a function of its own: a loop's variable would hold the last request until the
-        next one.
+        """Visit each request once.
+
+        In a function of its own: a loop's variable would hold the last request until the next one.
         """
         for shown in tuple(self._requests):
             shown.send_if_silent(now)

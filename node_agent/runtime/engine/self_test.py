@@ -23,8 +23,9 @@ _log = logging.getLogger(__name__)
 
 
 async def supported_methods(client: Http, engine: Address, model: str, timeout_s: float = TIMEOUT_S) -> tuple[str, ...]:
-    """Return the names of the methods that the engine passed. The second is tried where the first failed. Results are
-    logged.
+    """Return the names of the methods that the engine passed.
+
+    The second is tried where the first failed. Results are logged.
     """
     passed: list[str] = []
     try:

@@ -64,9 +64,12 @@ class EngineWatchdog:
         self._body = orjson.dumps({"model": node.model, "prompt": "probe", "max_tokens": 1, "temperature": 0})
 
     async def until_stuck(self, first_answer_s: float) -> str:
-        """Watch a ready engine until it is stuck; return the reason.
+        """Watch a ready engine until it is stuck; all its requests are lost then.
 
         first_answer_s: how long its last answer took.
+
+        Returns:
+            The reason, for the log.
         """
         stuck_s = self._stuck_s * 2 ** min(self._stuck_in_a_row, _MAX_DOUBLINGS)
         machine = EngineLiveness(self._clock(), stuck_s, first_answer_s)
@@ -101,7 +104,7 @@ class EngineWatchdog:
         _log.log(level, "the engine is %s: %s", judgement.state.value, judgement.reason)
 
     def _evidence(self, machine: EngineLiveness, silent: list[EngineCall]) -> Evidence:
-        """Collect the evidence of one poll. With a thousand streams this runs four times a second.
+        """Return the evidence of one poll. With a thousand streams this runs four times a second.
 
         silent: requests that were silent for half the inter-token timeout.
         """

@@ -1,9 +1,8 @@
-"""Fetch contexts to this node before its engine continues a stream: from the peer that had them last, from S3, or not
-at all.
+"""Fetch contexts to this node before its engine continues a stream: from a peer, from S3, or not at all.
 
-The node that continues a stream names the node whose engine had it (`KV_HEADER`). The source that costs least time is
-chosen (`core/kv/transfer_policy`); blocks are verified one by one, and lie in the engine's folder when the engine gets
-the request. After any failure the engine computes the context: a failed fetch costs time, never an answer.
+The node that continues a stream names the node whose engine had it last (`KV_HEADER`). The source that costs least time
+is chosen (`core/kv/transfer_policy`); blocks are verified one by one, and lie in the engine's folder when the engine
+gets the request. After any failure the engine computes the context: a failed fetch costs time, never an answer.
 """
 
 from __future__ import annotations
@@ -167,7 +166,9 @@ class ContextFetcher:
         """Fetch a stream's context, where that is faster than to compute it.
 
         source: the value of KV_HEADER.
-        Returns None where this node stores no blocks, or no source has any of the stream.
+
+        Returns:
+            What was chosen and received; None where this node stores no blocks, or no source has any of the stream.
         """
         local_blocks = self._local_blocks
         if local_blocks is None or not is_stream_id(stream) or source == self._node.instance_id:
@@ -269,8 +270,9 @@ class ContextFetcher:
         return BlockSource(ContextSource.S3, index, lambda batch: store.fetch(index, batch))
 
     def _may_be_in_s3(self, source: str) -> bool:
-        """Return whether S3 may have it. Only a node that drained uploads; after any other loss the request would cost
-        a pause.
+        """Return whether S3 may have it.
+
+        Only a node that drained uploads; after any other loss the request would cost a pause.
         """
         member = self._node.member(source)
         if member is None or member.liveness is Liveness.LEFT:

@@ -23,6 +23,7 @@ class Layout:
     shards: int
 
     def tokens(self, files: int) -> int:
+        """Return how many tokens `files` block files hold; a block is one file for each shard."""
         return files // self.shards * self.block_tokens
 
 
@@ -72,8 +73,9 @@ class LocalBlocks:
         return index.size <= self._folder.kept_bytes
 
     async def missing(self, index: Index) -> frozenset[str]:
-        """Return the blocks of an index that are not here, and touch the others so that they are not
-        evicted for them.
+        """Return the blocks of an index that are not here.
+
+        The others are touched, so that they are not evicted for them.
         """
         return await asyncio.to_thread(self._missing, index)
 

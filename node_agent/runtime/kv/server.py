@@ -46,6 +46,7 @@ class BlockServer:
         self._pending_until: dict[str, float] = {}  # stream -> deadline of its fetch
 
     async def answer(self, request: ServerRequest) -> None:
+        """Answer a peer's request below KV_PREFIX; 404 where this node has no blocks, or no such route."""
         target = request.target
         if self._local_blocks is None:
             answer_error(request, 404, "no_blocks", "This node keeps no blocks.")

@@ -72,4 +72,5 @@ class KvService:
         _log.info("the engine prefills at %s tokens/s", f"{rate:.0f}" if rate else "no measurable number of")
 
     def close(self) -> None:
+        """Cancel the running uploads."""
         self._uploader.close()

@@ -57,6 +57,7 @@ class ContextUploader:
         return len(self._tasks)
 
     def close(self) -> None:
+        """Cancel the running uploads; a context that is not complete in the bucket has no index there."""
         for task in self._tasks:
             task.cancel()
 

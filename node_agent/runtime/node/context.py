@@ -63,18 +63,22 @@ class NodeContext:
 
     @property
     def instance_id(self) -> str:
+        """This node's EC2 instance id, its name among peers."""
         return self.identity.instance_id
 
     @property
     def pool(self) -> Pool:
+        """This node's spot pool: its availability zone and instance type."""
         return Pool(self.identity.zone, self.identity.instance_type)
 
     @property
     def members(self) -> Membership:
+        """The membership machine, with this node's view of its peers."""
         return self.gossip.machine
 
     @property
     def state(self) -> NodeState:
+        """This node's state, as its peers receive it."""
         return self.members.status.state
 
     def set_state(self, state: NodeState) -> None:
@@ -87,9 +91,11 @@ class NodeContext:
         self.gossip.handle(LocalLoadSet(self.gossip.monotonic(), load))
 
     def status(self) -> NodeStatus:
+        """Return this node's status, as its peers receive it."""
         return self.members.status
 
     def load_of(self, instance_id: str) -> Load:
+        """Return a peer's newest load; this node's own where the id is of no known peer."""
         member = self.members.members.get(instance_id)
         return member.load if member is not None else self.router.own_load.load
 
@@ -103,6 +109,7 @@ class NodeContext:
 
     @property
     def suspects(self) -> set[str]:
+        """The instance ids of peers that may be dead."""
         return {status.instance_id for status in self.members.view.suspects}
 
     def clock_ahead_s(self, status: NodeStatus) -> float | None:
@@ -111,6 +118,7 @@ class NodeContext:
         return None if ahead_s is None else round(ahead_s, 3)
 
     def member(self, instance_id: str) -> Member | None:
+        """Return a peer's entry in the table of members, also of one that is dead or gone; None for an unknown one."""
         return self.members.members.get(instance_id)
 
     def on_connection_lost(self, instance_id: str, why: str) -> None:
@@ -153,9 +161,10 @@ class NodeContext:
         return self.router.serves(model)
 
     def base_model(self, name: str | None) -> str | None:
-        """Resolve a name to a base model: its own name, another that its engine was given, or an adapter's.
+        """Return the base model of a name: its own name, another that its engine was given, or an adapter's.
 
         name: None where the client names none: it means the model of the node that it calls, as with an engine.
+        An unknown name is returned as it is.
         """
         self._update_router()
         serves = self.router.serves

@@ -42,7 +42,10 @@ class CrashSuspects:
     def check(self, content: bytes | None) -> bool:
         """Return whether a request is suspected, before it is sent to an engine.
 
-        Raises RequestRejected (422) for a refused one.
+        content: the request's digest; None is never suspected.
+
+        Raises:
+            RequestRejected: it is refused (422).
         """
         if content is None:
             return False

@@ -76,6 +76,7 @@ class PeerApi:
         self.keepalives = KeepAlives(keepalive_interval_s(node.min_silence_s))
 
     async def __call__(self, request: ServerRequest) -> None:
+        """Answer a request: verify its signature (401 without a valid one), then dispatch it by its target."""
         target = request.target
         if target == MEMBERS_TARGET:
             self._sync_members(request)
@@ -96,8 +97,9 @@ class PeerApi:
             answer_error(request, 404, "unknown_route", f"The peer API has no {target}.")
 
     def _reject(self, request: ServerRequest, stamp: bytes | None, why: str) -> None:
-        """Reject a request. A peer that signed correctly with another clock receives this node's time, and
-        may retry.
+        """Reject a request.
+
+        A peer that signed correctly with another clock receives this node's time, and may retry.
         """
         message = f"The peer API is for peers: {why}."
         if stamp is None or why not in CLOCK_ERRORS:

@@ -62,10 +62,10 @@ class Checkpointer:
         self._node.metrics.checkpoints.labels("newer-there").inc(count - written)
 
     async def find(self, stream: str) -> JournalSnapshot | bool | None:
-        """Read a stream's checkpoint, for a new owner.
+        """Read a stream's checkpoint, for a new owner. A peer answers alike (`runtime/replication/takeover`).
 
-        Returns the journal; else whether it existed and expired; None where AWS does not answer. A peer answers alike
-        (`runtime/replication/takeover`).
+        Returns:
+            The journal; else whether it existed and expired; None where AWS does not answer.
         """
         if self._checkpoints is None or _STREAM_ID.fullmatch(stream) is None:
             return False

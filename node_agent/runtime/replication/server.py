@@ -126,6 +126,7 @@ class ReplicationConnection(asyncio.Protocol):
         self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Mark the owner's streams as orphaned; their journals stay in the store."""
         self._is_closed = True
         self._timer.cancel()
         self._server.on_disconnect(self)
@@ -135,14 +136,17 @@ class ReplicationConnection(asyncio.Protocol):
         self._streams.clear()
 
     def pause_writing(self) -> None:
+        """Stop reading: the owner does not read its acks."""
         if not self._is_closed:
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
+        """Continue reading: the owner has read its acks."""
         if not self._is_closed:
             self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
+        """Process the handshake, then frames, and acknowledge these; an invalid one aborts the connection."""
         if self._is_closed:
             return
         if self._reader is None:

@@ -102,7 +102,12 @@ class Takeovers:
     async def take_over(self, event: EventId) -> Takeover:
         """Take the stream over. event: the last one that the client has.
 
-        Raises RequestRejected (404, 410), and JournalBehind where the client is to retry.
+        Returns:
+            The restored stream, in a new epoch of this node.
+
+        Raises:
+            RequestRejected: no node has the stream (404); it has expired, or its journal is damaged (410).
+            JournalBehind: nodes that cannot be reached now may have it, or more of it; the client is to retry.
         """
         owner = f"{self._node.instance_id}+{secrets.token_hex(4)}"
         found = await self._find(event, owner)
