@@ -58,10 +58,7 @@ class Dependencies:
 
 
 async def connect(settings: Settings, client: HttpClient) -> Dependencies:
-    """Connect to what this node depends on; wait until the identity and the key can be read, however long it takes.
-
-    Raises ConfigurationError where a setting rules that out.
-    """
+    """Connect to what this node depends on; wait until the identity and the key can be read, however long it takes."""
     metadata = Imds(settings.metadata_endpoint, client)
     remembered = Remembered(settings.runtime_dir)
     identity = await _retry_transient(metadata.identity, remembered.identity())
