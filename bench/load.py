@@ -200,7 +200,7 @@ def arguments() -> argparse.Namespace:
 
 
 async def main() -> None:
-    """Run the clients that the command line asks for, and print the line of JSON."""
+    """Run the clients that the command line describes, and print the line of JSON."""
     given = arguments()
     if given.hold:
         await hold_streams(given)

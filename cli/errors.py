@@ -72,7 +72,7 @@ class TimedOut(CliError):
 
 
 class Declined(CliError):
-    """The question was answered with no, or could not be asked."""
+    """The question was answered with no, or there is no terminal for it."""
 
     exit_code = ExitCode.DECLINED
 

@@ -48,7 +48,7 @@ class Fleet:
 
     @property
     def models_bucket(self) -> str:
-        """The name of the models bucket, also where no stack is left to say it."""
+        """The name of the models bucket; where no stack has it as an output, the name that a stack would give it."""
         return self.output("ModelsBucket") or names.models_bucket_name(
             self.cluster, self.account.identity.account, self.account.region
         )

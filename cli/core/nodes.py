@@ -47,7 +47,7 @@ class Node:
 
     @property
     def is_ready(self) -> bool:
-        """True where it accepts requests, and its instance runs: a killed node's tag may still say ready."""
+        """True where it accepts requests, and its instance runs: the tag of a killed node may still be ready."""
         return self.state is NodeState.READY and self.ec2_state == "running"
 
     @property
