@@ -84,6 +84,7 @@ def measure(nodes: int) -> dict[str, float]:
 
 
 def main() -> None:
+    """Print a table: a row for each size of fleet, a column for each kind of route, in microseconds."""
     names = list(measure(3))
     print(f"{'nodes':>7}" + "".join(f"{name:>22}" for name in names) + "   (microseconds)")
     for nodes in SIZES:

@@ -65,6 +65,7 @@ _QUICK = Plan(rounds=1, tokens=32, answers=2, whole_answers=200, held_tokens=8)
 
 
 def main() -> int:
+    """Run the comparison with the options of the command line; return its exit code (see the module)."""
     options = _options()
     plan = _plan(options)
     return run("bench", options.out, lambda run_folder: _compare(plan, run_folder, options.out))

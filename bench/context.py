@@ -64,6 +64,7 @@ class SignedDoor:
         self._doorkeeper = RequestVerifier(KEY)
 
     async def __call__(self, request: ServerRequest) -> None:
+        """Answer a request for blocks; 401 where its signature is not the cluster's."""
         stamp = request.headers.get(AUTH_HEADER.encode(), b"").decode("latin-1")
         why = self._doorkeeper.rejection_reason(stamp, request.method, request.target, request.body, time.time())
         if why is not None:
@@ -79,12 +80,24 @@ def _node(peer: Address) -> NodeContext:
     return lone_node(own, [NodeStatus(PEER, str(peer), "", NodeState.DRAINING, pool, "tiny", 1)], time.time)
 
 
-def clear_folder(folder: BlockFolder) -> None:
+def _clear_folder(folder: BlockFolder) -> None:
+    """Delete all blocks in the engine's folder."""
     for path in folder.root.rglob("*.kv"):
         path.unlink()
 
 
 async def measure(engine: ContextEngine, aws: EmbeddedAws, tokens: int, rounds: int, scratch: Path) -> None:
+    """Measure every way to get the context, in each of `rounds`; print a table, and the choice that follows from it.
+
+    Args:
+        engine: computes the token; its blocks of this context are copied to the peer and to S3 first.
+        aws: the embedded AWS, where the bucket of the checkpoints is created.
+        tokens: the length of the context.
+        rounds: how often each way is measured.
+        scratch: an empty folder, for the peer's blocks.
+
+    Raises AssertionError where a way does not fetch all blocks, or the engine then generates another token.
+    """
     stream = secrets.token_hex(12)
     context = random.Random(1).choices(range(16, 256), k=tokens)  # noqa: S311 # the same context every time
     first = engine.generate_one(context, stream)
@@ -123,7 +136,7 @@ async def measure(engine: ContextEngine, aws: EmbeddedAws, tokens: int, rounds: 
     for _ in range(rounds):
         for name, way in ways.items():
             if name != "in the folder already":
-                clear_folder(engine.folder)
+                _clear_folder(engine.folder)
             engine.reset_prefix_cache()
             began = time.monotonic()
             await way()
@@ -151,6 +164,7 @@ def _print_results(
 
 
 def main() -> int:
+    """Measure, or with --overhead what storing blocks costs; return 1 where the engine does not answer, else 0."""
     parser = argparse.ArgumentParser(prog="python -m bench.context")
     parser.add_argument("--tokens", type=int, default=8192)
     parser.add_argument("--rounds", type=int, default=5)

@@ -43,6 +43,7 @@ class ContextEngine:
         return self.generate(context, 1, name)[0]
 
     def generate(self, context: Sequence[int], count: int, name: str) -> list[int]:
+        """Generate `count` tokens after the context; return their ids. name: of the request. Raises httpx.HTTPError."""
         body = {"model": MODEL, "prompt": list(context), "max_tokens": count, "temperature": 0}
         body |= {"return_token_ids": True, "ignore_eos": True}
         answer = self.http.post(f"{self.url}/v1/completions", json=body, headers={"x-request-id": name})
@@ -91,10 +92,17 @@ def _group(pid: int) -> int:
 def context_engine(
     folder: Path, max_tokens: int, *, keeps: bool = True, with_plugin: bool | None = None, executor: str = EXECUTOR
 ) -> Iterator[ContextEngine]:
-    """Run an engine: healthy when the block begins, ended when it ends.
+    """Run an engine while the context is entered.
 
-    keeps: with the connector; with_plugin: with the plug-in, or with it installed and not loaded; None: not installed;
-    executor: of the model, as vLLM's command line names it.
+    Args:
+        folder: for its blocks, its log and its processes; created if needed.
+        max_tokens: the longest context, prompt and answer together.
+        keeps: with the connector, which stores the blocks of KV cache in the folder.
+        with_plugin: with the plug-in; False: installed and not loaded; None: not installed.
+        executor: of the model, as vLLM's command line names it.
+
+    Yields:
+        The engine, healthy; its processes are killed at the end.
     """
     environment = ensure_engine(print)
     port = free_port()

@@ -40,9 +40,12 @@ class Conversation:
 
 @dataclass(frozen=True)
 class RunResult:
-    """One trace under one policy. seed: of the trace, and so its round; first_token_s: of every turn; asked: turns by
-    engine, of all engines; read: prompt tokens that were looked up in the prefix caches; cached: those that were there;
-    load_average: the machine's, of a minute, at the end."""
+    """One trace under one policy.
+
+    seed: of the trace, and so its round; first_token_s: of every turn; requests_by_engine: turns, of all engines; read:
+    prompt tokens that were looked up in the prefix caches; cached: those that were there; load_average: the machine's,
+    of a minute, at the end.
+    """
 
     clients: str
     seed: int
@@ -55,19 +58,22 @@ class RunResult:
 
     @property
     def hit_rate(self) -> float:
+        """The share of prompt tokens that were in a prefix cache, from 0 to 1."""
         return self.cached / self.read
 
     @property
     def first_token_p50_s(self) -> float:
+        """The median time until the first token."""
         return spread(self.first_token_s).p50
 
     @property
     def first_token_p99_s(self) -> float:
+        """The 99th percentile of the time until the first token."""
         return spread(self.first_token_s).p99
 
     @property
     def imbalance(self) -> float:
-        """Return the requests of the busiest engine over the mean."""
+        """The requests of the busiest engine over the mean of all engines; 1.0 where all have the same number."""
         return max(self.requests_by_engine) * len(self.requests_by_engine) / sum(self.requests_by_engine)
 
 
@@ -97,8 +103,13 @@ def _text(chance: random.Random, characters: int) -> str:
 
 
 def rows(results: Sequence[RunResult], baseline: str) -> list[list[str]]:
-    """clients, policy, prompt tokens cached, first token at p50 and p99 and these in what `baseline` had with the same
-    clients, imbalance. Figures are the median of the rounds, and least-most."""
+    """Format the results as rows of a table, one for each kind of client and policy.
+
+    Returns:
+        clients, policy, prompt tokens cached (%), first token at p50 and at p99 (each in seconds, then as a multiple of
+        what the policy `baseline` had in the same round with the same clients), imbalance. Figures are the median of
+        the rounds, and least-most.
+    """
     told: dict[tuple[str, str], list[RunResult]] = {}
     for play in sorted(results, key=lambda play: play.clients):
         told.setdefault((play.clients, play.policy), []).append(play)

@@ -126,21 +126,27 @@ class Connection(asyncio.Protocol):
         self._written = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport, to which answers are written."""
         self._transport: asyncio.Transport = transport  # type: ignore[assignment] # a server's connection has one
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """End the stream of this connection, if it has one."""
         self._steps.live.discard(self)
 
     def data_received(self, data: bytes) -> None:
+        """Parse what has arrived; the parser calls the methods below."""
         self._parser.feed_data(data)
 
     def on_url(self, url: bytes) -> None:
+        """Collect the request's target, which may arrive in pieces."""
         self._target += url
 
     def on_body(self, body: bytes) -> None:
+        """Collect the request's body, which may arrive in pieces."""
         self._body += body
 
     def on_message_complete(self) -> None:
+        """Answer the request: begin a stream, or write the whole answer at once."""
         path, body = self._target.decode().partition("?")[0], self._body
         self._target = self._body = b""
         if path in (_CHAT, _COMPLETION):
@@ -162,6 +168,7 @@ class Connection(asyncio.Protocol):
         self.next_token()
 
     def next_token(self) -> None:
+        """Write the next part of the stream; after the last one the timer no longer calls this connection."""
         self._transport.write(self._parts[self._written])
         self._written += 1
         if self._written == len(self._parts):

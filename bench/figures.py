@@ -45,7 +45,7 @@ class Run:
 
     @property
     def cost_us(self) -> float:
-        """Return microseconds of the proxy's CPU for each token or request."""
+        """The proxy's CPU time for each token or request, in microseconds."""
         return self.cpu_s / self.units * 1e6
 
 
@@ -61,6 +61,7 @@ class Memory:
 
     @property
     def bytes_per_stream(self) -> float:
+        """What a live stream adds to the resident memory."""
         return (self.with_streams - self.at_rest) / self.streams
 
 
@@ -141,6 +142,7 @@ def rotation(proxies: Sequence[str], round_number: int) -> list[str]:
 
 
 def load_name(streams: int) -> str:
+    """Return how tables and messages name a load. streams: clients at once, or WHOLE."""
     return "small requests" if streams == WHOLE else f"{streams} streams" if streams > 1 else "1 stream"
 
 

@@ -35,6 +35,7 @@ and at once, the second token with the next step, whenever that is."""
 
 
 def request_bytes(host: str, *, streaming: bool, tokens: int) -> bytes:
+    """Return a chat request as HTTP/1.1 bytes. tokens: the request's max_tokens."""
     body = orjson.dumps(
         {
             "model": "bench",
@@ -73,9 +74,11 @@ class Client(asyncio.Protocol):
         self._reached: tuple[int, asyncio.Future[None]] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport, to which requests are written."""
         self._transport: asyncio.Transport = transport  # type: ignore[assignment] # create_connection gives one
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Count the current answer as failed, if it is not complete."""
         if self._answer is not None and not self._answer.done():
             self._finish(False)
 
@@ -94,13 +97,16 @@ class Client(asyncio.Protocol):
         await self._reached[1]
 
     def close(self) -> None:
+        """Close the connection."""
         self._transport.close()
 
     def data_received(self, data: bytes) -> None:
+        """Parse what has arrived, all of it at one time of arrival; the parser calls the methods below."""
         self._now = time.perf_counter()
         self._parser.feed_data(data)
 
     def on_body(self, body: bytes) -> None:
+        """Count the events in a piece of the body and record their latencies; a piece may end within an event."""
         seen = self._carry + body
         arrived = seen.count(_MARK) - self._carry.count(_MARK)
         self._carry = seen[-len(_DONE) :]
@@ -117,6 +123,7 @@ class Client(asyncio.Protocol):
             self._reached[1].set_result(None)
 
     def on_message_complete(self) -> None:
+        """Count the answer: it failed without status 200, a token or the end of the stream."""
         if not self._tokens:
             self._waits.first_s.append(self._now - self._asked_at)
         # An answer is complete with the role, every token and [DONE].
@@ -131,6 +138,7 @@ class Client(asyncio.Protocol):
 
 
 async def connect(host: str, port: int, waits: Latencies, tokens: int) -> Client:
+    """Open a connection to the proxy. tokens: as for Client. Raises OSError."""
     _, client = await asyncio.get_running_loop().create_connection(lambda: Client(waits, tokens), host, port)
     return client
 
@@ -177,6 +185,7 @@ async def hold_streams(given: argparse.Namespace) -> None:
 
 
 def arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.load")
     parser.add_argument("host")
     parser.add_argument("port", type=int)
@@ -191,6 +200,7 @@ def arguments() -> argparse.Namespace:
 
 
 async def main() -> None:
+    """Run the clients that the command line describes, and print the line of JSON."""
     given = arguments()
     if given.hold:
         await hold_streams(given)

@@ -46,6 +46,7 @@ async def run(instance_id: str, address: str, peers: dict[str, str]) -> int:
 
 
 def main() -> int:
+    """Run the node that the command line describes; return the agent's exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench.node")
     parser.add_argument("instance_id")
     parser.add_argument("address", help="private address; the doors' own are SYNKTI_ variables")

@@ -31,6 +31,7 @@ def turns(number: int) -> tuple[str, ...]:
 
 
 def measure(without: ContextEngine, with_plugin: ContextEngine, rounds: int) -> dict[str, list[Cost]]:
+    """Run the three loads in each round, after one that does not count; return each load's costs, round by round."""
     loads: dict[str, tuple[ContextEngine, Generate]] = {
         WITHOUT: (without, ContextEngine.generate_streamed),
         THERE: (with_plugin, ContextEngine.generate_streamed),
@@ -51,6 +52,7 @@ def measure(without: ContextEngine, with_plugin: ContextEngine, rounds: int) -> 
 
 
 def main() -> int:
+    """Start both engines, measure, and print the table; return 0."""
     count = parse_rounds("bench.plugin_overhead", default=9, what="of three loads, one of each kind")
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)

@@ -59,6 +59,7 @@ def send_request(
 
 
 def proxy_name(durability: str) -> str:
+    """Return how tables, logs and folders name Synkti with this SYNKTI_DURABILITY."""
     return f"{SYNKTI} {durability}"
 
 

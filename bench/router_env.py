@@ -19,13 +19,14 @@ _STEP_TIMEOUT_S = 300
 
 
 def ensure_router(log: Callable[[str], None]) -> Path:
-    """The environment's folder; `log` hears where one is made. Raises UserActionRequired."""
+    """Return the environment's folder; build it unless it is cached, and log where. Raises UserActionRequired."""
     digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]
     name = f"{PACKAGE}-{digest}-py{sys.version_info.major}.{sys.version_info.minor}"
     return build_once(name, lambda folder: _build(folder, log))
 
 
 def router_version(environment: Path) -> str:
+    """Return the version that is installed in the environment."""
     site = next((environment / "lib").glob("python3.*/site-packages"))
     found = distributions(name=PACKAGE, path=[str(site)])
     return next(iter(found)).version

@@ -238,6 +238,7 @@ def measure_policies(run_folder: RunFolder, options: argparse.Namespace) -> None
 
 
 def main() -> int:
+    """Compare the policies with the options of the command line; return the exit code of `bench/command`."""
     parser = argparse.ArgumentParser(prog="python -m bench.routing", description="Ways to choose an engine, on vLLM.")
     parser.add_argument("--rounds", type=int, default=4, help="each with clients of its own; over a minute")
     parser.add_argument("--seed", type=int, default=1, help="of the first round's clients")

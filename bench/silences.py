@@ -37,6 +37,7 @@ class StreamSilence:
 
 
 def read_stream(url: str) -> StreamSilence:
+    """Read one stream of TOKENS tokens from the engine at this base URL. Raises httpx.HTTPError."""
     body = {"model": MODEL, "prompt": "It was a dark night", "max_tokens": TOKENS, "ignore_eos": True, "stream": True}
     began = last = time.monotonic()
     longest = 0.0
@@ -49,6 +50,7 @@ def read_stream(url: str) -> StreamSilence:
 
 
 def report(silences: dict[str, list[StreamSilence]]) -> Table:
+    """Build the table: how many streams were silent for more than LONG_S, and for how long. silences: by engine."""
     shown = Table(title=f"streams of {TOKENS} tokens, one at a time")
     for column in ("the model is", f"silent for more than {LONG_S} s", "longest silence", "whole stream, median"):
         shown.add_column(column)
@@ -61,6 +63,7 @@ def report(silences: dict[str, list[StreamSilence]]) -> Table:
 
 
 def main() -> int:
+    """Measure both engines in turns, and print the table; return 0."""
     count = parse_rounds("bench.silences", default=12, what="of two streams, one of each engine")
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)

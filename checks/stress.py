@@ -46,6 +46,7 @@ def run(rounds: int, loops: int, arguments: Sequence[str]) -> int:
 
 
 def main() -> int:
+    """Stress the tests that the command line names; return 0 only if every run passed."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--loops", type=int, default=2, help="busy loops for each core")

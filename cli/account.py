@@ -40,13 +40,13 @@ class Account:
 
     @cached_property
     def identity(self) -> Identity:
-        """Return the principal, which AWS is queried for once. Raises BotoCoreError, ClientError."""
+        """The credentials' principal, for which AWS is queried once. Raises BotoCoreError, ClientError."""
         answer = self.client("sts").get_caller_identity()
         return Identity(answer["Account"], answer["Arn"])
 
     @property
     def description(self) -> str:
-        """Return account and region for messages."""
+        """Account and region for messages. Raises as `identity`."""
         return f"account {self.identity.account}, region {self.region}"
 
     def local_regions(self) -> frozenset[str]:
@@ -58,7 +58,7 @@ class Account:
 
     @property
     def is_embedded(self) -> bool:
-        """Return True where AWS is emulated on this machine (AWS_ENDPOINT_URL), for tests and trials."""
+        """True where AWS is emulated on this machine (AWS_ENDPOINT_URL), for tests and trials."""
         return is_embedded(os.environ.get("AWS_ENDPOINT_URL", ""))
 
     def require_account(self, account: str) -> None:

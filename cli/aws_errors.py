@@ -44,6 +44,7 @@ def to_cli_error(error: BotoCoreError | ClientError) -> CliError:
 
 
 def error_code(error: ClientError) -> str:
+    """Return the error's code, such as AccessDenied; empty where the response has none."""
     return str(error.response.get("Error", {}).get("Code", ""))
 
 

@@ -68,6 +68,11 @@ def bootstrap(
       synkti bootstrap --model ./Llama-3.1-8B-Instruct
       synkti bootstrap --model meta-llama/Llama-3.1-8B-Instruct -c client_cidrs=203.0.113.0/24
       synkti bootstrap -c nodes=5 --no-wait --yes
+
+    \f
+
+    Raises:
+        typer.Exit: doctor finds a fault, and --anyway is not given.
     """
     terminal = Terminal(as_json)
     what = read_request(cluster, region, profile, context or ())

@@ -30,6 +30,7 @@ class Deployment:
 
     @property
     def cluster(self) -> str:
+        """The name of the cluster to deploy."""
         return self.settings.cluster
 
 
@@ -45,6 +46,7 @@ class DeploymentRequest:
 
     @property
     def target_cluster(self) -> str:
+        """The named cluster, else the default one."""
         return self.cluster or DEFAULT_CLUSTER
 
 

@@ -39,8 +39,10 @@ def doctor(
     profile: Profile = None,
     as_json: Json = False,
 ) -> None:
-    """Check everything that a deployment needs: settings, Node.js, credentials, region, instance types, GPU quotas,
-    VPC, the CDK's own stack, the cluster's stacks, the model, the templates. Nothing is changed.
+    """Check everything that a deployment needs; nothing is changed.
+
+    Checked are the settings, Node.js, credentials, region, instance types, GPU quotas, VPC, the CDK's own stack, the
+    cluster's stacks, the model, the templates.
 
     Each finding has an advice. Checks that could not be made are reported as unknown. With a fault it ends with exit
     code 3.
@@ -50,6 +52,11 @@ def doctor(
       synkti doctor
       synkti doctor --region eu-west-1 -c nodes=5
       synkti doctor --json | jq '.findings[] | select(.verdict != "ok")'
+
+    \f
+
+    Raises:
+        typer.Exit: a check found a fault.
     """
     terminal = Terminal(as_json)
     what = read_request(cluster, region, profile, context or ())

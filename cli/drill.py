@@ -51,6 +51,11 @@ def drill(
       synkti drill i-0abc
       synkti drill i-0abc --rebalance
       synkti drill i-0abc --fis --fis-role arn:aws:iam::123456789012:role/synkti-drills
+
+    \f
+
+    Raises:
+        BadUsage: --fis and --rebalance are both given.
     """
     if fis and rebalance:
         raise BadUsage("--fis sends an interruption; --rebalance is for events only")

@@ -36,6 +36,11 @@ def endpoint(
       synkti endpoint
       synkti endpoint --check
       export OPENAI_BASE_URL=$(synkti endpoint | head -1)
+
+    \f
+
+    Raises:
+        Failed: with --check, none of the addresses answers.
     """
     terminal = Terminal(as_json)
     fleet = open_fleet(cluster, region, profile)

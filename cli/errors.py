@@ -30,36 +30,54 @@ class CliError(Exception):
 
 
 class Failed(CliError):
+    """The command failed; the message has the cause."""
+
     exit_code = ExitCode.FAILED
 
 
 class BadUsage(CliError):
+    """The options do not fit together, or one has an invalid value."""
+
     exit_code = ExitCode.USAGE
 
 
 class NotFound(CliError):
+    """There is no such cluster, node, model or resource."""
+
     exit_code = ExitCode.NOT_FOUND
 
 
 class Ambiguous(CliError):
+    """There are several, and none is named."""
+
     exit_code = ExitCode.AMBIGUOUS
 
 
 class NoAccess(CliError):
+    """There are no credentials, or they do not permit this."""
+
     exit_code = ExitCode.NO_ACCESS
 
 
 class ToolMissing(CliError):
+    """A program that the command needs is not installed, or too old."""
+
     exit_code = ExitCode.TOOL_MISSING
 
 
 class TimedOut(CliError):
+    """The awaited state was not reached in time; it may still be."""
+
     exit_code = ExitCode.TIMED_OUT
 
 
 class Declined(CliError):
+    """The question was answered with no, or there is no terminal for it."""
+
     exit_code = ExitCode.DECLINED
 
 
 class BadConfiguration(CliError):
+    """synkti.toml or an option has an invalid value, or the account is another."""
+
     exit_code = ExitCode.CONFIGURATION

@@ -23,7 +23,7 @@ class ExitCode(IntEnum):
 
     @property
     def label(self) -> str:
-        """Return the error's name in `--json`."""
+        """The error's name in `--json`."""
         return self.name.lower()
 
 

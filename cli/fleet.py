@@ -48,15 +48,26 @@ class Fleet:
 
     @property
     def models_bucket(self) -> str:
+        """The name of the models bucket; where no stack has it as an output, the name that a stack would give it."""
         return self.output("ModelsBucket") or names.models_bucket_name(
             self.cluster, self.account.identity.account, self.account.region
         )
 
 
 def select_cluster(cluster: str | None, region: str | None, folder: Path | None = None) -> ClusterSelection:
-    """Read the selection: the command line overrides synkti.toml in `folder` (default: the working directory).
+    """Read the selection: the command line overrides synkti.toml.
 
-    Raises ConfigurationError, BadConfiguration.
+    Args:
+        cluster: of the command line; None: not given.
+        region: of the command line; None: not given.
+        folder: where synkti.toml may be; None: the working directory.
+
+    Returns:
+        The selection; what neither names is None, and its account then "".
+
+    Raises:
+        ConfigurationError: synkti.toml cannot be parsed.
+        BadConfiguration: the given cluster is no cluster's name.
     """
     path = (folder or Path.cwd()) / SETTINGS_FILE
     try:

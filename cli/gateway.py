@@ -60,6 +60,7 @@ class Gateway:
         self._caller_policy = policy or CallerPolicy()
 
     async def __call__(self, request: ServerRequest) -> None:
+        """Answer one request: 403 where the caller is not allowed, a page's preflight here, all others from a node."""
         if (fault := self._caller_policy.rejection_reason(request.headers)) is not None:
             answer_error(request, 403, "caller_not_allowed", fault)
             return
@@ -186,6 +187,11 @@ def gateway(
     Examples:
       synkti gateway --cluster synkti      # then base_url="http://127.0.0.1:8080/v1" in any OpenAI client
       synkti gateway --node http://10.0.1.5:8000 --node http://10.0.2.7:8000
+
+    \f
+
+    Raises:
+        BadUsage: no node is given, or a URL is invalid.
     """
     fronts = [*(node or ()), *(node_urls_by_tag(cluster, region) if cluster else ())]
     try:

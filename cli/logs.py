@@ -66,6 +66,11 @@ def logs(
       synkti logs i-0abc --follow
       synkti logs --since 15
       synkti logs i-0abc --from last
+
+    \f
+
+    Raises:
+        BadUsage: the options do not fit together, or the node that they need is not named.
     """
     terminal = Terminal(as_json)
     if follow and as_json:

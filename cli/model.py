@@ -263,6 +263,12 @@ def remove(
     Examples:
       synkti model rm llama-3.1-8b
       synkti model rm llama-3.1-8b --purge --yes
+
+    \f
+
+    Raises:
+        NotFound: there is no such model; with --purge, no version of it either.
+        Failed: the fleet serves the model, and --force is not given.
     """
     terminal = Terminal(as_json)
     fleet = open_models(cluster, region, profile)

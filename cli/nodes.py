@@ -47,6 +47,11 @@ def nodes(
       synkti nodes --watch
       synkti nodes --wait --version deployed --within 3600
       synkti nodes --json | jq -r '.nodes[] | select(.state == "ready") | .public_address'
+
+    \f
+
+    Raises:
+        BadUsage: --watch and --wait are both given.
     """
     if watch and wait:
         raise BadUsage("--watch has no end and --wait has one: choose")
@@ -82,6 +87,7 @@ class FleetMonitor:
         self._version = version
 
     def read_status(self) -> FleetStatus:
+        """Query EC2 and Auto Scaling for the present status. Raises BotoCoreError, ClientError, NotFound."""
         return FleetStatus(self._instances.nodes(), self.group.size().desired, self._version)
 
 

@@ -34,7 +34,7 @@ class Terminal:
 
     @property
     def is_animated(self) -> bool:
-        """Return True where standard error is a terminal, which can show bars and spinners."""
+        """True where standard error is a terminal, which can show bars and spinners."""
         return self.err.is_terminal and not self.as_json
 
     def status(self, text: str, style: str = "") -> None:
@@ -123,6 +123,7 @@ class Transfer:
             self._bar.stop()
 
     def add(self, count: int) -> None:
+        """Count bytes as done."""
         if self._terminal.is_animated:
             self._bar.advance(self._task, count)
             return

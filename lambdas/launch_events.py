@@ -53,9 +53,17 @@ def from_aws(clock: Callable[[], float]) -> LaunchDependencies:
 
 
 def handle_launch_event(raw: Mapping[str, Any], dependencies: LaunchDependencies) -> dict[str, str]:
-    """Parse one event and carry out its decision; return the action and its reason.
+    """Parse one event and carry out its decision.
 
-    Raises ValueError for a malformed event, RecordChanged after MAX_ATTEMPTS lost races, and botocore's errors.
+    Args:
+        raw: the event, as EventBridge delivers it.
+        dependencies: AWS, or fakes of it.
+
+    Returns:
+        The action and its reason.
+
+    Raises:
+        RecordChanged: after MAX_ATTEMPTS lost races. Also ValueError for a malformed event, and botocore's errors.
     """
     metrics.add_metric(name="EventReceived", unit=MetricUnit.Count, value=1)
     event = parse_launch(raw)

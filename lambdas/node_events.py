@@ -63,9 +63,18 @@ def idempotency_store() -> DynamoDBPersistenceLayer:
 
 
 def handle_node_event(raw: Mapping[str, Any], kind: type[Ec2Event], dependencies: Dependencies) -> dict[str, str]:
-    """Parse one event and carry out its decision; return the action and its reason. kind: the handler's event class.
+    """Parse one event and carry out its decision.
 
-    Raises ValueError for a malformed event, RecordChanged after MAX_ATTEMPTS lost races, and botocore's errors.
+    Args:
+        raw: the event, as EventBridge delivers it.
+        kind: the handler's event class; events of others are ignored.
+        dependencies: AWS, or fakes of it.
+
+    Returns:
+        The action and its reason.
+
+    Raises:
+        RecordChanged: after MAX_ATTEMPTS lost races. Also ValueError for a malformed event, and botocore's errors.
     """
     metrics.add_metric(name="EventReceived", unit=MetricUnit.Count, value=1)
     event = parse_event(raw)

@@ -54,6 +54,7 @@ class EmbeddedAws:
 
     @property
     def endpoint(self) -> str:
+        """The base URL, which serves every service."""
         return f"http://{_HOST}:{self._port}"
 
     def environ(self) -> dict[str, str]:
@@ -70,6 +71,7 @@ class EmbeddedAws:
         }
 
     def client(self, service: str) -> Any:
+        """Create a boto3 client of the service, with this run's credentials."""
         session = boto3.session.Session(
             aws_access_key_id=self._credentials["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=self._credentials["AWS_SECRET_ACCESS_KEY"],
@@ -99,6 +101,7 @@ class EmbeddedAws:
 
 
 def free_port() -> int:
+    """Return a loopback port that is free now; another program may take it before it is used."""
     with socket.socket() as probe:
         probe.bind((_HOST, 0))
         return int(probe.getsockname()[1])

@@ -54,17 +54,21 @@ class AwsFaultProxy:
 
     @property
     def url(self) -> str:
+        """The endpoint that AWS clients use, from construction on; it answers after `start`."""
         return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
     async def start(self) -> None:
+        """Begin to answer requests."""
         await self._server.start(self._listener)
 
     async def close(self) -> None:
+        """Break off all connections and free the port."""
         self._server.abort()
         self._listener.close()
         await self._http.aclose()
 
     def start_outage(self, service: str, outage: Outage) -> None:
+        """Let the service fail from now on. service: as signatures name it, such as ec2."""
         self.outages[service] = outage
         self._outage_ended.clear()
 

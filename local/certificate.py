@@ -24,7 +24,7 @@ class Output:
 
     @property
     def hash_chain(self) -> str:
-        """Return the head of the SHA-256 chain: a link hashes the one before and a token, the last one the text."""
+        """The head of the SHA-256 chain: a link hashes the one before and a token, the last one the text."""
         head = b""
         for token in self.token_ids:
             head = hashlib.sha256(head + token.to_bytes(8, "big")).digest()
@@ -49,15 +49,17 @@ class StreamOutcome:
 
     @property
     def lost_tokens(self) -> int:
+        """The number of the reference's tokens that were not delivered."""
         return self._count_differences()[0]
 
     @property
     def duplicated_tokens(self) -> int:
-        """Count the delivered tokens that have no place in the reference."""
+        """The number of delivered tokens that have no place in the reference."""
         return self._count_differences()[1]
 
     @property
     def verified(self) -> bool:
+        """True if exactly the reference was delivered, tokens and text."""
         return self.delivered.hash_chain == self.reference.hash_chain
 
     def _count_differences(self) -> tuple[int, int]:
@@ -118,4 +120,5 @@ def passed(document: dict[str, Any]) -> bool:
 
 
 def to_json(document: dict[str, Any]) -> str:
+    """Format the document as it is written to certificate.json."""
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"

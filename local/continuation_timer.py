@@ -35,6 +35,7 @@ class ContinuationTimer(httpx.AsyncBaseTransport):
         self._continuations = continuations
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send the request, with event ids, and time its stream as it is read. Raises the inner transport's errors."""
         request.headers[EVENT_IDS_HEADER] = "true"  # nodes send the comments only with the event ids
         response = await self._inner.handle_async_request(request)
         if not isinstance(response.stream, httpx.AsyncByteStream) or response.is_closed:
@@ -45,6 +46,7 @@ class ContinuationTimer(httpx.AsyncBaseTransport):
         )
 
     async def aclose(self) -> None:
+        """Close the inner transport."""
         await self._inner.aclose()
 
 

@@ -73,8 +73,14 @@ def plan_group(desired: int, nodes: Sequence[InstanceView], leaving: int, launch
     outdated, it runs one more than desired, and terminates an outdated one when all current ones serve and the one
     before has ended: an instance refresh that keeps all of the fleet healthy.
 
-    nodes: in the order of their launch; leaving: the number of those that are terminating; launched: since a node last
-    became ready.
+    Args:
+        desired: the group's desired capacity.
+        nodes: in the order of their launch.
+        leaving: the number of those that are terminating.
+        launched: since a node last became ready.
+
+    Returns:
+        What to do now; nothing where the group is as it is to be.
     """
     outdated = [node for node in nodes if not node.is_current]
     wanted = desired + bool(outdated and desired)
@@ -111,6 +117,7 @@ class Ec2Emulator:
         self.instances: list[EmulatedInstance] = []
 
     def instance(self, instance_id: str) -> EmulatedInstance:
+        """Return the instance of this id. Raises StopIteration where there is none any more."""
         return next(instance for instance in self.instances if instance.instance_id == instance_id)
 
     async def run(self) -> None:
@@ -161,6 +168,7 @@ class Ec2Emulator:
         await self._emit(INTERRUPTION_EVENT, instance, {"instance-action": "terminate"})
 
     async def recommend_rebalance(self, instance: EmulatedInstance) -> None:
+        """Recommend a rebalance, in IMDS and as an event."""
         instance.recommend_rebalance()
         await self._emit(REBALANCE_EVENT, instance, {})
 

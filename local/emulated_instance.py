@@ -49,8 +49,14 @@ _READY_TIMEOUT_S = 2.0
 
 
 def free_network() -> str:
-    """Return the first three numbers of a run's loopback addresses. Raises UserActionRequired if a port is in use on
-    all."""
+    """Return the first three numbers of a run's loopback addresses.
+
+    Returns:
+        Such as "127.150.70"; on its first address all of PORTS are free.
+
+    Raises:
+        UserActionRequired: a program listens on one of PORTS on all addresses.
+    """
     for _ in range(_NETWORK_ATTEMPTS):
         network = f"127.{secrets.randbelow(100) + 100}.{secrets.randbelow(200) + 10}"
         taken = [port for port in PORTS if not _is_free(f"{network}.1", port)]
@@ -111,10 +117,12 @@ class EmulatedInstance:
 
     @property
     def url(self) -> str:
+        """The base URL of its client API."""
         return f"http://{self.host}:{FRONT_DOOR_PORT}"
 
     @property
     def running(self) -> bool:
+        """True while the agent's process lives."""
         return self.agent.poll() is None
 
     def is_ready(self) -> bool:
@@ -130,6 +138,7 @@ class EmulatedInstance:
         self._write_metadata(replace(self.metadata, deadline=time.time() + lead_s))
 
     def recommend_rebalance(self) -> None:
+        """Set IMDS to recommend a rebalance."""
         self._write_metadata(replace(self.metadata, rebalance_at=time.time()))
 
     def scale_in(self) -> None:
@@ -139,7 +148,7 @@ class EmulatedInstance:
 
     @property
     def termination_requested(self) -> bool:
-        """Return True if the group has requested its termination."""
+        """True if the group has requested its termination."""
         return self.metadata.lifecycle == "Terminated"
 
     def _write_metadata(self, metadata: InstanceMetadata) -> None:

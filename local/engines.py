@@ -59,8 +59,17 @@ def prepare_engine(
 ) -> LocalEngine:
     """Build what is not in the cache yet and return the engine.
 
-    kv_gib: disk space of each engine's KV blocks, so that contexts can move between nodes; 0: none; arguments: further
-    ones of a vLLM that stores no blocks. Raises UserActionRequired.
+    Args:
+        name: VLLM or SIM.
+        log: called with a line about each thing that is built.
+        kv_gib: disk space of each engine's KV blocks, so that contexts can move between nodes; 0: none.
+        arguments: further ones of a vLLM that stores no blocks.
+
+    Returns:
+        The engine, whose command can be run on any loopback address.
+
+    Raises:
+        UserActionRequired: something cannot be built, or blocks are requested of the fake engine.
     """
     if name == SIM:
         if kv_gib:

@@ -34,6 +34,7 @@ class FaultFile:
         self._values: dict[str, Any] = {}
 
     def get(self, name: str) -> float:
+        """Return a fault's value; 0 where the file or the name is missing."""
         now = self._clock()
         if now - self._last_read_at >= _LOOK_EVERY_S:
             self._last_read_at = now
@@ -61,6 +62,7 @@ class ClosedLink(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
+        """Close the connection, before anything is acknowledged."""
         self._transport.abort()
 
 
@@ -88,6 +90,7 @@ def _close_links(faults: FaultFile) -> None:
 
 
 def main() -> int:
+    """Run the agent with the faults that the file has from moment to moment; return its exit code."""
     faults = FaultFile(Path(FILE).resolve(), time.monotonic)
     _skew_clock(faults)
     _close_links(faults)

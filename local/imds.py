@@ -42,6 +42,7 @@ class InstanceMetadata:
     lifecycle: str = "InService"
 
     def to_json(self) -> str:
+        """Format the metadata as the service's file has it."""
         return json.dumps(asdict(self))
 
     def values(self) -> dict[str, str | None]:
@@ -104,6 +105,7 @@ class ImdsServer(ThreadingHTTPServer):
 
 
 def url(address: str) -> str:
+    """Return the base URL of the service on an instance's address."""
     return f"http://{address}:{PORT}"
 
 
@@ -130,6 +132,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def main(file: Path) -> None:
+    """Serve the file's metadata until killed. Raises OSError where the address cannot be listened on."""
+
     def read() -> InstanceMetadata:
         return InstanceMetadata(**json.loads(file.read_text()))
 

@@ -12,9 +12,20 @@ from local.process_cleanup import CleanupProcess
 
 
 async def run_with_cleanup(out: Path, run: Callable[[Path, Path], Awaitable[bool]], log: Callable[[str], None]) -> bool:
-    """Run with a new folder below `out`, then end every process that works in it; return what `run` returns.
+    """Run with a new folder below `out`, then end every process that works in it.
 
-    run: called with the run's folder and a scratch folder with a short path. SIGTERM, SIGHUP and SIGINT cancel it.
+    SIGTERM, SIGHUP and SIGINT cancel it.
+
+    Args:
+        out: where the folder is created.
+        run: called with the run's folder and a scratch folder with a short path.
+        log: called if a process could not be ended.
+
+    Returns:
+        What `run` returns.
+
+    Raises:
+        AssertionError: it is not run in a task, as asyncio.run does.
     """
     task = asyncio.current_task()
     if task is None:

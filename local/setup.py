@@ -44,13 +44,14 @@ class SetupError(Exception):
 
 
 def main() -> int:
+    """Run all steps; return 0, EXIT_USER_ACTION if the user has to fix something first, or 130 if interrupted."""
     try:
         check_python()
         check_node()
         check_space()
-        run_once("Python environment", [ROOT / "requirements" / "dev.txt"], VENV / ".stamp", install_python)
+        run_once("Python environment", [ROOT / "requirements" / "dev.txt"], VENV / ".stamp", _install_python)
         install_command(VENV)
-        run_once("CDK command-line tool", [ROOT / "package-lock.json"], ROOT / "node_modules" / ".stamp", install_node)
+        run_once("CDK command-line tool", [ROOT / "package-lock.json"], ROOT / "node_modules" / ".stamp", _install_node)
     except SetupError as problem:
         print(f"cannot set up: {problem}", file=sys.stderr)
         return EXIT_USER_ACTION
@@ -60,6 +61,7 @@ def main() -> int:
 
 
 def check_python() -> None:
+    """Raise SetupError where this Python is too old, or cannot create environments with pip."""
     if sys.version_info < MIN_PYTHON:
         found = ".".join(map(str, sys.version_info[:3]))
         raise SetupError(f"Python {found} is too old; install Python 3.11 or newer, or run make PYTHON=python3.11")
@@ -70,6 +72,7 @@ def check_python() -> None:
 
 
 def check_node() -> None:
+    """Raise SetupError where Node.js or npm is missing or too old."""
     node = shutil.which("node")
     if node is None or shutil.which("npm") is None:
         raise SetupError("Node.js with npm is missing; install Node 20 or newer (the CDK CLI runs on it)")
@@ -79,12 +82,14 @@ def check_node() -> None:
 
 
 def check_space() -> None:
+    """Raise SetupError where the disk has less than REQUIRED_GIB free."""
     free = shutil.disk_usage(ROOT).free / 2**30
     if free < REQUIRED_GIB:
         raise SetupError(f"no disk space: {free:.1f} GiB free at {ROOT}, {REQUIRED_GIB:.0f} are needed")
 
 
 def run_once(what: str, sources: list[Path], stamp: Path, make) -> None:  # type: ignore[no-untyped-def] # old Pythons get this far
+    """Call `make` unless the stamp has the hash of the sources and of this Python. what: names the step in messages."""
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources) + sys.version.encode()).hexdigest()
     if stamp.exists() and stamp.read_text() == digest:
         return
@@ -95,7 +100,7 @@ def run_once(what: str, sources: list[Path], stamp: Path, make) -> None:  # type
     print(f"set-up: {what} done in {time.monotonic() - began:.0f} s", flush=True)
 
 
-def install_python() -> None:
+def _install_python() -> None:
     """From the lock file, every hash checked. uv does it in seconds, pip in minutes; pip brings uv."""
     venv.EnvBuilder(with_pip=True, clear=True).create(VENV)
     python = str(VENV / "bin" / "python")
@@ -115,11 +120,12 @@ def install_command(environment: Path) -> None:
         script.chmod(0o755)
 
 
-def install_node() -> None:
+def _install_node() -> None:
     run_step(["npm", "ci", "--silent", "--no-audit", "--no-fund"], "npm ci failed")
 
 
 def run_step(command: list[str], problem: str) -> None:
+    """Run a command to its end. problem: begins the message. Raises SetupError with the last line of its output."""
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ})
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()

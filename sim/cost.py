@@ -39,8 +39,15 @@ def keep_loads_changing(fleet: Fleet, seed: int) -> None:
 def cost(nodes: int, seed: int, seconds: float, *, loads: bool = True) -> dict[str, Any]:
     """Measure messages, bytes and CPU of a node in a second, without and with changing loads, and the loads' error.
 
-    loads: whether they change at all; where they do, every node receives loads of every other, which takes 2 kB of
-    memory for each pair.
+    Args:
+        nodes: of the fleet.
+        seed: of all randomness.
+        seconds: of virtual time, for each of the two measurements.
+        loads: whether they change at all; where they do, every node receives loads of every other, which takes 2 kB of
+            memory for each pair.
+
+    Returns:
+        The rates without changes (quiet); with `loads` also those with them (busy), and the load_error in requests.
     """
     fleet = Fleet(seed)
     hosts = fleet.gather(nodes, share=nodes > MOST_TABLES)

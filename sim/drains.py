@@ -1,5 +1,7 @@
-"""A mass interruption: EC2 gives half of a busy fleet two minutes' notice. The real drain planner, router and admission
-on model engines: what becomes of the streams, what the nodes that stay have to bear, what new requests hear.
+"""Simulates a mass interruption: EC2 gives half of a busy fleet two minutes' notice.
+
+The real drain planner, router and admission on model engines: what becomes of the streams, what the nodes that stay
+have to bear, what new requests are answered.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ WAIT_FOR_NODE_S = 15.0
 
 
 @dataclass
-class Node:
+class _Node:
+    """A node of the fleet. deadline: when EC2 ends it, in virtual seconds; None before its notice."""
+
     host: Host
     engine: Engine
     drain: DrainPlanner
@@ -45,15 +49,15 @@ class Node:
 
 
 @dataclass
-class Door:
+class _Door:
     """A node at which clients connect."""
 
-    node: Node
+    node: _Node
     entry: Entry
 
 
 @dataclass
-class Outcome:
+class _Outcome:
     """All counts. lost: streams whose client got no answer and no error that says how to continue."""
 
     asked: int = 0
@@ -69,28 +73,30 @@ class Outcome:
     retry_after: list[float] = field(default_factory=list)
 
 
-class MassInterruption:
+class _MassInterruption:
     """Runs the scenario. nodes: of the fleet; share: of it that is interrupted; rate: requests a second per node."""
 
     def __init__(self, nodes: int, seed: int, share: float, rate: float) -> None:
         self.fleet = Fleet(seed)
-        self.outcome = Outcome()
+        self.outcome = _Outcome()
         self._random = random.Random(f"mass interruption {seed}")  # noqa: S311 # a simulation
         scheduler = self.fleet.scheduler
         hosts = self.fleet.gather(nodes, share=nodes > MOST_TABLES)
-        self.nodes = {host.instance_id: Node(host, Engine(scheduler), DrainPlanner(host.instance_id)) for host in hosts}
+        self.nodes = {
+            host.instance_id: _Node(host, Engine(scheduler), DrainPlanner(host.instance_id)) for host in hosts
+        }
         self.doors = [
-            Door(self.nodes[host.instance_id], Entry(scheduler, host, f"entry {seed} {host.instance_id}"))
+            _Door(self.nodes[host.instance_id], Entry(scheduler, host, f"entry {seed} {host.instance_id}"))
             for host in hosts[:MOST_ENTRIES]
         ]
         self._share = share
         self._rate = rate * nodes / len(self.doors)
-        self._routed: dict[int, tuple[Door, str]] = {}
+        self._routed: dict[int, tuple[_Door, str]] = {}
         scheduler.every(LOOKS_AT_ENGINE_S, self._measure)
         for door in self.doors:
             scheduler.after(self._random.expovariate(self._rate), self._request, door)
 
-    def run(self) -> Outcome:
+    def run(self) -> _Outcome:
         """Simulate from a busy fleet to a minute after the last interrupted node is gone."""
         scheduler = self.fleet.scheduler
         self.fleet.pass_time(WARM_UP_S)
@@ -103,7 +109,7 @@ class MassInterruption:
 
     # requests
 
-    def _request(self, door: Door) -> None:
+    def _request(self, door: _Door) -> None:
         """Send a client's request to a node that a load balancer still uses."""
         self.fleet.scheduler.after(self._random.expovariate(self._rate), self._request, door)
         if not door.node.host.is_running:
@@ -113,7 +119,7 @@ class MassInterruption:
         work = Work(self._random.getrandbits(64), context, answer, self._begun, self._ended)
         self._submit(work, door, self.fleet.scheduler.now)
 
-    def _submit(self, work: Work, door: Door, asked_at: float) -> None:
+    def _submit(self, work: Work, door: _Door, asked_at: float) -> None:
         def answered(route: Route | Rejection) -> None:
             if isinstance(route, Rejection):
                 self.outcome.refused += 1
@@ -125,14 +131,14 @@ class MassInterruption:
 
         door.entry.submit(RouteRequest("llama", work.prefix), answered)
 
-    def _is_full(self, door: Door, route: Route) -> bool:
+    def _is_full(self, door: _Door, route: Route) -> bool:
         """Return whether the engine node refuses: the entry's load of it was old. The entry gets the present load."""
         name = route.node.instance_id
         engine = self.nodes[name].engine
         door.entry.router.load_reported(name, engine.load)
         return len(engine.waiting) >= MAX_WAITING
 
-    def _send(self, work: Work, door: Door, route: Route, since: float, tried: set[str]) -> None:
+    def _send(self, work: Work, door: _Door, route: Route, since: float, tried: set[str]) -> None:
         target = self.nodes[route.node.instance_id]
         if not target.host.is_running or not target.host.membership.status.state.takes_requests:
             tried.add(route.node.instance_id)  # stale: its door says so, and the entry asks on
@@ -143,13 +149,13 @@ class MassInterruption:
         target.engine.submit(work)
         work.came_at = since
 
-    def _release(self, work: Work) -> Door:
+    def _release(self, work: Work) -> _Door:
         """Remove a request from its engine's load at its entry, and return the entry."""
         door, name = self._routed.pop(id(work))
         door.entry.router.request_ended(name)
         return door
 
-    def _continue(self, work: Work, door: Door, since: float, tried: set[str], to: str | None) -> None:
+    def _continue(self, work: Work, door: _Door, since: float, tried: set[str], to: str | None) -> None:
         """Route a stream again that was handed off, or met a draining node."""
         if not door.node.host.is_running:  # its client resumed elsewhere
             door = self._random.choice([other for other in self.doors if other.node.host.is_running])
@@ -183,12 +189,12 @@ class MassInterruption:
         for door in self.doors:
             door.entry.router.own_load.set(door.node.engine.load)
 
-    def _notice(self, node: Node) -> None:
+    def _notice(self, node: _Node) -> None:
         node.deadline = self.fleet.scheduler.now + NOTICE_S
         node.host.announce(NodeState.DRAINING)
         self._replan(node)
 
-    def _replan(self, node: Node) -> None:
+    def _replan(self, node: _Node) -> None:
         now, deadline = self.fleet.scheduler.now, node.deadline
         if deadline is None or not node.host.is_running:
             return
@@ -207,13 +213,13 @@ class MassInterruption:
             self._hand_off(node, works[hand_off.key], hand_off)
         self.fleet.scheduler.after(REPLAN_S, self._replan, node)
 
-    def _hand_off(self, node: Node, work: Work, hand_off: HandOff) -> None:
+    def _hand_off(self, node: _Node, work: Work, hand_off: HandOff) -> None:
         self.outcome.handed_off += 1
         self.outcome.crowded += hand_off.is_overflow
         node.engine.hand_off(work)
         self._continue(work, self._release(work), self.fleet.scheduler.now, {node.host.instance_id}, hand_off.target)
 
-    def _close(self, node: Node, works: list[Work]) -> None:
+    def _close(self, node: _Node, works: list[Work]) -> None:
         """Hand off what is still here at the last moment, and leave."""
         for work in works:
             self.outcome.at_deadline += 1
@@ -230,7 +236,7 @@ def _served(key: int, work: Work, engine: Engine) -> ServedStream:
 
 def mass_interruption(nodes: int, seed: int, share: float = 0.5, *, rate: float) -> dict[str, Any]:
     """Run the scenario; return its counts."""
-    story = MassInterruption(nodes, seed, share, rate)
+    story = _MassInterruption(nodes, seed, share, rate)
     outcome = story.run()
     running = sum(len(node.engine.running) + len(node.engine.waiting) for node in story.nodes.values())
     waiting = sum(len(door.entry.admission) for door in story.doors if door.node.host.is_running)

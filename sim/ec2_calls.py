@@ -1,6 +1,7 @@
-"""The EC2 calls of a whole fleet, added up against the account's buckets: how often its nodes read tags, and what a
-hundred nodes that boot in the same instant leave of a burst. The real `core/node/discovery_schedule`; EC2 is the
-buckets alone.
+"""Adds up the EC2 calls of a whole fleet against the account's token buckets.
+
+How often its nodes read tags, and what a hundred nodes that boot in the same instant leave of a burst. The real
+`core/node/discovery_schedule`; EC2 is the buckets alone.
 """
 
 from __future__ import annotations

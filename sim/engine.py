@@ -58,6 +58,7 @@ class Engine:
 
     @property
     def load(self) -> Load:
+        """The load as vLLM's metrics would have it; the KV cache has the prompts of the running requests only."""
         used = sum(work.context for work in self.running.values()) / CACHE_TOKENS
         return Load(len(self.running), len(self.waiting), min(0.97, used), TIME_PER_TOKEN_S, self.prefill_tokens_s)
 
@@ -67,6 +68,7 @@ class Engine:
         return max(0.0, self.read_until - self.scheduler.now)
 
     def submit(self, work: Work) -> None:
+        """Accept a request: it begins at once if a slot is free, else it waits, first come, first served."""
         work.came_at = self.scheduler.now
         if len(self.running) < self.slots:
             self._start(work)
@@ -102,6 +104,7 @@ class Engine:
         work.ended(work)
 
     def generated_tokens(self, work: Work) -> int:
+        """Return how many tokens a request has since it last began; 0 before its first token."""
         if work.began_at is None:
             return 0
         return min(work.remaining, int((self.scheduler.now - work.began_at) / TIME_PER_TOKEN_S))

@@ -17,6 +17,7 @@ class Spread:
     count: int
 
     def to_json(self) -> dict[str, Any]:
+        """Return the names and values for the JSON output."""
         return {"p50": self.p50, "p99": self.p99, "max": self.most, "n": self.count}
 
     def __str__(self) -> str:

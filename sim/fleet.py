@@ -109,7 +109,12 @@ class Fleet:
     def restart(self, host: Host, clock_set_back_s: float = 0.0) -> Host:
         """Restart the same instance's agent, under a new boot id.
 
-        clock_set_back_s: how wrong its clock became meanwhile.
+        Args:
+            host: the instance, as it was.
+            clock_set_back_s: how wrong its clock became meanwhile.
+
+        Returns:
+            The instance with its new agent, which discovers the others by tags.
         """
         status = host.membership.status
         began = status.incarnation + round(1000 * (self.scheduler.now + 1 - clock_set_back_s))
@@ -130,7 +135,11 @@ class Fleet:
     def tags(self, *still_shown: str) -> list[TaggedNode]:
         """Return what DescribeInstances would: every instance that runs, also those whose agent does not.
 
-        still_shown: instance ids that no longer run, which EC2 still lists.
+        Args:
+            still_shown: instance ids that no longer run, which EC2 still lists.
+
+        Returns:
+            The instances, all tagged as ready.
         """
         return [
             TaggedNode(name, host.address, NodeState.READY)
@@ -147,7 +156,9 @@ class Fleet:
                 host.side = number
 
     def running(self) -> list[Host]:
+        """Return the hosts whose agents would answer now."""
         return [host for host in self.hosts.values() if host.is_running]
 
     def pass_time(self, seconds: float) -> None:
+        """Run everything that happens in the next `seconds` of virtual time."""
         self.scheduler.run_until(self.scheduler.now + seconds)

@@ -82,6 +82,7 @@ class Host:
 
     @property
     def instance_id(self) -> str:
+        """The EC2 instance's id, which a restart of the agent does not change."""
         return self.membership.status.instance_id
 
     @property
@@ -97,15 +98,19 @@ class Host:
     # what happens to it
 
     def tagged(self, nodes: list[TaggedNode]) -> None:
+        """Give the machine the result of a DescribeInstances call."""
         self.handle(NodesDiscovered(self.clock, nodes))
 
     def announce(self, state: NodeState) -> None:
+        """Set the node's own state, which gossip then spreads."""
         self.handle(LocalStateSet(self.clock, state))
 
     def set_load(self, load: Load) -> None:
+        """Set the load of the node's own engine, which gossip then spreads."""
         self.handle(LocalLoadSet(self.clock, load))
 
     def failed(self, instance_id: str, why: str = REFUSED) -> None:
+        """Report a request to a peer that failed. why: REFUSED where no process listens there, else any other text."""
         self.handle(PeerRequestFailed(self.clock, instance_id, why))
 
     def leave(self, linger_s: float = 0.5) -> None:
@@ -122,6 +127,7 @@ class Host:
         self.listens = False
 
     def freeze(self) -> None:
+        """Stop the agent's process, as SIGSTOP does: its sockets stay open, and buffer what arrives."""
         self.is_frozen = True
 
     def resume(self) -> None:
@@ -136,6 +142,7 @@ class Host:
     # the shell's part
 
     def handle(self, event: Event) -> None:
+        """Handle an event and carry out its effects; where the agent is not running, the event is lost."""
         if not self.is_running:
             return
         for effect in self._handle(event):
@@ -166,6 +173,7 @@ class Host:
             self.handle(Tick(self.clock))
 
     def on_datagram(self, data: bytes) -> None:
+        """Receive a datagram; a frozen process's socket buffers it, up to the size of Linux's buffer."""
         if not self.is_frozen:
             self.handle(Received(self.clock, data))
         elif self._held_bytes + len(data) <= _SOCKET_BUFFER_BYTES:
@@ -199,4 +207,5 @@ class Host:
         self._wait()
 
     def on_sync_response(self, body: bytes) -> None:
+        """Handle the response to a sync request of this host."""
         self.handle(SyncReplied(self.clock, body))

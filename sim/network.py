@@ -54,7 +54,9 @@ class Endpoint(Protocol):
     is_up: bool
     listens: bool
 
-    def on_datagram(self, data: bytes) -> None: ...
+    def on_datagram(self, data: bytes) -> None:
+        """Receive a datagram."""
+        ...
 
 
 _Host = TypeVar("_Host", bound=Endpoint)
@@ -74,18 +76,26 @@ class Network(Generic[_Host]):
         """Pairs (from, to) that lose everything, beside the sides."""
 
     def plug_in(self, host: _Host) -> None:
+        """Connect a host at its address; it replaces an earlier one there."""
         self._hosts[host.address] = host
 
     def delay_s(self) -> float:
+        """Draw the time that a datagram takes one way, in seconds."""
         conditions, rng = self.conditions, self._random.random()
         if conditions.late and rng < conditions.late:
             return conditions.delay_s + conditions.late_s * self._random.random()
         return conditions.delay_s * (0.5 + 2.0 * rng * rng)
 
     def stream_delay_s(self, *, opens: bool) -> float:
-        """How long a message over a stream takes one way; where packets are lost, TCP sends them again.
+        """Draw the time that a message over a stream takes one way, in seconds; TCP sends again what is lost.
 
-        opens: whether its connection is made first. At a loss of everything, streams are on another path.
+        At a loss of 1.0 no packet counts as lost: streams are then on another path.
+
+        Args:
+            opens: whether its connection is made first.
+
+        Returns:
+            The delay.
         """
         delay_s, loss = self.delay_s(), self.conditions.loss
         if opens:
@@ -120,7 +130,7 @@ class Network(Generic[_Host]):
             target.on_datagram(data)
 
     def reach(self, source: _Host, to: str) -> tuple[ConnectResult, _Host | None]:
-        """Return the result of a connection to that address now."""
+        """Return the result of a connection to that address now, and the host there where the connection opens."""
         target = self._hosts.get(to)
         if target is None or not target.is_up or self._is_cut(source, target) or self._is_cut(target, source):
             return ConnectResult.SILENT, None

@@ -23,6 +23,7 @@ class Observations:
     of: dict[str, list[tuple[float, str, Liveness, str]]] = field(default_factory=dict)
 
     def __call__(self, host: Host, change: MemberChanged) -> None:
+        """Record a change that a host reports: what a Fleet's `watch` is called with."""
         seen = self.of.setdefault(change.status.instance_id, [])
         seen.append((host.scheduler.now, host.instance_id, change.after, change.why))
 

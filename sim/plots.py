@@ -88,6 +88,7 @@ def policy_pictures(found: Found) -> dict[str, str]:
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Draw all figures for which there is output; print their paths. arguments: None for the command line's."""
     parser = argparse.ArgumentParser(prog="python -m sim.plots", description=__doc__)
     parser.add_argument("--found", type=Path, default=Path("out"), help="where the simulations wrote")
     parser.add_argument("--chapter", default="fleet", help="of `python -m sim`")

@@ -62,6 +62,7 @@ class Bench:
         scheduler.after(0.0, self._arrive)
 
     def run(self) -> dict[str, Any]:
+        """Warm up, then measure MEASURED_S virtual seconds; return the results by name, times in seconds."""
         self.fleet.pass_time(WARM_UP_S)
         engines = self.engines.values()
         read, cached = (sum(getattr(engine, name) for engine in engines) for name in ("tokens_read", "tokens_cached"))

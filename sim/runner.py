@@ -18,9 +18,16 @@ def take(chapter: str, nodes: int, seed: int, name: str) -> Found:
 
 
 def measured(chapter: str, nodes: int, seed: int, jobs: int) -> Iterator[tuple[str, Found]]:
-    """Run every measure; yield its name and result, in order.
+    """Run every measure, each with fleets and randomness of its own, so that `jobs` does not change the figures.
 
-    Each has fleets and randomness of its own, so that the figures do not depend on how many run at a time.
+    Args:
+        chapter: a key of CHAPTERS.
+        nodes: of the fleet.
+        seed: of all randomness.
+        jobs: how many measures run at a time, each in a process of its own; with 1 all run in this process.
+
+    Yields:
+        Name and result of each measure, in order.
     """
     names = list(CHAPTERS[chapter](nodes, seed))
     found = partial(take, chapter, nodes, seed)

@@ -36,7 +36,16 @@ class FailureStats:
 def deaths(nodes: int, seed: int, fleets: int, count: int, every_s: float, loss: float) -> dict[str, Any]:
     """Terminate instances one after another; measure detection at each survivor, and routes to them meanwhile.
 
-    It runs several fleets, where one has too few nodes to lose.
+    Args:
+        nodes: of each fleet.
+        seed: of all randomness.
+        fleets: how many fleets lose nodes, one after another, where one has too few to lose.
+        count: of instances, in each fleet.
+        every_s: the mean time between two of them.
+        loss: the share of datagrams that are lost, from 0 to 1.
+
+    Returns:
+        Counts and delays of all fleets together; stale routes are those to a node that is gone or draining.
     """
     told = FailureStats()
     for number in range(fleets):

@@ -25,6 +25,7 @@ class Scheduler:
         heapq.heappush(self._heap, (when, self._count, do, arguments))
 
     def after(self, seconds: float, do: Callable[..., None], *arguments: Any) -> None:
+        """Schedule a callback `seconds` from now, as `at`."""
         self.at(self.now + seconds, do, *arguments)
 
     def every(self, seconds: float, do: Callable[..., None], *arguments: Any) -> None:

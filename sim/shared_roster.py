@@ -232,6 +232,7 @@ class SharedMemberTable(MemberTable):
         """It stays, and is stepped over."""
 
     def next_alive(self, boot_id: bytes) -> Member | None:
+        """Return the next live member on the ring, as MemberTable; boot ids that are no member any more are skipped."""
         ring, at = self._ring, bisect_right(self._ring, boot_id)
         steps = 0
         for step in range(len(ring) - 1):

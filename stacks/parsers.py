@@ -22,6 +22,7 @@ _LOG_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731)
 
 
 def cluster(value: Any) -> str:
+    """Parse a cluster's name: 2-20 lower case letters, digits and hyphens, beginning with a letter."""
     if not is_cluster_name(str(value)):
         raise ValueError("2-20 lower case letters, digits and hyphens, beginning with a letter")
     return str(value)
@@ -62,12 +63,14 @@ def one_of(*choices: str) -> Callable[[Any], str]:
 
 
 def boolean(value: Any) -> bool:
+    """Parse true or false, in any case; TOML's booleans are as good."""
     if str(value).lower() not in ("true", "false"):
         raise ValueError("must be true or false")
     return str(value).lower() == "true"
 
 
 def log_days(value: Any) -> int:
+    """Parse one of the retention periods of CloudWatch Logs, in days."""
     days = int_in(1, 731)(value)
     if days not in _LOG_DAYS:
         raise ValueError(f"CloudWatch supports {', '.join(map(str, _LOG_DAYS))} days")
@@ -89,6 +92,7 @@ def arguments(value: Any) -> tuple[str, ...]:
 
 
 def instance_types(value: Any) -> tuple[str, ...]:
+    """Parse a list of EC2 instance types: at least one, none twice. Their order is the preference."""
     found = string_list(value)
     if not found:
         raise ValueError("must name at least one")
@@ -101,10 +105,12 @@ def instance_types(value: Any) -> tuple[str, ...]:
 
 
 def cidrs(value: Any) -> tuple[str, ...]:
+    """Parse a list of IPv4 ranges, such as 203.0.113.0/24; host bits must be zero. May be empty."""
     return tuple(str(IPv4Network(each)) for each in string_list(value))
 
 
 def origins(value: Any) -> tuple[str, ...]:
+    """Parse a list of web origins, such as https://chat.example.com, or `*`. May be empty."""
     found = string_list(value)
     if wrong := [each for each in found if not is_origin(each)]:
         raise ValueError(f"{wrong[0]!r} is no origin; they look like https://chat.example.com")
@@ -112,6 +118,7 @@ def origins(value: Any) -> tuple[str, ...]:
 
 
 def vpc_cidr(value: Any) -> str:
+    """Parse the range of a new VPC: private IPv4, from /16 to /22."""
     network = IPv4Network(str(value))
     if not network.is_private or not 16 <= network.prefixlen <= 22:
         raise ValueError("must be a private range between /16 and /22")
@@ -119,6 +126,7 @@ def vpc_cidr(value: Any) -> str:
 
 
 def percent(value: Any) -> int:
+    """Parse a whole number of percent, from 1 to 100."""
     return int_in(1, 100)(value)
 
 
@@ -135,12 +143,14 @@ def matching(pattern: re.Pattern[str], what: str) -> Callable[[Any], str]:
 
 
 def model(value: Any) -> str:
+    """Parse a model's name, which is a folder's name in S3 too."""
     if not is_model_name(str(value)):
         raise ValueError("up to 96 letters, digits, dots, hyphens and underscores: it is a folder's name in S3")
     return str(value)
 
 
 def branch(value: Any) -> str:
+    """Parse a git branch's name, such as main; not empty."""
     if not _BRANCH.fullmatch(str(value)):
         raise ValueError("must be a branch's name, such as main")
     return str(value)

@@ -184,6 +184,7 @@ class FleetSettings:
 
     @property
     def is_autoscaled(self) -> bool:
+        """True where the number of nodes follows the load (scale_target), from min_nodes to max_nodes."""
         return self.scale_target > 0
 
     @property
@@ -195,8 +196,15 @@ class FleetSettings:
 def load(folder: Path, get: Context) -> FleetSettings:
     """Read the settings from synkti.toml, if there is one, and the context.
 
-    folder: where synkti.toml is; get: looks up a context key, as `app.node.try_get_context`. Raises ConfigurationError
-    with all faults.
+    Args:
+        folder: where synkti.toml is.
+        get: looks up a context key, as `app.node.try_get_context`; None where the key is not given.
+
+    Returns:
+        The settings; what neither has is the default.
+
+    Raises:
+        ConfigurationError: with all faults together.
     """
     named = get(SETTINGS_FILE_KEY)
     if named is not None and not str(named):

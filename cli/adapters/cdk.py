@@ -51,7 +51,7 @@ class Project:
 
     @property
     def pinned_version(self) -> str:
-        """Return the version of the tool that fits the app's library."""
+        """The version of the tool that fits the app's library. Raises Failed where package.json is missing."""
         document = json.loads(_installed_file(self.root, "package.json").read_text())
         return str(document["devDependencies"]["aws-cdk"])
 

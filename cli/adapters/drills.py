@@ -55,9 +55,17 @@ class Interruptions:
         self._cluster = cluster
 
     def interrupt(self, instance_arn: str, role_arn: str, token: str) -> str:
-        """Start an interruption: EC2's notice now, the instance's end in two minutes. Returns the experiment's id.
+        """Start an interruption: EC2's notice now, the instance's end in two minutes.
 
-        token: the idempotency token. The template is deleted again, since the experiment does not need it.
+        The template is deleted again, since the experiment does not need it.
+
+        Args:
+            instance_arn: the spot instance.
+            role_arn: the role of the experiment.
+            token: the idempotency token.
+
+        Returns:
+            The experiment's id.
         """
         template = self._client.create_experiment_template(
             clientToken=token,

@@ -38,6 +38,7 @@ class Group:
         self._client = client
 
     def size(self) -> GroupSize:
+        """Return the group's present size."""
         answer = self._client.describe_auto_scaling_groups(AutoScalingGroupNames=[self.name])
         if not answer["AutoScalingGroups"]:
             raise NotFound(f"there is no Auto Scaling group {self.name}", "continue with synkti bootstrap")
@@ -45,6 +46,7 @@ class Group:
         return GroupSize(group["MinSize"], group["MaxSize"], group["DesiredCapacity"])
 
     def resize(self, size: GroupSize) -> None:
+        """Set the group's size; instances that are then too many drain before they end."""
         self._client.update_auto_scaling_group(
             AutoScalingGroupName=self.name,
             MinSize=size.minimum,

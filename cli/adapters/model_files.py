@@ -28,8 +28,16 @@ class ModelSource:
 def find_source(given: str, environ: Mapping[str, str], report: Callable[[str], None]) -> ModelSource:
     """Find a model on the disk, then in Hugging Face's cache, else download it from the hub.
 
-    given: a folder or a model's name; report: called with a line about a download. Raises NotFound, which names the
-    folders that were searched.
+    Args:
+        given: a folder or a model's name.
+        environ: has the variables that locate the cache.
+        report: called with a line about a download.
+
+    Returns:
+        The folder with the model's files, which are not checked yet.
+
+    Raises:
+        NotFound: it is in none of these, and cannot be downloaded; the message has the folders that were searched.
     """
     folder = Path(given).expanduser()
     if folder.is_dir():

@@ -44,6 +44,7 @@ class ModelsBucket:
         self._workers = workers
 
     def exists(self) -> bool:
+        """Return True where there is such a bucket. Raises ClientError also where it belongs to another account."""
         try:
             self._client.head_bucket(Bucket=self.name)
         except ClientError as error:
@@ -106,6 +107,7 @@ class ModelsBucket:
         return found
 
     def put(self, name: str, file: ModelFile, body: bytes) -> None:
+        """Upload a whole file in one request."""
         self._client.put_object(
             Bucket=self.name, Key=model_prefix(name) + file.path, Body=body, Metadata={_SHA256_METADATA: file.sha256}
         )
@@ -133,6 +135,7 @@ class ModelsBucket:
         return self._head(name, file.path) == RemoteObject(file.size, file.sha256)
 
     def abort_upload(self, name: str, upload: UnfinishedUpload) -> None:
+        """Abort a multipart upload, which deletes its parts; one that is already gone is no error."""
         try:
             self._client.abort_multipart_upload(
                 Bucket=self.name, Key=model_prefix(name) + upload.path, UploadId=upload.upload_id
@@ -142,10 +145,12 @@ class ModelsBucket:
                 raise
 
     def write_manifest(self, name: str, files: Iterable[ModelFile]) -> None:
+        """Write the manifest: from then on nodes treat the model as complete."""
         body = format_manifest(files).encode()
         self._client.put_object(Bucket=self.name, Key=manifest_key(name), Body=body, ContentType="text/plain")
 
     def remove_manifest(self, name: str) -> None:
+        """Delete the manifest: from then on nodes treat the model as incomplete. It may be missing."""
         self._client.delete_object(Bucket=self.name, Key=manifest_key(name))
 
     def delete_objects(self, name: str, paths: Iterable[str]) -> None:

@@ -31,11 +31,12 @@ class Stack:
 
     @property
     def exists(self) -> bool:
+        """False for a deleted stack, which CloudFormation still describes for a while."""
         return self.status != "DELETE_COMPLETE"
 
     @property
     def is_deployed(self) -> bool:
-        """Return True where its resources exist; a first creation that was rolled back has none."""
+        """True where its resources exist; a first creation that was rolled back has none."""
         return self.status.endswith("_COMPLETE") and self.status not in ("ROLLBACK_COMPLETE", "DELETE_COMPLETE")
 
 
@@ -65,10 +66,7 @@ def choose(named: str | None, found: Collection[str], where: str) -> str:
 
 
 def choose_for_deployment(named: str | None, default: str, found: Collection[str], where: str) -> str:
-    """Return the cluster that `bootstrap` deploys: the named one, else the default if there is no other cluster.
-
-    Raises Ambiguous.
-    """
+    """Return the cluster to deploy: the named one, else the default if there is no other. Raises Ambiguous."""
     if named is not None:
         return named
     if not found or set(found) == {default}:

@@ -30,6 +30,7 @@ class Finding:
     advice: str = ""
 
     def document(self) -> dict[str, str]:
+        """Return the finding as `--json` prints it."""
         return {"check": self.check, "verdict": self.verdict.value, "found": self.found, "advice": self.advice}
 
 

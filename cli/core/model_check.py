@@ -73,6 +73,7 @@ def _missing_shards(weights: Collection[str]) -> list[str]:
 
 
 def is_index(path: str) -> bool:
+    """Return True for an index of shards, which names the file of each tensor."""
     return path.endswith(_INDEX)
 
 

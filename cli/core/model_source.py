@@ -31,7 +31,12 @@ class FileSelection:
 def select_files(paths: Collection[str], *, everything: bool) -> FileSelection:
     """Select files without duplicate weights: vLLM reads safetensors where there are any, other formats are excluded.
 
-    everything: include all files.
+    Args:
+        paths: relative to the model's folder, with slashes.
+        everything: include all files.
+
+    Returns:
+        The selection; hidden files are in neither of its parts.
     """
     visible = sorted(path for path in paths if not any(part.startswith(".") for part in path.split("/")))
     if everything or not any(path.endswith(_SAFETENSORS) for path in visible):

@@ -47,21 +47,23 @@ class Node:
 
     @property
     def is_ready(self) -> bool:
+        """True where it accepts requests, and its instance runs: the tag of a killed node may still be ready."""
         return self.state is NodeState.READY and self.ec2_state == "running"
 
     @property
     def host(self) -> str | None:
-        """Return the host for clients outside: the advertised one, its public address, or its private one."""
+        """The host for clients outside: the advertised one, its public address, or its private one."""
         host = self.address.rpartition(":")[0] if self.address else None
         return host or self.public_address or self.private_address
 
     @property
     def private_host(self) -> str | None:
-        """Return the host for clients in the same VPC."""
+        """The host for clients in the same VPC."""
         host = self.address.rpartition(":")[0] if self.address else None
         return host or self.private_address
 
     def document(self) -> dict[str, object]:
+        """Return the node as `--json` prints it; times in ISO 8601, None for what is not known."""
         return {
             "instance_id": self.instance_id,
             "state": self.state.value if self.state else None,
@@ -109,27 +111,29 @@ class FleetStatus:
 
     @property
     def ready(self) -> tuple[Node, ...]:
-        """Return the nodes that serve on the expected version."""
+        """The nodes that serve on the expected version."""
         return tuple(node for node in self.nodes if node.is_ready and self.version in (None, node.version))
 
     @property
     def outdated(self) -> tuple[Node, ...]:
-        """Return the nodes that still accept requests on another version."""
+        """The nodes that still accept requests on another version."""
         serving = [node for node in self.nodes if node.state is not None and node.state.takes_requests]
         return tuple(node for node in serving if self.version not in (None, node.version))
 
     @property
     def is_converged(self) -> bool:
-        """Return True where as many nodes serve as desired, and none of another version does."""
+        """True where as many nodes serve as desired, and none of another version does."""
         return len(self.ready) >= self.desired and not self.outdated
 
     @property
     def summary(self) -> str:
+        """The counts as a phrase, such as "2 of 3 nodes ready"."""
         of = f" on version {self.version}" if self.version else ""
         text = f"{len(self.ready)} of {self.desired} nodes ready{of}"
         return f"{text}, {len(self.outdated)} on another" if self.outdated else text
 
     def document(self) -> dict[str, object]:
+        """Return the status as `--json` prints it, nodes included."""
         return {
             "desired": self.desired,
             "ready": len(self.ready),
@@ -159,13 +163,24 @@ def table_row(node: Node, now: float, age: str) -> tuple[str, ...]:
 
 
 def row_style(node: Node) -> str:
+    """Return rich's style of a node's row, by its state; empty for none."""
     return _STYLES.get(node.state, "") if node.state else ""
 
 
 def select_node(nodes: Sequence[Node], given: str | None) -> Node:
-    """Return the node with this instance id, prefix of one, or address. Raises CliError.
+    """Return the node with this instance id, prefix of one, or address.
 
-    given: None selects the only node.
+    Args:
+        nodes: all of the cluster.
+        given: by the user; None selects the only node.
+
+    Returns:
+        The node; an exact instance id is preferred to an address, and that to a prefix.
+
+    Raises:
+        NotFound: there is no such node, or none at all.
+        Ambiguous: there are several, and none is given, or what is given fits more than one.
+        BadUsage: what is given is the prefix of every instance id.
     """
     if not nodes:
         raise NotFound("the cluster has no node now", "synkti nodes shows them; synkti scale N starts some")

@@ -59,12 +59,12 @@ class Upload:
 
     @property
     def is_single_request(self) -> bool:
-        """Return True where one request uploads the whole file."""
+        """True where one request uploads the whole file."""
         return self.file.size <= PART_BYTES
 
     @property
     def ranges(self) -> tuple[tuple[int, int, int], ...]:
-        """Return number, start and end (exclusive) of each part."""
+        """Number, start and end (exclusive) of each part."""
         return part_ranges(self.file.size)
 
 
@@ -90,6 +90,7 @@ class PushPlan:
 
     @property
     def upload_bytes(self) -> int:
+        """The size of all files to upload; of resumed ones too."""
         return sum(upload.file.size for upload in self.uploads)
 
 
@@ -100,6 +101,7 @@ def part_bytes(size: int) -> int:
 
 
 def part_ranges(size: int) -> tuple[tuple[int, int, int], ...]:
+    """Return number (from 1), start and end (exclusive) of each part of a file. size: the file's, in bytes."""
     step = part_bytes(size)
     return tuple((n + 1, start, min(start + step, size)) for n, start in enumerate(range(0, size, step)))
 

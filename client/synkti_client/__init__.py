@@ -59,12 +59,15 @@ def transport(
 ) -> ContinuousTransport:
     """Create a transport for httpx.Client.
 
+    Raises ValueError where both nodes and discovery are missing, or a URL is invalid.
+
     Args:
         nodes: URLs of some nodes (http://host:port).
         discovery: a URL that answers as any node's /v1/synkti/nodes, for example a load balancer's.
-        retry_policy: the bounds of attempts and time.
+        retry_policy: the bounds of attempts and time; None: RetryPolicy's defaults.
 
-    Raises ValueError where both nodes and discovery are missing, or a URL is invalid.
+    Returns:
+        The transport; it sends nothing before the application's first request.
     """
     return ContinuousTransport(Nodes(nodes, discovery), retry_policy or RetryPolicy())
 

@@ -64,7 +64,7 @@ class Attempts:
         policy: RetryPolicy,
         bounds: Bounds | None = None,
         clock: Callable[[], float] = time.monotonic,
-        rng: Callable[[], float] = random.random,
+        rng: Callable[[], float] = random.random,  # noqa: S311 # for jitter
     ) -> None:
         self._nodes = nodes
         self._policy = policy

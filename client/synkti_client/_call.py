@@ -54,7 +54,8 @@ class Call:
     def next(self) -> tuple[str, float] | httpx.Response:
         """Return the next node and the seconds to wait before; at a bound, return the last node's response.
 
-        Raises httpx.TransportError at a bound where no node answered.
+        Raises:
+            httpx.TransportError: a bound is reached, and no node answered.
         """
         try:
             return self._attempts.next()

@@ -29,9 +29,13 @@ class AsyncNodeListRefresher:
         self._pending: set[asyncio.Future[tuple[str, bytes]]] = set()
 
     async def refresh(self, within_s: float | None = None) -> bool:
-        """Update the list where it is out of date. Returns False where no node answered, which changes nothing.
+        """Update the list where it is out of date.
 
-        within_s: the most seconds that this may take.
+        Args:
+            within_s: the most seconds that this may take; None: as long as the requests' own timeouts allow.
+
+        Returns:
+            False where no node answered, which changes nothing; True also where the list was up to date.
         """
         timeout_s = _TIMEOUT_S if within_s is None else max(_MIN_TIMEOUT_S, min(_TIMEOUT_S, within_s))
         urls = self._nodes.list_urls(time.monotonic())
@@ -66,9 +70,13 @@ class NodeListRefresher:
         self._inner = inner
 
     def refresh(self, within_s: float | None = None) -> bool:
-        """Update the list where it is out of date. Returns False where no node answered, which changes nothing.
+        """Update the list where it is out of date.
 
-        within_s: the most seconds that this may take.
+        Args:
+            within_s: the most seconds that this may take; None: as long as the requests' own timeouts allow.
+
+        Returns:
+            False where no node answered, which changes nothing; True also where the list was up to date.
         """
         began = time.monotonic()
         urls = self._nodes.list_urls(began)

@@ -107,9 +107,13 @@ class ContinuousTransport(httpx.BaseTransport):
                 return answer
 
     def refresh(self, within_s: float | None = None) -> bool:
-        """Update the list of nodes where it is out of date. Returns False where no node answered.
+        """Update the list of nodes where it is out of date.
 
-        within_s: the most seconds that this may take.
+        Args:
+            within_s: the most seconds that this may take; None: as long as the requests' own timeouts allow.
+
+        Returns:
+            False where no node answered; True also where the list was up to date.
         """
         return self._refresher.refresh(within_s)
 

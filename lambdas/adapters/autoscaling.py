@@ -25,6 +25,7 @@ class AutoScalingGroups:
         self._client = client
 
     def find(self, group: str) -> GroupDescription | None:
+        """Describe the group; None where there is none of this name. Raises botocore's errors."""
         answer = self._client.describe_auto_scaling_groups(AutoScalingGroupNames=[group])
         for found in mappings(answer.get("AutoScalingGroups")):
             present = [
@@ -36,6 +37,7 @@ class AutoScalingGroups:
         return None
 
     def set_on_demand_base(self, group: str, base: int) -> None:
+        """Set the base, and nothing else of the group. Raises botocore's errors."""
         # UpdateAutoScalingGroup keeps what a request does not name: launch template, instance types, the strategy.
         self._client.update_auto_scaling_group(
             AutoScalingGroupName=group,

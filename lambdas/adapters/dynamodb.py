@@ -40,9 +40,11 @@ class DynamoRecords:
         self._table = table
 
     def find(self, instance_id: str) -> NodeRecord | None:
+        """Read the node's record, consistently; None where there is none, or none that can be parsed."""
         return _read_record(self._table, node_key(instance_id), record_from_item)
 
     def write(self, decision: Decision) -> None:
+        """Write what the decision has, if the record is as it was read. Raises RecordChanged, botocore's errors."""
         record, step = decision.record, decision.step
         if record is None or step is None:
             raise AssertionError(f"nothing to write in {decision}")
@@ -79,6 +81,7 @@ class DynamoRecords:
         )
 
     def record_interruption(self, zone: str, instance_type: str, at: float, now: float) -> None:
+        """Add the interruption, if the others are as they were read. Raises RecordChanged, botocore's errors."""
         held = self._table.get_item(Key=pool_key(zone, instance_type), ConsistentRead=True).get("Item", {})
         after = append_interruption(_readable_interruptions(held), at)
         condition = "recent = :before" if "recent" in held else "attribute_not_exists(recent)"
@@ -95,6 +98,7 @@ class DynamoRecords:
         )
 
     def recent_interruptions(self, zone: str, instance_type: str) -> tuple[int, ...]:
+        """Read the pool's interruptions, consistently; those that cannot be parsed are skipped."""
         item = self._table.get_item(Key=pool_key(zone, instance_type), ConsistentRead=True).get("Item", {})
         return _readable_interruptions(item)
 
@@ -128,9 +132,11 @@ class DynamoCapacity:
         self._table = table
 
     def find(self, group: str) -> CapacityRecord | None:
+        """Read the group's record, consistently; None where there is none, or none that can be parsed."""
         return _read_record(self._table, group_key(group), capacity_from_item)
 
     def write(self, record: CapacityRecord) -> None:
+        """Replace the version before. Raises RecordChanged, botocore's errors."""
         # Optimistic locking: the version is one above the one that was read; 1 means that there was no record.
         if record.version == 1:
             condition, values = f"attribute_not_exists({PARTITION_KEY}) OR attribute_not_exists(version)", {}

@@ -25,6 +25,7 @@ class Ec2Instances:
         self._client = client
 
     def find(self, instance_id: str) -> InstanceDescription | None:
+        """Describe the instance; None where EC2 has none of this id. Raises botocore's errors."""
         found = self._describe(instance_id)
         if found is None:
             return None
@@ -38,6 +39,7 @@ class Ec2Instances:
         )
 
     def is_spot(self, instance_id: str) -> bool | None:
+        """Return whether the instance is spot; None where EC2 has none of this id. Raises botocore's errors."""
         found = self._describe(instance_id)
         return found.get("InstanceLifecycle") == "spot" if found is not None else None
 
@@ -52,5 +54,6 @@ class Ec2Instances:
         return next((instance for each in reservations for instance in mappings(each.get("Instances"))), None)
 
     def tag(self, instance_id: str, tags: NodeTags) -> None:
+        """Write these tags; others of the instance stay. Raises botocore's errors."""
         encoded = [{"Key": key, "Value": value} for key, value in tags.encode().items()]
         self._client.create_tags(Resources=[instance_id], Tags=encoded)

@@ -20,13 +20,16 @@ class MemoryInstances:
         self._spot = spot
 
     def find(self, instance_id: str) -> InstanceDescription | None:
+        """Return the instance; None where there is none of this id."""
         return self.instances.get(instance_id)
 
     def tag(self, instance_id: str, tags: NodeTags) -> None:
+        """Write these tags; others of the instance stay. Raises KeyError where there is no such instance."""
         instance = self.instances[instance_id]
         self.instances[instance_id] = replace(instance, tags={**instance.tags, **tags.encode()})
 
     def is_spot(self, instance_id: str) -> bool | None:
+        """Return whether the instance is spot; None where there is none of this id."""
         return instance_id in self._spot if instance_id in self.instances else None
 
 
@@ -38,9 +41,11 @@ class MemoryRecords:
         self._pools: dict[tuple[str, str], tuple[int, ...]] = {}
 
     def find(self, instance_id: str) -> NodeRecord | None:
+        """Return the node's record; None where there is none."""
         return self.records.get(instance_id)
 
     def write(self, decision: Decision) -> None:
+        """Write what the decision has, under DynamoRecords' conditions. Raises RecordChanged."""
         record, step = decision.record, decision.step
         if record is None or step is None:
             raise AssertionError(f"nothing to write in {decision}")
@@ -63,10 +68,12 @@ class MemoryRecords:
         )
 
     def record_interruption(self, zone: str, instance_type: str, at: float, now: float) -> None:
+        """Add to the pool's recent interruptions; nothing can interfere here."""
         pool = (zone, instance_type)
         self._pools[pool] = append_interruption(self._pools.get(pool, ()), at)
 
     def recent_interruptions(self, zone: str, instance_type: str) -> tuple[int, ...]:
+        """Return the pool's recent interruptions in unix milliseconds, oldest first."""
         return self._pools.get((zone, instance_type), ())
 
 
@@ -77,9 +84,11 @@ class MemoryGroups:
         self.groups = groups
 
     def find(self, group: str) -> GroupDescription | None:
+        """Return the group; None where there is none of this name."""
         return self.groups.get(group)
 
     def set_on_demand_base(self, group: str, base: int) -> None:
+        """Set the base. Raises KeyError where there is no such group."""
         self.groups[group] = replace(self.groups[group], on_demand_base=base)
 
 
@@ -90,9 +99,11 @@ class MemoryCapacity:
         self.records: dict[str, CapacityRecord] = {}
 
     def find(self, group: str) -> CapacityRecord | None:
+        """Return the group's record; None where there is none."""
         return self.records.get(group)
 
     def write(self, record: CapacityRecord) -> None:
+        """Replace the version before. Raises RecordChanged where there is another one."""
         held = self.records.get(record.group)
         if (held.version if held is not None else 0) != record.version - 1:
             raise RecordChanged

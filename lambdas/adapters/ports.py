@@ -18,9 +18,13 @@ class RecordChanged(Exception):
 class Instances(Protocol):
     """EC2 instances."""
 
-    def find(self, instance_id: str) -> InstanceDescription | None: ...
+    def find(self, instance_id: str) -> InstanceDescription | None:
+        """Describe the instance; None where there is none of this id."""
+        ...
 
-    def tag(self, instance_id: str, tags: NodeTags) -> None: ...
+    def tag(self, instance_id: str, tags: NodeTags) -> None:
+        """Write these tags; others of the instance stay. Idempotent."""
+        ...
 
     def is_spot(self, instance_id: str) -> bool | None:
         """Return whether the instance is spot; None where there is no such instance."""
@@ -30,7 +34,9 @@ class Instances(Protocol):
 class Records(Protocol):
     """Records of nodes and pools in the table."""
 
-    def find(self, instance_id: str) -> NodeRecord | None: ...
+    def find(self, instance_id: str) -> NodeRecord | None:
+        """Return the node's record; None where there is none, or none that can be parsed."""
+        ...
 
     def write(self, decision: Decision) -> None:
         """Carry out a CREATE, ADVANCE or APPEND_STEP. Raises RecordChanged."""
@@ -48,7 +54,9 @@ class Records(Protocol):
 class Groups(Protocol):
     """EC2 Auto Scaling groups."""
 
-    def find(self, group: str) -> GroupDescription | None: ...
+    def find(self, group: str) -> GroupDescription | None:
+        """Describe the group; None where there is none of this name."""
+        ...
 
     def set_on_demand_base(self, group: str, base: int) -> None:
         """Set how many of the group's instances are never spot. Idempotent."""
@@ -58,7 +66,9 @@ class Groups(Protocol):
 class CapacityRecords(Protocol):
     """Records in the table of how groups' on-demand bases were changed."""
 
-    def find(self, group: str) -> CapacityRecord | None: ...
+    def find(self, group: str) -> CapacityRecord | None:
+        """Return the group's record; None where there is none, or none that can be parsed."""
+        ...
 
     def write(self, record: CapacityRecord) -> None:
         """Replace the version before. Raises RecordChanged where the table has another one."""

@@ -52,6 +52,8 @@ class Snapshot:
 
 
 class Action(Enum):
+    """What an event changes in the table (see Decision); the values are in logs and in the names of metrics."""
+
     IGNORE = "ignore"
     CREATE = "create"
     ADVANCE = "advance"
@@ -148,6 +150,11 @@ def _new_record(instance: InstanceDescription | None, state: NodeState, step: Ti
 def append_interruption(recent: tuple[int, ...], at: float) -> tuple[int, ...]:
     """Add an interruption to a pool's recent ones and drop the oldest above MAX_RECENT_INTERRUPTIONS.
 
-    recent: unix milliseconds; at: unix seconds.
+    Args:
+        recent: unix milliseconds.
+        at: unix seconds.
+
+    Returns:
+        Unix milliseconds, oldest first; the same as `recent` where it has this interruption already.
     """
     return tuple(sorted({*recent, round(at * 1000)}))[-MAX_RECENT_INTERRUPTIONS:]

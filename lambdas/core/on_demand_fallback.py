@@ -38,6 +38,8 @@ _SHORTAGE_CODES = ("InsufficientInstanceCapacity", "UnfulfillableCapacity", "Spo
 
 
 class CapacityAction(Enum):
+    """What a launch event changes: nothing, the time of the last failure, or the base; the values are in logs."""
+
     IGNORE = "ignore"
     RECORD_FAILURE = "note"  # the value is part of a metric's name, CapacityNote
     RAISE = "raise"

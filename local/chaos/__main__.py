@@ -35,6 +35,7 @@ from local.interruptible_run import run_with_cleanup
 
 
 def main() -> int:
+    """Run chaos; return 0 if every stream continued exactly, 1 if not, 2 if the user has to act, 130 if stopped."""
     options = _options()
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]

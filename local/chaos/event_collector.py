@@ -65,6 +65,7 @@ class EventCollector:
             self._text = "".join(part["text"] for part in answer["content"])
 
     def outputs(self) -> list[Output]:
+        """Return the output of the only choice; these routes send no token ids."""
         return [Output((), self._text)]
 
     def inconsistency(self) -> str | None:

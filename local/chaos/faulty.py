@@ -137,10 +137,13 @@ async def _change_core(instance: EmulatedInstance, wanted: dict[str, Any]) -> No
 
 
 async def _post(instance: EmulatedInstance, path: str, body: object) -> None:
-    """Post to the engine itself; do nothing if it is gone. Raises LocalRunError.
+    """Post to the engine itself; do nothing if it is gone.
 
     An engine that does not answer in time is not gone. It gets the request again, because an engine that is never set
     back to normal serves seconds a token until the end of the run.
+
+    Raises:
+        LocalRunError: the engine never answers, or does not accept the body.
     """
     for _ in range(_POST_ATTEMPTS):
         async with httpx.AsyncClient(timeout=_POST_TIMEOUT_S) as http:

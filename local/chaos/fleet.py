@@ -81,7 +81,7 @@ class ChaosFleet:
 
     @property
     def stable(self) -> list[EmulatedInstance]:
-        """Return the nodes that serve and have no fault."""
+        """The nodes that serve and have no fault."""
         return [m for m in self.instances if m.instance_id in self.ready_ids and m.instance_id not in self.under_fault]
 
     async def wait_for(self, what: str, check: Callable[[], bool], within_s: float) -> None:
@@ -114,6 +114,7 @@ class ChaosFleet:
         return await self._run_instance(tags)
 
     async def terminate_foreign_instance(self, instance_id: str) -> None:
+        """Terminate an instance that `run_foreign_instance` has started."""
         await asyncio.to_thread(self._ec2.terminate_instances, InstanceIds=[instance_id])
 
     def _prepare_aws(self) -> None:

@@ -46,6 +46,7 @@ def cut(one: str, other: str) -> None:
 
 
 def heal(one: str, other: str) -> None:
+    """End the cut between the two addresses."""
     for a, b in ((one, other), (other, one)):
         _ip("rule", "del", "pref", "10", "from", a, "to", b, "blackhole")
 

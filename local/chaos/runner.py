@@ -86,6 +86,7 @@ class ChaosRun:
     fault_by_node: dict[str, str] = field(default_factory=dict)
 
     def random_request(self, random: Random) -> WorkloadRequest:
+        """Return a random request of this run's scale; where engines store blocks, one with a long prompt."""
         scale = self.scale
         request = random_request(
             random, scale.tokens, texts=scale.texts, choices=scale.choices, states=scale.sampler_states
@@ -96,6 +97,7 @@ class ChaosRun:
         return replace(request, text=request.text * _PROMPT_REPEATS, salt=salt)
 
     async def send_request(self, request: WorkloadRequest) -> RequestResult:
+        """Send a request as it has it, through the gateway or the transport; errors are in the result."""
         if request.via == "gateway":
             async with httpx.AsyncHTTPTransport() as stock:
                 return await send_request(request, MODEL, f"{self.gateway_url}/v1", stock)
@@ -103,6 +105,7 @@ class ChaosRun:
 
     @property
     def failed_results(self) -> int:
+        """The number of answers so far with an error or an inconsistency."""
         return sum(bool(result.error or result.inconsistency) for result in self.results)
 
 

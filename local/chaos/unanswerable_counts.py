@@ -15,4 +15,5 @@ class UnanswerableCounts:
     codes: set[str] = field(default_factory=set)
 
     def to_json(self) -> dict[str, object]:
+        """Return the part of the report about these requests."""
         return {"requests": self.sent, "refused": self.refused, "codes": sorted(self.codes)}

@@ -53,15 +53,17 @@ class WorkloadRequest:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Return a key: requests with equal keys have equal outputs."""
+        """A key: requests with equal keys have equal outputs."""
         return self.route, self.text, self.max_tokens, self.stop, self.echo, self.state
 
     @property
     def chat(self) -> bool:
+        """True for a conversation, /v1/chat/completions."""
         return self.route == "chat"
 
     @property
     def uses_named_events(self) -> bool:
+        """True for the routes whose events have names, and carry no token ids."""
         return self.route in EVENT_ROUTES
 
     def event_body(self, model: str) -> dict[str, Any]:

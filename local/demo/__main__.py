@@ -49,10 +49,12 @@ class Options:
 
     @property
     def logs(self) -> Path:
+        """The folder of all processes' logs."""
         return self.out / "logs"
 
 
 def main() -> int:
+    """Run the demo; return its exit code (see the module)."""
     options = _options()
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]  # nothing here may reach a real account, or depend on one

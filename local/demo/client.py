@@ -27,6 +27,7 @@ class DemoRequest:
     max_tokens: int
 
     def limited(self, max_tokens: int) -> DemoRequest:
+        """Return the same request for at most so many tokens."""
         return DemoRequest(self.chat, self.text, max_tokens)
 
 
@@ -45,6 +46,7 @@ class StreamResult:
 
     @property
     def output(self) -> Output:
+        """What was received, to compare with the reference."""
         return Output(tuple(self.token_ids), self.text)
 
     def continued_from(self, node: str) -> Continuation | None:
@@ -57,7 +59,14 @@ async def read_stream(
 ) -> StreamResult:
     """Send a request to a node's client API and read the stream to its end.
 
-    url: of the node; on_chunk: called with the result so far and the new text.
+    Args:
+        url: of the node.
+        model: the model's name.
+        request: what is sent.
+        on_chunk: called with the result so far and the new text.
+
+    Returns:
+        What was received; an error of the API or the connection is in it.
     """
     continuations: list[Continuation] = []
     http = httpx.AsyncClient(transport=ContinuationTimer(httpx.AsyncHTTPTransport(), continuations), timeout=TIMEOUT_S)

@@ -43,6 +43,7 @@ class Interruption:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self, instance: EmulatedInstance) -> None:
+        """Inject the fault into the instance and begin to watch its tags."""
         self.target = instance
         self._tasks = [asyncio.create_task(self._run_action(instance)), asyncio.create_task(self._watch_tags(instance))]
 
@@ -61,6 +62,7 @@ class Interruption:
         )
 
     async def stop(self) -> None:
+        """Stop watching, and cancel a fault that is not over."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

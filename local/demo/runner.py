@@ -23,10 +23,24 @@ MAX_ATTEMPTS = 3
 async def interrupt_stream(
     context: DemoContext, name: str, request: DemoRequest, kind: str, action: FaultAction
 ) -> int:
-    """Interrupt streams until an interruption itself moves one; return the number of attempts.
+    """Interrupt streams until an interruption itself moves one.
 
     On a busy machine an engine may be silent for so long that its stream moves before the fault. Such a stream is
-    verified, too, but it does not show the interruption, so another attempt follows. Raises LocalRunError.
+    verified, too, but it does not show the interruption, so another attempt follows.
+
+    Args:
+        context: of the run, to which the streams' outcomes are added.
+        name: of the stream, in the certificate.
+        request: the stream to read.
+        kind: of the interruption: notice or sigkill.
+        action: interrupts the node whose engine serves the stream.
+
+    Returns:
+        The number of attempts, from 1.
+
+    Raises:
+        LocalRunError: no attempt moved a stream, a stream ended before the fault, or the Lambdas' record of the fault
+            stayed incomplete.
     """
     for attempt in range(1, MAX_ATTEMPTS + 1):
         if await _interrupt_once(context, f"{name} {attempt}" if attempt > 1 else name, request, kind, action):

@@ -26,13 +26,16 @@ class Screen:
 
     @property
     def elapsed_s(self) -> float:
+        """Seconds since the start of the run."""
         return time.monotonic() - self._began
 
     def log(self, text: str, style: str = "") -> None:
+        """Print a line with its time. style: rich's; markup in the text is printed as it is."""
         self._end_stream()
         self._console.print(f"[dim]{self.elapsed_s:6.1f} s[/dim]  {escape(text)}", style=style, highlight=False)
 
     def heading(self, text: str) -> None:
+        """Print a heading, without a time."""
         self._end_stream()
         self._console.print(f"\n[bold]{escape(text)}[/bold]")
 
@@ -52,6 +55,7 @@ class Screen:
             self._console.file.write(f"{_PLAIN if self._console.is_terminal else ''}\n")
 
     def node_table(self, nodes: list[dict[str, Any]]) -> None:
+        """Print the nodes. nodes: as /v1/synkti/nodes lists them."""
         self._end_stream()
         table = Table("node", "state", "zone", "type", "client API", "at its engine", box=None, pad_edge=False)
         for node in sorted(nodes, key=lambda n: n["front"]):
@@ -77,5 +81,6 @@ class Screen:
             self._console.print(f"  {format_instant(at)[11:23]}  tags: {logged}", highlight=False)
 
     def print_text(self, text: str) -> None:
+        """Print a text as it is: a document, a command to copy."""
         self._end_stream()
         self._console.print(text, markup=False, soft_wrap=True)

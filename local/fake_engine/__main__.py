@@ -12,6 +12,7 @@ from local.fake_engine.triggers import parse_trigger
 
 
 def main() -> None:
+    """Serve until SIGTERM, with the settings of the command line."""
     parser = argparse.ArgumentParser(prog="local.fake_engine", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)

@@ -53,6 +53,7 @@ class SamplingParams:
 
     @property
     def stop_holdback_chars(self) -> int:
+        """The number of last characters that are not sent before the answer ends."""
         return max(map(len, self.stop)) - 1 if self.stop and not self.include_stop else 0
 
 

@@ -27,6 +27,7 @@ _LAX_FIELDS: dict[Callable[[object], object], tuple[str, ...]] = {
 
 
 async def wait_for_disconnect(receive: Receive) -> None:
+    """Wait until the client is gone. The request's body must have been read before."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
@@ -100,14 +101,17 @@ async def send_generation_error(send: Send, error: VllmError, scope: Scope, *, s
 
 
 async def send_json(send: Send, value: Any, status: int = 200, *more: tuple[bytes, bytes]) -> None:
+    """Send a response with the value as its body. more: further headers."""
     await respond(send, status, orjson.dumps(value), b"application/json", *more)
 
 
 async def send_error(send: Send, status: int, kind: str, message: str, param: str | None) -> None:
+    """Send an error as vLLM formats it. kind: its `type`; param: the invalid field, None without one."""
     await send_json(send, {"error": {"message": message, "type": kind, "param": param, "code": status}}, status)
 
 
 async def respond(send: Send, status: int, body: bytes, content_type: bytes, *more: tuple[bytes, bytes]) -> None:
+    """Send a whole response. content_type: empty for none; more: further headers."""
     headers = [(b"content-type", content_type)] if content_type else []
     headers += [(b"content-length", str(len(body)).encode()), *more]
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -38,6 +38,7 @@ class OpenAiFormatter:
 
     @property
     def choice_count(self) -> int:
+        """The number of choices of all prompts together."""
         return len(self.prompts) * self.n
 
     def prompt_of(self, index: int) -> tuple[int, ...]:
@@ -45,6 +46,7 @@ class OpenAiFormatter:
         return self.prompts[index // self.n]
 
     def role_chunk(self, index: int) -> Chunk:
+        """Return the first chunk of a chat's choice, which has its role and, if requested, the prompt's ids."""
         choice = {
             "index": index,
             "delta": {"role": "assistant", "content": ""},
@@ -93,9 +95,10 @@ class OpenAiFormatter:
         return (self.error_payloads().error if self.chat else b"") + DONE
 
     def error_payloads(self) -> ErrorPayloads:
-        return ErrorPayloads(self.error_chunk("EngineCore encountered an issue."), self._abort_chunk())
+        """Return the last events of this answer, where the engine fails."""
+        return ErrorPayloads(self._error_chunk("EngineCore encountered an issue."), self._abort_chunk())
 
-    def error_chunk(self, message: str) -> bytes:
+    def _error_chunk(self, message: str) -> bytes:
         body = {"error": {"message": message, "type": "InternalServerError", "param": None, "code": 500}}
         return b"data: %b\n\n" % orjson.dumps(body)
 

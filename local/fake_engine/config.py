@@ -37,4 +37,5 @@ class Config:
 
     @property
     def model_names(self) -> tuple[str, ...]:
+        """All names that requests may have."""
         return (self.model, *self.also_named)

@@ -63,11 +63,18 @@ class EngineCore:
         return number
 
     def finish_request(self, number: int) -> None:
+        """Remove a request, complete or not; unknown numbers are ignored."""
         self._blocked_until.pop(number, None)
 
     async def step(self, number: int, delay_s: float, ends: Iterable[asyncio.Future[Any]], tokens: int = 1) -> None:
-        """Wait until a request has its next tokens, or one of `ends` is done. delay_s: until then, of a core that is
-        well."""
+        """Wait until a request has its next tokens, or one of `ends` is done.
+
+        Args:
+            number: of the request.
+            delay_s: seconds until the tokens, of a core that is well.
+            ends: end the wait early: the client is gone, the process ends.
+            tokens: how many these are, for the counter.
+        """
         if delay_s > _SHORT_WAIT_S:
             await asyncio.wait(ends, timeout=delay_s, return_when=asyncio.FIRST_COMPLETED)
         else:
@@ -115,9 +122,11 @@ class EngineCore:
             self._running.set()
 
     def to_json(self) -> dict[str, object]:
+        """Return the fields that GET /standin/core has."""
         return {"wedged": not self._running.is_set(), "seconds_per_token": self.seconds_per_token}
 
     def stats(self) -> CoreStats:
+        """Return the metrics; while the core is stuck, those from when it got stuck."""
         if self._frozen_stats is not None:
             return self._frozen_stats
         now = time.monotonic()

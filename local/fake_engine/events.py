@@ -125,6 +125,7 @@ class EventFormatter:
         return self.error_payloads().error
 
     def error_payloads(self) -> ErrorPayloads:
+        """Return the last events of this answer, where the engine fails."""
         message = {"message": "EngineCore encountered an issue.", "type": "InternalServerError", "code": 500}
         error = b"event: error\ndata: %b\n\n" % orjson.dumps({"type": "error", "error": message})
         told = _plugin_event("synkti-finish", "abort") if self.exposes_token_ids else b""

@@ -58,6 +58,7 @@ class Fault:
     path: str | None = None
 
     def to_json(self) -> dict[str, object]:
+        """Return the fault as /standin/faults accepts and shows it."""
         return {"kind": self.kind.value, "after_tokens": self.after_tokens, "path": self.path}
 
 
@@ -127,6 +128,7 @@ class FaultQueue:
         self.applied.append((fault, at))
 
     def to_json(self) -> dict[str, object]:
+        """Return what GET /standin/faults has."""
         happened = [{**fault.to_json(), "at": at} for fault, at in self.applied]
         return {"waiting": [fault.to_json() for fault in self.waiting], "happened": happened}
 

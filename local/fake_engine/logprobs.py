@@ -40,6 +40,7 @@ class Scorer:
         self._incomplete = b""  # bytes of an incomplete character
 
     def score(self, token: int, of_prompt: bool = False) -> ScoredToken:
+        """Score the next token. of_prompt: it was given, not generated, so that other tokens are the likeliest."""
         text, place = self._text(token), self._position
         self._position += 1
         if place == 0:
@@ -69,6 +70,7 @@ class Scorer:
 
 
 def chat_logprobs(tokens: Sequence[ScoredToken], count: int) -> dict[str, Any]:
+    """Return a chat choice's `logprobs`. count: the number of top tokens of each."""
     return {"content": [{**_entry(t.text, t.logprob), "top_logprobs": _entries(t, count)} for t in tokens]}
 
 

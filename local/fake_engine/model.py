@@ -70,6 +70,7 @@ def token_bytes(token: int) -> bytes:
 
 
 def decode(ids: Sequence[int]) -> str:
+    """Decode ids; incomplete characters become U+FFFD. Raises ValueError for an id outside the vocabulary."""
     return b"".join(map(token_bytes, ids)).decode(errors="replace")
 
 

@@ -184,4 +184,5 @@ def _prompt_tokens(form: AnyFormatter) -> int:
 
 
 def no_such_model(name: object) -> BadRequest:
+    """Return vLLM's error for a model that is not served, to be raised: 404."""
     return BadRequest(f"The model `{name}` does not exist.", "model", 404)

@@ -1,4 +1,4 @@
-"""The fake engine's routes, and how vLLM ends a stream:
+"""The fake engine's routes, and how vLLM ends a stream.
 
 * SIGTERM with `--shutdown-timeout 0`: chat streams end with an error chunk and `[DONE]`, plain ones with `[DONE]`,
   neither with a finish_reason; then the process ends.
@@ -91,6 +91,7 @@ class FakeVllm:
             self._routes["GET", "/standin/core"] = self._show_core
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read one request and answer it; a client that disconnects before its body is complete gets no answer."""
         body = b""
         while True:
             event = await receive()

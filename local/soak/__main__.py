@@ -73,10 +73,12 @@ class SoakRun:
 
     @property
     def elapsed_s(self) -> float:
+        """Seconds since the start of the load."""
         return time.monotonic() - self.started_at
 
 
 def main() -> int:
+    """Run the soak; return 0 if everything held, 1 if something did not or failed, 130 if stopped."""
     options = _options()
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]

@@ -72,7 +72,7 @@ def training_conversations() -> list[tuple[bool, str, str]]:
     return made
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
+def _make_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -94,7 +94,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     return made
 
 
-def make_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
+def _make_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
     config = Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=128,
@@ -150,9 +150,10 @@ def train(model: Qwen2ForCausalLM, every: list[tuple[torch.Tensor, torch.Tensor]
 
 
 def main(folder: Path) -> None:
+    """Make the model and write it, with its tokenizer, into the folder; print the loss."""
     torch.manual_seed(1)
-    tokenizer = make_tokenizer()
-    model = make_model(tokenizer)
+    tokenizer = _make_tokenizer()
+    model = _make_model(tokenizer)
     began = time.monotonic()
     loss = train(model, training_examples(tokenizer))
     model.save_pretrained(folder)
