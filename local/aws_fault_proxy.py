@@ -70,12 +70,13 @@ class AwsFaultProxy:
     def start_outage(self, service: str, outage: Outage) -> None:
         """Let the service fail from now on. service: as signatures name it, such as ec2."""
         self.outages[service] = outage
-        self._outage_ended.clear()
 
     def end_outage(self, service: str) -> None:
         """End the outage of a service and forward its requests that have no answer yet."""
         self.outages.pop(service, None)
+        # Another service may still be silent: its requests wait again, for the next end.
         self._outage_ended.set()
+        self._outage_ended = asyncio.Event()
 
     async def _handle(self, request: ServerRequest) -> None:
         while (outage := self.outages.get(service_of(request))) is not None:

@@ -84,3 +84,20 @@ def test_a_silent_service_answers_once_it_is_back() -> None:
         assert (await asked).status_code == 200
 
     in_loop(story)
+
+
+def test_a_service_stays_silent_when_the_outage_of_another_ends() -> None:
+    async def story(made: AwsFaultProxy, http: httpx.AsyncClient) -> None:
+        made.start_outage("ec2", Outage.SILENCE)
+        made.start_outage("s3", Outage.SILENCE)
+        waiting = asyncio.ensure_future(http.post("/", headers=signed("ec2")))
+        async with asyncio.timeout(_DEADLINE_S):
+            while not made.failed_requests:  # noqa: ASYNC110 # the proxy has no event for it
+                await asyncio.sleep(0)
+        made.end_outage("s3")
+        assert (await http.post("/", headers=signed("s3"))).status_code == 200
+        assert not waiting.done()
+        made.end_outage("ec2")
+        assert (await waiting).status_code == 200
+
+    in_loop(story)
