@@ -12,8 +12,8 @@ from __future__ import annotations
 import math
 from itertools import islice
 
-from node_agent.core.membership.wire import (
-    LOAD_BYTES,
+from node_agent.core.membership.wire.loads import LOAD_BYTES
+from node_agent.core.membership.wire.updates import (
     UPDATE_HEADER_BYTES,
     is_intro,
     write_alive,

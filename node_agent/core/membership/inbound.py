@@ -16,18 +16,16 @@ from node_agent.core.membership.outbound import LocalNode, MessageEncoder
 from node_agent.core.membership.prober import Prober
 from node_agent.core.membership.replay_window import ReplayWindow
 from node_agent.core.membership.sync_sessions import SyncSessions
-from node_agent.core.membership.wire import (
+from node_agent.core.membership.wire.messages import (
     BOOT_ID_BYTES,
     HEADER_BYTES,
     UNKNOWN_BOOT_ID,
     Header,
-    Intro,
     MessageKind,
     MessageMac,
     read_header,
-    read_updates,
-    write_dead,
 )
+from node_agent.core.membership.wire.updates import Intro, read_updates, write_dead
 from node_agent.core.node.status import Liveness
 
 

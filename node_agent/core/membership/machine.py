@@ -59,7 +59,8 @@ from node_agent.core.membership.prober import Prober
 from node_agent.core.membership.refusals import REBROADCAST_INTERVAL_S, Refusals
 from node_agent.core.membership.sync_sessions import SyncSessions
 from node_agent.core.membership.timers import Timers
-from node_agent.core.membership.wire import Intro, MessageKind, MessageMac, Refusal, write_dead, write_refusal
+from node_agent.core.membership.wire.messages import MessageKind, MessageMac
+from node_agent.core.membership.wire.updates import Intro, Refusal, write_dead, write_refusal
 from node_agent.core.node.status import Liveness, NodeStatus
 
 _MAX_JOIN_PROBES = 3
