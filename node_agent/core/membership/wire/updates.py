@@ -10,12 +10,7 @@ from node_agent.contract.states import NodeState
 from node_agent.core.membership.suspicion import MAX_SUSPECTORS
 from node_agent.core.membership.wire.loads import LOAD_BYTES
 from node_agent.core.membership.wire.messages import BOOT_ID_BYTES
-from node_agent.core.membership.wire.statuses import (
-    MAX_TEXT_BYTES,
-    check_incarnation,
-    check_peer,
-    texts_of,
-)
+from node_agent.core.membership.wire.statuses import MAX_TEXT_BYTES, check_incarnation, check_peer, texts_of
 from node_agent.core.node.status import CONTINUATION_METHODS, NodeStatus, Pool
 from node_agent.core.openai.request_digest import DIGEST_BYTES
 

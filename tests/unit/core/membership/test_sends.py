@@ -28,14 +28,7 @@ from node_agent.core.membership.wire.messages import (
     read_header,
     write_header,
 )
-from node_agent.core.membership.wire.updates import (
-    Dead,
-    Left,
-    Suspect,
-    Update,
-    read_updates,
-    write_intro,
-)
+from node_agent.core.membership.wire.updates import Dead, Left, Suspect, Update, read_updates, write_intro
 from node_agent.core.node.status import TaggedNode
 from sim.fleet import KEY, status_of
 
