@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from node_agent.adapters.http import HttpClient
 from node_agent.core.common.address import Address
 from node_agent.core.membership import Membership, NodesDiscovered
-from node_agent.core.membership.wire import BOOT_ID_BYTES
+from node_agent.core.membership.wire.messages import BOOT_ID_BYTES
 from node_agent.core.node.status import NodeStatus
 from node_agent.ports import Identity
 from node_agent.runtime.common.metrics import Metrics

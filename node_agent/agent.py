@@ -39,7 +39,7 @@ from node_agent.core.common.address import Address
 from node_agent.core.common.request_auth import RequestVerifier
 from node_agent.core.http.body_budget import BodyBudget
 from node_agent.core.membership import Leaving, MemberChanged, Membership
-from node_agent.core.membership.wire import BOOT_ID_BYTES
+from node_agent.core.membership.wire.messages import BOOT_ID_BYTES
 from node_agent.core.node.discovery_schedule import DiscoverySchedule
 from node_agent.core.node.lifecycle import (
     CloseClients,

@@ -9,7 +9,7 @@ from dataclasses import replace
 from node_agent.contract.states import NodeState
 from node_agent.core.membership import GossipConfig, MemberChanged
 from node_agent.core.membership.member_table import MemberTable, Rng
-from node_agent.core.membership.wire import BOOT_ID_BYTES
+from node_agent.core.membership.wire.messages import BOOT_ID_BYTES
 from node_agent.core.node.status import NodeStatus, Pool, TaggedNode
 from sim.host import Host, Watch
 from sim.network import Network, NetworkConditions

@@ -14,7 +14,7 @@ from functools import partial
 
 from node_agent.adapters.http_client_exchange import Connection, Exchange
 from node_agent.core.common.address import Address
-from node_agent.ports import ExchangeLost
+from node_agent.ports import ExchangeLost, Http
 
 CONNECT_TIMEOUT_S = 2.0
 IDLE_S = 3.0
@@ -23,7 +23,7 @@ IDLE_S = 3.0
 MAX_IDLE = 64
 
 
-class HttpClient:
+class HttpClient(Http):
     """The Http port: connections to any number of addresses; at most MAX_IDLE idle ones for each.
 
     source: the local address of the connections; None for the system's choice.
@@ -60,25 +60,6 @@ class HttpClient:
         )
         if (idle := self._take_idle(address)) is not None:
             exchange.begin(idle, was_idle=True)
-        return exchange
-
-    async def open(
-        self,
-        address: Address,
-        method: str,
-        target: str,
-        *,
-        headers: Mapping[str, str],
-        body: bytes = b"",
-        read_timeout_s: float,
-    ) -> Exchange:
-        """Send a request and wait for the head, as the port defines."""
-        exchange = self.request(address, method, target, headers=headers, body=body, read_timeout_s=read_timeout_s)
-        try:
-            await exchange.head()
-        except BaseException:  # cancelled, too: a connection with an answer under way is of no further use
-            exchange.close()
-            raise
         return exchange
 
     def _take_idle(self, address: Address) -> Connection | None:

@@ -4,15 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import Protocol
 from urllib.parse import unquote
-
-if TYPE_CHECKING:
-    from node_agent.adapters.http_server_connection import ServerConnection
 
 STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 Headers = Sequence[tuple[bytes, bytes]]
+
+
+class Connection(Protocol):
+    """The connection that a request came on: what a response needs of it."""
+
+    @property
+    def address(self) -> str:
+        """The client's IP address."""
+        ...
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether the client reads slower than the response is written."""
+        ...
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the server is closing, so that the connection cannot be reused."""
+        ...
+
+    @property
+    def date(self) -> bytes:
+        """The line of the Date header, with its line end."""
+        ...
+
+    @property
+    def write(self) -> Callable[[bytes], None]:
+        """Write bytes without waiting. Each request keeps this function: every token passes it."""
+        ...
+
+    def on_answered(self, request: Request) -> None:
+        """Handle the end of a complete response."""
+        ...
+
+    def on_aborted(self, request: Request) -> None:
+        """Handle a request whose handler ended without a complete response."""
+        ...
 
 
 class Request:
@@ -23,7 +57,7 @@ class Request:
     """
 
     def __init__(
-        self, connection: ServerConnection, method: str, target: str, headers: Mapping[bytes, bytes], body: bytes
+        self, connection: Connection, method: str, target: str, headers: Mapping[bytes, bytes], body: bytes
     ) -> None:
         self.method = "GET" if method == "HEAD" else method
         self.target = target
@@ -147,12 +181,11 @@ class Request:
         self._end()
 
     def _head(self, status: int, lines: bytes, more: Headers) -> bytes:
-        server = self._connection.server
-        if server.is_closing:
+        if self._connection.is_closing:
             self.keeps_alive = False
         extra = b"".join([b"%b: %b\r\n" % header for header in (*self._added.items(), *more)])
         end = b"\r\n" if self.keeps_alive else b"connection: close\r\n\r\n"
-        return b"".join((STATUS[status], server.date, lines, extra, end))
+        return b"".join((STATUS[status], self._connection.date, lines, extra, end))
 
     def _write(self, data: bytes) -> None:
         if not self.is_gone:

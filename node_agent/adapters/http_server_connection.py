@@ -17,19 +17,18 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import orjson
 
+from node_agent.adapters.http_limits import Limits
 from node_agent.adapters.http_message import MessageReader
 from node_agent.adapters.http_request import STATUS, Request
 from node_agent.contract.errors import openai_error
-from node_agent.core.http.body_budget import HeldBody
+from node_agent.core.http.body_budget import BodyBudget, HeldBody
 from node_agent.core.http.connection_limits import ConnectionSlot
 from node_agent.core.http.request_head import ErrorResponse
-
-if TYPE_CHECKING:
-    from node_agent.adapters.http_server import HttpServer
+from node_agent.ports import AlternateProtocol, ServerRequest
 
 LINGER_S = 2.0
 """How long a refused client's connection stays open: closed at once, the client might never read the error."""
@@ -47,10 +46,69 @@ _FULL_OF_ADDRESS = ErrorResponse(
 )
 
 
-class ServerConnection(asyncio.Protocol):
-    """One connection; the Receiver of its reader."""
+class Server(Protocol):
+    """The server of a connection: what all its connections share."""
 
-    def __init__(self, server: HttpServer) -> None:
+    @property
+    def limits(self) -> Limits:
+        """The bounds that each connection applies."""
+        ...
+
+    @property
+    def alternate(self) -> AlternateProtocol | None:
+        """Another protocol that a connection may begin."""
+        ...
+
+    @property
+    def bodies(self) -> BodyBudget:
+        """The budget of all bodies; a connection releases what it reserved."""
+        ...
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the response to the current request is a connection's last."""
+        ...
+
+    @property
+    def is_over(self) -> bool:
+        """Whether a new connection is aborted at once."""
+        ...
+
+    @property
+    def now(self) -> float:
+        """The loop's time in seconds, at most a second old."""
+        ...
+
+    @property
+    def date(self) -> bytes:
+        """The line of the Date header, with its line end."""
+        ...
+
+    def add(self, connection: ServerConnection, address: str) -> ConnectionSlot:
+        """Add a new connection; return its slot."""
+        ...
+
+    def remove(self, connection: ServerConnection, address: str) -> None:
+        """Remove a connection that has ended; does nothing for one that was removed before."""
+        ...
+
+    def reserve_body(self, body: HeldBody, size: int) -> bool:
+        """Reserve room for a body that has grown to `size` bytes; return whether there is room."""
+        ...
+
+    def count_refusal(self, code: str) -> None:
+        """Count a refused or cut-off connection."""
+        ...
+
+    def run(self, request: ServerRequest) -> asyncio.Task[None]:
+        """Answer a request in the background."""
+        ...
+
+
+class ServerConnection(asyncio.Protocol):
+    """One connection; the Receiver of its reader, the Connection of its requests."""
+
+    def __init__(self, server: Server) -> None:
         self.server = server
         self.is_congested = False
         self.address = ""
@@ -208,7 +266,7 @@ class ServerConnection(asyncio.Protocol):
         body = orjson.dumps(openai_error(fault.status, fault.code, fault.message))
         retry_after = b"retry-after: 1\r\n" if fault.status in (429, 503) else b""
         lines = b"content-type: application/json\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n"
-        self._final_error = b"".join((STATUS[fault.status], self.server.date, lines % (len(body), retry_after), body))
+        self._final_error = b"".join((STATUS[fault.status], self.date, lines % (len(body), retry_after), body))
         if self._body is not None:
             self.server.bodies.release(self._body)
             self._body = None
@@ -216,6 +274,16 @@ class ServerConnection(asyncio.Protocol):
             self._process_next()
 
     # requests
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the server closes, so that this connection ends behind the current response."""
+        return self.server.is_closing
+
+    @property
+    def date(self) -> bytes:
+        """The response header with the date, as one line."""
+        return self.server.date
 
     def _answer(self, request: Request) -> None:
         self._current = request

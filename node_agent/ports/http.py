@@ -131,7 +131,13 @@ class Http(Protocol):
         read_timeout_s: float,
     ) -> Response:
         """Send a request with `request`, and wait for the head. Raises ExchangeLost."""
-        ...
+        exchange = self.request(address, method, target, headers=headers, body=body, read_timeout_s=read_timeout_s)
+        try:
+            await exchange.head()
+        except BaseException:  # cancelled, too: a connection with a response under way cannot be reused
+            exchange.close()
+            raise
+        return exchange
 
 
 class ServerRequest(Protocol):

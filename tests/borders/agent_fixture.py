@@ -24,7 +24,8 @@ from node_agent.agent import Agent
 from node_agent.contract.states import NodeState
 from node_agent.contract.tags import NodeTags
 from node_agent.core.common.address import Address
-from node_agent.core.membership.wire import UNKNOWN_BOOT_ID, Header, MessageKind, MessageMac, write_header, write_intro
+from node_agent.core.membership.wire.messages import UNKNOWN_BOOT_ID, Header, MessageKind, MessageMac, write_header
+from node_agent.core.membership.wire.updates import write_intro
 from node_agent.core.node.status import NodeStatus, Pool
 from node_agent.dependencies import Dependencies
 from node_agent.ports import ExchangeLost, Identity

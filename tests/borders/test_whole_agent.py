@@ -21,7 +21,7 @@ from node_agent.contract.errors import MetadataUnavailable, StaleEpoch, StoreUna
 from node_agent.contract.states import NodeState
 from node_agent.contract.table_schema import RecordMissing, StreamRecord, StreamStatus
 from node_agent.core.kv.index import Index
-from node_agent.core.membership.wire import MessageMac
+from node_agent.core.membership.wire.messages import MessageMac
 from node_agent.core.node.status import TaggedNode
 from node_agent.core.replication.protocol import PREFACE
 from tests.borders.agent_fixture import KEY, Delay, Raise, Return, Stage, Turn, stage

@@ -38,7 +38,7 @@ from node_agent.core.journal.stream_header import is_durable, parse_stream_heade
 from node_agent.core.kv.blocks import read_header
 from node_agent.core.kv.index import parse_index, parse_names
 from node_agent.core.membership import Membership, Received, SyncReplied, SyncRequested, Tick
-from node_agent.core.membership.wire import MessageMac
+from node_agent.core.membership.wire.messages import MessageMac
 from node_agent.core.node.status import NodeStatus, Pool, load_from_header
 from node_agent.core.openai.generation_request import ApiRoute, PassThroughRequest, parse_generation
 from node_agent.core.openai.model_cards import read_cards

@@ -6,7 +6,7 @@ from statistics import median
 
 from node_agent.contract.states import NodeState
 from node_agent.core.membership import GossipConfig, Membership, Received
-from node_agent.core.membership.wire import MAX_DATAGRAM
+from node_agent.core.membership.wire.messages import MAX_DATAGRAM
 from node_agent.core.node.status import Liveness, Load
 from sim.fleet import Fleet
 from sim.network import NetworkConditions

@@ -15,7 +15,8 @@ from collections.abc import Iterable, Sequence
 from node_agent.core.membership.member_state import MemberState, pending_accusation
 from node_agent.core.membership.member_table import BUCKETS, Member, MemberTable, bucket_of, fingerprint
 from node_agent.core.membership.outbound import LocalNode
-from node_agent.core.membership.wire import (
+from node_agent.core.membership.wire.loads import write_load
+from node_agent.core.membership.wire.updates import (
     Dead,
     Intro,
     Suspect,
@@ -23,7 +24,6 @@ from node_agent.core.membership.wire import (
     write_accusation,
     write_intro,
     write_left,
-    write_load,
     write_loads,
 )
 from node_agent.core.node.status import Liveness

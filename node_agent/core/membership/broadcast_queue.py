@@ -12,14 +12,8 @@ from __future__ import annotations
 import math
 from itertools import islice
 
-from node_agent.core.membership.wire import (
-    LOAD_BYTES,
-    UPDATE_HEADER_BYTES,
-    is_intro,
-    write_alive,
-    write_intro,
-    write_loads,
-)
+from node_agent.core.membership.wire.loads import LOAD_BYTES
+from node_agent.core.membership.wire.updates import UPDATE_HEADER_BYTES, is_intro, write_alive, write_intro, write_loads
 from node_agent.core.node.status import NodeStatus
 
 MAX_UPDATES = 4_096

@@ -16,26 +16,25 @@ from node_agent.core.membership.outbound import LocalNode, MessageEncoder
 from node_agent.core.membership.prober import Prober
 from node_agent.core.membership.replay_window import ReplayWindow
 from node_agent.core.membership.sync_sessions import SyncSessions
-from node_agent.core.membership.wire import (
+from node_agent.core.membership.wire.messages import (
     BOOT_ID_BYTES,
     HEADER_BYTES,
     UNKNOWN_BOOT_ID,
     Header,
-    Intro,
     MessageKind,
     MessageMac,
     read_header,
-    read_updates,
-    write_dead,
 )
+from node_agent.core.membership.wire.updates import Intro, read_updates, write_dead
 from node_agent.core.node.status import Liveness
+
+_MAX_ACCUSATIONS = 16
 
 
 class MessageReceiver:
     """Receives datagrams, sync requests and sync responses.
 
-    send: sends a datagram to an address. rejected: how many messages were dropped, by reason. accusations: those that
-    other nodes hold against members that are alive here, by boot id; the owner sends them to the accused.
+    send: sends a datagram to an address. rejected: how many messages were dropped, by reason.
     """
 
     def __init__(
@@ -58,7 +57,8 @@ class MessageReceiver:
         self._sync_sessions = sync_sessions
         self._send = send
         self.rejected: Counter[str] = Counter()
-        self.accusations: dict[bytes, bytes] = {}
+        self._accusations: dict[bytes, bytes] = {}
+        """Those that other nodes hold against members that are alive here, by their boot ids."""
 
     def _verify(self, message: bytes) -> tuple[Header, bytes] | None:
         content = self._mac.verify(message)
@@ -195,7 +195,7 @@ class MessageReceiver:
         except ValueError:
             self.rejected["malformed"] += 1
             return None
-        self.accusations |= accusations
+        self._accusations |= accusations
         return response
 
     def on_sync_response(self, body: bytes) -> None:
@@ -209,9 +209,17 @@ class MessageReceiver:
             return
         self._prober.on_ack(header)
         try:
-            self.accusations |= self._sync_sessions.on_response(header, content, HEADER_BYTES)
+            self._accusations |= self._sync_sessions.on_response(header, content, HEADER_BYTES)
         except ValueError:
             self.rejected["malformed"] += 1
+
+    def send_accusations(self) -> None:
+        """Send accused members what other nodes hold against them, at most _MAX_ACCUSATIONS: they can refute it."""
+        for boot_id in list(self._accusations)[:_MAX_ACCUSATIONS]:
+            accusation = self._accusations.pop(boot_id)
+            member = self._table.by_boot_id.get(boot_id)
+            if member is not None and member.liveness is Liveness.ALIVE:
+                self._prober.probe(member, accusation)
 
 
 def _sender_intro(header: Header, content: bytes) -> Intro | None:

@@ -41,7 +41,6 @@ from node_agent.core.membership.events import (
     NodesDiscovered,
     PeerRequestFailed,
     Received,
-    Refused,
     Send,
     SendSync,
     SyncReplied,
@@ -49,26 +48,22 @@ from node_agent.core.membership.events import (
     SyncRequested,
     Tick,
 )
+from node_agent.core.membership.gossip_schedule import GossipSchedule
 from node_agent.core.membership.inbound import MessageReceiver
 from node_agent.core.membership.join_candidates import JoinCandidates
 from node_agent.core.membership.local_health import LocalHealth
 from node_agent.core.membership.member_state import MemberState, pending_accusation
 from node_agent.core.membership.member_table import MAX_NODES, Member, MemberTable, Rng, View
 from node_agent.core.membership.outbound import LocalNode, MessageEncoder
+from node_agent.core.membership.probe_schedule import MAX_JOIN_PROBES, ProbeSchedule
 from node_agent.core.membership.prober import Prober
-from node_agent.core.membership.refusals import REBROADCAST_INTERVAL_S, Refusals
+from node_agent.core.membership.refusals import RefusalBroadcasts
+from node_agent.core.membership.sync_schedule import SyncSchedule
 from node_agent.core.membership.sync_sessions import SyncSessions
 from node_agent.core.membership.timers import Timers
-from node_agent.core.membership.wire import Intro, MessageKind, MessageMac, Refusal, write_dead, write_refusal
+from node_agent.core.membership.wire.messages import MessageMac
+from node_agent.core.membership.wire.updates import Intro, Refusal, write_dead
 from node_agent.core.node.status import Liveness, NodeStatus
-
-_MAX_JOIN_PROBES = 3
-_MAX_ACCUSATIONS = 16
-_SHARP_CHANGE = 4
-"""A load that changed by that many requests in flight, or by half, is sent before its turn."""
-
-_SHARP_SPEEDUP = 8
-_MIN_SYNC_INTERVAL_S = 2.0
 
 
 class Membership:
@@ -96,10 +91,10 @@ class Membership:
         max_nodes: int = MAX_NODES,
         table: MemberTable | None = None,
     ) -> None:
-        self.config = config or GossipConfig()
+        self.config = config = config or GossipConfig()
         self._rng = rng
-        self._clock = ActiveClock(at)
-        self._timers = Timers()
+        self._clock = clock = ActiveClock(at)
+        self._timers = timers = Timers()
         self._health = LocalHealth()
         self._broadcasts = BroadcastQueue()
         self._loads = LoadQueue(max_nodes)
@@ -108,43 +103,43 @@ class Membership:
         self._encoder = MessageEncoder(self._local, mac, self._broadcasts, self._loads)
         self._table = table or MemberTable(status.instance_id, rng, max_nodes)
         self._candidates = JoinCandidates(max_nodes)
-        self._refusals = Refusals()
         self._effects: list[Effect] = []
-        self._member_state = MemberState(
-            self._local, self._table, self._broadcasts, self._loads, self._timers, self._health,
-            self._clock, self._effects.append, self._on_suspect, self._on_stale_intro, self._on_refusal,
-        )  # fmt: skip
-        self._prober = Prober(
-            self._local, self._table, self._encoder, self._timers, self._health, self.config,
-            self._clock, self._send, self._on_no_ack, self._probe_over_stream,
-        )  # fmt: skip
-        self._sync_sessions = SyncSessions(
-            self._local,
-            self._table,
-            self._encoder,
-            self._member_state,
-            self._clock,
-            self._prober.next_number,
-            self._send_sync,
-        )
-        self._receiver = MessageReceiver(
-            self._local,
-            self._table,
-            mac,
-            self._encoder,
-            self._member_state,
-            self._prober,
-            self._sync_sessions,
-            self._send,
-        )
-        self._sent_load = self._local.load
-        self._next_load_at = 0.0
         self._gossip_now = False
         self._discovery_done = False
-        self._next_sync_at = 0.0
-        self._last_sync_at = 0.0
-        self._last_sync_version = 0
-        self._handlers: dict[type, Callable[[Any], None]] = {
+        self._refusals = RefusalBroadcasts(
+            self._table, self._broadcasts, timers, config, clock, rng, self._effects.append
+        )  # fmt: skip
+        self._member_state = MemberState(
+            self._local, self._table, self._broadcasts, self._loads, timers, self._health, clock,
+            self._effects.append, self._on_suspect, self._on_stale_intro, self._refusals.add,
+        )  # fmt: skip
+        self._prober = Prober(
+            self._local, self._table, self._encoder, timers, self._health, config, clock,
+            self._send, self._on_no_ack, self._probe_over_stream,
+        )  # fmt: skip
+        self._sync_sessions = SyncSessions(
+            self._local, self._table, self._encoder, self._member_state, clock,
+            self._prober.next_number, self._send_sync,
+        )  # fmt: skip
+        self._receiver = MessageReceiver(
+            self._local, self._table, mac, self._encoder, self._member_state, self._prober, self._sync_sessions,
+            self._send,
+        )  # fmt: skip
+        self._sync = SyncSchedule(self._table, self._sync_sessions, timers, config, clock, rng)
+        self._gossip = GossipSchedule(
+            self._local, self._table, self._encoder, self._broadcasts, self._loads, self._receiver,
+            timers, config, clock, self._send,
+        )  # fmt: skip
+        self._probes = ProbeSchedule(
+            self._local, self._table, self._candidates, self._prober, self._sync,
+            timers, self._health, config, clock, rng,
+        )  # fmt: skip
+        self._handlers = self._event_handlers()
+        self._start()
+
+    def _event_handlers(self) -> dict[type, Callable[[Any], None]]:
+        """Return the handler of each event."""
+        return {
             Tick: lambda _: self._timers.fire(self._clock.now),
             Received: lambda event: self._receiver.on_datagram(event.data),
             LocalLoadSet: self._set_load,
@@ -156,11 +151,17 @@ class Membership:
             LocalRefusalAdded: self._refuse,
             Leaving: self._on_leaving,
         }
-        self._timers.schedule(rng() * self.config.probe_interval_s, self._probe)
-        self._timers.schedule(rng() * self.config.gossip_interval_s, self._gossip)
-        self._timers.schedule(rng() * self.config.probe_interval_s, self._watch)
-        self._timers.schedule(rng() * self.config.sync_after_change_s, self._maybe_sync)
-        self._timers.schedule(rng() * self.config.retry_dead_interval_s, self._retry_dead)
+
+    def _start(self) -> None:
+        """Schedule the first run of all periodic work, each at a random time within its period."""
+        for period_s, run in (
+            (self.config.probe_interval_s, self._probes.probe_next),
+            (self.config.gossip_interval_s, self._gossip.run),
+            (self.config.probe_interval_s, self._probes.probe_watched),
+            (self.config.sync_after_change_s, self._sync.run),
+            (self.config.retry_dead_interval_s, self._probes.retry_dead),
+        ):
+            self._timers.schedule(self._rng() * period_s, run)
 
     def add_member(self, boot_id: bytes, status: NodeStatus) -> None:
         """Add a member without a probe: for a simulation of a fleet whose nodes have long joined."""
@@ -233,9 +234,11 @@ class Membership:
             raise InvalidTransition(f"unknown event {event}")
         handler(event)
         if self._gossip_now or self._member_state.refutation_pending:
-            self._flush_gossip()
+            self._gossip_now = self._member_state.refutation_pending = False
+            self._gossip.send(self.config.fanout)
         if self._member_state.sync_needed:
-            self._sync_missing()
+            self._member_state.sync_needed = False
+            self._sync.fetch_missing()
         effects = tuple(self._effects)
         self._effects.clear()
         return effects
@@ -244,104 +247,13 @@ class Membership:
         """Drop the probes that were pending during a pause, and sync what was missed."""
         self._prober.cancel_all()
         self._health.increase()
-        self._start_sync()
-
-    def _flush_gossip(self) -> None:
-        self._gossip_now = self._member_state.refutation_pending = False
-        self._gossip_to(self.config.fanout)
-
-    def _sync_missing(self) -> None:
-        self._member_state.sync_needed = False
-        if self._clock.now >= self._next_sync_at:
-            self._next_sync_at = self._clock.now + _MIN_SYNC_INTERVAL_S
-            self._start_sync()
+        self._sync.start()
 
     def _send(self, to: str, data: bytes) -> None:
         self._effects.append(Send(to, data))
 
     def _send_sync(self, member: Member, body: bytes) -> None:
         self._effects.append(SendSync(member.status.instance_id, member.status.peer_address, body))
-
-    def _gossip_to(self, count: int) -> None:
-        for member in self._table.present.sample(count):
-            self._send(
-                member.status.peer_address,
-                self._encoder.encode_datagram(MessageKind.GOSSIP, member.boot_id, self._table.nodes),
-            )
-
-    # periodic work
-
-    def _probe(self) -> None:
-        self._timers.schedule(
-            self._clock.now + self.config.probe_interval_s * self._health.timeout_multiplier, self._probe
-        )
-        member = self._table.present.next()
-        if member is not None:
-            self._prober.probe(member)
-        count = 1 if member is not None else _MAX_JOIN_PROBES
-        for address in self._candidates.due(count, self._table, self._clock.now):
-            self._prober.join_probe(address)
-        if member is not None and not self._sync_sessions.completed and not len(self._sync_sessions):
-            self._start_sync()
-
-    def _watch(self) -> None:
-        self._timers.schedule(
-            self._clock.now + self.config.probe_interval_s * self._health.timeout_multiplier, self._watch
-        )
-        member = self._table.next_alive(self._local.boot_id)
-        if member is not None:
-            self._prober.probe(member)
-
-    def _gossip(self) -> None:
-        now = self._clock.now
-        self._timers.schedule(now + self.config.gossip_interval_s, self._gossip)
-        self._broadcast_load(now)
-        if len(self._broadcasts):
-            self._gossip_to(self.config.fanout)
-        elif len(self._loads):
-            self._gossip_to(1)
-        for boot_id in list(self._receiver.accusations)[:_MAX_ACCUSATIONS]:
-            accusation = self._receiver.accusations.pop(boot_id)
-            member = self._table.by_boot_id.get(boot_id)
-            if member is not None and member.liveness is Liveness.ALIVE:
-                self._prober.probe(member, accusation)
-
-    def _broadcast_load(self, now: float) -> None:
-        """Queue the load if it changed and its turn has come: the larger the fleet, the more seldom."""
-        load, sent = self._local.load, self._sent_load
-        if load == sent or self._local.has_left:
-            return
-        every_s = max(self.config.min_load_interval_s, self._table.nodes / self.config.loads_per_s)
-        change = abs(load.in_flight - sent.in_flight)
-        sharp = change > max(_SHARP_CHANGE, sent.in_flight // 2)
-        if now < self._next_load_at - (every_s - every_s / _SHARP_SPEEDUP if sharp else 0.0):
-            return
-        self._sent_load = load
-        self._next_load_at = now + every_s
-        self._loads.add(self._local.boot_id, self._local.write_next_load())
-
-    def _maybe_sync(self) -> None:
-        config, now = self.config, self._clock.now
-        self._timers.schedule(now + config.sync_after_change_s * (0.8 + 0.4 * self._rng()), self._maybe_sync)
-        has_news = self._table.version != self._last_sync_version
-        if has_news or now - self._last_sync_at >= config.sync_interval_s:
-            self._last_sync_at, self._last_sync_version = now, self._table.version
-            self._start_sync()
-
-    def _start_sync(self) -> None:
-        for member in self._table.present.sample(1):
-            self._sync_sessions.start(member)
-
-    def _retry_dead(self) -> None:
-        every_s = self.config.retry_dead_interval_s * (0.8 + 0.4 * self._rng())
-        self._timers.schedule(self._clock.now + every_s, self._retry_dead)
-        dead = self._table.dead
-        if not len(dead) or self._rng() * self._table.nodes > len(dead):
-            return
-        for member in dead.sample(1):
-            self._prober.join_probe(
-                member.status.peer_address, accusation=pending_accusation(member, self._local.boot_id)
-            )
 
     # events
 
@@ -368,27 +280,8 @@ class Membership:
         self._sync_sessions.start(member, number)
 
     def _refuse(self, event: LocalRefusalAdded) -> None:
-        self._on_refusal(Refusal(event.content, round(event.seconds)))
+        self._refusals.add(Refusal(event.content, round(event.seconds)))
         self._gossip_now = True
-
-    def _on_refusal(self, refusal: Refusal) -> None:
-        """Queue a refusal and report it, where it is new."""
-        is_first = not len(self._refusals)
-        if not self._refusals.add(refusal.content, refusal.left_s, self._clock.now):
-            return
-        self._broadcasts.add(refusal.content, write_refusal(*refusal))
-        self._effects.append(Refused(*refusal))
-        if is_first:
-            self._timers.schedule(self._clock.now + REBROADCAST_INTERVAL_S, self._rebroadcast_refusals)
-
-    def _rebroadcast_refusals(self) -> None:
-        """Queue refusals again for nodes that came meanwhile: on a few nodes each time, while any refusal lasts."""
-        refusals = self._refusals.sample(self._clock.now, self._rng())
-        if self._rng() * self._table.nodes < self.config.extra_probes:
-            for content, left_s in refusals:
-                self._broadcasts.add(content, write_refusal(content, left_s))
-        if len(self._refusals):
-            self._timers.schedule(self._clock.now + REBROADCAST_INTERVAL_S, self._rebroadcast_refusals)
 
     def _on_request_failed(self, event: PeerRequestFailed) -> None:
         member = self._table.by_id.get(event.instance_id)
@@ -420,9 +313,8 @@ class Membership:
                 table.forget(member)
         self._candidates.replace(nodes, table, now)
         if not len(table.present):
-            for address in self._candidates.due(_MAX_JOIN_PROBES, table, now):
-                self._prober.join_probe(address)
+            self._probes.probe_candidates(MAX_JOIN_PROBES)
 
     def _on_leaving(self, _: Leaving) -> None:
         self._local.leave()
-        self._gossip_to(self.config.leave_fanout)
+        self._gossip.send(self.config.leave_fanout)

@@ -22,8 +22,8 @@ from node_agent.core.membership.member_table import Member, MemberTable
 from node_agent.core.membership.outbound import LocalNode
 from node_agent.core.membership.suspicion import Suspicion
 from node_agent.core.membership.timers import ROUNDING_S, Timers
-from node_agent.core.membership.wire import (
-    LOAD_BYTES,
+from node_agent.core.membership.wire.loads import LOAD_BYTES, load_of, read_loads
+from node_agent.core.membership.wire.updates import (
     Alive,
     Dead,
     Intro,
@@ -32,8 +32,6 @@ from node_agent.core.membership.wire import (
     Refusal,
     Suspect,
     Update,
-    load_of,
-    read_loads,
     write_dead,
     write_intro,
     write_left,

@@ -6,22 +6,19 @@ from dataclasses import replace
 
 from node_agent.contract.states import NodeState
 from node_agent.core.membership.broadcast_queue import BroadcastQueue, LoadQueue, retransmit_limit
-from node_agent.core.membership.wire import (
+from node_agent.core.membership.wire.loads import write_load
+from node_agent.core.membership.wire.messages import (
     BOOT_ID_BYTES,
     HEADER_BYTES,
     MAC_BYTES,
     MAX_DATAGRAM,
-    MAX_INCARNATION,
     Header,
     MessageKind,
     MessageMac,
-    check_status,
-    write_alive,
     write_header,
-    write_intro,
-    write_left,
-    write_load,
 )
+from node_agent.core.membership.wire.statuses import MAX_INCARNATION, check_status
+from node_agent.core.membership.wire.updates import write_alive, write_intro, write_left
 from node_agent.core.node.status import IDLE, Load, NodeStatus
 
 

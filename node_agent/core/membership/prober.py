@@ -18,7 +18,8 @@ from node_agent.core.membership.member_state import pending_accusation
 from node_agent.core.membership.member_table import Member, MemberTable
 from node_agent.core.membership.outbound import LocalNode, MessageEncoder
 from node_agent.core.membership.timers import Timers
-from node_agent.core.membership.wire import UNKNOWN_BOOT_ID, Header, Intro, MessageKind
+from node_agent.core.membership.wire.messages import UNKNOWN_BOOT_ID, Header, MessageKind
+from node_agent.core.membership.wire.updates import Intro
 from node_agent.core.node.status import Liveness
 
 MAX_PENDING = 128

@@ -18,7 +18,8 @@ from node_agent.core.membership.anti_entropy import (
 from node_agent.core.membership.member_state import MemberState
 from node_agent.core.membership.member_table import Member, MemberTable
 from node_agent.core.membership.outbound import LocalNode, MessageEncoder
-from node_agent.core.membership.wire import Header, MessageKind, read_updates
+from node_agent.core.membership.wire.messages import Header, MessageKind
+from node_agent.core.membership.wire.updates import read_updates
 
 MAX_SESSIONS = 8
 RESPONSE_TIMEOUT_S = 5.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -16,118 +16,112 @@ class Metrics:
     """The node's metrics. Labels are few and bounded: states, reasons, routes, never ids."""
 
     def __init__(self) -> None:
-        registry = CollectorRegistry()
-        self._registry = registry
-        self.requests = Counter(
-            "synkti_requests", "Requests answered at the front door", ["route", "status"], registry=registry
-        )
-        self.routes = Counter("synkti_routes", "Why an engine was chosen", ["reason"], registry=registry)
-        self.tokens = Counter("synkti_tokens_delivered", "Tokens handed to clients", registry=registry)
-        self.streams = Gauge("synkti_streams_open", "Clients' streams open on this node", registry=registry)
-        self.served = Gauge("synkti_engine_requests", "Requests under way at this node's engine", registry=registry)
-        self.losses = Counter("synkti_engine_losses", "Engines lost under a stream", ["why"], registry=registry)
-        self.failures = Counter(
-            "synkti_hop_failures", "Failures between an entry and an engine", ["fault", "why"], registry=registry
-        )
-        self.deadly_deaths = Counter(
-            "synkti_deadly_deaths", "Engines that died under a request they had not answered", registry=registry
-        )
-        self.deadly_refused = Counter(
-            "synkti_deadly_refused", "Requests refused because they end engines", registry=registry
-        )
-        self.deadly_cases = Gauge(
-            "synkti_deadly_cases", "Contents of requests suspected or refused now", registry=registry
-        )
-        self.continuations = Counter(
-            "synkti_continuations", "Streams that went on in another engine", ["why"], registry=registry
-        )
-        self.continuation_methods = Counter(
-            "synkti_ways", "Continuations, by the method that the engine was asked for", ["way"], registry=registry
-        )
-        self.pause = Histogram(
-            "synkti_continuation_pause_seconds",
-            "From the last byte of the lost engine to the first of the next",
-            buckets=_PAUSES_S,
-            registry=registry,
-        )
-        self.loop_lag = Histogram(
-            "synkti_loop_lag_seconds",
-            "How much later than due the agent's event loop ran a timer",
-            buckets=_LAGS_S,
-            registry=registry,
-        )
-        self.broken = Counter("synkti_streams_broken", "Streams ended with an error", ["code"], registry=registry)
-        self.gaps = Counter(
-            "synkti_write_ahead_gaps", "Events sent to clients although no replica had their record", registry=registry
-        )
-        self.unkept = Counter(
-            "synkti_streams_unkept", "Streams too large to be kept by any peer", ["why"], registry=registry
-        )
-        self.keeper_losses = Counter(
-            "synkti_keeper_losses", "Connections to keepers that broke", ["why"], registry=registry
-        )
-        self.kept_bytes = Gauge("synkti_kept_bytes", "Journals kept here for other nodes", registry=registry)
-        self.resumes = Counter(
-            "synkti_resumes", "Streams that clients came back for, by the outcome", ["outcome"], registry=registry
-        )
-        self.checkpoints = Counter(
-            "synkti_checkpoints",
-            "Journals left when this node went, by the outcome",
-            ["outcome"],
-            registry=registry,
-        )
-        self.contexts = Counter(
-            "synkti_contexts", "Contexts of streams that went on here, by the way they came", ["way"], registry=registry
-        )
-        self.context_bytes = Counter(
-            "synkti_context_bytes", "Bytes of KV blocks that came here, by their way", ["way"], registry=registry
-        )
-        self.contexts_left = Counter(
-            "synkti_contexts_left",
-            "Contexts handed off, and whether left in S3",
-            ["outcome"],
-            registry=registry,
-        )
-        self.prefill_rate = Gauge(
-            "synkti_prefill_tokens_per_second", "Of the idle engine; 0 while not measured", registry=registry
-        )
-        self.peers = Gauge("synkti_peers", "Peers known, by what is held of them", ["held"], registry=registry)
-        self.member_changes = Counter(
-            "synkti_member_changes", "Peers that came to be held for this", ["held"], registry=registry
-        )
-        self.health = Gauge("synkti_local_health", "How far this node mistrusts itself, 0 is well", registry=registry)
-        self.waiting = Gauge(
-            "synkti_requests_waiting", "Requests that wait until a node can take them", registry=registry
-        )
-        self.clock_off = Gauge(
-            "synkti_clock_off_seconds", "How far this node's clock is ahead of most peers'", registry=registry
-        )
-        self.clock_is_off = Gauge(
-            "synkti_clock_is_off",
-            "1 while this node is at risk because several peers have another time",
-            registry=registry,
-        )
-        self.refused = Counter(
-            "synkti_connections_refused",
-            "Connections that a door refused or cut off, by the error's code, or unread, or pipelined",
-            ["door", "code"],
-            registry=registry,
-        )
-        self.body_bytes = Gauge("synkti_body_bytes", "Large bodies that the doors hold", registry=registry)
-        self.unexpected = Counter(
-            "synkti_unexpected_errors", "Bugs that ended a turn of a loop, by the loop", ["where"], registry=registry
-        )
-        self.engine_starts = Counter("synkti_engine_starts", "Starts of the local engine", registry=registry)
-        self.engine_states = Counter(
-            "synkti_engine_states", "Times that the local engine was judged so", ["state"], registry=registry
-        )
-        self.engine_probes = Counter(
-            "synkti_engine_probes", "Completions of one token asked of the local engine", ["outcome"], registry=registry
-        )
+        self._registry = CollectorRegistry()
+        self._add_client_api()
+        self._add_streams()
+        self._add_failures()
+        self._add_replication()
+        self._add_kv()
+        self._add_fleet()
+        self._add_engine()
+        self._add_agent()
 
         # Looked up once: the library's own way takes longer than the rest of a small request's bookkeeping.
         self._requests: dict[tuple[str, int], Counter] = {}
         self._routes: dict[str, Counter] = {}
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self._registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, labels, registry=self._registry)
+
+    def _histogram(self, name: str, text: str, buckets: Sequence[float]) -> Histogram:
+        return Histogram(name, text, buckets=buckets, registry=self._registry)
+
+    def _add_client_api(self) -> None:
+        self.requests = self._counter("synkti_requests", "Requests answered at the front door", "route", "status")
+        self.routes = self._counter("synkti_routes", "Why an engine was chosen", "reason")
+        self.waiting = self._gauge("synkti_requests_waiting", "Requests that wait until a node can take them")
+        self.refused = self._counter(
+            "synkti_connections_refused",
+            "Connections that a door refused or cut off, by the error's code, or unread, or pipelined",
+            "door",
+            "code",
+        )
+        self.body_bytes = self._gauge("synkti_body_bytes", "Large bodies that the doors hold")
+
+    def _add_streams(self) -> None:
+        self.streams = self._gauge("synkti_streams_open", "Clients' streams open on this node")
+        self.tokens = self._counter("synkti_tokens_delivered", "Tokens handed to clients")
+        self.losses = self._counter("synkti_engine_losses", "Engines lost under a stream", "why")
+        self.continuations = self._counter("synkti_continuations", "Streams that went on in another engine", "why")
+        self.continuation_methods = self._counter(
+            "synkti_ways", "Continuations, by the method that the engine was asked for", "way"
+        )
+        self.pause = self._histogram(
+            "synkti_continuation_pause_seconds",
+            "From the last byte of the lost engine to the first of the next",
+            _PAUSES_S,
+        )
+        self.broken = self._counter("synkti_streams_broken", "Streams ended with an error", "code")
+
+    def _add_failures(self) -> None:
+        self.failures = self._counter("synkti_hop_failures", "Failures between an entry and an engine", "fault", "why")
+        self.deadly_deaths = self._counter(
+            "synkti_deadly_deaths", "Engines that died under a request they had not answered"
+        )
+        self.deadly_refused = self._counter("synkti_deadly_refused", "Requests refused because they end engines")
+        self.deadly_cases = self._gauge("synkti_deadly_cases", "Contents of requests suspected or refused now")
+
+    def _add_replication(self) -> None:
+        self.gaps = self._counter(
+            "synkti_write_ahead_gaps", "Events sent to clients although no replica had their record"
+        )
+        self.unkept = self._counter("synkti_streams_unkept", "Streams too large to be kept by any peer", "why")
+        self.keeper_losses = self._counter("synkti_keeper_losses", "Connections to keepers that broke", "why")
+        self.kept_bytes = self._gauge("synkti_kept_bytes", "Journals kept here for other nodes")
+        self.resumes = self._counter("synkti_resumes", "Streams that clients came back for, by the outcome", "outcome")
+        self.checkpoints = self._counter(
+            "synkti_checkpoints", "Journals left when this node went, by the outcome", "outcome"
+        )
+
+    def _add_kv(self) -> None:
+        self.contexts = self._counter(
+            "synkti_contexts", "Contexts of streams that went on here, by the way they came", "way"
+        )
+        self.context_bytes = self._counter(
+            "synkti_context_bytes", "Bytes of KV blocks that came here, by their way", "way"
+        )
+        self.contexts_left = self._counter(
+            "synkti_contexts_left", "Contexts handed off, and whether left in S3", "outcome"
+        )
+        self.prefill_rate = self._gauge("synkti_prefill_tokens_per_second", "Of the idle engine; 0 while not measured")
+
+    def _add_fleet(self) -> None:
+        self.peers = self._gauge("synkti_peers", "Peers known, by what is held of them", "held")
+        self.member_changes = self._counter("synkti_member_changes", "Peers that came to be held for this", "held")
+        self.health = self._gauge("synkti_local_health", "How far this node mistrusts itself, 0 is well")
+        self.clock_off = self._gauge("synkti_clock_off_seconds", "How far this node's clock is ahead of most peers'")
+        self.clock_is_off = self._gauge(
+            "synkti_clock_is_off", "1 while this node is at risk because several peers have another time"
+        )
+
+    def _add_engine(self) -> None:
+        self.served = self._gauge("synkti_engine_requests", "Requests under way at this node's engine")
+        self.engine_starts = self._counter("synkti_engine_starts", "Starts of the local engine")
+        self.engine_states = self._counter("synkti_engine_states", "Times that the local engine was judged so", "state")
+        self.engine_probes = self._counter(
+            "synkti_engine_probes", "Completions of one token asked of the local engine", "outcome"
+        )
+
+    def _add_agent(self) -> None:
+        self.loop_lag = self._histogram(
+            "synkti_loop_lag_seconds", "How much later than due the agent's event loop ran a timer", _LAGS_S
+        )
+        self.unexpected = self._counter(
+            "synkti_unexpected_errors", "Bugs that ended a turn of a loop, by the loop", "where"
+        )
 
     def count_request(self, route: str, status: int) -> None:
         """Count an answered request."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from node_agent.core.common.address import Address
 from node_agent.core.common.request_auth import AUTH_HEADER, CLOCK_HEADER, nonce_of
@@ -20,7 +21,7 @@ from node_agent.runtime.engine.response_proxy import ResponseProxy
 _log = logging.getLogger(__name__)
 
 
-class SignedClient:
+class SignedClient(Http):
     """The Http port over another one. clock: unix seconds, steady."""
 
     def __init__(self, client: Http, clocks: PeerClocks, clock: Callable[[], float]) -> None:
@@ -42,22 +43,19 @@ class SignedClient:
         on_lost: Callable[[str], None] | None = None,
     ) -> Response:
         """Send a request, as the port defines. A message without a signature is sent unchanged."""
-
-        def send(headers: Mapping[str, str]) -> Response:
-            return self._client.request(
-                address,
-                method,
-                target,
-                headers=headers,
-                body=body,
-                read_timeout_s=read_timeout_s,
-                accept_timeout_s=accept_timeout_s,
-                keepalive_timeout_s=keepalive_timeout_s,
-                on_lost=on_lost,
-            )
-
+        send = partial(
+            self._client.request,
+            address,
+            method,
+            target,
+            body=body,
+            read_timeout_s=read_timeout_s,
+            accept_timeout_s=accept_timeout_s,
+            keepalive_timeout_s=keepalive_timeout_s,
+            on_lost=on_lost,
+        )
         if AUTH_HEADER not in headers:
-            return send(headers)
+            return send(headers=headers)
         name = str(address)
 
         def signed(headers: Mapping[str, str]) -> dict[str, str]:
@@ -73,28 +71,9 @@ class SignedClient:
             if not self._clocks.record(name, clock, nonce_of(first[AUTH_HEADER]), now - sent_at, now):
                 return None
             _log.info("the clock of %s is %+.1f s from this node's", name, self._clocks.ahead_s(name) or 0.0)
-            return send(signed(headers))
+            return send(headers=signed(headers))
 
-        return _Signed(send(first), retry)
-
-    async def open(
-        self,
-        address: Address,
-        method: str,
-        target: str,
-        *,
-        headers: Mapping[str, str],
-        body: bytes = b"",
-        read_timeout_s: float,
-    ) -> Response:
-        """Send a request with `request`, and wait for the head. Raises ExchangeLost."""
-        exchange = self.request(address, method, target, headers=headers, body=body, read_timeout_s=read_timeout_s)
-        try:
-            await exchange.head()
-        except BaseException:  # cancelled, too: as HttpClient's
-            exchange.close()
-            raise
-        return exchange
+        return _Signed(send(headers=first), retry)
 
 
 class _Signed(ResponseProxy):

@@ -13,6 +13,7 @@ from node_agent.adapters.http_server import Handle, HttpServer, bind
 from node_agent.ports import ServerRequest
 
 LIMITS = Limits(body_bytes=100, head_bytes=2_000, connections=4, pipelined=3, idle_s=60.0, stalled_s=5.0, request_s=9.0)
+ROOMY = Limits(stalled_s=5.0, unread_s=30.0)
 
 
 async def echo(request: ServerRequest) -> None:

@@ -8,12 +8,22 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
 from synkti_client import AsyncContinuousTransport, ContinuousTransport, RetryPolicy, httpx
 from synkti_client._nodes import NODES_PATH, Nodes
 
 NODES = ("http://a:1", "http://b:1", "http://c:1")
 QUICK = RetryPolicy(max_attempts=12, initial_backoff_s=0.0, max_backoff_s=0.0)
 CHAT = "http://synkti/v1/chat/completions"
+STREAM = {"model": "m", "stream": True}
+WHOLE = {"model": "m", "messages": [{"role": "user", "content": 'say "stream": true'}]}
+ANSWER = {"choices": [{"message": {"content": "whole"}}]}
+EVENTS = (b': waiting\nid: s/1\ndata: {"n":1}\n\n', b'id: s/2\ndata: {"n":2}\n\n', b"id: s/3\ndata: [DONE]\n\n")
+PLAIN = b'data: {"n":1}\n\ndata: {"n":2}\n\ndata: [DONE]\n\n'
+
+both = pytest.mark.parametrize("kind", ["sync", "async"])
+
 Answer = Callable[[httpx.Request], httpx.Response]
 
 

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from node_agent.contract.states import NodeState
 from node_agent.core.membership import Received
-from node_agent.core.membership.wire import MAX_DATAGRAM
+from node_agent.core.membership.wire.messages import MAX_DATAGRAM
 from node_agent.core.node.status import Liveness
 from sim.fleet import Fleet
 from sim.host import Host

@@ -14,7 +14,8 @@ from node_agent.core.membership.member_table import Member, MemberTable
 from node_agent.core.membership.outbound import LocalNode
 from node_agent.core.membership.suspicion import max_timeout_s, min_timeout_s
 from node_agent.core.membership.timers import Timers
-from node_agent.core.membership.wire import Alive, Dead, Intro, Left, Loads, Suspect, Update, write_load
+from node_agent.core.membership.wire.loads import write_load
+from node_agent.core.membership.wire.updates import Alive, Dead, Intro, Left, Loads, Suspect, Update
 from node_agent.core.node.status import Liveness, Load
 from sim.fleet import status_of
 

@@ -30,7 +30,8 @@ from node_agent.core.membership.suspicion import (
     timeout_s,
 )
 from node_agent.core.membership.timers import NEVER, Timers
-from node_agent.core.membership.wire import Loads, read_loads, read_updates, write_load
+from node_agent.core.membership.wire.loads import read_loads, write_load
+from node_agent.core.membership.wire.updates import Loads, read_updates
 from node_agent.core.node.status import IDLE
 from sim.fleet import status_of
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from node_agent.core.membership import LocalRefusalAdded
 from node_agent.core.membership.refusals import MAX_DURATION_S, MAX_REBROADCAST, Refusals
-from node_agent.core.membership.wire import Refusal, read_updates, write_refusal
+from node_agent.core.membership.wire.updates import Refusal, read_updates, write_refusal
 from sim.host import Host
 from tests.scenarios.fleets import stable_fleet
 

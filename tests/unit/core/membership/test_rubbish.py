@@ -10,17 +10,14 @@ from hypothesis import strategies as st
 from node_agent.contract.addresses import node_address
 from node_agent.contract.states import NodeState
 from node_agent.core.membership import LocalLoadSet, LocalStateSet, Membership, Received, Send, SendSync, Tick
-from node_agent.core.membership.wire import (
-    MAX_INCARNATION,
-    Header,
-    MessageKind,
-    MessageMac,
+from node_agent.core.membership.wire.loads import write_load
+from node_agent.core.membership.wire.messages import Header, MessageKind, MessageMac, write_header
+from node_agent.core.membership.wire.statuses import MAX_INCARNATION
+from node_agent.core.membership.wire.updates import (
     write_alive,
     write_dead,
-    write_header,
     write_intro,
     write_left,
-    write_load,
     write_loads,
     write_suspect,
 )

@@ -19,21 +19,16 @@ from node_agent.core.membership import (
     Tick,
 )
 from node_agent.core.membership.prober import MAX_VERIFICATIONS
-from node_agent.core.membership.wire import (
+from node_agent.core.membership.wire.messages import (
     HEADER_BYTES,
     UNKNOWN_BOOT_ID,
-    Dead,
     Header,
-    Left,
     MessageKind,
     MessageMac,
-    Suspect,
-    Update,
     read_header,
-    read_updates,
     write_header,
-    write_intro,
 )
+from node_agent.core.membership.wire.updates import Dead, Left, Suspect, Update, read_updates, write_intro
 from node_agent.core.node.status import TaggedNode
 from sim.fleet import KEY, status_of
 

@@ -23,7 +23,7 @@ from node_agent.core.membership.broadcast_queue import BroadcastQueue
 from node_agent.core.membership.join_candidates import MAX_RETRY_S, JoinCandidates
 from node_agent.core.membership.member_table import MAX_TOMBSTONES, Member, MemberTable, ProbeOrder
 from node_agent.core.membership.outbound import LocalNode
-from node_agent.core.membership.wire import Intro, read_updates
+from node_agent.core.membership.wire.updates import Intro, read_updates
 from node_agent.core.node.status import Liveness, TaggedNode
 from sim.fleet import status_of
 

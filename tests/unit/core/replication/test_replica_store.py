@@ -1,4 +1,4 @@
-"""Test the replica store, the replicated log and placement: bounds, replacement, and the order of candidates."""
+"""Test the replica store: its bounds, takeovers, and what makes room."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_agent.contract.states import NodeState
-from node_agent.core.journal.epochs import Epoch, EpochRange, EventId, event_id_suffix, parse_event_id
-from node_agent.core.node.status import NodeStatus, Pool
+from node_agent.core.journal.epochs import Epoch
 from node_agent.core.replication import replica_store as keeping
-from node_agent.core.replication.placement import RANKS, choose_replicas, rendezvous_rank
 from node_agent.core.replication.replica_store import (
     FINISHED_DIVISOR,
     ORPHAN_AFTER_S,
@@ -23,11 +20,8 @@ from node_agent.core.replication.replica_store import (
     ReplicaRefused,
     ReplicaStore,
 )
-from node_agent.core.replication.replicated_log import Command, OpenReplica, Replica, ReplicaState, ReplicatedLog
 
 ONE, TWO = Epoch(1, "i-a"), Epoch(2, "i-b")
-
-
 KIB = 1024
 
 
@@ -222,192 +216,3 @@ def test_an_orphan_is_to_be_copied_on_until_somebody_owns_it_again() -> None:
     assert len(list(store.orphans(200.0 + ORPHAN_AFTER_S))) == 1, "who took it never came back with it"
     store.open("s", Epoch(2, "i-b"), b"", 0, b"", 200.0)
     assert list(store.orphans(300.0)) == []
-
-
-# write-ahead
-
-
-def new_log() -> ReplicatedLog:
-    return ReplicatedLog("s", ONE, b"o")
-
-
-def described(commands: list[Command]) -> list[str]:
-    """What is to be done with whom."""
-    return [
-        f"open {command.replica.instance_id}" if isinstance(command, OpenReplica) else f"forget {command.instance_id}"
-        for command in commands
-    ]
-
-
-def review(stream: ReplicatedLog, keepers: str) -> list[str]:
-    return described(stream.reconcile(list(keepers), list(keepers)))
-
-
-def acknowledge(stream: ReplicatedLog, keepers: str, seq: int) -> None:
-    for store in keepers:
-        stream.acknowledged(stream.replicas[store], seq)
-
-
-def in_sync(keepers: str) -> ReplicatedLog:
-    stream = new_log()
-    review(stream, keepers)
-    acknowledge(stream, keepers, 0)
-    return stream
-
-
-def test_an_event_waits_for_every_synced_copy_and_for_no_other() -> None:
-    stream = new_log()
-    assert review(stream, "ab") == ["open a", "open b"]
-    acknowledge(stream, "a", 0)
-    stream.seq = 1
-    assert stream.commit_limit() == 0
-    acknowledge(stream, "a", 1)
-    assert stream.commit_limit() == 1, "b was never in sync"
-    stream.commit(1)
-    acknowledge(stream, "b", 1)
-    stream.seq = 3
-    acknowledge(stream, "a", 3)
-    assert stream.commit_limit() == 1
-    acknowledge(stream, "b", 2)
-    assert stream.commit_limit() == 2
-    acknowledge(stream, "b", 3)
-    assert stream.commit_limit() == 3
-    assert stream.unreplicated == 0
-
-
-def test_a_keeper_that_lags_is_not_waited_for_is_replaced_and_let_go() -> None:
-    stream = in_sync("ab")
-    stream.seq = 1
-    acknowledge(stream, "a", 1)
-    assert stream.commit_limit() == 0
-    stream.overdue(stream.replicas["b"], 1)
-    assert stream.commit_limit() == 1
-    stream.commit(1)
-    assert stream.replicas["b"].state is ReplicaState.LAGGING
-    assert not stream.is_settled
-    assert review(stream, "abc") == ["open c"]
-    acknowledge(stream, "c", 1)
-    assert review(stream, "abc") == ["forget b"]
-    assert sorted(stream.in_sync) == ["a", "c"]
-    assert stream.is_settled
-
-
-def test_where_all_copies_lag_nobody_is_waited_for_and_what_goes_out_is_counted() -> None:
-    stream = in_sync("ab")
-    stream.seq = 1
-    for store in "ab":
-        stream.overdue(stream.replicas[store], 1)
-    assert stream.commit_limit() == 1
-    stream.commit(1)
-    assert (stream.unreplicated, stream.in_sync) == (1, [])
-
-
-def test_what_was_acknowledged_meanwhile_is_not_overdue() -> None:
-    stream = in_sync("a")
-    stream.seq = 2
-    acknowledge(stream, "a", 1)
-    stream.overdue(stream.replicas["a"], 1)
-    assert stream.in_sync == ["a"]
-
-
-def test_a_late_keeper_that_has_caught_up_is_in_sync_again() -> None:
-    stream = in_sync("a")
-    stream.seq = 1
-    stream.overdue(stream.replicas["a"], 1)
-    stream.commit(stream.commit_limit())
-    acknowledge(stream, "a", 1)
-    assert stream.in_sync == ["a"]
-
-
-def test_an_acknowledgement_of_an_earlier_copy_is_none_of_the_one_that_took_its_place() -> None:
-    stream = in_sync("a")
-    stream.seq = 1
-    before: Replica = stream.replicas["a"]
-    assert described(stream.refused("a", keeping.GAP)) == ["open a"]
-    stream.acknowledged(before, 1)
-    assert stream.commit_limit() < 1
-    acknowledge(stream, "a", 1)
-    assert stream.commit_limit() == 1
-
-
-def test_without_any_keeper_an_event_goes_out_at_once_and_is_counted_unless_none_is_wanted() -> None:
-    for wanted, gaps in ((2, 1), (0, 0)):
-        stream = new_log()
-        stream.replication_factor = wanted
-        assert review(stream, "") == []
-        stream.seq = 1
-        assert stream.commit_limit() == 1
-        stream.commit(1)
-        assert stream.unreplicated == gaps
-
-
-def test_a_refusal_as_stale_fences_a_gap_sends_all_again_and_no_room_goes_elsewhere() -> None:
-    stream = new_log()
-    review(stream, "ab")
-    acknowledge(stream, "a", 0)
-    assert described(stream.refused("a", keeping.GAP)) == ["open a"]
-    assert stream.refused("b", keeping.FULL) == []
-    assert review(stream, "abc") == ["open c"]
-    assert stream.refused("a", keeping.STALE) == []
-    assert stream.is_fenced
-    assert review(stream, "a") == []
-
-
-def test_a_keeper_that_leaves_is_replaced_before_it_is_let_go() -> None:
-    stream = in_sync("ab")
-    assert review(stream, "bc") == ["open c"]
-    assert "a" in stream.in_sync
-    acknowledge(stream, "c", 0)
-    assert review(stream, "bc") == ["forget a"]
-
-
-# placement
-
-
-def status(number: int, zone: str = "a", state: NodeState = NodeState.READY) -> NodeStatus:
-    return NodeStatus(f"i-{number}", f"h{number}:1", f"h{number}:2", state, Pool(zone, "g5.xlarge"), "m", 1)
-
-
-def test_keepers_are_of_the_first_ranks_and_each_of_another_pool_where_there_are_any() -> None:
-    nodes = [status(n, "abc"[n % 3]) for n in range(20)]
-    near = rendezvous_rank("s", nodes)[:RANKS]
-    pools = {node.pool for node in near}
-    assert len(pools) == 3, "a rank of fewer pools would prove less"
-    for entry in pools:
-        chosen = choose_replicas("s", nodes, [entry])
-        assert {node.instance_id for node in chosen[:RANKS]} == {node.instance_id for node in near}
-        assert len({entry, chosen[0].pool, chosen[1].pool}) == 3
-
-
-def test_the_engines_pool_is_avoided_next_and_pools_that_hold_a_copy_count_as_taken() -> None:
-    a, b, c = (status(n, zone) for n, zone in enumerate("abc"))
-    assert choose_replicas("s", [a, b, c], [a.pool], engine=b.pool)[0] is c
-    assert choose_replicas("s", [a, b, c], [a.pool, c.pool], engine=b.pool)[0] is b
-
-
-def test_those_that_do_not_acknowledge_now_come_after_all_others() -> None:
-    nodes = [status(n) for n in range(9)]
-    first = choose_replicas("s", nodes, [])[0].instance_id
-    chosen = [node.instance_id for node in choose_replicas("s", nodes, [], slow={first})]
-    assert chosen[-1] == first
-    assert sorted(chosen) == sorted(node.instance_id for node in nodes)
-
-
-def test_nodes_that_are_at_risk_come_last_and_those_that_go_never() -> None:
-    nodes = [status(0, state=NodeState.AT_RISK), status(1), status(2, state=NodeState.DRAINING)]
-    assert [node.instance_id for node in choose_replicas("s", nodes, [])] == ["i-1", "i-0"]
-
-
-# ids of events
-
-
-def test_event_ids_name_the_owner_once_there_was_another() -> None:
-    runs = [EpochRange(0, ONE), EpochRange(3, TWO)]
-    assert [event_id_suffix(runs, seq) for seq in (1, 3, 4)] == [b"", b"", b"/2.i-b"]
-    assert parse_event_id("s/4/2.i-b") == EventId("s", 4, "2.i-b")
-
-
-@pytest.mark.parametrize("text", ["", "s", "s/", "/1", "s/x", "s/-1", "s/1234567890123"])
-def test_what_is_no_event_id_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="not an event id"):
-        parse_event_id(text)

@@ -273,7 +273,6 @@ def test_whatever_the_loads_a_route_keeps_the_rules(
 @pytest.mark.parametrize("nodes", [3, 1_000])
 @pytest.mark.parametrize("running", [0, 50])
 def test_a_route_looks_at_a_few_nodes_at_any_size(nodes: int, running: int) -> None:
-    """bench/choosing.py measures its time in microseconds."""
     scene = Scene(*[status(f"n{number}") for number in range(nodes - 1)])
     for number in range(0, nodes - 1, 2):
         scene.sources[f"n{number}"].say(running)

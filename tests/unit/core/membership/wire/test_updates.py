@@ -1,4 +1,4 @@
-"""The wire format: what is written is read, whatever else comes is refused, and nothing outgrows a datagram."""
+"""Test updates: what is written is read, whatever else arrives is refused, and nothing outgrows a datagram."""
 
 from __future__ import annotations
 
@@ -9,43 +9,38 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node_agent.contract.states import NodeState
-from node_agent.core.membership import wire
-from node_agent.core.membership.wire import (
+from node_agent.core.membership.wire.loads import LOAD_BYTES, write_load
+from node_agent.core.membership.wire.messages import (
     HEADER_BYTES,
-    LOAD_BYTES,
     MAC_BYTES,
     MAX_DATAGRAM,
-    MAX_INCARNATION,
+    Header,
+    MessageKind,
+    read_header,
+    write_header,
+)
+from node_agent.core.membership.wire.statuses import MAX_INCARNATION, MAX_TEXT_BYTES, check_status
+from node_agent.core.membership.wire.updates import (
     Alive,
     Dead,
-    Header,
     Intro,
     Left,
     Loads,
-    MessageKind,
-    MessageMac,
     Refusal,
     Suspect,
     Update,
-    check_status,
-    load_of,
-    read_header,
-    read_loads,
     read_updates,
     write_alive,
     write_dead,
-    write_header,
     write_intro,
     write_left,
-    write_load,
     write_loads,
     write_refusal,
     write_suspect,
 )
-from node_agent.core.node.status import CONTINUATION_METHODS, Load, NodeStatus, Pool
+from node_agent.core.node.status import CONTINUATION_METHODS, NodeStatus, Pool
+from tests.unit.core.membership.wire.wire_strategies import COUNTS, LIVES, LOADS
 
-LIVES = st.binary(min_size=6, max_size=6)
-COUNTS = st.integers(0, 2**32 - 1)
 INCARNATIONS = st.integers(0, MAX_INCARNATION)
 STATES = st.sampled_from(NodeState)
 ABLE = st.sampled_from([(), CONTINUATION_METHODS[:1], CONTINUATION_METHODS[1:], CONTINUATION_METHODS])
@@ -75,14 +70,6 @@ STATUSES = st.builds(
     incarnation=INCARNATIONS,
     version=texts(32),
     continuation_methods=ABLE,
-)
-LOADS = st.builds(
-    Load,
-    st.integers(0, 70_000),
-    st.integers(0, 70_000),
-    st.floats(0, 1),
-    st.floats(0, 10),
-    st.floats(0, 1e6),
 )
 PACKED = st.builds(write_load, LIVES, COUNTS, LOADS)
 RUMOURS = st.one_of(
@@ -120,20 +107,6 @@ def test_what_is_written_is_read(header: Header, updates: list[Update]) -> None:
     content = write_header(header) + b"".join(map(written, updates))
     assert read_header(content) == header
     assert list(read_updates(content, HEADER_BYTES)) == updates
-
-
-@given(LIVES, COUNTS, LOADS)
-def test_a_load_is_read_as_precisely_as_its_format_allows(boot_id: bytes, version: int, load: Load) -> None:
-    packed = write_load(boot_id, version, load)
-    (read,) = read_loads(packed)
-    assert read[:2] == (boot_id, version)
-    back = load_of(read)
-    assert back.running == min(load.running, 65_535)
-    assert back.waiting == min(load.waiting, 65_535)
-    assert back.kv_use == pytest.approx(load.kv_use, abs=0.002)
-    assert back.time_per_token_s == pytest.approx(min(load.time_per_token_s, 6.5535), abs=5.1e-5)
-    assert back.prefill_tokens_s == pytest.approx(min(load.prefill_tokens_s, 655_350.0), abs=5.1)
-    assert write_load(boot_id, version, back) == packed  # passed on, it never drifts
 
 
 @given(st.binary(max_size=200))
@@ -180,17 +153,6 @@ def test_rumours_of_a_newer_version_are_skipped_and_longer_ones_read_as_far_as_t
     raw = write_left(*left)
     longer = raw[:1] + (len(raw) - 3 + 2).to_bytes(2, "big") + raw[3:] + b"!!"
     assert list(read_updates(unknown + longer + raw, 0)) == [left, left]
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"\x01", write_header(Header(MessageKind.PING, b"sender", b"to-you", 1, 1)).replace(b"\x01", b"\x02", 1),
-     b"\x01\xff" + bytes(HEADER_BYTES - 2)],
-    ids=["nothing", "short", "another version", "an unknown kind"],
-)  # fmt: skip
-def test_what_is_no_header_is_refused(content: bytes) -> None:
-    with pytest.raises(ValueError, match=r"header|version|Kind"):
-        read_header(content)
 
 
 @pytest.mark.parametrize(
@@ -251,14 +213,6 @@ def test_a_rumour_that_cannot_be_is_left_out(update: bytes) -> None:
     assert list(read_updates(update + write_left(*LEFT), 0)) == [LEFT]
 
 
-@given(st.integers() | st.floats(), st.integers(), st.floats(), st.floats(), st.floats())
-def test_a_load_of_any_figures_is_written(running: int, waiting: int, kv_use: float, pace: float, rate: float) -> None:
-    (read,) = read_loads(write_load(b"sixsix", 1, Load(running, waiting, kv_use, pace, rate)))
-    load = load_of(read)
-    assert load.in_flight >= 0
-    assert 0.0 <= load.kv_use <= 1.0
-
-
 LONGEST = NodeStatus(
     "i" * 64, "100.100.100.100:65535", "100.100.100.100:65535", NodeState.READY, Pool("z" * 32, "t" * 32), "m" * 128, 1,
     "v" * 32,
@@ -289,7 +243,7 @@ def test_the_longest_introduction_and_an_accusation_fit_in_a_datagram() -> None:
     assert HEADER_BYTES + len(write_intro(b"sixsix", LONGEST)) + len(accusation) + MAC_BYTES <= MAX_DATAGRAM
 
 
-@given(st.sampled_from(list(wire._MAX_TEXT_BYTES)))
+@given(st.sampled_from(list(MAX_TEXT_BYTES)))
 def test_a_status_with_a_text_that_is_too_long_is_named(name: str) -> None:
     fields = dict.fromkeys(("instance_id", "peer", "front", "model", "version"), "x")
     pool = {"zone": "x", "instance_type": "x"}
@@ -297,14 +251,3 @@ def test_a_status_with_a_text_that_is_too_long_is_named(name: str) -> None:
     fields |= {"peer_address": fields.pop("peer"), "client_address": fields.pop("front")}
     with pytest.raises(ValueError, match=name):
         check_status(replace(LONGEST, pool=Pool(**pool), **fields))  # type: ignore[arg-type] # texts, by their names
-
-
-@given(st.binary(max_size=64), st.binary(max_size=64), st.binary(max_size=100), st.integers(0, 2000))
-def test_a_seal_opens_only_what_its_own_key_closed_unchanged(key: bytes, other: bytes, content: bytes, at: int) -> None:
-    sealed = MessageMac(key).append(content)
-    assert MessageMac(key).verify(sealed) == content
-    if other != key:
-        assert MessageMac(other).verify(sealed) is None
-    at %= len(sealed)
-    assert MessageMac(key).verify(sealed[:at] + bytes((sealed[at] ^ 1,)) + sealed[at + 1 :]) is None
-    assert MessageMac(key).verify(sealed[:at]) is None

@@ -1,4 +1,4 @@
-"""Test the node's pure decisions on virtual time: lifecycle, drain, routing, fleet, signing, backoff, timeouts."""
+"""Test the lifecycle on virtual time: states, a notice's two minutes whatever the clocks show, a clock that is off."""
 
 from __future__ import annotations
 
@@ -6,17 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from node_agent.contract.aws_events import InterruptionNotice
 from node_agent.contract.states import NodeState
-from node_agent.core.common.backoff import Backoff
-from node_agent.core.common.request_auth import MAX_SKEW_S, RequestVerifier, sign
-from node_agent.core.continuation.timeouts import (
-    MAX_FIRST_TOKEN_S,
-    TokenRate,
-    first_token_timeout_s,
-    inter_token_timeout_s,
-)
 from node_agent.core.node.lifecycle import (
     EXIT_DRAINED,
+    ClockOff,
+    ClockRight,
     CloseClients,
     Effect,
     EngineGaveUp,
@@ -31,12 +26,15 @@ from node_agent.core.node.lifecycle import (
     Retire,
     TermRequested,
     Tick,
+    bounded_deadline,
+    service_status,
+    to_local_time,
 )
 
-T0 = 1_000_000.0
+T0 = 1_800_000_000.0
 
 
-# lifecycle
+# states
 
 
 def live(*events: Event) -> tuple[Lifecycle, list[Effect]]:
@@ -133,50 +131,78 @@ def test_whatever_happens_a_drain_is_never_undone_and_the_deadline_never_moves_a
             assert machine.deadline <= deadline
 
 
-# signing
+# deadlines and clocks
 
 
-def test_a_signed_message_is_welcome_once_and_nothing_else_is() -> None:
-    verifier = RequestVerifier(b"key")
-    stamp = sign(b"key", "POST", "/x", b"body", T0, "n1")
-    assert verifier.rejection_reason(None, "POST", "/x", b"body", T0) == "no signature"
-    assert verifier.rejection_reason("v1 a b c", "POST", "/x", b"body", T0) == "no signature"
-    assert verifier.rejection_reason(stamp, "POST", "/y", b"body", T0) == "wrong signature"
-    assert verifier.rejection_reason(stamp, "POST", "/x", b"other", T0) == "wrong signature"
-    assert (
-        verifier.rejection_reason(sign(b"other", "POST", "/x", b"body", T0, "n2"), "POST", "/x", b"body", T0)
-        == "wrong signature"
-    )
-    assert verifier.rejection_reason(stamp, "POST", "/x", b"body", T0 + MAX_SKEW_S + 1) == "too old or too new"
-    assert verifier.rejection_reason(stamp, "POST", "/x", b"body", T0 - MAX_SKEW_S - 1) == "too old or too new"
-    assert verifier.rejection_reason(stamp, "POST", "/x", b"body", T0) is None
-    assert verifier.rejection_reason(stamp, "POST", "/x", b"body", T0 + 1) == "seen before"
+@pytest.mark.parametrize("skew_s", [-180.0, -3600.0, 130.0, 1e9, -1e9, 0.0])
+def test_a_notice_has_its_two_minutes_whatever_time_this_node_thinks_it_is(skew_s: float) -> None:
+    """EC2 terminates the instance 120 s after the notice, whose deadline is by EC2's clock."""
+    now = T0 + skew_s
+    machine = Lifecycle()
+    machine.handle(EngineReady(now - 100))
+    effects = machine.handle(NoticeSeen(now, T0 + 120))
+    assert effects[1] == MoveStreams(now + 120)
+    assert machine.handle(Tick(now + 114, 1)) == (MoveStreams(now + 120),)
+    assert machine.handle(Tick(now + 115, 1)) == (CloseClients(),)
+    assert isinstance(machine.handle(Tick(now + 117, 1))[-1], Retire)
 
 
-def test_nonces_are_forgotten_by_time_and_by_number() -> None:
-    verifier = RequestVerifier(b"key", max_nonces=3)
-    for i in range(10):
-        assert verifier.rejection_reason(sign(b"key", "GET", "/", b"", T0, str(i)), "GET", "/", b"", T0) is None
-    assert len(verifier._seen) == len(verifier._order) == 3
+@pytest.mark.parametrize("absurd", [0.0, -1.0, float("inf"), float("-inf"), float("nan"), T0 - 1, T0 + 121, 4e18])
+def test_a_deadline_that_cannot_be_true_leaves_two_minutes_from_the_first_look(absurd: float) -> None:
+    machine = Lifecycle()
+    machine.handle(EngineReady(T0 - 100))
+    assert machine.handle(NoticeSeen(T0, absurd))[1] == MoveStreams(T0 + 120)
+    assert machine.handle(NoticeSeen(T0 + 60, absurd)) == (), "the first look counts, not the last"
+    assert machine.handle(NoticeSeen(T0 + 60, T0 + 180)) == ()
+    assert machine.handle(NoticeSeen(T0 + 60, T0 + 90))[1] == MoveStreams(T0 + 90)
 
 
-# backoff and patience
+@given(st.floats(), st.floats(-1e9, 1e9))
+def test_no_notice_is_believed_to_leave_more_than_two_minutes_or_none(deadline: float, seen_at: float) -> None:
+    assert seen_at < bounded_deadline(deadline, seen_at, seen_at) <= seen_at + 120
 
 
-def test_waits_grow_stay_in_bounds_and_end() -> None:
-    backoff = Backoff(first_s=1.0, max_s=8.0, max_attempts=6)
-    assert [backoff.wait_s(n, 0.999) for n in (1, 2, 3)] == pytest.approx([1, 2, 4], rel=0.01)
-    assert backoff.wait_s(5, 0.0) == 4.0
-    assert backoff.wait_s(6, 0.5) is None
-    assert Backoff(1.0, 8.0).wait_s(10_000, 0.5) == 6.0
+@pytest.mark.parametrize("skew_s", [-180.0, 110.0, 130.0, 60.0])
+def test_a_notice_is_counted_by_the_clock_of_whoever_gives_it_where_it_says_what_time_it_is(skew_s: float) -> None:
+    """IMDS sends a Date. Half of the two minutes are over: a node whose clock is off detects that, too."""
+    now = T0 + skew_s
+    assert to_local_time(InterruptionNotice(T0 + 60, "terminate", as_of=T0), now) == now + 60
 
 
-def test_patience_follows_the_engine_within_bounds() -> None:
-    assert inter_token_timeout_s(0.02) == 2.0
-    assert inter_token_timeout_s(0.5) == 4.0
-    assert first_token_timeout_s(0) == 30.0
-    assert first_token_timeout_s(100 * 1024 * 1024) == MAX_FIRST_TOKEN_S
-    pace = TokenRate()
-    for _ in range(500):
-        pace.observe(0.1)
-    assert pace.time_per_token_s == pytest.approx(0.1)
+def test_clocks_that_agree_leave_a_notice_as_it_is_and_one_that_is_over_leaves_a_moment() -> None:
+    assert to_local_time(InterruptionNotice(T0 + 60.4, "stop", as_of=T0), T0 + 0.9) == T0 + 60.4
+    assert to_local_time(InterruptionNotice(T0 + 60.4, "stop"), T0 + 500) == T0 + 60.4
+    assert to_local_time(InterruptionNotice(T0 - 5, "stop", as_of=T0), T0) == T0 + 1
+
+
+def test_a_node_serves_by_its_own_word_while_it_takes_requests_or_has_streams() -> None:
+    assert service_status(NodeState.READY, 0) == "serving: ready"
+    assert service_status(NodeState.AT_RISK, 0).startswith("serving")
+    assert service_status(NodeState.DRAINING, 1) == "serving: draining"
+    assert service_status(NodeState.STARTING, 3).startswith("serving"), "its clients' streams continue elsewhere"
+    assert not service_status(NodeState.STARTING, 0).startswith("serving")
+    assert not service_status(NodeState.DRAINING, 0).startswith("serving")
+
+
+def test_a_clock_that_is_off_puts_a_node_at_risk_and_one_that_is_right_again_takes_it_back() -> None:
+    machine = Lifecycle()
+    events: list[Event] = [EngineReady(1), ClockOff(2), ClockOff(3), EngineLost(4, "x"), EngineReady(5), ClockRight(6)]
+    steps = [effect for event in events for effect in machine.handle(event) if isinstance(effect, Publish)]
+    assert [(step.step, step.state) for step in steps] == [
+        ("ready", NodeState.READY),
+        ("clock-off", NodeState.AT_RISK),
+        ("engine-lost", NodeState.STARTING),
+        ("ready", NodeState.AT_RISK),
+        ("clock-right", NodeState.READY),
+    ]
+
+
+def test_a_right_clock_takes_no_recommendation_back_and_ends_no_drain() -> None:
+    machine = Lifecycle()
+    for event in (EngineReady(1), RebalanceSeen(2), ClockOff(3), ClockRight(4)):
+        machine.handle(event)
+    assert machine.state is NodeState.AT_RISK
+    machine.handle(TermRequested(5, 95))
+    assert machine.handle(ClockOff(6)) == ()
+    assert machine.handle(ClockRight(7)) == ()
+    assert machine.state.rank == NodeState.DRAINING.rank

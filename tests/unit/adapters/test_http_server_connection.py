@@ -1,0 +1,187 @@
+"""Test one connection: errors come in their turn, and a client that does not read is disconnected."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from dataclasses import replace
+
+import pytest
+
+from node_agent.adapters.http_server import HttpServer
+from node_agent.adapters.http_server_connection import ServerConnection
+from node_agent.ports import ServerRequest
+from tests.unit.adapters.door_stage import LIMITS, ROOMY, Client, echo, post, tell, until
+
+# errors in their turn
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        b"\x00garbage\r\n\r\n",
+        post("", more="x: y\r\n" * 200),
+        b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 999\r\n\r\n",
+    ],
+    ids=["garbage", "headers", "body"],
+)
+def test_an_error_comes_behind_the_answers_that_were_asked_for_before_it(behind: bytes) -> None:
+    may_answer = asyncio.Event()
+
+    async def slow(request: ServerRequest) -> None:
+        if request.body == b"pieces":
+            request.begin(200, b"text/plain")
+            request.write(b"one")
+            await may_answer.wait()
+            request.end(b"two")
+        else:
+            await echo(request)
+
+    async def story(client: Client) -> None:
+        client.writer.write(post("pieces") + post("second") + behind)
+        await until(lambda: client.server.busy == 1)
+        await asyncio.sleep(0)
+        may_answer.set()
+        assert (await client.answer())[2] == b"onetwo"
+        assert (await client.answer())[2] == b"POST /a b second"
+        status, headers, _ = await client.answer()
+        assert (status // 100, headers["connection"]) == (4, "close")
+
+    tell(slow, story, replace(LIMITS, headers=100))
+
+
+def test_leave_to_send_a_body_is_given_behind_the_answer_before_it() -> None:
+    may_answer = asyncio.Event()
+
+    async def slow(request: ServerRequest) -> None:
+        if request.body == b"first":
+            await may_answer.wait()
+        await echo(request)
+
+    async def story(client: Client) -> None:
+        second = post("second", more="expect: 100-continue\r\n")
+        client.writer.write(post("first") + second[:-6])
+        await until(lambda: client.server.busy == 1)
+        may_answer.set()
+        assert (await client.answer())[2] == b"POST /a b first"
+        assert (await client.answer())[0] == 100
+        assert (await client.ask(second[-6:]))[2] == b"POST /a b second"
+
+    tell(slow, story)
+
+
+# clients that do not read
+
+
+async def unread(client: Client, raw: bytes) -> socket.socket:
+    """A connection that sends this and does not read."""
+    loop = asyncio.get_running_loop()
+    plain = socket.socket()
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    plain.setblocking(False)
+    await loop.sock_connect(plain, client.writer.get_extra_info("peername"))
+    await loop.sock_sendall(plain, raw)
+    return plain
+
+
+def test_no_answer_is_begun_while_its_client_does_not_read() -> None:
+    begun = []
+
+    async def counted(request: ServerRequest) -> None:
+        begun.append(request.target)
+        request.respond(200, b"x" * 300_000)
+
+    async def story(client: Client) -> None:
+        plain, loop = await unread(client, b""), asyncio.get_running_loop()
+        sent = 0
+        while not any(connection.is_congested for connection in client.server.connections):
+            await loop.sock_sendall(plain, post(""))
+            sent += 1
+            await until(lambda: len(begun) == sent and not client.server.busy)  # noqa: B023 # it ends in this turn
+        await loop.sock_sendall(plain, post("") * 5)
+        # Whoever asks after it is answered: so what it sent has come, too.
+        for _ in range(3):
+            assert (await client.ask(post("", path="/other")))[0] == 200
+        assert begun.count("/a%20b?q=1") == sent
+        got = b""
+        while got.count(b"HTTP/1.1 200") < sent + 5:
+            got += await loop.sock_recv(plain, 1 << 20)
+        plain.close()
+
+    tell(counted, story, ROOMY)
+
+
+@pytest.mark.parametrize("how", ["whole", "whole, the last", "pieces", "refused"])
+def test_a_client_that_does_not_read_is_cut_off(how: str) -> None:
+    gone: list[bool] = []
+
+    async def much(request: ServerRequest) -> None:
+        if how != "pieces":
+            request.respond(200, b"x" * 30_000_000)
+            return
+        left = asyncio.Event()
+        request.when_gone(left.set)
+        request.begin(200, b"text/plain")
+        while not request.is_congested:
+            request.write(b"x" * 100_000)
+            await asyncio.sleep(0)
+        await left.wait()
+        gone.append(True)
+
+    async def story(client: Client) -> None:
+        more = "connection: close\r\n" if "last" in how else ""
+        raw = post("x", more=more) + (b"garbage\r\n\r\n" if how == "refused" else b"")
+        plain = await unread(client, raw)
+        await until(lambda: len(client.server.connections) == 2)
+        await until(lambda: any(c.is_congested for c in client.server.connections))
+        mine = next(c for c in client.server.connections if c.is_congested)
+        at = client.server.now
+        mine.check(at + 1)
+        mine.check(at + ROOMY.unread_s)
+        assert mine in client.server.connections
+        mine.check(at + 1 + ROOMY.unread_s + 0.1)
+        await until(lambda: mine not in client.server.connections)
+        if how == "pieces":
+            await until(lambda: bool(gone))
+        plain.close()
+
+    tell(much, story, ROOMY)
+
+
+class Buffered(asyncio.Transport):
+    """A transport of which a test says how much lies in it."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.aborted = False
+
+    def get_write_buffer_size(self) -> int:
+        return self.size
+
+    def is_closing(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        """What lies here goes out first."""
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def test_a_slow_client_that_reads_is_not_cut_off() -> None:
+    async def story() -> None:
+        door = ServerConnection(HttpServer(echo, ROOMY))
+        transport = Buffered(3_000_000)
+        door.connection_made(transport)
+        door.pause_writing()
+        for at in range(0, 600, 15):
+            door.check(float(at))
+            transport.size -= 30_000
+        assert not transport.aborted
+        for at in range(600, 660, 15):
+            door.check(float(at))
+            transport.size += 1_000  # what is added to what it does not read is no progress
+        assert transport.aborted
+
+    asyncio.run(story())

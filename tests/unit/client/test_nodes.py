@@ -1,0 +1,47 @@
+"""Test the list of nodes: entries, discovery, and its refresh."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from synkti_client import AsyncContinuousTransport, NoNodeAnswers, RetryPolicy, httpx
+from synkti_client._attempts import Attempts
+from synkti_client._nodes import Nodes
+from tests.unit.client.scripted import NODES, QUICK
+
+
+def test_an_entry_of_a_list_that_cannot_be_read_is_not_there() -> None:
+    nodes = Nodes(["http://a:1"])
+    fronts = ["b:1", "c:99999", "d e:1", "[::1", "", "f:0", "[::1]:8000"]
+    body = json.dumps({"nodes": [{"front": front, "model": "m"} for front in fronts]}).encode()
+    assert nodes.update_from("http://a:1/v1/synkti/nodes", body)
+    assert sorted(nodes.by_preference()) == ["http://[::1]:8000", "http://a:1", "http://b:1"]
+
+
+def test_a_discovery_that_lists_nobody_is_an_error_that_says_so() -> None:
+    with pytest.raises(NoNodeAnswers, match="0 nodes are known"):
+        Attempts(Nodes([], "http://lb/v1/synkti/nodes"), RetryPolicy()).next()
+
+
+def test_a_node_that_is_asked_for_the_list_in_vain_is_let_end_and_waited_for() -> None:
+    """Cancelled while it connects, a request leaves its socket behind."""
+    ended: list[str] = []
+
+    class OneIsLate(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if request.url.host != "a":
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+            ended.append(str(request.url.host))
+            return httpx.Response(200, json={"nodes": [{"front": "a:1", "model": "m"}]})
+
+    async def story() -> None:
+        transport = AsyncContinuousTransport(Nodes(NODES), QUICK, OneIsLate())
+        assert await transport.refresh()
+        await transport.aclose()
+
+    asyncio.run(story())
+    assert sorted(ended) == ["a", "b", "c"]

@@ -1,0 +1,143 @@
+"""Test the replicated log: which copies an event waits for, and how replicas are replaced."""
+
+from __future__ import annotations
+
+from node_agent.core.journal.epochs import Epoch
+from node_agent.core.replication import replica_store as keeping
+from node_agent.core.replication.replicated_log import Command, OpenReplica, Replica, ReplicaState, ReplicatedLog
+
+ONE = Epoch(1, "i-a")
+
+
+def new_log() -> ReplicatedLog:
+    return ReplicatedLog("s", ONE, b"o")
+
+
+def described(commands: list[Command]) -> list[str]:
+    """What is to be done with whom."""
+    return [
+        f"open {command.replica.instance_id}" if isinstance(command, OpenReplica) else f"forget {command.instance_id}"
+        for command in commands
+    ]
+
+
+def review(stream: ReplicatedLog, keepers: str) -> list[str]:
+    return described(stream.reconcile(list(keepers), list(keepers)))
+
+
+def acknowledge(stream: ReplicatedLog, keepers: str, seq: int) -> None:
+    for store in keepers:
+        stream.acknowledged(stream.replicas[store], seq)
+
+
+def in_sync(keepers: str) -> ReplicatedLog:
+    stream = new_log()
+    review(stream, keepers)
+    acknowledge(stream, keepers, 0)
+    return stream
+
+
+def test_an_event_waits_for_every_synced_copy_and_for_no_other() -> None:
+    stream = new_log()
+    assert review(stream, "ab") == ["open a", "open b"]
+    acknowledge(stream, "a", 0)
+    stream.seq = 1
+    assert stream.commit_limit() == 0
+    acknowledge(stream, "a", 1)
+    assert stream.commit_limit() == 1, "b was never in sync"
+    stream.commit(1)
+    acknowledge(stream, "b", 1)
+    stream.seq = 3
+    acknowledge(stream, "a", 3)
+    assert stream.commit_limit() == 1
+    acknowledge(stream, "b", 2)
+    assert stream.commit_limit() == 2
+    acknowledge(stream, "b", 3)
+    assert stream.commit_limit() == 3
+    assert stream.unreplicated == 0
+
+
+def test_a_keeper_that_lags_is_not_waited_for_is_replaced_and_let_go() -> None:
+    stream = in_sync("ab")
+    stream.seq = 1
+    acknowledge(stream, "a", 1)
+    assert stream.commit_limit() == 0
+    stream.overdue(stream.replicas["b"], 1)
+    assert stream.commit_limit() == 1
+    stream.commit(1)
+    assert stream.replicas["b"].state is ReplicaState.LAGGING
+    assert not stream.is_settled
+    assert review(stream, "abc") == ["open c"]
+    acknowledge(stream, "c", 1)
+    assert review(stream, "abc") == ["forget b"]
+    assert sorted(stream.in_sync) == ["a", "c"]
+    assert stream.is_settled
+
+
+def test_where_all_copies_lag_nobody_is_waited_for_and_what_goes_out_is_counted() -> None:
+    stream = in_sync("ab")
+    stream.seq = 1
+    for store in "ab":
+        stream.overdue(stream.replicas[store], 1)
+    assert stream.commit_limit() == 1
+    stream.commit(1)
+    assert (stream.unreplicated, stream.in_sync) == (1, [])
+
+
+def test_what_was_acknowledged_meanwhile_is_not_overdue() -> None:
+    stream = in_sync("a")
+    stream.seq = 2
+    acknowledge(stream, "a", 1)
+    stream.overdue(stream.replicas["a"], 1)
+    assert stream.in_sync == ["a"]
+
+
+def test_a_late_keeper_that_has_caught_up_is_in_sync_again() -> None:
+    stream = in_sync("a")
+    stream.seq = 1
+    stream.overdue(stream.replicas["a"], 1)
+    stream.commit(stream.commit_limit())
+    acknowledge(stream, "a", 1)
+    assert stream.in_sync == ["a"]
+
+
+def test_an_acknowledgement_of_an_earlier_copy_is_none_of_the_one_that_took_its_place() -> None:
+    stream = in_sync("a")
+    stream.seq = 1
+    before: Replica = stream.replicas["a"]
+    assert described(stream.refused("a", keeping.GAP)) == ["open a"]
+    stream.acknowledged(before, 1)
+    assert stream.commit_limit() < 1
+    acknowledge(stream, "a", 1)
+    assert stream.commit_limit() == 1
+
+
+def test_without_any_keeper_an_event_goes_out_at_once_and_is_counted_unless_none_is_wanted() -> None:
+    for wanted, gaps in ((2, 1), (0, 0)):
+        stream = new_log()
+        stream.replication_factor = wanted
+        assert review(stream, "") == []
+        stream.seq = 1
+        assert stream.commit_limit() == 1
+        stream.commit(1)
+        assert stream.unreplicated == gaps
+
+
+def test_a_refusal_as_stale_fences_a_gap_sends_all_again_and_no_room_goes_elsewhere() -> None:
+    stream = new_log()
+    review(stream, "ab")
+    acknowledge(stream, "a", 0)
+    assert described(stream.refused("a", keeping.GAP)) == ["open a"]
+    assert stream.refused("b", keeping.FULL) == []
+    assert review(stream, "abc") == ["open c"]
+    assert stream.refused("a", keeping.STALE) == []
+    assert stream.is_fenced
+    assert review(stream, "a") == []
+
+
+def test_a_keeper_that_leaves_is_replaced_before_it_is_let_go() -> None:
+    stream = in_sync("ab")
+    assert review(stream, "bc") == ["open c"]
+    assert "a" in stream.in_sync
+    acknowledge(stream, "c", 0)
+    assert review(stream, "bc") == ["forget a"]
