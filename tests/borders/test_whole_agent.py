@@ -40,18 +40,9 @@ ADDRESSES = st.sampled_from(
 TAGGED = st.lists(st.builds(TaggedNode, TEXTS, ADDRESSES, st.sampled_from([None, *NodeState])), max_size=300)
 INTEGERS = st.integers(-(2**70), 2**70)
 STREAM_RECORDS = st.builds(
-    StreamRecord,
-    TEXTS,
+    StreamRecord, TEXTS, INTEGERS, TEXTS, INTEGERS, st.sampled_from(StreamStatus), TEXTS, INTEGERS, INTEGERS, TEXTS,
     INTEGERS,
-    TEXTS,
-    INTEGERS,
-    st.sampled_from(StreamStatus),
-    TEXTS,
-    INTEGERS,
-    INTEGERS,
-    TEXTS,
-    INTEGERS,
-)
+)  # fmt: skip
 BODIES = st.binary(max_size=200) | st.sampled_from(
     [b"", b"{}", b"[]", b"null", b"\xff\xfe", b"NaN", b'{"data":[{"id":null}]}', b'{"data":[1]}', b"[" * 5000,
      b"vllm:num_requests_running NaN\nvllm:num_requests_waiting +Inf\nvllm:kv_cache_usage_perc -Inf\n",
@@ -109,10 +100,7 @@ BYTES = {
 OURS = {
     ("Metadata", "identity"): "read before an agent is there; its border is tests/borders/test_adapters.py",
     ("Secrets", "read"): "read before an agent is there; its border is tests/borders/test_adapters.py",
-    (
-        "EngineGroup",
-        "start",
-    ): "our own process: tests/unit/adapters/test_engine_process.py covers /proc",
+    ("EngineGroup", "start"): "our own process: tests/unit/adapters/test_engine_process.py covers /proc",
     ("EngineGroup", "wait"): "an exit status; tests/unit/runtime/engine/test_supervisor.py",
     ("EngineGroup", "note_shared_memory"): "as start",
     ("EngineGroup", "stop"): "as start",

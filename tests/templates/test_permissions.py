@@ -1,7 +1,7 @@
 """Permissions: the templates' policies against the table in docs/security.md, in both directions.
 
 A permission that is not in the table fails, and so does a row that no policy grants. A row has the role, its actions,
-the resources, the condition keys, and a reason, which is not checked.
+the resources, the condition keys, and a reason, which must not be empty.
 """
 
 from __future__ import annotations
