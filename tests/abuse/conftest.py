@@ -1,4 +1,4 @@
-"""One fleet for all tests that leave it whole."""
+"""One fleet for all abuse tests that every node has to survive."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SLOTS = 40
 
 @pytest.fixture(scope="session")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[AbusedNode]]:
-    """Three nodes, whose times are short so that tests need not wait for minutes."""
+    """Run three nodes with short timeouts, so that no test waits for minutes."""
     with abused_fleet(
         tmp_path_factory.mktemp("fleet"),
         3,

@@ -1,6 +1,6 @@
-"""Real agents as processes of their own, on loopback addresses, with fake engines; AWS is a twin in memory.
+"""Runs real agents as separate processes on loopback addresses, with fake engines and an in-memory AWS.
 
-What is measured of a node (its memory, whether it answers) is then its own, and nothing of the test's.
+The memory and the responses that a test measures are then those of the node alone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _runs = itertools.count(1)
 
 
 def eventually(what: str, check: Callable[[], bool], within_s: float = READY_WITHIN_S) -> None:
-    """Wait for a condition, looking often."""
+    """Poll a condition until it holds. Raises AssertionError after `within_s`."""
     give_up_at = time.monotonic() + within_s
     while not check():
         if time.monotonic() > give_up_at:
@@ -37,7 +37,7 @@ def eventually(what: str, check: Callable[[], bool], within_s: float = READY_WIT
 
 @dataclass
 class AbusedNode:
-    """One agent. host: its loopback address; log: where its words go."""
+    """One agent. host: its loopback address; log: the file with its output."""
 
     instance_id: str
     host: str
@@ -47,14 +47,14 @@ class AbusedNode:
 
     @property
     def rss_mib(self) -> float:
-        """Resident memory of the agent alone."""
+        """Resident memory of the agent's process, in MiB. Raises AssertionError if it has ended."""
         for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
             if line.startswith("VmRSS"):
                 return int(line.split()[1]) / 1024
-        raise AssertionError(f"{self.instance_id} is no more: {self.log.read_text()[-2_000:]}")
+        raise AssertionError(f"{self.instance_id} has ended: {self.log.read_text()[-2_000:]}")
 
     def kill(self) -> None:
-        """The agent and its engine are gone in the middle of a word."""
+        """Kill the agent and its engine with SIGKILL."""
         self.process.kill()
         self.process.wait()
         with contextlib.suppress(OSError, ValueError, IndexError):
@@ -66,7 +66,7 @@ class AbusedNode:
         return False
 
     def sees(self) -> int:
-        """How many nodes that serve it knows, itself included."""
+        """Return the number of ready nodes that it lists, itself included; 0 if it does not answer."""
         with contextlib.suppress(OSError, ValueError):
             nodes = json.loads(get(self.host, "/v1/synkti/nodes").partition(b"\r\n\r\n")[2])["nodes"]
             return sum(1 for node in nodes if node["state"] == "ready" and not node["suspect"])
@@ -77,7 +77,7 @@ class AbusedNode:
 def abused_fleet(
     folder: Path, size: int, engine_options: Sequence[str] = ("--seconds-per-token", "0.01"), **settings: str
 ) -> Iterator[list[AbusedNode]]:
-    """`size` nodes that are ready and know each other. settings: of all of them, as SYNKTI_ variables."""
+    """Run `size` nodes that are ready and list each other. settings: of every node, as SYNKTI_ variables."""
     network = f"127.{180 + os.getpid() % 60}.{next(_runs)}"
     addresses = {f"i-{n:08x}": f"{network}.{n + 1}" for n in range(size)}
     nodes: list[AbusedNode] = []
@@ -85,7 +85,7 @@ def abused_fleet(
         nodes += [_start(folder, name, addresses, engine_options, settings) for name in addresses]
         for node in nodes:
             eventually(f"{node.instance_id} is ready", node.is_ready)
-            eventually(f"{node.instance_id} knows all", lambda: node.sees() == size)  # noqa: B023 # called in this turn
+            eventually(f"{node.instance_id} lists all", lambda: node.sees() == size)  # noqa: B023 # called in this turn
         yield nodes
     finally:
         _end(nodes)

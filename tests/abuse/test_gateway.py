@@ -1,4 +1,4 @@
-"""The gateway beside an application: it asks the fleet and nobody else, whatever a client writes in its first line."""
+"""The gateway connects to the nodes of its fleet only, whatever the request line of a client is."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BODY = {"model": MODEL, "prompt": "a", "max_tokens": 2}
 
 @pytest.fixture(scope="module")
 def gateway(fleet: list[AbusedNode]) -> Iterator[int]:
-    """Its port."""
+    """Run a gateway to the fleet, and yield its port."""
     nodes = [word for node in fleet for word in ("--node", f"http://{node.host}:8000")]
     process = subprocess.Popen(
         [sys.executable, "-m", "cli", "gateway", *nodes, "--port", "0", "--json"],
@@ -40,7 +40,7 @@ def gateway(fleet: list[AbusedNode]) -> Iterator[int]:
 
 @pytest.fixture
 def stranger() -> Iterator[socket.socket]:
-    """A server that nobody should be sent to."""
+    """Listen on a port, and assert at the end that the gateway has not connected to it."""
     with socket.create_server((HOST, 0)) as listener:
         listener.setblocking(False)
         yield listener
@@ -48,31 +48,33 @@ def stranger() -> Iterator[socket.socket]:
             listener.accept()
 
 
-def ask(port: int, head: str) -> list[int]:
+def get_statuses(port: int, head: str) -> list[int]:
     return status_of(send(HOST, f"{head}\r\nconnection: close\r\n\r\n".encode("latin-1"), port))
 
 
-def test_it_answers_at_all(gateway: int) -> None:
-    assert ask(gateway, "GET /v1/models HTTP/1.1\r\nhost: localhost") == [200]
+def test_a_plain_request_is_answered(gateway: int) -> None:
+    assert get_statuses(gateway, "GET /v1/models HTTP/1.1\r\nhost: localhost") == [200]
 
 
 @pytest.mark.parametrize("before", ["http://", "@", "/@", "//", "/\\", ":", "CONNECT "])
-def test_no_target_leads_to_a_stranger(gateway: int, stranger: socket.socket, before: str) -> None:
+def test_no_request_target_makes_the_gateway_connect_elsewhere(
+    gateway: int, stranger: socket.socket, before: str
+) -> None:
     there = f"{HOST}:{stranger.getsockname()[1]}"
     line = f"CONNECT {there}" if before == "CONNECT " else f"GET {before}{there}/x"
-    statuses = ask(gateway, f"{line} HTTP/1.1\r\nhost: localhost")
+    statuses = get_statuses(gateway, f"{line} HTTP/1.1\r\nhost: localhost")
     assert len(statuses) == 1
     assert statuses[0] >= 400
 
 
 @pytest.mark.parametrize("target", ["/%00", "/%zz", "/v1/%ff", "/[", "/v1/models?\x7f", "/" + "a" * 60_000])
-def test_odd_targets_are_errors_and_no_bugs(gateway: int, target: str) -> None:
-    statuses = ask(gateway, f"GET {target} HTTP/1.1\r\nhost: localhost")
+def test_odd_request_targets_get_an_error_response(gateway: int, target: str) -> None:
+    statuses = get_statuses(gateway, f"GET {target} HTTP/1.1\r\nhost: localhost")
     assert len(statuses) == 1
     assert statuses[0] != 500
 
 
-def test_a_page_of_another_site_is_not_served(gateway: int) -> None:
+def test_a_page_of_another_origin_is_not_served(gateway: int) -> None:
     more = "host: evil.example\r\norigin: http://evil.example\r\nconnection: close\r\n"
     raw = (
         post("/v1/completions", BODY, more=more)
@@ -82,14 +84,14 @@ def test_a_page_of_another_site_is_not_served(gateway: int) -> None:
     assert status_of(send(HOST, raw, gateway)) == [403]
 
 
-def test_bytes_beyond_ascii_in_a_header_are_no_bug(gateway: int) -> None:
+def test_non_ascii_bytes_in_a_header_do_not_end_the_gateway(gateway: int) -> None:
     more = b"host: localhost\r\nx-a: b\xff\r\nconnection: close\r\n"
     raw = post("/v1/completions", BODY, more="").replace(b"host: x\r\n", more)
     assert status_of(send(HOST, raw, gateway)) in ([200], [400])
 
 
-def test_trailers_stop_it_no_more_than_a_node(gateway: int) -> None:
+def test_a_flood_of_trailers_does_not_stop_the_gateway(gateway: int) -> None:
     raw = b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
     with contextlib.suppress(ConnectionError):
         assert status_of(send(HOST, raw + b"a: v\r\n" * 300_000, gateway)) in ([431], [])
-    assert ask(gateway, "GET /v1/models HTTP/1.1\r\nhost: localhost") == [200]
+    assert get_statuses(gateway, "GET /v1/models HTTP/1.1\r\nhost: localhost") == [200]

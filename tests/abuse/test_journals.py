@@ -1,7 +1,7 @@
-"""What one client sends must not cost the streams of others their journals: they outlive the node of their entry.
+"""One client's requests must not cost other clients' streams their journals, which survive the crash of the entry.
 
-Each story has victims, whose streams run at one entry; an attack; and the entry's death. Then every victim comes back
-at another node and reads on in the same answer. The answers are longer than any story takes.
+Each scenario has victims, whose streams run at one entry, an attack, and the crash of the entry. Then every victim
+resumes at another node and reads more of the same answer. The answers are longer than a scenario takes.
 """
 
 from __future__ import annotations
@@ -28,40 +28,40 @@ PLAIN_STREAM = {**PLAIN, "stream": True}
 KEEPS_IDS = {"x-synkti-event-ids": "true"}
 
 
-async def survive(fleet: LocalFleet, attack: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Fails where one victim cannot read on after the entry's death."""
+async def assert_victims_resume(fleet: LocalFleet, attack: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run an attack and crash the entry. Raises AssertionError if a victim cannot resume afterwards."""
     entry, others = fleet.nodes[0], fleet.nodes[1:]
     victims = [Reader(fleet) for _ in range(VICTIMS)]
     reading = [
-        asyncio.create_task(victim.ask(entry, "plain", max_tokens=TOKENS, headers=KEEPS_IDS)) for victim in victims
+        asyncio.create_task(victim.request(entry, "plain", max_tokens=TOKENS, headers=KEEPS_IDS)) for victim in victims
     ]
 
     async def all_read() -> bool:
         return all(victim.events > 3 for victim in victims)
 
-    await eventually("the victims read", all_read)
+    await eventually("all victims have read events", all_read)
     await attack()
     await entry.crash()
     await asyncio.gather(*reading, return_exceptions=True)
     answer = expected("plain", {**PLAIN, "max_tokens": TOKENS}).text
     for number, victim in enumerate(victims):
-        assert not victim.done, "the answers are too short for this story"
+        assert not victim.done, "the answers are too short for this scenario"
         had = len(victim.text[0])
-        await eventually(f"victim {number} comes back", partial(back, victim, others[number % 2]), within_s=30.0)
+        await eventually(f"victim {number} resumes", partial(resumes, victim, others[number % 2]), within_s=30.0)
         assert len(victim.text[0]) > had
         assert answer.startswith(victim.text[0])
 
 
-async def back(victim: Reader, node: LocalNode) -> bool:
-    if await victim.come_back(node, until=victim.events + 5) == 200:
+async def resumes(victim: Reader, node: LocalNode) -> bool:
+    if await victim.resume(node, until=victim.events + 5) == 200:
         return True
     assert victim.error is not None
     assert victim.error["code"] in ("journal_behind", "no_ready_node"), victim.error
     return False
 
 
-async def figure(fleet: LocalFleet, node: LocalNode, name: str) -> float:
-    """A metric's sum over its labels."""
+async def metric(fleet: LocalFleet, node: LocalNode, name: str) -> float:
+    """Return the sum of a metric over its labels."""
     text = (await fleet.http.get(f"{node.url}/metrics")).text
     return sum(float(value) for value in re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", text, re.MULTILINE))
 
@@ -80,8 +80,8 @@ def padded(size: int) -> bytes:
     return orjson.dumps({**PLAIN_STREAM, "max_tokens": TOKENS, "user": "u" * size})
 
 
-def of_numbers_that_grow(size: int) -> bytes:
-    """Valid, and within the bound; written anew each of its numbers is four times as long."""
+def numbers_that_grow(size: int) -> bytes:
+    """Return a valid body within the bound whose numbers become four times as long when serialized again."""
     numbers = b"1e15," * (size // 5)
     return orjson.dumps({**PLAIN_STREAM, "max_tokens": TOKENS, "user": "u"})[:-1] + b',"x":[%b1]}' % numbers
 
@@ -90,12 +90,12 @@ TOO_LARGE = {
     "a frame": padded(15 * 1024 * 1024),
     "a journal": padded(MAX_JOURNAL_BYTES),
     "an opening": padded(MAX_HEADER_BYTES),
-    "numbers that grow": of_numbers_that_grow(3_000_000),
+    "numbers that grow": numbers_that_grow(3_000_000),
 }
 
 
-def test_a_request_that_is_too_large_to_be_kept_is_the_loss_of_its_own_stream_alone(tmp_path: Path) -> None:
-    async def story(fleet: LocalFleet) -> None:
+def test_a_request_too_large_to_replicate_loses_the_durability_of_its_own_stream_only(tmp_path: Path) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         entry = fleet.nodes[0]
 
         async def attack() -> None:
@@ -105,16 +105,16 @@ def test_a_request_that_is_too_large_to_be_kept_is_the_loss_of_its_own_stream_al
                     assert response.headers["x-synkti-durability"] == "none; reason=request-too-large", what
                     async for _ in response.aiter_raw():
                         break
-                assert await figure(fleet, entry, "synkti_streams_unkept_total") == number
-            assert await figure(fleet, entry, "synkti_keeper_losses_total") == 0
+                assert await metric(fleet, entry, "synkti_streams_unkept_total") == number
+            assert await metric(fleet, entry, "synkti_keeper_losses_total") == 0
 
-        await survive(fleet, attack)
+        await assert_victims_resume(fleet, attack)
 
-    run_scenario(tmp_path, story, seconds_per_token=0.05, SYNKTI_KEEPER_LAG_S="5")
+    run_scenario(tmp_path, scenario, seconds_per_token=0.05, SYNKTI_KEEPER_LAG_S="5")
 
 
-def test_requests_that_their_client_broke_off_leave_room_for_others(tmp_path: Path) -> None:
-    async def story(fleet: LocalFleet) -> None:
+def test_journals_of_aborted_requests_leave_room_for_others(tmp_path: Path) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         async def attack() -> None:
             for number in range(30):
                 async with stream_of(fleet.nodes[number % 3], padded(400_000)) as response:
@@ -122,17 +122,17 @@ def test_requests_that_their_client_broke_off_leave_room_for_others(tmp_path: Pa
                     async for _ in response.aiter_raw():
                         break
             for node in fleet.nodes:
-                assert await figure(fleet, node, "synkti_kept_bytes") <= 4 * 1024 * 1024
+                assert await metric(fleet, node, "synkti_kept_bytes") <= 4 * 1024 * 1024
 
-        await survive(fleet, attack)
+        await assert_victims_resume(fleet, attack)
 
     run_scenario(
-        tmp_path, story, seconds_per_token=0.05, SYNKTI_KEEPER_LAG_S="5", SYNKTI_MAX_KEPT_BYTES=str(4 * 1024 * 1024)
+        tmp_path, scenario, seconds_per_token=0.05, SYNKTI_KEEPER_LAG_S="5", SYNKTI_MAX_KEPT_BYTES=str(4 * 1024 * 1024)
     )
 
 
-def test_refused_and_broken_off_before_an_answer_nothing_is_kept(tmp_path: Path) -> None:
-    async def story(fleet: LocalFleet) -> None:
+def test_a_rejected_request_leaves_no_journal(tmp_path: Path) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         entry = fleet.nodes[0]
         for _ in range(5):
             body = {**PLAIN_STREAM, "prompt": "x " * 100_000}  # longer than the context
@@ -140,8 +140,8 @@ def test_refused_and_broken_off_before_an_answer_nothing_is_kept(tmp_path: Path)
             assert response.status_code == 400, response.text
 
         async def nothing_kept() -> bool:
-            return sum([await figure(fleet, node, "synkti_kept_bytes") for node in fleet.nodes]) == 0
+            return sum([await metric(fleet, node, "synkti_kept_bytes") for node in fleet.nodes]) == 0
 
-        await eventually("no journal is kept", nothing_kept)
+        await eventually("no journal is stored", nothing_kept)
 
-    run_scenario(tmp_path, story)
+    run_scenario(tmp_path, scenario)

@@ -1,4 +1,4 @@
-"""What somebody with a socket and no manners does: raw bytes to a door, and what comes back."""
+"""A raw HTTP client for abuse tests: sends any bytes to a node, and reads what it returns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _JSON = "content-type: application/json\r\n"
 
 
 def connect(host: str, port: int = 8000, receives: int | None = None, source: str | None = None) -> socket.socket:
-    """A connection. receives: how many bytes the kernel may hold unread; source: the address that it comes from."""
+    """Open a connection. receives: unread bytes that the kernel may hold; source: its local address."""
     plain = socket.socket()
     try:
         plain.settimeout(WITHIN_S)
@@ -37,7 +37,7 @@ def post(path: str, body: bytes | dict[str, Any], more: str = "connection: close
 
 
 def rest(plain: socket.socket) -> bytes:
-    """All that comes until the connection ends, or a refusal that is the last word on it."""
+    """Read until the connection ends, or until an error response that announces its end."""
     got = bytearray()
     with contextlib.suppress(ConnectionError):
         while data := plain.recv(65536):
@@ -48,7 +48,7 @@ def rest(plain: socket.socket) -> bytes:
 
 
 def _is_refusal(end: bytes) -> bool:
-    """Whether these last bytes end with a whole answer that says why the door will close: it lingers behind that."""
+    """Return True if these last bytes end with a whole `connection: close` response: the server may linger after it."""
     heads = [found.start() for found in re.finditer(rb"HTTP/1\.1 \d{3} ", end)]
     head, _, body = end[heads[-1] if heads else 0 :].partition(b"\r\n\r\n")
     size = re.search(rb"content-length: (\d+)", head)
@@ -56,7 +56,7 @@ def _is_refusal(end: bytes) -> bool:
 
 
 def send(host: str, raw: bytes, port: int = 8000, source: str | None = None) -> bytes:
-    """Send this, and read until the connection ends; a door that hangs up early is no error here."""
+    """Send these bytes, and read until the connection ends. A server that closes early is no error here."""
     with connect(host, port, source=source) as plain:
         with contextlib.suppress(ConnectionError):
             plain.sendall(raw)
@@ -68,7 +68,7 @@ def get(host: str, path: str, port: int = 8000, source: str | None = None) -> by
 
 
 def status_of(answer: bytes) -> list[int]:
-    """Of every answer in these bytes."""
+    """Return the status of every response in these bytes, 102 excepted."""
     return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", answer) if status != b"102"]
 
 
@@ -77,7 +77,7 @@ def error_code(answer: bytes) -> str:
 
 
 class Canary(threading.Thread):
-    """Another client's stream meanwhile, of about a token every 10 ms: how long it was silent at most."""
+    """Reads another client's stream in the background, and measures its longest silence in seconds."""
 
     def __init__(self, host: str, body: dict[str, Any]) -> None:
         super().__init__(daemon=True)

@@ -1,4 +1,4 @@
-"""A whole agent on virtual time between twins in memory that say anything, an engine, and strangers."""
+"""A whole agent on virtual time, with in-memory ports that return anything, an engine, and unknown peers."""
 
 from __future__ import annotations
 
@@ -46,31 +46,31 @@ _runs = itertools.count(1)
 
 @dataclass(frozen=True)
 class Raise:
-    """A turn of a border: it raises. error: made anew each time."""
+    """A turn of a port method: it raises. error: creates the exception, for each call."""
 
     error: Callable[[], Exception]
 
 
 @dataclass(frozen=True)
 class Delay:
-    """A turn of a border: its answer takes that many virtual seconds."""
+    """A turn of a port method: it answers after that many virtual seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
 class Return:
-    """A turn of a border: this value, in the place of the twin's own."""
+    """A turn of a port method: it returns this value instead of the fake's."""
 
     value: Any
 
 
 Turn = Raise | Delay | Return | None
-"""None: what the twin says."""
+"""What a call does. None: return the fake's value."""
 
 
 class FaultyAdapter:
-    """A port's twin of which each method takes its turns, again and again, until it is calm."""
+    """A port's fake whose methods take turns in rotation, until `calm`."""
 
     def __init__(self, twin: Any, turns: Mapping[str, Sequence[Turn]]) -> None:
         self._twin = twin
@@ -78,7 +78,7 @@ class FaultyAdapter:
         self.is_calm = False
 
     def set_turns(self, name: str, turns: Sequence[Turn]) -> None:
-        """From now on a method takes these turns; one that had turns before, for callers may have the plain one."""
+        """Set the turns of a method that had turns before; a caller may hold a reference to a plain one."""
         self._turns[name] = itertools.cycle(turns)
 
     def __getattr__(self, name: str) -> Any:
@@ -101,8 +101,8 @@ class FaultyAdapter:
 
 
 @dataclass
-class Stage:
-    """host: the node's loopback address; odd: its ports by their names; folder: of the agent's state."""
+class AgentFixture:
+    """A running agent. host: its loopback address; odd: its ports by name; folder: its state directory."""
 
     host: str
     agent: Agent
@@ -113,7 +113,7 @@ class Stage:
     life: asyncio.Task[int] | None = None
 
     def calm(self) -> None:
-        """Everything outside is as it should be again."""
+        """Make all ports and the engine answer correctly from now on."""
         for port in self.odd.values():
             port.is_calm = True
         self.engine.odd.clear()
@@ -122,17 +122,17 @@ class Stage:
         return self.life is not None and not self.life.done()
 
     async def ready(self, within_s: float) -> bool:
-        """Whether it is ready within so many virtual seconds."""
+        """Return True if the agent becomes ready within so many virtual seconds."""
         clock = asyncio.get_running_loop().time
         give_up_at = clock() + within_s
         while clock() < give_up_at and self.lives():
-            if await self.ask("GET", "/readyz") == 200:
+            if await self.request("GET", "/readyz") == 200:
                 return True
             await asyncio.sleep(0.5)
         return False
 
-    async def ask(self, method: str, path: str, body: bytes = b"") -> int:
-        """The status of an answer, 0 where there is none."""
+    async def request(self, method: str, path: str, body: bytes = b"") -> int:
+        """Send a request to the client API and return the status, 0 without an answer."""
         with contextlib.suppress(ExchangeLost):
             response = await self.client.open(
                 Address(self.host, 8000), method, path, headers={}, body=body, read_timeout_s=30.0
@@ -145,11 +145,11 @@ class Stage:
         return 0
 
     async def stream(self, tokens: int = 5) -> tuple[str, str]:
-        """A stream to its end: the text, and the finish reason."""
-        asked = {"model": MODEL, "prompt": "a night train", "max_tokens": tokens, "temperature": 0, "stream": True}
+        """Read a stream to its end, and return its text and finish reason."""
+        request = {"model": MODEL, "prompt": "a night train", "max_tokens": tokens, "temperature": 0, "stream": True}
         response = await self.client.open(
             Address(self.host, 8000), "POST", "/v1/completions",
-            headers={"content-type": "application/json"}, body=json.dumps(asked | {"ignore_eos": True}).encode(),
+            headers={"content-type": "application/json"}, body=json.dumps(request | {"ignore_eos": True}).encode(),
             read_timeout_s=60.0,
         )  # fmt: skip
         try:
@@ -163,7 +163,7 @@ class Stage:
         return "".join(choice["text"] for choice in choices), choices[-1]["finish_reason"]
 
     def bugs(self) -> int:
-        """What nobody expected, so far."""
+        """Return the number of unexpected exceptions so far."""
         return sum(
             int(sample.value)
             for metric in self.agent.unexpected.metrics.unexpected.collect()
@@ -172,12 +172,12 @@ class Stage:
         )
 
     def datagram(self, data: bytes) -> None:
-        """From anybody to the node."""
+        """Send a datagram to the node from any address."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             sender.sendto(data, (self.host, 8001))
 
     def introduce(self, host: str) -> None:
-        """Somebody with the cluster's key says hello, from an address where a stranger answers."""
+        """Send an authenticated JOIN from the address of an unknown peer."""
         status = NodeStatus(
             f"i-{host}", f"{host}:8001", f"{host}:8000", NodeState.READY, Pool("z", "t"), MODEL, 10**12
         )  # fmt: skip
@@ -195,10 +195,10 @@ def _environ(host: str, folder: Path) -> dict[str, str]:
 
 
 @contextlib.asynccontextmanager
-async def stage(
+async def run_agent(
     folder: Path, monkeypatch: pytest.MonkeyPatch, turns: Mapping[str, Mapping[str, Sequence[Turn]]]
-) -> AsyncIterator[Stage]:
-    """turns: by port and method. Inside a virtual loop. When it is left, the agent has ended."""
+) -> AsyncIterator[AgentFixture]:
+    """Run an agent in a virtual loop; it has ended when the block is left. turns: by port and method."""
     clock = asyncio.get_running_loop().time
     run = next(_runs)
     host = f"127.{170 + os.getpid() % 70}.{run // 250}.{run % 250 + 1}"
@@ -225,17 +225,17 @@ async def stage(
         from_environ(_environ(host, folder / str(run))), outside, to_engine, signals=False, random=Random(run)
     )
     asyncio.get_running_loop().set_exception_handler(agent.unexpected.handle_loop_exception)
-    on_stage = Stage(host, agent, engine, odd, folder / str(run))
-    on_stage.life = asyncio.create_task(agent.run())
+    fixture = AgentFixture(host, agent, engine, odd, folder / str(run))
+    fixture.life = asyncio.create_task(agent.run())
     try:
-        yield on_stage
+        yield fixture
     finally:
-        on_stage.calm()
-        if on_stage.lives():
+        fixture.calm()
+        if fixture.lives():
             agent.request_drain()
-            await asyncio.wait({on_stage.life}, timeout=200.0)
-        on_stage.life.cancel()
-        await asyncio.wait({on_stage.life})
-        for client in (to_engine, on_stage.client):
+            await asyncio.wait({fixture.life}, timeout=200.0)
+        fixture.life.cancel()
+        await asyncio.wait({fixture.life})
+        for client in (to_engine, fixture.client):
             await client.close()
         monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""The fake engine without its process: its ASGI application behind the agent's own HTTP server."""
+"""The fake engine in this process: its ASGI application behind the agent's own HTTP server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from node_agent.ports import ServerRequest
 
 
 class LocalEngine:
-    """An EngineGroup in this loop. odd: what it answers a path with instead of what it should, raw bytes of a body."""
+    """An EngineGroup in this loop. odd: raw bodies by path, sent in rotation instead of the engine's own."""
 
     def __init__(self, host: str, port: int, model: str) -> None:
         self._place = (host, port)
@@ -20,7 +20,7 @@ class LocalEngine:
         self._server: HttpServer | None = None
         self._ended = asyncio.Event()
         self.odd: dict[str, list[bytes]] = {}
-        self._asked: dict[str, int] = {}
+        self._request_counts: dict[str, int] = {}
 
     async def start(self) -> None:
         self._server = HttpServer(self._handle)
@@ -31,7 +31,7 @@ class LocalEngine:
         return 0
 
     def note_shared_memory(self) -> None:
-        """It has none."""
+        """Do nothing, because it has no shared memory."""
 
     async def stop(self, grace_s: float) -> None:
         if self._server is not None:
@@ -41,7 +41,7 @@ class LocalEngine:
 
     async def _handle(self, request: ServerRequest) -> None:
         if self.odd.get(request.path):
-            count = self._asked[request.path] = self._asked.get(request.path, 0) + 1
+            count = self._request_counts[request.path] = self._request_counts.get(request.path, 0) + 1
             answers = self.odd[request.path]
             request.respond(200, answers[count % len(answers)], b"text/plain")
             return

@@ -1,7 +1,6 @@
-"""Rubbish below each adapter: what comes out is a value of the port, absent, or one of the port's errors, nothing else.
+"""Arbitrary replies below each adapter: its result is a valid value of the port, None, or one of the port's errors.
 
-Which adapters there are, and which methods, is derived from the ports: one that is added has to say here what it makes
-of rubbish.
+The adapters and their methods are derived from the ports: one that is added needs its call and check here.
 """
 
 from __future__ import annotations
@@ -50,15 +49,15 @@ NAMES = st.sampled_from(
 
 
 class Body:
-    """What S3 gives for a body."""
+    """A body of an S3 response."""
 
-    def __init__(self, said: object) -> None:
-        self._said = said
+    def __init__(self, reply: object) -> None:
+        self._reply = reply
 
     def read(self, amount: int | None = None) -> Any:
-        if isinstance(self._said, Exception):
-            raise self._said
-        return self._said[:amount] if isinstance(self._said, bytes) and amount is not None else self._said
+        if isinstance(self._reply, Exception):
+            raise self._reply
+        return self._reply[:amount] if isinstance(self._reply, bytes) and amount is not None else self._reply
 
 
 ERRORS = st.sampled_from(
@@ -215,16 +214,16 @@ CALLS: dict[tuple[str, str], tuple[tuple[Any, ...], Callable[[Any], bool]]] = {
     ("Metadata", "rebalance"): ((), lambda found: found is None or (math.isfinite(found) and found >= 0)),
     ("Metadata", "termination_requested"): ((), lambda found: type(found) is bool),
 }
-"""How each method is called, and what its value must be."""
+"""Arguments of each method, and a check of its value."""
 
 ADAPTERS: dict[str, Callable[[list[Any]], Any]] = {
-    "Instances": lambda said: Ec2(Client(said)),
-    "Records": lambda said: DynamoRecords(Client(said), "t"),
-    "Checkpoints": lambda said: AwsCheckpoints(Client(said), "b", Client(said), "t"),
-    "BlockStore": lambda said: S3BlockStore(Client(said), "b"),
-    "ScalingGroup": lambda said: AutoScaling(Client(said), "g"),
-    "Secrets": lambda said: SecretsManager(Client(said)),
-    "Metadata": lambda said: Imds("http://169.254.169.254", OddHttp(said)),  # type: ignore[arg-type] # what it uses
+    "Instances": lambda replies: Ec2(Client(replies)),
+    "Records": lambda replies: DynamoRecords(Client(replies), "t"),
+    "Checkpoints": lambda replies: AwsCheckpoints(Client(replies), "b", Client(replies), "t"),
+    "BlockStore": lambda replies: S3BlockStore(Client(replies), "b"),
+    "ScalingGroup": lambda replies: AutoScaling(Client(replies), "g"),
+    "Secrets": lambda replies: SecretsManager(Client(replies)),
+    "Metadata": lambda replies: Imds("http://169.254.169.254", OddHttp(replies)),  # type: ignore[arg-type] # what it uses
 }
 OTHERS = {"Response", "Http", "ServerRequest", "Datagrams", "ReplicaLink", "ReplicaLinks", "LinkListener",
 "EngineGroup",
@@ -240,7 +239,7 @@ ALLOWED = {
 }
 
 
-def test_every_port_of_the_agent_is_here() -> None:
+def test_every_port_of_the_agent_is_listed() -> None:
     assert set(protocols()) == set(ADAPTERS) | OTHERS == set(protocols()) & set(ports.__all__)
     assert {(name, each) for name in ADAPTERS for each in methods(protocols()[name])} == set(CALLS)
 
@@ -248,16 +247,18 @@ def test_every_port_of_the_agent_is_here() -> None:
 @pytest.mark.parametrize("border", sorted(CALLS), ids="{0[0]}.{0[1]}".format)
 @settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(st.data())
-def test_rubbish_is_a_value_absent_or_the_ports_error(border: tuple[str, str], data: st.DataObject) -> None:
+def test_an_arbitrary_reply_is_a_valid_value_or_one_of_the_ports_errors(
+    border: tuple[str, str], data: st.DataObject
+) -> None:
     port, method = border
-    said: list[Any] = data.draw(IMDS if port == "Metadata" else st.lists(ANSWERS, min_size=1, max_size=4))
+    replies: list[Any] = data.draw(IMDS if port == "Metadata" else st.lists(ANSWERS, min_size=1, max_size=4))
     arguments, is_value = CALLS[border]
 
-    async def story() -> Any:
-        return await getattr(ADAPTERS[port](said), method)(*arguments)
+    async def scenario() -> Any:
+        return await getattr(ADAPTERS[port](replies), method)(*arguments)
 
     try:
-        found = asyncio.run(story())
+        found = asyncio.run(scenario())
     except ALLOWED.get(border, (StoreUnavailable,)):
         return
     assert is_value(found), found

@@ -1,7 +1,7 @@
-"""Whatever comes over any border, of the right type or not, late or never: the agent lives, and serves a stream after.
+"""Arbitrary values, delays and errors at every border: the agent keeps running, and serves a stream afterwards.
 
-The list of borders is `node_agent/ports`' own: a port, or a method of one, that is added there and has no rubbish here
-fails the first test.
+The borders are the ports of `node_agent/ports`. A port, or a method of one, that is added there without a strategy
+here fails the first test.
 """
 
 from __future__ import annotations
@@ -24,24 +24,25 @@ from node_agent.core.kv.index import Index
 from node_agent.core.membership.wire.messages import MessageMac
 from node_agent.core.node.status import TaggedNode
 from node_agent.core.replication.protocol import PREFACE
-from tests.borders.agent_fixture import KEY, Delay, Raise, Return, Stage, Turn, stage
+from tests.borders.agent_fixture import KEY, AgentFixture, Delay, Raise, Return, Turn, run_agent
 from tests.borders.port_protocols import methods, protocols
 from tests.borders.virtual_time import run_virtual
 
 SLOW = st.builds(Delay, st.sampled_from([0.5, 5.0, 50.0, 5_000.0]))
-AWAY = st.just(Raise(lambda: StoreUnavailable("away")))
-GONE = st.just(Raise(lambda: MetadataUnavailable("away")))
+STORE_ERROR = st.just(Raise(lambda: StoreUnavailable("away")))
+METADATA_ERROR = st.just(Raise(lambda: MetadataUnavailable("away")))
 FLOATS = st.floats()
-WORDS = st.text(max_size=20)
+TEXTS = st.text(max_size=20)
 ADDRESSES = st.sampled_from(
     ["10.71.3.7", "node-7.internal:8001", "[::1]:8001", "127.0.0.1:0", "127.0.0.1:99999", "", ":1", "127.0.0.1:٣",
      "255.255.255.255:9", "127.0.0.1:1"]
-) | WORDS  # fmt: skip
-TAGGED = st.lists(st.builds(TaggedNode, WORDS, ADDRESSES, st.sampled_from([None, *NodeState])), max_size=300)
-WHOLES = st.integers(-(2**70), 2**70)
+) | TEXTS  # fmt: skip
+TAGGED = st.lists(st.builds(TaggedNode, TEXTS, ADDRESSES, st.sampled_from([None, *NodeState])), max_size=300)
+INTEGERS = st.integers(-(2**70), 2**70)
 STREAM_RECORDS = st.builds(
-    StreamRecord, WORDS, WHOLES, WORDS, WHOLES, st.sampled_from(StreamStatus), WORDS, WHOLES, WHOLES, WORDS, WHOLES
-)
+    StreamRecord, TEXTS, INTEGERS, TEXTS, INTEGERS, st.sampled_from(StreamStatus), TEXTS, INTEGERS, INTEGERS, TEXTS,
+    INTEGERS,
+)  # fmt: skip
 BODIES = st.binary(max_size=200) | st.sampled_from(
     [b"", b"{}", b"[]", b"null", b"\xff\xfe", b"NaN", b'{"data":[{"id":null}]}', b'{"data":[1]}', b"[" * 5000,
      b"vllm:num_requests_running NaN\nvllm:num_requests_waiting +Inf\nvllm:kv_cache_usage_perc -Inf\n",
@@ -55,54 +56,56 @@ def turns(*rubbish: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Turn]]:
     return st.lists(st.one_of(st.none(), SLOW, *rubbish), min_size=1, max_size=4)
 
 
-def says(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Return]:
+def returns(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Return]:
     return st.builds(Return, values)
 
 
-STORED = turns(AWAY)
-ASKED: dict[tuple[str, str], st.SearchStrategy[list[Turn]]] = {
-    ("Metadata", "interruption"): turns(GONE),  # a notice is obeyed: below
-    ("Metadata", "rebalance"): turns(GONE, says(FLOATS)),
-    ("Metadata", "termination_requested"): turns(GONE, says(st.none())),
+STORED = turns(STORE_ERROR)
+PORT_TURNS: dict[tuple[str, str], st.SearchStrategy[list[Turn]]] = {
+    ("Metadata", "interruption"): turns(METADATA_ERROR),  # a notice starts a drain: tested below
+    ("Metadata", "rebalance"): turns(METADATA_ERROR, returns(FLOATS)),
+    ("Metadata", "termination_requested"): turns(METADATA_ERROR, returns(st.none())),
     ("Instances", "tag"): STORED,
     ("Instances", "untag"): STORED,
-    ("Instances", "nodes"): turns(AWAY, says(TAGGED)),
+    ("Instances", "nodes"): turns(STORE_ERROR, returns(TAGGED)),
     ("Records", "begin"): STORED,
     ("Records", "advance"): turns(
-        AWAY, st.just(Raise(lambda: StaleEpoch("another"))), st.just(Raise(lambda: RecordMissing("gone", {})))
+        STORE_ERROR, st.just(Raise(lambda: StaleEpoch("another"))), st.just(Raise(lambda: RecordMissing("gone", {})))
     ),
     ("Records", "put_drain"): STORED,
     ("Checkpoints", "write"): STORED,
-    ("Checkpoints", "find"): turns(AWAY, says(STREAM_RECORDS)),
-    ("Checkpoints", "read"): turns(AWAY, says(st.binary(max_size=100))),
+    ("Checkpoints", "find"): turns(STORE_ERROR, returns(STREAM_RECORDS)),
+    ("Checkpoints", "read"): turns(STORE_ERROR, returns(st.binary(max_size=100))),
     ("BlockStore", "keep"): STORED,
-    ("BlockStore", "index"): turns(AWAY, says(st.builds(Index, st.binary(max_size=8), st.just(()), st.just(())))),
-    ("BlockStore", "fetch"): turns(AWAY, says(st.binary(max_size=100))),
-    ("ScalingGroup", "complete_termination"): turns(AWAY, says(st.booleans())),
+    ("BlockStore", "index"): turns(
+        STORE_ERROR, returns(st.builds(Index, st.binary(max_size=8), st.just(()), st.just(())))
+    ),
+    ("BlockStore", "fetch"): turns(STORE_ERROR, returns(st.binary(max_size=100))),
+    ("ScalingGroup", "complete_termination"): turns(STORE_ERROR, returns(st.booleans())),
 }
-"""What a method of a port may answer."""
+"""What a call of a port's method may do."""
 
 BYTES = {
     "Response": "the engine answers /metrics, /v1/models, /version and /health with any bytes",
-    "Http": "a peer's doors answer with any bytes, and a peer's address is anything",
-    "ServerRequest": "any bytes come to both doors",
-    "Datagrams": "any bytes come as datagrams, sealed with the cluster's key and not",
-    "ReplicaLink": "a peer's door answers the greeting with any bytes",
+    "Http": "a peer's APIs answer with any bytes, and a peer's address is anything",
+    "ServerRequest": "both APIs receive any bytes",
+    "Datagrams": "datagrams have any bytes, with and without the cluster's MAC",
+    "ReplicaLink": "a peer answers the handshake with any bytes",
     "ReplicaLinks": "the same",
     "EngineSteps": "files in its folder have any names and any bytes",
     "LinkListener": "called by our own link, with what it parsed of those bytes",
 }
-"""Ports whose outside is bytes: they are sent to and from real sockets of the agent."""
+"""Ports whose outside is bytes, which the tests send to and from real sockets of the agent."""
 
 OURS = {
     ("Metadata", "identity"): "read before an agent is there; its border is tests/borders/test_adapters.py",
     ("Secrets", "read"): "read before an agent is there; its border is tests/borders/test_adapters.py",
-    ("EngineGroup", "start"): "our own process: tests/unit/adapters/test_engine_process.py has what /proc says of it",
+    ("EngineGroup", "start"): "our own process: tests/unit/adapters/test_engine_process.py covers /proc",
     ("EngineGroup", "wait"): "an exit status; tests/unit/runtime/engine/test_supervisor.py",
     ("EngineGroup", "note_shared_memory"): "as start",
     ("EngineGroup", "stop"): "as start",
 }
-"""Methods with a reason why nothing comes over them to a running agent."""
+"""Methods that return nothing arbitrary to a running agent, with the reason."""
 
 
 def borders() -> set[tuple[str, str]]:
@@ -110,15 +113,15 @@ def borders() -> set[tuple[str, str]]:
     return {(name, method) for name, port in protocols().items() for method in methods(port)}
 
 
-def test_every_method_of_every_port_has_its_rubbish() -> None:
-    named = set(ASKED) | set(OURS) | {(port, method) for port, method in borders() if port in BYTES}
+def test_every_method_of_every_port_has_a_strategy_or_a_reason() -> None:
+    named = set(PORT_TURNS) | set(OURS) | {(port, method) for port, method in borders() if port in BYTES}
     assert borders() == named
     assert set(BYTES) <= {port for port, _ in borders()}
 
 
-TURNS = st.fixed_dictionaries(dict(ASKED))
+TURNS = st.fixed_dictionaries(dict(PORT_TURNS))
 ENGINE = st.fixed_dictionaries({path: st.lists(BODIES, max_size=2) for path in ("/metrics", "/v1/models", "/version")})
-KNOCKS = st.lists(
+RAW_REQUESTS = st.lists(
     BODIES
     | st.sampled_from(
         [PREFACE + b"x y z\n", PREFACE + b"\xff" * 50 + b"\n", b"GET / HTTP/1.1\r\n\r\n",
@@ -130,8 +133,8 @@ KNOCKS = st.lists(
 )  # fmt: skip
 
 
-async def knock(host: str, port: int, data: bytes) -> None:
-    """A connection that sends this, hears what comes for a moment, and goes."""
+async def send_raw(host: str, port: int, data: bytes) -> None:
+    """Connect, send these bytes, read for at most a second, and disconnect."""
     with contextlib.suppress(OSError):
         reader, writer = await asyncio.open_connection(host, port)
         writer.write(data)
@@ -144,8 +147,8 @@ async def knock(host: str, port: int, data: bytes) -> None:
 
 
 @contextlib.asynccontextmanager
-async def stranger(host: str, answers: list[bytes]) -> Any:
-    """A peer's door that answers whatever comes with any bytes, and closes."""
+async def unknown_peer(host: str, answers: list[bytes]) -> Any:
+    """Listen as a peer that answers every connection with arbitrary bytes, and closes it."""
     count = 0
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -162,7 +165,7 @@ async def stranger(host: str, answers: list[bytes]) -> Any:
         yield
 
 
-def on_stage(folder: Path, turns: Any, story: Any) -> None:
+def run_with_turns(folder: Path, turns: Any, scenario: Any) -> None:
     by_port: dict[str, dict[str, Any]] = {}
     for (port, method), each in turns.items():
         by_port.setdefault(port, {})[method] = each
@@ -170,18 +173,18 @@ def on_stage(folder: Path, turns: Any, story: Any) -> None:
     async def run() -> None:
         monkeypatch = pytest.MonkeyPatch()
         try:
-            async with stage(folder, monkeypatch, by_port) as made:
-                await story(made)
+            async with run_agent(folder, monkeypatch, by_port) as made:
+                await scenario(made)
         finally:
             monkeypatch.undo()
 
     run_virtual(run)
 
 
-async def serves(made: Stage) -> None:
-    """The agent is there, and serves a stream to its end."""
+async def assert_serves(made: AgentFixture) -> None:
+    """Assert that the agent becomes ready and serves a stream to its end, without an unexpected exception."""
     made.calm()
-    assert await made.ready(300.0), "it is not ready any more"
+    assert await made.ready(300.0), "the agent is no longer ready"
     text, reason = await made.stream()
     assert text
     assert reason == "length"
@@ -189,90 +192,90 @@ async def serves(made: Stage) -> None:
 
 
 @settings(max_examples=6, suppress_health_check=list(HealthCheck))
-@given(TURNS, ENGINE, KNOCKS, st.lists(st.binary(max_size=60), max_size=5), st.lists(BODIES, max_size=3))
-def test_whatever_comes_over_any_border_the_agent_serves_a_stream_afterwards(
+@given(TURNS, ENGINE, RAW_REQUESTS, st.lists(st.binary(max_size=60), max_size=5), st.lists(BODIES, max_size=3))
+def test_after_arbitrary_input_at_every_border_the_agent_serves_a_stream(
     tmp_path_factory: pytest.TempPathFactory,
     turns: dict[tuple[str, str], list[Turn]],
     engine: dict[str, list[bytes]],
-    knocks: list[bytes],
+    raw_requests: list[bytes],
     datagrams: list[bytes],
     answers: list[bytes],
 ) -> None:
-    async def story(made: Stage) -> None:
+    async def scenario(made: AgentFixture) -> None:
         await made.ready(60.0)
         made.engine.odd.update(engine)
         for number, data in enumerate(datagrams):
             name = data[:20].replace(b"/", b"").replace(b"\0", b"") or b"0"
             (made.folder / "steps" / os.fsdecode(b"%d" % number + name)).write_bytes(data)
         peer = f"127.9.{made.host.split('.')[2]}.{made.host.split('.')[3]}"
-        async with stranger(peer, answers):
+        async with unknown_peer(peer, answers):
             made.introduce(peer)
             for data in datagrams:
                 made.datagram(data)
                 made.datagram(MessageMac(KEY).append(data))
-            for data in knocks:
-                await knock(made.host, 8000, data)
-                await knock(made.host, 8001, data)
+            for data in raw_requests:
+                await send_raw(made.host, 8000, data)
+                await send_raw(made.host, 8001, data)
             streams = [asyncio.create_task(made.stream()) for _ in range(2)]
-            await made.ask("GET", f"/v1/streams/{'a' * 24}")
+            await made.request("GET", f"/v1/streams/{'a' * 24}")
             await asyncio.wait(streams, timeout=120.0)
             for each in streams:
                 each.cancel()
             await asyncio.gather(*streams, return_exceptions=True)
             await asyncio.sleep(60.0)
-            assert made.lives(), "a value from outside ended the agent"
-        await serves(made)
+            assert made.lives(), "a value from a port ended the agent"
+        await assert_serves(made)
 
-    on_stage(tmp_path_factory.mktemp("agent"), turns, story)
+    run_with_turns(tmp_path_factory.mktemp("agent"), turns, scenario)
 
 
 @pytest.mark.parametrize("turn", ["never answers", "always fails"])
-def test_all_of_aws_that_never_answers_or_always_fails_ends_nothing(tmp_path: Path, turn: str) -> None:
-    async def story(made: Stage) -> None:
-        assert await made.ready(60.0), "a node serves without it"
+def test_an_aws_that_never_answers_or_always_fails_does_not_end_the_agent(tmp_path: Path, turn: str) -> None:
+    async def scenario(made: AgentFixture) -> None:
+        assert await made.ready(60.0), "a node serves without AWS"
         await asyncio.sleep(60.0)
         assert (await made.stream())[1] == "length"
-        await serves(made)
+        await assert_serves(made)
 
     def failing(port: str) -> Turn:
         return Raise(lambda: (MetadataUnavailable if port == "Metadata" else StoreUnavailable)("away"))
 
-    odd = {key: [Delay(10_000.0) if turn == "never answers" else failing(key[0])] for key in ASKED}
-    on_stage(tmp_path, odd, story)
+    odd = {key: [Delay(10_000.0) if turn == "never answers" else failing(key[0])] for key in PORT_TURNS}
+    run_with_turns(tmp_path, odd, scenario)
 
 
-FIGURES = ["NaN", "+Inf", "-Inf", "1e400", "-5", "x", ""]
+METRIC_VALUES = ["NaN", "+Inf", "-Inf", "1e400", "-5", "x", ""]
 
 
-def test_figures_of_an_engine_that_are_no_numbers_end_nothing(tmp_path: Path) -> None:
+def test_engine_metrics_that_are_no_numbers_do_not_end_the_agent(tmp_path: Path) -> None:
     names = ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc")
 
-    async def story(made: Stage) -> None:
+    async def scenario(made: AgentFixture) -> None:
         assert await made.ready(60.0)
         made.engine.odd["/metrics"] = [
-            "".join(f"vllm:{name} {figure}\n" for name in names).encode() for figure in FIGURES
+            "".join(f"vllm:{name} {value}\n" for name in names).encode() for value in METRIC_VALUES
         ]
         await asyncio.sleep(20.0)
-        await serves(made)
+        await assert_serves(made)
 
-    on_stage(tmp_path, {}, story)
+    run_with_turns(tmp_path, {}, scenario)
 
 
-def test_three_hundred_nodes_with_rubbish_for_addresses_end_nothing(tmp_path: Path) -> None:
+def test_three_hundred_nodes_with_invalid_addresses_do_not_end_the_agent(tmp_path: Path) -> None:
     odd = ["10.71.3.7", "node:8001", "[::1]:8001", "127.0.0.1:70000", "127.0.0.1:²", "\ud800:1", "x" * 5000]
     nodes = [TaggedNode(f"i-{n}", odd[n % len(odd)], NodeState.READY) for n in range(300)]
 
-    async def story(made: Stage) -> None:
+    async def scenario(made: AgentFixture) -> None:
         assert await made.ready(60.0)
         await asyncio.sleep(120.0)
-        await serves(made)
+        await assert_serves(made)
 
-    on_stage(tmp_path, {("Instances", "nodes"): [Return(nodes)]}, story)
+    run_with_turns(tmp_path, {("Instances", "nodes"): [Return(nodes)]}, scenario)
 
 
 @pytest.mark.parametrize("deadline", [float("inf"), float("nan"), -1.0, 0.0, 1e300])
-def test_a_notice_of_any_deadline_is_a_drain_in_good_order(tmp_path: Path, deadline: float) -> None:
-    async def story(made: Stage) -> None:
+def test_a_notice_with_any_deadline_is_an_orderly_drain(tmp_path: Path, deadline: float) -> None:
+    async def scenario(made: AgentFixture) -> None:
         assert await made.ready(60.0)
         made.odd["Metadata"].set_turns("interruption", [Return(InterruptionNotice(deadline, "?"))])
         assert made.life is not None
@@ -280,13 +283,13 @@ def test_a_notice_of_any_deadline_is_a_drain_in_good_order(tmp_path: Path, deadl
         assert made.life.result() == 0
         assert made.bugs() == 0
 
-    on_stage(tmp_path, {("Metadata", "interruption"): [None]}, story)
+    run_with_turns(tmp_path, {("Metadata", "interruption"): [None]}, scenario)
 
 
 def test_a_bug_in_a_loop_is_counted_and_the_loop_continues(tmp_path: Path) -> None:
-    """Not a documented error: the one thing that nobody expects, at the border of a loop's turn."""
+    """An undocumented exception at a port, in one iteration of a loop."""
 
-    async def story(made: Stage) -> None:
+    async def scenario(made: AgentFixture) -> None:
         assert await made.ready(60.0)
         await asyncio.sleep(60.0)
         assert made.lives()
@@ -299,4 +302,4 @@ def test_a_bug_in_a_loop_is_counted_and_the_loop_continues(tmp_path: Path) -> No
         ("Metadata", "rebalance"): [bug],
         ("Records", "begin"): [bug],
     }
-    on_stage(tmp_path, every, story)
+    run_with_turns(tmp_path, every, scenario)

@@ -51,7 +51,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._now += seconds
 
 
-def run_virtual(story: Callable[[], Coroutine[Any, Any, _T]], *, sockets: bool = True) -> _T:
-    """Run a story on virtual time; what it returns. sockets: whether it has any."""
+def run_virtual(scenario: Callable[[], Coroutine[Any, Any, _T]], *, sockets: bool = True) -> _T:
+    """Run a scenario on virtual time and return its result. sockets: True if it uses sockets."""
     with asyncio.Runner(loop_factory=partial(VirtualLoop, sockets=sockets)) as runner:
-        return runner.run(story())
+        return runner.run(scenario())

@@ -2,7 +2,7 @@
 
 Clients contradict each other in what they need (two generations of httpx, torch, Node's packages), so none of them is
 in the project's own environment. One that cannot be made skips its tests with the reason; where CI is set it fails
-them, since nobody reads what was skipped there.
+them, where a skipped test would go unnoticed.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _NEEDED_GIB = 2.0
 
 @dataclass(frozen=True)
 class Client:
-    """A client's environment. packages: as pip or npm take them."""
+    """A client's environment. packages: requirements for pip or npm."""
 
     name: str
     packages: tuple[str, ...]
     is_node: bool = False
 
     def folder(self) -> Path:
-        """Where it is, made now where it is not there. Skips the test where it cannot be."""
+        """Return its folder, created if it is missing. Skips the test if it cannot be created."""
         versions = "-".join(package.replace("==", "-").replace("@", "-") for package in self.packages)
         python = f"py{sys.version_info.major}.{sys.version_info.minor}"
         try:
@@ -43,7 +43,7 @@ class Client:
 
     @property
     def program(self) -> str:
-        """What runs its scripts."""
+        """The interpreter that runs its scripts."""
         return "node" if self.is_node else str(self.folder() / "bin" / "python")
 
     def _make(self) -> Callable[[Path], None]:
@@ -62,7 +62,7 @@ class Client:
 
 
 def not_tested(name: str, error: LocalRunError) -> NoReturn:
-    """Skip this test, or fail it in CI: its client's environment cannot be made."""
+    """Skip this test, or fail it in CI, because its client's environment cannot be created."""
     reason = f"NOT TESTED: the environment of {name} could not be made: {error}"
     if os.environ.get("CI"):
         pytest.fail(reason)

@@ -1,4 +1,4 @@
-"""Runs client programs: each streams one answer, and prints it whole as JSON or ends with an error."""
+"""Runs client programs: each streams one answer, and prints it as JSON when complete, or exits with an error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WITHIN_S = 120.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """answer: (text, reason) where the program took the answer for whole; error: the end of what it said where not."""
+    """Result of a program. answer: (text, finish reason), None if it failed; error: then the end of its stderr."""
 
     answer: tuple[str, str | None] | None
     error: str = ""
@@ -25,7 +25,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Program:
-    """client: its environment, None for a command of the system. script: below scripts/."""
+    """A client program. client: its environment, None for a system command; script: below scripts/."""
 
     name: str
     client: Client | None
@@ -33,7 +33,7 @@ class Program:
     words: tuple[str, ...] = ()
 
     async def run(self, *arguments: str) -> Outcome:
-        """Arguments: as the script says."""
+        """Run the program. arguments: those of its script."""
         command = ["bash", str(SCRIPTS / self.script)]
         environ = {**os.environ, "PYTHONPATH": str(ROOT / "client")}
         if self.client is not None:
@@ -53,9 +53,9 @@ async def outcome_of(command: list[str], environ: dict[str, str]) -> Outcome:
         process.kill()
         await process.wait()
         return Outcome(None, f"no end after {_WITHIN_S:.0f} s")
-    said = err.decode(errors="replace").strip().splitlines()[-3:]
+    last_lines = err.decode(errors="replace").strip().splitlines()[-3:]
     lines = out.decode(errors="replace").strip().splitlines()
     if process.returncode or not lines:
-        return Outcome(None, " | ".join(said) or f"exit code {process.returncode}, nothing printed")
-    told = json.loads(lines[-1])
-    return Outcome((told["text"], told["reason"]))
+        return Outcome(None, " | ".join(last_lines) or f"exit code {process.returncode}, nothing printed")
+    output = json.loads(lines[-1])
+    return Outcome((output["text"], output["reason"]))

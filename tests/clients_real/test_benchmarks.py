@@ -1,4 +1,4 @@
-"""Benchmarks that take every block of a stream for `data:`, against a node and a gateway: all requests succeed."""
+"""Benchmarks that parse every block of a stream as `data:`, against a node and a gateway: all requests succeed."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ REQUESTS = 12
 WITHIN_S = 400.0
 ROUTES = {"openai-chat": "/v1/chat/completions", "openai": "/v1/completions"}
 
-to_both = pytest.mark.parametrize("through", ["node", "gateway"])
+through_both = pytest.mark.parametrize("through", ["node", "gateway"])
 
 
 @pytest.fixture(scope="module")
 def vllm() -> Path:
-    """The engine's environment, which has vLLM's own benchmark."""
+    """Return the engine's environment, which contains `vllm bench`."""
     try:
         return ensure_engine(print)
     except LocalRunError as error:
@@ -36,7 +36,7 @@ def vllm() -> Path:
 
 @pytest.fixture(scope="module")
 def tokenizer(vllm: Path) -> Path:
-    """Prompts are counted in tokens; whose tokens is nothing to the fake engine."""
+    """Return the tiny model's folder: the benchmarks count prompt tokens with its tokenizer."""
     try:
         return ensure_model(vllm, print)
     except LocalRunError as error:
@@ -44,7 +44,7 @@ def tokenizer(vllm: Path) -> Path:
 
 
 async def run(command: list[str], folder: Path, environ: dict[str, str]) -> None:
-    """To its end; what it printed is shown where it failed."""
+    """Run a command to its end. Raises AssertionError with its output if it fails."""
     process = await asyncio.create_subprocess_exec(
         *command, cwd=folder, env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
@@ -58,7 +58,7 @@ async def run(command: list[str], folder: Path, environ: dict[str, str]) -> None
 
 
 async def against(through: str, fleet: LocalFleet, command: list[str], folder: Path, environ: dict[str, str]) -> None:
-    """URL in the command stands for the base URL without /v1."""
+    """Run a command against a node or a gateway. URL in its words stands for the base URL without /v1."""
     if through == "node":
         await run([word.replace("URL", fleet.nodes[0].url) for word in command], folder, environ)
         return
@@ -66,9 +66,11 @@ async def against(through: str, fleet: LocalFleet, command: list[str], folder: P
         await run([word.replace("URL", base_url.removesuffix("/v1")) for word in command], folder, environ)
 
 
-@to_both
+@through_both
 @pytest.mark.parametrize("backend", ROUTES)
-def test_vllms_own_benchmark(tmp_path: Path, through: str, backend: str, vllm: Path, tokenizer: Path) -> None:
+def test_vllm_bench_serve_counts_every_request_as_completed(
+    tmp_path: Path, through: str, backend: str, vllm: Path, tokenizer: Path
+) -> None:
     command = [
         str(vllm / "bin" / "vllm"), "bench", "serve", "--backend", backend, "--endpoint", ROUTES[backend],
         "--base-url", "URL", "--model", MODEL, "--tokenizer", str(tokenizer), "--dataset-name", "random",
@@ -76,17 +78,17 @@ def test_vllms_own_benchmark(tmp_path: Path, through: str, backend: str, vllm: P
         "--result-dir", str(tmp_path), "--result-filename", "result.json",
     ]  # fmt: skip
 
-    async def story(fleet: LocalFleet) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         await against(through, fleet, command, tmp_path, engine_environ())
 
-    run_scenario(tmp_path, story, size=2)
+    run_scenario(tmp_path, scenario, size=2)
     result = json.loads((tmp_path / "result.json").read_text())
     assert (result["completed"], result.get("failed", 0)) == (REQUESTS, 0)
 
 
-@to_both
+@through_both
 @pytest.mark.parametrize("path", ROUTES.values())
-def test_guidellm(tmp_path: Path, through: str, path: str, tokenizer: Path) -> None:
+def test_guidellm_counts_every_request_as_successful(tmp_path: Path, through: str, path: str, tokenizer: Path) -> None:
     command = [
         str(GUIDELLM.folder() / "bin" / "guidellm"), "run", "--disable-console",
         "--backend", f"kind=openai_http,target=URL,model={MODEL},request_format={path}",
@@ -96,16 +98,16 @@ def test_guidellm(tmp_path: Path, through: str, path: str, tokenizer: Path) -> N
         "--output", f"kind=json,path={tmp_path / 'result.json'}",
     ]  # fmt: skip
 
-    async def story(fleet: LocalFleet) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         await against(through, fleet, command, tmp_path, {**os.environ, "HF_HUB_OFFLINE": "1"})
 
-    run_scenario(tmp_path, story, size=2)
+    run_scenario(tmp_path, scenario, size=2)
     counts = _counts(json.loads((tmp_path / "result.json").read_text()))
     assert (counts["successful"], counts["errored"]) == (REQUESTS, 0)
 
 
 def _counts(report: dict[str, Any]) -> dict[str, int]:
-    """Of the only benchmark in a report."""
+    """Return the request counts of the only benchmark in a report."""
     (benchmark,) = report["benchmarks"]
     counts: dict[str, int] = benchmark["metrics"]["request_totals"]
     return counts

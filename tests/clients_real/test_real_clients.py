@@ -1,7 +1,7 @@
-"""Clients of many makers against a fleet that loses nodes: the uninterrupted answer, or an explicit error.
+"""Stock clients against a fleet that loses nodes: the uninterrupted answer, or an explicit error.
 
-A row of each program: nothing is lost; its engine's node is; its entry is, behind a gateway; its entry is, and nobody
-resumes for it. Only the last one may be an error, and must be one.
+Each program runs four times: without a loss, with the loss of its engine's node, with the loss of its entry behind a
+gateway, and with the loss of its entry where no component resumes for it. Only the last may, and must, be an error.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.scenarios.streams import CHAT, TOKENS, expected, run_scenario
 
 PROMPT = str(CHAT["messages"][0]["content"])  # type: ignore[index]
 RIGHT = expected("chat", CHAT)
-ASKED = (MODEL, PROMPT, str(TOKENS))
+ARGUMENTS = (MODEL, PROMPT, str(TOKENS))
 WITHIN_S = 150.0
 
 PROGRAMS = [
@@ -42,20 +42,20 @@ WITH_THE_PACKAGE = [
 
 
 async def engine_of_the_stream(fleet: LocalFleet) -> LocalNode:
-    """The node whose engine generates the one stream, once its client has a part of it; never the entry."""
+    """Return the node whose engine generates the only stream, once its client has received a part of it."""
     entry = await entry_of_the_stream(fleet)
     stream = next(iter(entry.agent.streams))
     assert stream._route is not None
     return fleet.by_id(stream._route.node.instance_id)
 
 
-async def seeing_each_other(fleet: LocalFleet, gone: LocalNode) -> None:
-    fleet.nodes.remove(gone)
+async def wait_until_removed(fleet: LocalFleet, lost: LocalNode) -> None:
+    fleet.nodes.remove(lost)
 
     async def agreed() -> bool:
         return all([await fleet.sees(node, len(fleet.nodes)) for node in fleet.nodes])
 
-    await eventually("those that are left see each other only", agreed, within_s=40.0)
+    await eventually("the remaining nodes list each other only", agreed, within_s=40.0)
 
 
 async def ended(reading: Awaitable[Outcome]) -> Outcome:
@@ -65,59 +65,59 @@ async def ended(reading: Awaitable[Outcome]) -> Outcome:
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: str(program.name))
 def test_a_stock_client_gets_the_unbroken_answer_or_an_explicit_error(tmp_path: Path, program: Program) -> None:
-    async def story(fleet: LocalFleet) -> None:
-        whole = await ended(program.run(f"{fleet.nodes[0].url}/v1", *ASKED))
+    async def scenario(fleet: LocalFleet) -> None:
+        whole = await ended(program.run(f"{fleet.nodes[0].url}/v1", *ARGUMENTS))
         assert whole.answer is not None, whole.error
         assert whole.answer[0] == RIGHT.text
 
         async with gateway(urls(fleet)) as base_url:
-            assert await ended(program.run(base_url, *ASKED)) == whole, "behind a gateway, nothing lost"
+            assert await ended(program.run(base_url, *ARGUMENTS)) == whole, "behind a gateway, nothing lost"
 
-        for entry in fleet.nodes:  # one whose own engine is not asked
-            reading = asyncio.create_task(program.run(f"{entry.url}/v1", *ASKED))
+        for entry in fleet.nodes:  # until the entry is not the engine's node
+            reading = asyncio.create_task(program.run(f"{entry.url}/v1", *ARGUMENTS))
             engine = await engine_of_the_stream(fleet)
             if engine is not entry:
                 break
             await reading
         await engine.crash()
         assert await ended(reading) == whole, "the engine's node was lost"
-        await seeing_each_other(fleet, engine)
+        await wait_until_removed(fleet, engine)
 
         async with gateway(urls(fleet)) as base_url:
-            reading = asyncio.create_task(program.run(base_url, *ASKED))
+            reading = asyncio.create_task(program.run(base_url, *ARGUMENTS))
             entry = await entry_of_the_stream(fleet)
             await entry.crash()
             assert await ended(reading) == whole, "the entry was lost behind a gateway"
-        await seeing_each_other(fleet, entry)
+        await wait_until_removed(fleet, entry)
 
-        reading = asyncio.create_task(program.run(f"{fleet.nodes[0].url}/v1", *ASKED))
+        reading = asyncio.create_task(program.run(f"{fleet.nodes[0].url}/v1", *ARGUMENTS))
         await entry_of_the_stream(fleet)
         await fleet.nodes[0].crash()
         broken = await ended(reading)
-        assert broken.answer is None, "a part of an answer was taken for whole"
+        assert broken.answer is None, "a part of an answer was taken for the complete one"
         assert "no end after" not in broken.error
 
-    run_scenario(tmp_path, story, size=4)
+    run_scenario(tmp_path, scenario, size=4)
 
 
 @pytest.mark.parametrize("program", WITH_THE_PACKAGE, ids=lambda program: str(program.name))
-def test_every_openai_sdk_with_the_package_survives_the_loss_of_its_entry(tmp_path: Path, program: Program) -> None:
-    async def story(fleet: LocalFleet) -> None:
-        reading = asyncio.create_task(program.run("http://synkti/v1", *ASKED, *urls(fleet)))
+def test_every_openai_sdk_with_synkti_client_survives_the_loss_of_its_entry(tmp_path: Path, program: Program) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
+        reading = asyncio.create_task(program.run("http://synkti/v1", *ARGUMENTS, *urls(fleet)))
         await (await entry_of_the_stream(fleet)).crash()
         assert await ended(reading) == Outcome((RIGHT.text, RIGHT.finish_reason))
 
-    run_scenario(tmp_path, story)
+    run_scenario(tmp_path, scenario)
 
 
 def test_an_event_source_resumes_by_itself_at_another_node(tmp_path: Path) -> None:
     program = Program("eventsource", clients.EVENTSOURCE, "eventsource.mjs")
 
-    async def story(fleet: LocalFleet) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         entry, *others = fleet.nodes
-        reading = asyncio.create_task(program.run(f"{entry.url}/v1", *ASKED, *[node.url for node in others]))
+        reading = asyncio.create_task(program.run(f"{entry.url}/v1", *ARGUMENTS, *[node.url for node in others]))
         await entry_of_the_stream(fleet)
         await entry.crash()
         assert await ended(reading) == Outcome((RIGHT.text, RIGHT.finish_reason))
 
-    run_scenario(tmp_path, story)
+    run_scenario(tmp_path, scenario)

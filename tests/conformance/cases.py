@@ -1,4 +1,4 @@
-"""The requests that vLLM itself and a node in front of it are sent, and what they may answer differently.
+"""The requests that are sent to vLLM and to a node in front of it, and their permitted differences.
 
 Well-formed, odd and wrong ones, for every route. `{model}` in a path or a body is the served model's name. A case's
 `differs` names the differences (`tests/conformance/differences`) that it is there to show.
@@ -24,7 +24,7 @@ MESSAGE: dict[str, Any] = {"model": MODEL, "messages": MESSAGES, "temperature": 
 
 @dataclass(frozen=True)
 class Case:
-    """A request. differs: names of documented differences."""
+    """A request. differs: names of its documented differences."""
 
     name: str
     method: str
@@ -44,8 +44,8 @@ def _raw(name: str, path: str, body: bytes, *differs: str, **headers: str) -> Ca
     return Case(name, "POST", path, body, JSON | named, differs)
 
 
-NOT_PLAYED = ("half a surrogate", "a large number", "detokenize:", "tokenize: another model", "tokenize: a long name")
-"""What the fake engine does not play of vLLM: parts of cases' names."""
+NOT_EMULATED = ("half a surrogate", "a large number", "detokenize:", "tokenize: another model", "tokenize: a long name")
+"""Parts of the names of cases that the fake engine does not emulate."""
 
 TRUE: tuple[Any, ...] = ("true", "True", "yes", "on", "t", "y", "1", 1, 1.0)
 FALSE: tuple[Any, ...] = ("false", "no", "off", "f", "n", "0", 0, 0.0, None)
@@ -74,7 +74,7 @@ FIELDS: dict[str, tuple[Any, ...]] = {
 
 
 def _fields() -> Iterator[Case]:
-    """Each field that is read here, and some that are not, in all forms, on both routes of chunks."""
+    """Yield cases for each field that the node reads, and some others, with all kinds of values, on both routes."""
     for route, path, base in (("chat", CHAT_PATH, CHAT), ("text", TEXT_PATH, TEXT)):
         for stream in TRUE + FALSE + NEITHER:
             yield _json(f"{route}: stream={stream!r}", path, {**base, "stream": stream})
@@ -248,7 +248,7 @@ def _events() -> Iterator[Case]:
 
 
 def _bodies() -> Iterator[Case]:
-    """Bodies that not every reader of JSON takes, and such as none does."""
+    """Yield bodies that some JSON parsers accept, and invalid ones."""
     text = json.dumps(CHAT)
     for name, raw in (
         ("a byte order mark", b"\xef\xbb\xbf" + text.encode()),
@@ -258,7 +258,7 @@ def _bodies() -> Iterator[Case]:
         ("white space", b" \n" + text.encode() + b"\r\n\t"),
         ("a name twice", text.encode()[:-1] + b',"max_tokens":2}'),
         ("NaN", text.encode()[:-1] + b',"top_p":NaN}'),
-        ("NaN where nobody looks", text.encode()[:-1] + b',"nobody_reads":NaN}'),
+        ("NaN in an unread field", text.encode()[:-1] + b',"nobody_reads":NaN}'),
         ("infinity", text.encode()[:-1] + b',"top_p":1e999}'),
         ("half a surrogate pair", text.encode()[:-1] + b',"user":"\\ud800"}'),
         ("half a surrogate pair in a message", text.encode().replace(b"story", b"\\ud800")),
@@ -356,7 +356,7 @@ def _headers() -> Iterator[Case]:
 
 
 def all_cases() -> list[Case]:
-    """Every case once; names are unique."""
+    """Return all cases; their names are unique."""
     parts: Iterable[Iterator[Case]] = (
         _fields(), _models(), _chats(), _texts(), _events(), _bodies(), _routes(), _headers(),
     )  # fmt: skip

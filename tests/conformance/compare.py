@@ -1,7 +1,7 @@
-"""Two answers to one request, by what a client can tell: the status, headers that matter, and the body.
+"""Compares two answers to one request as a client sees them: the status, relevant headers, and the body.
 
-Of a body in one piece every value counts, but for those that are random or of the moment. Of a stream the choices'
-texts, ends and logprobs count, the usage, and how its chunks look; not where it is cut.
+In a buffered body every value counts, except for random or momentary ones. In a stream the choices' texts, ends and
+logprobs count, the usage, and the shapes of its chunks, not its division into chunks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ROUTER = re.compile(r"(chatcmpl|cmpl|resp|msg)[-_][0-9a-zA-Z_-]+|0x[0-9a-f]+")
 
 @dataclass(frozen=True)
 class HttpAnswer:
-    """headers: of those that matter, by lower case names."""
+    """A response. headers: all, by lower case names."""
 
     status: int
     headers: Mapping[str, str]
@@ -35,10 +35,10 @@ class HttpAnswer:
 
 @dataclass
 class StreamSummary:
-    """What a stream says, wherever it is cut.
+    """The content of a stream, independent of its division into chunks.
 
-    shapes: of its first and last chunks; middles: of those between, of which some are missing where vLLM joined its
-    outputs; texts, values: by choice; ends: the last words.
+    shapes: of its first and last chunks; middles: of those between, some of which are missing if vLLM joined its
+    outputs; texts, values: by choice; ends: finish reasons, final events and [DONE].
     """
 
     shapes: set[str] = field(default_factory=set)
@@ -51,7 +51,7 @@ class StreamSummary:
 
 
 def differences(stock: HttpAnswer, node: HttpAnswer) -> dict[str, tuple[Any, Any]]:
-    """What is not the same, by its name: status, a header's, or body; (stock's, the node's)."""
+    """Return the differences by name (status, a header's name, or body): (the engine's value, the node's)."""
     found: dict[str, tuple[Any, Any]] = {}
     if stock.status != node.status:
         found["status"] = (stock.status, node.status)
@@ -88,7 +88,7 @@ def _header(name: str, value: str | None) -> str | None:
         parts = urlsplit(value)
         return f"{parts.path}?{parts.query}"
     if name == "endpoint-load-metrics":
-        return "told"
+        return "present"
     return value.replace(" ", "").lower()
 
 
@@ -100,7 +100,7 @@ def _body(answer: HttpAnswer) -> Any:
 
 
 def normalized(value: Any, key: str = "") -> Any:
-    """Without what is random, or of the moment."""
+    """Return the value with random and momentary values replaced by placeholders."""
     if isinstance(value, dict):
         return {name: normalized(inner, name) for name, inner in value.items()}
     if isinstance(value, list):
@@ -115,7 +115,7 @@ def normalized(value: Any, key: str = "") -> Any:
 
 
 def summarize(stream: bytes) -> StreamSummary:
-    """What a stream says."""
+    """Parse a stream into its summary."""
     found = StreamSummary()
     for name, data in _events(stream):
         if data == "[DONE]":
@@ -145,28 +145,28 @@ def _events(stream: bytes) -> Iterator[tuple[str, str]]:
 
 
 def _add_chunk(found: StreamSummary, chunk: dict[str, Any]) -> None:
-    """A chunk of OpenAI's completions."""
+    """Add a chunk of chat or plain completions."""
     around = {key: value for key, value in chunk.items() if key not in ("choices", "usage")}
     if not chunk["choices"]:
         found.shapes.add(_shape(around))
         found.usage.append(normalized(chunk.get("usage")))
     for choice in chunk["choices"]:
         index = choice["index"]
-        said = {**choice, **choice.get("delta", {})}
-        is_middle = said.get("finish_reason") is None and "role" not in said
-        (found.middles if is_middle else found.shapes).add(_shape({**around, **said}))
+        merged = {**choice, **choice.get("delta", {})}
+        is_middle = merged.get("finish_reason") is None and "role" not in merged
+        (found.middles if is_middle else found.shapes).add(_shape({**around, **merged}))
         for key in ("text", "content", "reasoning", "role"):
-            found.texts[f"{index}.{key}"] = found.texts.get(f"{index}.{key}", "") + (said.get(key) or "")
+            found.texts[f"{index}.{key}"] = found.texts.get(f"{index}.{key}", "") + (merged.get(key) or "")
         for key in ("token_ids", "prompt_token_ids"):
-            found.values.setdefault(f"{index}.{key}", []).extend(said.get(key) or [])
-        for key, value in (said.get("logprobs") or {}).items():
+            found.values.setdefault(f"{index}.{key}", []).extend(merged.get(key) or [])
+        for key, value in (merged.get("logprobs") or {}).items():
             found.values.setdefault(f"{index}.{key}", []).extend(normalized(value or []))
-        if said.get("finish_reason"):
-            found.ends.append(f"{index}: {said['finish_reason']}, {said.get('stop_reason')}")
+        if merged.get("finish_reason"):
+            found.ends.append(f"{index}: {merged['finish_reason']}, {merged.get('stop_reason')}")
 
 
 def _add_event(found: StreamSummary, name: str, event: dict[str, Any]) -> None:
-    """An event of responses or messages, or an error."""
+    """Add an event of responses or messages, or an error."""
     kind = event.get("type", "")
     if kind.endswith("delta"):
         delta = event.get("delta")
@@ -184,7 +184,7 @@ def _add_event(found: StreamSummary, name: str, event: dict[str, Any]) -> None:
 
 
 def _shape(value: Any) -> str:
-    """The names and kinds of values in it."""
+    """Return the names and types in a value."""
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{_shape(inner)}" for key, inner in sorted(value.items())) + "}"
     return type(value).__name__

@@ -1,4 +1,4 @@
-"""The pairs of an engine and a node, each started once."""
+"""Fixtures: pairs of an engine and a node, each started once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a node answers differently from vLLM 0.32, and why: the table of docs/compatibility.md, as the tests read it.
+"""Documented differences between a node's answers and vLLM 0.32's, as in the table of docs/compatibility.md.
 
 A difference covers the parts of an answer that it names (`compare.differences`), and no other.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Difference:
-    """parts: what may differ; node: the status that the node answers, None for vLLM's own; reason: as in the docs."""
+    """A difference. parts: what may differ; node: status of the node, None for vLLM's own; reason: as in the docs."""
 
     parts: frozenset[str]
     node: int | None

@@ -1,4 +1,4 @@
-"""An engine and a node in front of it, in a thread of their own, for the time of a test session."""
+"""Runs an engine and a node in front of it in a separate thread, for a test session."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ OTHER_NAME = "tiny-too"
 
 @dataclass(frozen=True)
 class EnginePair:
-    """host: of both; the node answers on port 8000, its engine on 8002."""
+    """An engine and its node. host: the address of both; the node listens on port 8000, its engine on 8002."""
 
     host: str
 
-    def ask(self, case: Case, port: int) -> HttpAnswer:
-        """Send a request as it is, without any header of a library's own but Host and Content-Length."""
+    def send(self, case: Case, port: int) -> HttpAnswer:
+        """Send a request with the case's headers and Host and Content-Length only."""
         connection = http.client.HTTPConnection(self.host, port, timeout=TIMEOUT_S)
         try:
             connection.putrequest(case.method, case.path, skip_accept_encoding=True)
@@ -49,7 +49,7 @@ class EnginePair:
             connection.close()
 
     def both(self, case: Case) -> tuple[HttpAnswer, HttpAnswer]:
-        return self.ask(case, 8002), self.ask(case, 8000)
+        return self.send(case, 8002), self.send(case, 8000)
 
 
 def fake_engine_command_for(host: str) -> list[str]:
@@ -57,7 +57,7 @@ def fake_engine_command_for(host: str) -> list[str]:
 
 
 def vllm_command(host: str) -> list[str]:
-    """vLLM with the plug-in, which changes nothing for requests without its arguments, and a second name."""
+    """Return the command of vLLM with a second name, and with the plug-in, which leaves plain requests unchanged."""
     environment = ensure_engine(print)
     model = ensure_model(environment, print)
     argv = engine_command(environment, model, MODEL, host, 8002, ensure_plugin(environment))
@@ -67,13 +67,13 @@ def vllm_command(host: str) -> list[str]:
 
 @contextlib.contextmanager
 def engine_pair(folder: Path, command: Callable[[str], Sequence[str]], origins: str = "") -> Iterator[EnginePair]:
-    """A node in front of an engine that is started so. origins: the node's `allowed_origins`."""
+    """Run a node in front of an engine for the block. origins: the node's `allowed_origins`."""
     started = threading.Event()
     found: list[EnginePair] = []
     failed: list[BaseException] = []
     leave: list[Callable[[], object]] = []
 
-    async def live() -> None:
+    async def run_node() -> None:
         left = asyncio.Event()
         leave.append(partial(asyncio.get_running_loop().call_soon_threadsafe, left.set))
         async with unready_fleet(
@@ -81,15 +81,15 @@ def engine_pair(folder: Path, command: Callable[[str], Sequence[str]], origins: 
         ) as fleet:
             node = fleet.nodes[0]
             await eventually("the node is ready", partial(fleet.ready, node), WITHIN_S)
-            await eventually("its models are known", partial(_is_known, fleet), WITHIN_S)
+            await eventually("the node lists its engine's names", partial(_lists_other_name, fleet), WITHIN_S)
             found.append(EnginePair(node.host))
             started.set()
             await left.wait()
 
     def run() -> None:
         try:
-            uvloop.run(live())
-        except BaseException as error:  # of any kind: the test's thread raises it again
+            uvloop.run(run_node())
+        except BaseException as error:  # any exception is raised again in the test's thread
             failed.append(error)
         finally:
             started.set()
@@ -106,6 +106,6 @@ def engine_pair(folder: Path, command: Callable[[str], Sequence[str]], origins: 
         thread.join(TIMEOUT_S)
 
 
-async def _is_known(fleet: LocalFleet) -> bool:
+async def _lists_other_name(fleet: LocalFleet) -> bool:
     cards = json.loads((await fleet.http.get(f"{fleet.nodes[0].url}/v1/models")).content)["data"]
     return any(card["id"] == OTHER_NAME for card in cards)

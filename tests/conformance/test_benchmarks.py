@@ -1,4 +1,4 @@
-"""vLLM's own benchmark measures a node as it measures vLLM: its parser takes every block of a stream for data."""
+"""`vllm bench serve` works with a node: its parser reads every block of a stream as data."""
 
 from __future__ import annotations
 

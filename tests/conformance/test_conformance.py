@@ -1,6 +1,6 @@
-"""A client of vLLM is a client of ours: the same requests, to vLLM and through a node in front of it.
+"""A client of vLLM works with a node: the same requests, sent to the engine and to a node in front of it.
 
-In `make test` with the fake engine, as far as it plays vLLM; in `make test-all` with a real vLLM, all of them.
+`make test` runs the cases that the fake engine emulates; `make test-all` runs all of them with a real vLLM.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.cases import NOT_PLAYED, Case, all_cases
+from tests.conformance.cases import NOT_EMULATED, Case, all_cases
 from tests.conformance.compare import HttpAnswer, differences
 from tests.conformance.differences import DIFFERENCES
 from tests.conformance.running import EnginePair
 
 CASES = all_cases()
-PLAYED = [case for case in CASES if not any(part in case.name for part in NOT_PLAYED)]
+EMULATED = [case for case in CASES if not any(part in case.name for part in NOT_EMULATED)]
 DOC = Path(__file__).parents[2] / "docs" / "compatibility.md"
 
 
@@ -24,7 +24,7 @@ def check(pair: EnginePair, case: Case) -> None:
     stock, node = pair.both(case)
     found = differences(stock, node)
     allowed = {part for name in case.differs for part in DIFFERENCES[name].parts}
-    assert not {part: told for part, told in found.items() if part not in allowed}, case
+    assert not {part: values for part, values in found.items() if part not in allowed}, case
     for name in case.differs:
         assert DIFFERENCES[name].node in (None, node.status)
     assert {name for name in case.differs if DIFFERENCES[name].parts} <= _shown(case, found), "no longer a difference"
@@ -36,23 +36,23 @@ def _shown(case: Case, found: dict[str, tuple[Any, Any]]) -> set[str]:
 
 
 def _check_form(case: Case, node: HttpAnswer) -> None:
-    """What holds of every answer of a node."""
-    assert node.headers.get("x-request-id"), "every answer carries it"
+    """Assert what holds for every answer of a node."""
+    assert node.headers.get("x-request-id"), "every answer has a request id"
     assert len(node.body) < 1_000_000
     if node.is_stream:
         assert b"\nid:" not in node.body
         assert not node.body.startswith((b"id:", b":"))
 
 
-@pytest.mark.parametrize("case", PLAYED, ids=lambda case: case.name)
-def test_a_node_answers_as_its_engine(fake_engine: EnginePair, case: Case) -> None:
+@pytest.mark.parametrize("case", EMULATED, ids=lambda case: case.name)
+def test_a_node_answers_like_its_fake_engine(fake_engine: EnginePair, case: Case) -> None:
     check(fake_engine, case)
 
 
 @pytest.mark.long
 @pytest.mark.vllm
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_node_answers_as_vllm(vllm: EnginePair, case: Case) -> None:
+def test_a_node_answers_like_vllm(vllm: EnginePair, case: Case) -> None:
     check(vllm, case)
 
 

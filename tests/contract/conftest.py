@@ -1,4 +1,4 @@
-"""Both engines, and vLLM with the plug-in, one after the other, each started once."""
+"""Fixtures: the fake engine, a real vLLM, and vLLM with the plug-in, each started once, one after the other."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ PARSED = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
 THINKS = (*PARSED, "--reasoning-parser", "deepseek_r1")
 ROOT = Path(__file__).parents[2]
 PROCESSORS = ("--logits-processors", "synkti_engine.forced:ForcedReplay", "tests.contract.fresh_tokens:FreshTokens")
-"""Forced replay, and a client's own."""
+"""Forced decoding, and a client's own logits processor."""
 
 CHUNK = 512
-"""A longer prompt is prefilled in pieces."""
+"""Tokens. A longer prompt is prefilled in chunks."""
 
 
 @pytest.fixture(scope="session", params=["plain", "thinks"])
 def plugged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """With the plug-in, of a model that knows tags; `thinks`: with a parser of reasoning."""
+    """Run vLLM with the plug-in and a model with tag tokens; `thinks`: also with a reasoning parser."""
     folder = tmp_path_factory.mktemp(f"plugged-{request.param}")
     environment = ensure_engine(print)
     model = make_thinking_model(ensure_model(environment, print), folder / "model")

@@ -1,4 +1,4 @@
-"""One stream, lost at a chosen event of a real engine, and gone on with there by the entry's own machine."""
+"""Runs one stream at a real engine, cuts it at a chosen event, and continues it with the entry's own state machine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VARIANTS = ("", " Please.", " Once more!", " Now?", " (In a few words.)", " 雨"
 
 
 def generation_of(row: Row, variant: str = "", **more: Any) -> GenerationRequest:
-    """variant: what the question ends with."""
+    """Return the generation request of a row. variant: appended to its prompt."""
     prompt_fields: dict[str, Any] = (
         {"messages": [{"role": "user", "content": row.prompt + variant}]}
         if row.kind is ApiRoute.CHAT
@@ -42,7 +42,7 @@ def generation_of(row: Row, variant: str = "", **more: Any) -> GenerationRequest
 
 @dataclass
 class ChoiceOutput:
-    """All that a client can learn of one choice, whatever events it came in; ids of calls are random, and left out."""
+    """All output of one choice, however it was split into events. Tool call ids are random, and not compared."""
 
     text: str = ""
     reasoning: str = ""
@@ -52,21 +52,21 @@ class ChoiceOutput:
     reasons: list[str] = field(default_factory=list)
     logprobs: dict[str, list[Any]] = field(default_factory=dict)
 
-    def take(self, choice: dict[str, Any]) -> None:
+    def add(self, choice: dict[str, Any]) -> None:
         delta = choice.get("delta") or {}
         self.text += choice.get("text") or delta.get("content") or ""
         self.reasoning += delta.get("reasoning") or ""
         for call in delta.get("tool_calls") or ():
-            told = self.calls.setdefault(call["index"], ["", ""])
-            told[0] += call["function"].get("name") or ""
-            told[1] += call["function"].get("arguments") or ""
+            name_and_arguments = self.calls.setdefault(call["index"], ["", ""])
+            name_and_arguments[0] += call["function"].get("name") or ""
+            name_and_arguments[1] += call["function"].get("arguments") or ""
             self.call_ids.setdefault(call["index"], []).extend([call["id"]] if call.get("id") else [])
         self.ids += choice.get("token_ids") or ()
         self.reasons += [choice["finish_reason"]] if choice.get("finish_reason") else []
         for name, values in (choice.get("logprobs") or {}).items():
             self.logprobs.setdefault(name, []).extend(values or ())
 
-    def same(self) -> tuple[Any, ...]:
+    def comparable(self) -> tuple[Any, ...]:
         return self.text, self.reasoning, self.calls, self.ids, self.reasons, self.logprobs
 
 
@@ -75,56 +75,56 @@ def chunks(raw: bytes) -> list[dict[str, Any]]:
 
 
 def choice_outputs(raw: bytes) -> dict[int, ChoiceOutput]:
-    """By choice."""
+    """Return the outputs by the index of the choice."""
     found: dict[int, ChoiceOutput] = {}
     for chunk in chunks(raw):
         for choice in chunk["choices"]:
-            found.setdefault(choice["index"], ChoiceOutput()).take(choice)
+            found.setdefault(choice["index"], ChoiceOutput()).add(choice)
     return found
 
 
 def outputs_of(raw: bytes) -> dict[int, tuple[Any, ...]]:
-    return {index: one.same() for index, one in choice_outputs(raw).items()}
+    return {index: one.comparable() for index, one in choice_outputs(raw).items()}
 
 
 @dataclass(frozen=True)
 class CutPoint:
-    """events: of the engine that arrive; entry: whether the entry dies with it; spoken: as many more as bring a text.
+    """Where a stream is cut. events: engine events that arrive; entry: True if the entry is lost too.
 
-    Ids alone may be a part of a reasoning as well as of a character: nobody can rewind those. How many events there are
-    until then differs, since a busy vLLM joins tokens.
+    with_text: cut later, once the client has a text. Ids alone may be a part of reasoning or of a character, which a
+    reprompt cannot continue. The number of events until then differs, since a busy vLLM joins tokens.
     """
 
     events: int
     entry: bool = False
-    spoken: bool = False
+    with_text: bool = False
 
     def is_here(self, events: int, raw: bytes) -> bool:
-        return events >= self.events and (not self.spoken or any(one.text for one in choice_outputs(raw).values()))
+        return events >= self.events and (not self.with_text or any(one.text for one in choice_outputs(raw).values()))
 
 
 class ContinuationRunner:
-    """Plays one row's stream at an engine. ways: of each continuation, as the machine chose them."""
+    """Runs one row's stream at an engine. methods: the method of each continuation, in order."""
 
     def __init__(self, engine: Engine, generation: GenerationRequest) -> None:
         self.engine = engine
         self.generation = generation
-        self.ways: list[str] = []
+        self.methods: list[str] = []
         self.events = 0
         self.before_cut = b""
 
-    def alone(self) -> bytes:
-        """The engine's own answer, without anybody in between."""
+    def direct(self) -> bytes:
+        """Return the engine's own answer, without the state machine."""
         request = EngineRequest(self.generation.route.value, orjson.dumps(self.generation.body.as_written))
         return b"".join(send(self.engine, request))
 
     def whole(self) -> bytes:
-        return self._play(ChunkStream(self.generation, "s"), b"", (), None)
+        return self._run(ChunkStream(self.generation, "s"), b"", (), None)
 
-    def cut(self, *cuts: CutPoint, able: Collection[str]) -> bytes:
+    def cut(self, *cuts: CutPoint, supported: Collection[str]) -> bytes:
         machine, raw = ChunkStream(self.generation, "s"), b""
         for cut in cuts:
-            raw = self._play(machine, raw, able, cut)
+            raw = self._run(machine, raw, supported, cut)
             self.before_cut = self.before_cut or raw
             if machine.state is StreamState.COMPLETE:
                 return raw
@@ -133,24 +133,24 @@ class ContinuationRunner:
                 after, machine = machine.seq, ChunkStream(self.generation, "s")
                 replay = replay_journal(machine, written, after)
                 assert replay == b""
-        return self._play(machine, raw, able, None)
+        return self._run(machine, raw, supported, None)
 
-    def _play(self, machine: ChunkStream, raw: bytes, able: Collection[str], cut: CutPoint | None) -> bytes:
-        heard = 0
+    def _run(self, machine: ChunkStream, raw: bytes, supported: Collection[str], cut: CutPoint | None) -> bytes:
+        received = 0
         while True:
-            request = machine.request(able)
+            request = machine.request(supported)
             if machine.method_choice is not None:
-                self.ways.append(machine.method_choice.method.value)
+                self.methods.append(machine.method_choice.method.value)
             self.events = 0
             for event in send(self.engine, request):
                 raw += machine.feed(event)
                 if not machine.seq:
-                    continue  # texts of prompts, of which no client hears
+                    continue  # texts of prompts, which are not sent to a client
                 self.events += 1
                 if machine.state in (StreamState.COMPLETE, StreamState.AWAITING_NEXT_REQUEST, StreamState.LOST):
                     break
-                heard += 1
-                if cut is not None and cut.is_here(heard, raw):
+                received += 1
+                if cut is not None and cut.is_here(received, raw):
                     return raw + machine.on_engine_end("reset")
             if machine.state not in (StreamState.AWAITING_NEXT_REQUEST, StreamState.COMPLETE):
                 raw += machine.on_engine_end("eof")
@@ -160,7 +160,7 @@ class ContinuationRunner:
 
 
 def is_prefix(raw: bytes, whole: bytes) -> bool:
-    """Whether what was heard is a part of the whole answer, reasoning and ids included. whole: empty for any."""
+    """Return True if `raw` is a prefix of the whole answer, with reasoning and ids. whole: empty accepts any prefix."""
     right = choice_outputs(whole)
     return not whole or all(
         right[index].text.startswith(one.text)
@@ -171,7 +171,7 @@ def is_prefix(raw: bytes, whole: bytes) -> bool:
 
 
 def engine_chunks(engine: Engine, machine: ChunkStream) -> Iterator[bytes]:
-    """The first engine's events, once it was asked for the answer."""
+    """Return the events of the first engine's answer, after the request for the prompt's texts if one is needed."""
     events = send(engine, machine.request())
     if prompt_echo.needs_prompt_texts(machine.generation):
         for event in events:
@@ -181,7 +181,7 @@ def engine_chunks(engine: Engine, machine: ChunkStream) -> Iterator[bytes]:
 
 
 def send(engine: Engine, request: EngineRequest) -> Iterator[bytes]:
-    """The engine's events, one after another."""
+    """Send a request, and yield the engine's events, each as raw bytes with its separator."""
     headers = {"content-type": "application/json"}
     with httpx.stream(
         "POST", engine.url + request.path, content=request.body, headers=headers, timeout=120

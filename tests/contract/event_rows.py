@@ -1,4 +1,4 @@
-"""The rows of docs/continuation.md that are of `/v1/responses` and `/v1/messages`."""
+"""The rows of docs/continuation.md about `/v1/responses` and `/v1/messages`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FOR_CLAUDE = {"name": "weather", "input_schema": PLACE}
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the table. needs: what the answer has to say to be one of the row's."""
+    """One row of the table. needs: a text that the raw answer has to contain; thinks: True for the reasoning engine."""
 
     what: str
     kind: ApiRoute

@@ -1,6 +1,6 @@
-"""A logits processor of a client's own, as somebody who serves with vLLM would write it: it has a state.
+"""A stateful logits processor, as an operator of vLLM would write it.
 
-An answer whose request says `vllm_xargs: {"fresh": N}` never says a token that was among its last N ones. It is loaded
+The answer to a request with `vllm_xargs: {"fresh": N}` never repeats one of its last N tokens. It is loaded
 by the engine of the contract tests (`--logits-processors`), and is no part of what is deployed.
 """
 
@@ -18,7 +18,7 @@ ARGUMENT = "fresh"
 
 @dataclass
 class _RequestState:
-    """ids: the request's own list, which grows; last: the tokens that may not be said now; taken: ids read so far."""
+    """ids: the request's own list, which grows; last: the tokens that are forbidden now; taken: ids read so far."""
 
     ids: list[int]
     last: deque[int]
@@ -30,7 +30,7 @@ class _RequestState:
 
 
 class FreshTokens(LogitsProcessor):  # type: ignore[misc] # vLLM has no types here
-    """requests: place in the batch -> what its answer has said."""
+    """Forbids recent tokens. requests: state of each request, by its index in the batch."""
 
     def __init__(self, vllm_config: Any, device: Any, is_pin_memory: bool) -> None:
         self._requests: dict[int, _RequestState] = {}
@@ -46,7 +46,7 @@ class FreshTokens(LogitsProcessor):  # type: ignore[misc] # vLLM has no types he
         return _RequestState(output_ids, deque(maxlen=int(number))) if number else None
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        for place, heard in self._requests.items():
-            heard.catch_up()
-            logits[place, list(heard.last)] = float("-inf")
+        for place, state in self._requests.items():
+            state.catch_up()
+            logits[place, list(state.last)] = float("-inf")
         return logits

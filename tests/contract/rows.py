@@ -1,6 +1,6 @@
-"""Kinds of requests, and how an answer to each has to go on: the rows of the table in docs/continuation.md.
+"""Kinds of requests, and the required continuation of each: the rows of the table in docs/continuation.md.
 
-Each row is asked of a real vLLM, its stream is cut, and the machine that every entry uses goes on with it there.
+The tests send each row to a real vLLM, cut its stream, and continue it with the state machine of the entry.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from node_agent.core.continuation.method import ContinuationMethod
 from node_agent.core.openai.generation_request import ApiRoute
 
 EXACT, CONTINUOUS = "exact", "continuous"
-_UNHEARD = "Which river has no name, and why?"
-"""A question that the model was never taught, so that it is sure of nothing."""
+_UNTRAINED = "Which river has no name, and why?"
+"""A prompt unlike the training data, so that the model is certain of no token."""
 
 _SEEDED = {"seed": 11, "temperature": 1.3}
 _SCHEMA = {
@@ -60,12 +60,11 @@ _AS_IDS = {"prompt": [43, 86, 223, 89, 387, 272, 223, 70, 67, 84, 77, 223, 168, 
 
 @dataclass(frozen=True)
 class Row:
-    """what: as a person says it; way: the right one; outcome: what goes on is EXACT to the bit, or CONTINUOUS only.
+    """One row of the table. what: its description; way: the required method; outcome: EXACT or CONTINUOUS.
 
-    prompt: the question; thinks: needs the engine that parses reasoning; rewinds: whether a rewind is exact, too,
-    although it is not the way; needs: what the whole answer has to show, for which seeds are tried, since nobody can
-    tell a model of a million weights to think; forbids, stops: with bad words, or a stop string, of those that it says
-    without.
+    thinks: True for the engine that parses reasoning; rewinds: True if a reprompt is exact too, although it is not the
+    required method; needs: features of the whole answer, for which seeds are tried, since a tiny model cannot be
+    instructed to reason; forbids, stops: with bad words, or a stop string, from the unrestricted answer.
     """
 
     name: str
@@ -106,7 +105,7 @@ ROWS = (
     ),
     Row(
         "sampled-ids",
-        "sampled without a seed, and the client is told the ids",
+        "sampled without a seed, and the client receives the ids",
         {"temperature": 1.0, "ignore_eos": True},
         ContinuationMethod.RESUME,
         CONTINUOUS,
@@ -130,8 +129,10 @@ ROWS = (
         {**_SEEDED, "logprobs": 3},
         kind=ApiRoute.COMPLETION,
     ),
-    Row("frequency", "`frequency_penalty`", {**GREEDY, "frequency_penalty": 2.0, "ignore_eos": True}, prompt=_UNHEARD),
-    Row("presence", "`presence_penalty`", {**GREEDY, "presence_penalty": 2.0, "ignore_eos": True}, prompt=_UNHEARD),
+    Row(
+        "frequency", "`frequency_penalty`", {**GREEDY, "frequency_penalty": 2.0, "ignore_eos": True}, prompt=_UNTRAINED
+    ),
+    Row("presence", "`presence_penalty`", {**GREEDY, "presence_penalty": 2.0, "ignore_eos": True}, prompt=_UNTRAINED),
     Row("bad-words", "`bad_words`", GREEDY, forbids=True),
     Row("json-object", "`response_format` json_object", {**_SEEDED, "response_format": {"type": "json_object"}}),
     Row("json-schema", "`response_format` json_schema", {**GREEDY, "response_format": _JSON_SCHEMA}),
@@ -175,7 +176,7 @@ ROWS = (
         kind=ApiRoute.COMPLETION,
     ),
     Row(
-        "echo-told",
+        "echo-client-ids",
         "`echo` with `logprobs` and ids",
         {**GREEDY, "echo": True, "logprobs": 0, "ignore_eos": True},
         rewinds=True,
@@ -217,7 +218,7 @@ ROWS = (
         "processor",
         "`vllm_xargs` for a logits processor of one's own",
         {**GREEDY, "vllm_xargs": {"fresh": 3}, "ignore_eos": True},
-        prompt=_UNHEARD,
+        prompt=_UNTRAINED,
     ),
     Row(
         "tool-named",
@@ -267,7 +268,7 @@ ROWS = (
     ),
     Row(
         "reasoning-hidden-ids",
-        "the same, and the client is told ids and logprobs: of the rest",
+        "the same, and the client receives ids and logprobs: of the rest",
         {
             "temperature": 1.0,
             "presence_penalty": 2.0,

@@ -1,6 +1,6 @@
-"""Every row of docs/continuation.md, on a real vLLM: cut, gone on with, and compared with the uninterrupted answer.
+"""Every row of docs/continuation.md on a real vLLM: cut, continued, and compared with the uninterrupted answer.
 
-A row that is not rewound also shows that a rewind fails on it; else it would prove nothing.
+A row whose method is not reprompt also shows that a reprompt fails on it; else it would prove nothing.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ STATEFUL = (
     "seed", "frequency_penalty", "presence_penalty", "bad_words", "response_format", "structured_outputs",
     "vllm_xargs",
 )  # fmt: skip
-"""What a rewind leaves out because it would be wrong there: here it gets all of it, and is wrong."""
+"""Fields that a reprompt omits, because it cannot honor them. Here it gets all of them, and its answer is wrong."""
 
 REWINDS = {
     (True, False): "is the way",
-    (False, True): "tells another answer",
+    (False, True): "gives another answer",
     (False, False): "may be lost, and is tried again",
 }
 TOO = "is exact, too"
@@ -62,8 +62,8 @@ _found: dict[str, dict[str, Any]] = {}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def written() -> Iterator[None]:
-    """What was found, for the table in docs/continuation.md; of rows that were not run, what was found last."""
+def results_file() -> Iterator[None]:
+    """Write the results for the table in docs/continuation.md. Rows that were not run keep their last result."""
     yield
     RESULTS.parent.mkdir(exist_ok=True)
     before = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
@@ -76,24 +76,24 @@ def rows(*, thinks: bool) -> Any:
 
 
 def with_answer(engine: Engine, row: Row) -> tuple[GenerationRequest, bytes]:
-    """The row's request, and its whole answer: one that shows the row, and on which a rewind fails where it is to."""
+    """Return a request whose answer has the row's features, and that answer. If required, a reprompt fails on it."""
     for generation in candidates(engine, row):
-        player = ContinuationRunner(engine, generation)
-        raw = player.whole()
-        is_example = shows(raw) >= row.needs and len(places(player.events)) >= FEWEST_CUTS
-        if is_example and (not proves(row) or rewind_fails(engine, generation, raw, player.events)):
+        runner = ContinuationRunner(engine, generation)
+        raw = runner.whole()
+        is_example = features_of(raw) >= row.needs and len(cut_positions(runner.events)) >= FEWEST_CUTS
+        if is_example and (not excludes_reprompt(row) or reprompt_fails(engine, generation, raw, runner.events)):
             return generation, raw
     if row.needs:
-        pytest.skip("the model that was taught on this machine has no answer that shows this row")
-    raise AssertionError("no question has such an answer")
+        pytest.skip("the model that was trained on this machine has no answer with the features of this row")
+    raise AssertionError("no prompt has such an answer")
 
 
-def proves(row: Row) -> bool:
+def excludes_reprompt(row: Row) -> bool:
     return row.way is not ContinuationMethod.REPROMPT and row.outcome == EXACT and not row.rewinds
 
 
 def candidates(engine: Engine, row: Row) -> Iterator[GenerationRequest]:
-    """The model is taught where it runs, and every machine's says something else."""
+    """Yield requests of the row. The model is trained where it runs, so that its answers differ between machines."""
     if row.needs:
         yield from (generation_of(row, seed=seed, logit_bias=BIASED[row.name]) for seed in _SEEDS)
     elif row.forbids:
@@ -106,7 +106,7 @@ def candidates(engine: Engine, row: Row) -> Iterator[GenerationRequest]:
 
 
 def with_bad_words(engine: Engine, row: Row) -> Iterator[GenerationRequest]:
-    """Forbidden are words that are said without them."""
+    """Yield requests that forbid a word of the unrestricted answer."""
     for variant in VARIANTS:
         free = choice_outputs(ContinuationRunner(engine, generation_of(row, variant=variant)).whole())[0].text
         for at in range(len(free) - BAD_WORD):
@@ -116,7 +116,7 @@ def with_bad_words(engine: Engine, row: Row) -> Iterator[GenerationRequest]:
 
 
 def with_stop_string(engine: Engine, row: Row) -> Iterator[GenerationRequest]:
-    """It stops at what it says after two thirds of its answer."""
+    """Yield requests with a stop string from two thirds of the unrestricted answer."""
     for variant in VARIANTS:
         free = choice_outputs(ContinuationRunner(engine, generation_of(row, variant=variant)).whole())[0].text
         at = len(free) * 2 // 3
@@ -128,10 +128,10 @@ def ends_soon(engine: Engine, generation: GenerationRequest) -> bool:
     return choice_outputs(ContinuationRunner(engine, limited).whole())[0].reasons == ["stop"]
 
 
-def shows(raw: bytes) -> set[str]:
-    """What an answer has. None where its parser's words depend on how vLLM joined its tokens on their way.
+def features_of(raw: bytes) -> set[str]:
+    """Return the features of an answer; none if its parsed form depends on how vLLM joined its tokens.
 
-    That is so, with a cut or without, of a tag in the wrong place and of half a character in front of one.
+    The latter holds, with or without a cut, for a misplaced tag, and for half a character before a tag.
     """
     one = choice_outputs(raw)[0]
     if one.ids.count(TAG_IDS["<think>"]) > 1 or "\ufffd" in one.reasoning:
@@ -142,8 +142,8 @@ def shows(raw: bytes) -> set[str]:
     return found | ({"start-tag"} if one.ids[:1] == [TAG_IDS["<think>"]] else set())
 
 
-def places(events: int) -> list[int]:
-    """Cuts at the beginning, across the middle, and right before the end."""
+def cut_positions(events: int) -> list[int]:
+    """Return cut positions at the beginning, in the middle, and right before the end."""
     return sorted({2, 5, events // 2, events - 3, events - 2} & set(range(1, events)))
 
 
@@ -153,25 +153,25 @@ def check_row(engine: Engine, row: Row) -> None:
     whole.whole()
     right = outputs_of(raw)
     if generation.body.get("echo"):
-        assert outputs_of(whole.alone()) == right, "what is put together here is not what the engine says"
+        assert outputs_of(whole.direct()) == right, "the assembled answer differs from the engine's"
     has_state = reprompt_obstacle(generation, only_text=True) is not None
-    ways = (
+    methods = (
         [ContinuationMethod.RESUME, ContinuationMethod.FORCED_DECODING]
         if has_state
         else [row.way, *([ContinuationMethod.REPROMPT] if row.rewinds else [])]
     )
-    compared = dict.fromkeys(ways, 0)
-    cuts = places(whole.events)
-    for way in ways:
+    compared = dict.fromkeys(methods, 0)
+    cuts = cut_positions(whole.events)
+    for way in methods:
         for cut in cuts if way is not ContinuationMethod.FORCED_DECODING else cuts[1::2]:
             compared[way] += 1
-            heard, taken = went_on(engine, generation, raw if row.outcome == EXACT else b"", cut, way)
+            received, taken = cut_and_continue(engine, generation, raw if row.outcome == EXACT else b"", cut, way)
             assert set(taken) <= {way.value}
             if row.outcome == CONTINUOUS:
-                assert choice_outputs(heard)[0].reasons == ["length"]
-                assert len(choice_outputs(heard)[0].ids) == TOKENS or usage(heard)["completion_tokens"] == TOKENS
+                assert choice_outputs(received)[0].reasons == ["length"]
+                assert len(choice_outputs(received)[0].ids) == TOKENS or usage(received)["completion_tokens"] == TOKENS
             else:
-                assert outputs_of(heard) == right, f"{way.value}, cut after {cut} of {whole.events} events"
+                assert outputs_of(received) == right, f"{way.value}, cut after {cut} of {whole.events} events"
     chosen = choose_method(generation, [way.value for way in ContinuationMethod], only_text=not row.thinks)
     assert chosen.method is row.way
     _found[row.name] = {
@@ -179,45 +179,45 @@ def check_row(engine: Engine, row: Row) -> None:
         "way": row.way.value,
         "outcome": row.outcome,
         "cuts": {way.value: number for way, number in compared.items()},
-        "rewind": TOO if row.rewinds else REWINDS[row.way is ContinuationMethod.REPROMPT, proves(row)],
+        "rewind": TOO if row.rewinds else REWINDS[row.way is ContinuationMethod.REPROMPT, excludes_reprompt(row)],
     }
 
 
-def went_on(
+def cut_and_continue(
     engine: Engine, generation: GenerationRequest, whole: bytes, cut: int, way: ContinuationMethod
 ) -> tuple[bytes, list[str]]:
-    """What was heard, and the ways that were taken. whole: the answer that it has to be.
+    """Return what the client received, and the methods used. whole: the expected answer; empty accepts any.
 
-    On a busy machine vLLM joins tokens on their way, and its parser of reasoning then lets its tag through, without any
-    cut; and what was sampled at the edge of two tokens may be the other one in a batch of another shape. Such a
-    beginning is not that of the whole answer, whatever goes on with it: it is asked for again.
+    On a busy machine vLLM joins tokens, its reasoning parser then lets a tag through even without a cut, and a token
+    sampled at the edge of two may be the other in a batch of another shape. If the part before the cut is therefore
+    not a prefix of the whole answer, the request is repeated.
     """
     for _ in range(_TRIES):
-        player = ContinuationRunner(engine, generation)
+        runner = ContinuationRunner(engine, generation)
         try:
-            heard = player.cut(
-                CutPoint(cut, entry=cut % 2 == 0, spoken=way is ContinuationMethod.REPROMPT), able=(way.value,)
+            received = runner.cut(
+                CutPoint(cut, entry=cut % 2 == 0, with_text=way is ContinuationMethod.REPROMPT), supported=(way.value,)
             )
         except (AssertionError, ContinuationImpossible):
-            if is_prefix(player.before_cut, whole):
+            if is_prefix(runner.before_cut, whole):
                 raise
         else:
-            if is_prefix(player.before_cut, whole):
-                return heard, player.ways
-    raise AssertionError(f"no beginning in {_TRIES} tries is that of the whole answer")
+            if is_prefix(runner.before_cut, whole):
+                return received, runner.methods
+    raise AssertionError(f"no part before the cut was a prefix of the whole answer in {_TRIES} tries")
 
 
 def usage(raw: bytes) -> dict[str, int]:
-    (told,) = [chunk["usage"] for chunk in chunks(raw) if "usage" in chunk]
-    return dict(told)
+    (reported,) = [chunk["usage"] for chunk in chunks(raw) if "usage" in chunk]
+    return dict(reported)
 
 
-def rewind_fails(engine: Engine, generation: GenerationRequest, raw: bytes, events: int) -> bool:
-    """Whether a plain rewind goes on with another answer than the right one, raw, at one cut at least."""
+def reprompt_fails(engine: Engine, generation: GenerationRequest, raw: bytes, events: int) -> bool:
+    """Return True if a plain reprompt continues with a different answer than `raw` after at least one cut."""
     right = outputs_of(raw)
     if reprompt_obstacle(generation, only_text=True) is None:
-        cuts = (CutPoint(cut, spoken=True) for cut in range(2, events))
-        return any(outputs_of(ContinuationRunner(engine, generation).cut(cut, able=())) != right for cut in cuts)
+        cuts = (CutPoint(cut, with_text=True) for cut in range(2, events))
+        return any(outputs_of(ContinuationRunner(engine, generation).cut(cut, supported=())) != right for cut in cuts)
     text, ids = right[0][0], right[0][3]
     for cut in range(2, events):
         machine = ChunkStream(generation, "s")
@@ -240,11 +240,11 @@ def rewind_fails(engine: Engine, generation: GenerationRequest, raw: bytes, even
 
 @pytest.mark.parametrize("row", rows(thinks=False))
 @pytest.mark.parametrize("plugged", ["plain"], indirect=True)
-def test_a_row_goes_on(plugged: Engine, row: Row) -> None:
+def test_a_cut_stream_of_a_row_continues_as_the_table_says(plugged: Engine, row: Row) -> None:
     check_row(plugged, row)
 
 
 @pytest.mark.parametrize("row", rows(thinks=True))
 @pytest.mark.parametrize("plugged", ["thinks"], indirect=True)
-def test_a_row_with_reasoning_goes_on(plugged: Engine, row: Row) -> None:
+def test_a_cut_stream_of_a_row_with_reasoning_continues_as_the_table_says(plugged: Engine, row: Row) -> None:
     check_row(plugged, row)

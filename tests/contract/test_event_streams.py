@@ -1,4 +1,4 @@
-"""Streams of `/v1/responses` and `/v1/messages` on a real vLLM: cut, gone on with, compared with the whole one."""
+"""Streams of `/v1/responses` and `/v1/messages` on a real vLLM: cut, continued, compared with the whole answer."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _found: dict[str, dict[str, Any]] = {}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def written() -> Iterator[None]:
-    """As in test_continuation: the rows of these routes stand behind the others in the table."""
+def results_file() -> Iterator[None]:
+    """Write the results as test_continuation does; the rows of these routes follow the others in the table."""
     yield
     EVENT_RESULTS.parent.mkdir(exist_ok=True)
     before = json.loads(EVENT_RESULTS.read_text()) if EVENT_RESULTS.exists() else {}
@@ -35,8 +35,8 @@ def written() -> Iterator[None]:
     EVENT_RESULTS.write_text(json.dumps({row.what: found[row.what] for row in ROWS if row.what in found}, indent=1))
 
 
-def places(events: int) -> list[int]:
-    """Cuts at the beginning, across the middle, and among the events that end the answer."""
+def cut_positions(events: int) -> list[int]:
+    """Return cut positions at the beginning, in the middle, and among the events that end the answer."""
     return sorted({3, 6, events // 2, events - 4, events - 2, events - 1} & set(range(1, events)))
 
 
@@ -47,10 +47,10 @@ def stream_of(row: Row) -> EventStream:
     return EventStream(read_generation(row.kind, orjson.dumps(body)), "s")
 
 
-def play(stream: EventStream, engine: Engine, able: Collection[str], events: int | None = None) -> bytes:
-    """What the client gets of the engine's first events, of its own and of the answer alike."""
+def read_events(stream: EventStream, engine: Engine, supported: Collection[str], events: int | None = None) -> bytes:
+    """Feed the engine's first `events` events, or all for None, and return what the client receives."""
     raw = b""
-    for number, event in enumerate(send(engine, stream.request(able)), start=1):
+    for number, event in enumerate(send(engine, stream.request(supported)), start=1):
         raw += stream.feed(event)
         assert stream.state is not StreamState.LOST, (stream.loss_reason, event)
         if number == events:
@@ -58,50 +58,50 @@ def play(stream: EventStream, engine: Engine, able: Collection[str], events: int
     return raw
 
 
-def told_by(engine: Engine, row: Row) -> tuple[bytes, int]:
-    """The whole answer, and how many events the engine told it in."""
+def whole_answer(engine: Engine, row: Row) -> tuple[bytes, int]:
+    """Return the whole answer as a client receives it, and the number of the engine's events."""
     stream, raw, count = stream_of(row), b"", 0
     for event in send(engine, stream.request()):
         raw += stream.feed(event)
         count += 1
     assert stream.state is StreamState.COMPLETE, stream.loss_reason
-    assert stream.tokens, "no ids were told"
+    assert stream.tokens, "no token ids were emitted"
     return raw, count
 
 
 def check_row(engine: Engine, row: Row) -> None:
-    raw, count = told_by(engine, row)
+    raw, count = whole_answer(engine, row)
     right = normalized(parse_events(raw))
     assert row.needs.encode() in raw, raw
     compared = dict.fromkeys(("resume", "forced"), 0)
     for way in compared:
-        cuts = places(count)
+        cuts = cut_positions(count)
         for cut in cuts if way == "resume" else cuts[1::2]:
             stream = stream_of(row)
-            heard = play(stream, engine, (way,), cut)
+            received = read_events(stream, engine, (way,), cut)
             stream.on_engine_end("reset")
             if cut % 2 == 0:
                 again = EventStream(stream.generation, "s")
                 assert replay_journal(again, bytes(stream.journal), stream.seq) == b""
                 stream = again
-            heard += play(stream, engine, (way,))
+            received += read_events(stream, engine, (way,))
             assert stream.state is StreamState.COMPLETE
             compared[way] += 1
-            assert normalized(parse_events(heard)) == right, f"{way}, cut after {cut} of {count} events"
-    assert rewind_says_nothing(engine, row, count // 2)
+            assert normalized(parse_events(received)) == right, f"{way}, cut after {cut} of {count} events"
+    assert reprompt_yields_no_events(engine, row, count // 2)
     _found[row.what] = {
         "what": row.what,
         "way": "resume",
         "outcome": "exact",
         "cuts": compared,
-        "rewind": "says none of these events",
+        "rewind": "gives none of these events",
     }
 
 
-def rewind_says_nothing(engine: Engine, row: Row, cut: int) -> bool:
-    """Whether what a plain completion says behind the ids is no part of such an answer."""
+def reprompt_yields_no_events(engine: Engine, row: Row, cut: int) -> bool:
+    """Return True if a plain completion after the ids adds nothing to such an answer, and the stream is lost."""
     stream = stream_of(row)
-    play(stream, engine, (), cut)
+    read_events(stream, engine, (), cut)
     stream.on_engine_end("reset")
     stream.request(("resume",))
     body = {"model": MODEL, "prompt": [1, 2, 3, *stream._ids], "stream": True, "max_tokens": 4}
@@ -112,11 +112,11 @@ def rewind_says_nothing(engine: Engine, row: Row, cut: int) -> bool:
 
 @pytest.mark.parametrize("row", [pytest.param(row, id=row.what) for row in ROWS if not row.thinks])
 @pytest.mark.parametrize("plugged", ["plain"], indirect=True)
-def test_a_row_goes_on(plugged: Engine, row: Row) -> None:
+def test_a_cut_stream_of_a_row_continues_as_the_table_says(plugged: Engine, row: Row) -> None:
     check_row(plugged, row)
 
 
 @pytest.mark.parametrize("row", [pytest.param(row, id=row.what) for row in ROWS if row.thinks])
 @pytest.mark.parametrize("plugged", ["thinks"], indirect=True)
-def test_a_row_with_reasoning_goes_on(plugged: Engine, row: Row) -> None:
+def test_a_cut_stream_of_a_row_with_reasoning_continues_as_the_table_says(plugged: Engine, row: Row) -> None:
     check_row(plugged, row)

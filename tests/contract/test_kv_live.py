@@ -1,11 +1,11 @@
-"""Two live nodes that keep blocks: agents in processes of their own, a real vLLM each, EC2 and S3 embedded.
+"""Two live nodes that store blocks: agents as separate processes, a real vLLM each, EC2 and S3 embedded.
 
-A notice takes the first one while it generates: the other goes on with the blocks that it fetched, one of which was
-damaged for one of the streams. Then SIGKILL takes that other one, from under a stream whose client is connected to the
-first one's replacement: the blocks are gone with it. What the clients read is the uninterrupted answer each time.
+A notice interrupts the first node while it generates. The second continues with the blocks that it fetched, one of
+which was damaged for one stream. Then SIGKILL ends the second under a stream whose client is connected to the first
+one's replacement, so that the blocks are lost. The clients receive the uninterrupted answer each time.
 
-Uninterrupted answers are asked for with another `cache_salt`: their blocks have other names, so that nobody has any of
-what is to move.
+The expected answers are requested with another `cache_salt`: their blocks have other names, so that no node has any of
+the blocks that are to move.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ pytestmark = [pytest.mark.vllm, pytest.mark.e2e, pytest.mark.timeout(600)]
 
 BLOCK = 128
 PROMPT, ANSWER = 1_800, 1_200
-SAID = 150
-"""Tokens that a client has when its node is struck."""
+TOKENS_BEFORE_LOSS = 150
+"""Tokens that a client has received when its node is interrupted."""
 
-NOTICE_S = 6.5  # 5 s are kept free: what is left of an answer does not fit
+NOTICE_S = 6.5  # 5 s of it are reserved, so that the rest of an answer does not fit
 READY_WITHIN_S, SOON_S, ANSWER_WITHIN_S = 240.0, 60.0, 120.0
 DAMAGED = 9
 """The number of the block that is damaged."""
 
 STATES: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0},
-    "seeded": {"temperature": 1.1, "seed": 7},  # goes on by resume: the request itself, begun behind its ids
+    "seeded": {"temperature": 1.1, "seed": 7},  # continued by resume: the request itself, started after its ids
     "damaged": {"temperature": 0},
 }
 
 
 @dataclass
-class Listener:
-    """A stream as its client reads it."""
+class StreamClient:
+    """A client of one stream, and what it has received."""
 
     url: str
     body: dict[str, Any]
@@ -71,7 +71,7 @@ class Listener:
     done: bool = False
     comments: bytes = b""
 
-    async def read(self) -> Listener:
+    async def read(self) -> StreamClient:
         headers = {SESSION_HEADER.decode(): self.session, EVENT_IDS_HEADER: "true"}
         async with (
             httpx.AsyncClient(timeout=ANSWER_WITHIN_S) as http,
@@ -83,10 +83,10 @@ class Listener:
             async for data in response.aiter_bytes():
                 self.comments += b"".join(line for line in data.splitlines(True) if line.startswith(b": synkti"))
                 for _, event in parser.feed(data):
-                    self._take(event)
+                    self._add_event(event)
         return self
 
-    def _take(self, event: bytes) -> None:
+    def _add_event(self, event: bytes) -> None:
         if event == b"[DONE]":
             self.done = True
             return
@@ -98,18 +98,18 @@ class Listener:
             self.ends += [choice["finish_reason"]] if choice["finish_reason"] else []
 
 
-def question(seed: int, state: str, salt: str, tokens: int = ANSWER) -> dict[str, Any]:
+def request_body(seed: int, state: str, salt: str, tokens: int = ANSWER) -> dict[str, Any]:
     prompt = random.Random(seed).choices(range(10, 390), k=PROMPT)
-    asked = {"model": MODEL, "prompt": prompt, "max_tokens": tokens, "ignore_eos": True, "stream": True}
-    return {**asked, **STATES[state], "return_token_ids": True, "cache_salt": salt}
+    body = {"model": MODEL, "prompt": prompt, "max_tokens": tokens, "ignore_eos": True, "stream": True}
+    return {**body, **STATES[state], "return_token_ids": True, "cache_salt": salt}
 
 
 @contextlib.asynccontextmanager
 async def two_nodes(folder: Path) -> AsyncIterator[ChaosFleet]:
-    """Until the block ends; both serve when it begins. Who goes is replaced."""
+    """Run two nodes that serve for the block. A node that ends is replaced."""
     engine = await asyncio.to_thread(prepare_engine, VLLM, print, 1)
     cleanup, aws = CleanupProcess(folder / "run"), EmbeddedAws(folder / "run", folder)
-    gate = AwsFaultProxy(aws.endpoint)  # nothing of AWS fails here: the nodes reach it directly
+    gate = AwsFaultProxy(aws.endpoint)  # no AWS call fails here: the nodes reach it directly
     machines: list[EmulatedInstance] = []
     tending: asyncio.Task[None] | None = None
     try:
@@ -134,18 +134,18 @@ async def two_nodes(folder: Path) -> AsyncIterator[ChaosFleet]:
         assert cleanup.finish(), "a process would not end"
 
 
-async def sees(machine: EmulatedInstance, other: EmulatedInstance) -> None:
+async def wait_until_routed(machine: EmulatedInstance, other: EmulatedInstance) -> None:
     """Wait until a node routes to the other one, prefill measured at both."""
 
-    def met(status: int, text: str) -> bool:
+    def lists_it(status: int, text: str) -> bool:
         return status == 200 and any(node["instance_id"] == other.instance_id for node in json.loads(text)["nodes"])
 
-    await asked_until(f"{machine.url}/v1/synkti/nodes", met)
+    await wait_for_response(f"{machine.url}/v1/synkti/nodes", lists_it)
     for one in (machine, other):
-        await asked_until(f"{one.url}/metrics", lambda _, text: figure(text, "synkti_prefill") > 0)
+        await wait_for_response(f"{one.url}/metrics", lambda _, text: metric(text, "synkti_prefill") > 0)
 
 
-async def asked_until(url: str, right: Callable[[int, str], bool]) -> None:
+async def wait_for_response(url: str, right: Callable[[int, str], bool]) -> None:
     async with httpx.AsyncClient(timeout=5) as http:
 
         async def is_right() -> bool:
@@ -154,45 +154,45 @@ async def asked_until(url: str, right: Callable[[int, str], bool]) -> None:
                 return right(answer.status_code, answer.text)
             return False
 
-        await eventually(f"the right answer of {url}", is_right, SOON_S)
+        await eventually(f"the expected response of {url}", is_right, SOON_S)
 
 
-def figure(text: str, name: str) -> float:
+def metric(text: str, name: str) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
 
 
-async def figure_of(machine: EmulatedInstance, name: str, port: int | None = None) -> float:
-    """A node's metric, or its engine's."""
+async def metric_of(machine: EmulatedInstance, name: str, port: int | None = None) -> float:
+    """Return a metric of a node, or of its engine if `port` is given."""
     url = machine.url if port is None else f"http://{machine.host}:{port}"
     async with httpx.AsyncClient(timeout=30) as http:
-        return figure((await http.get(f"{url}/metrics")).text, name)
+        return metric((await http.get(f"{url}/metrics")).text, name)
 
 
-loaded = partial(figure_of, name="vllm:external_prefix_cache_hits_total{", port=ENGINE_PORT)
+loaded = partial(metric_of, name="vllm:external_prefix_cache_hits_total{", port=ENGINE_PORT)
 
 
 async def session_to(entry: EmulatedInstance, engine: EmulatedInstance) -> str:
-    """A session whose owner, for this entry, is that engine's node."""
+    """Return a session id that this entry routes to that engine's node."""
     for number in range(64):
         session = f"s{number}"
         short = {"model": MODEL, "prompt": "a", "max_tokens": 1, "stream": True}
-        if (await Listener(entry.url, short, session).read()).node == engine.instance_id:
+        if (await StreamClient(entry.url, short, session).read()).node == engine.instance_id:
             return session
-    raise AssertionError("no session leads there")
+    raise AssertionError("no session id is routed there")
 
 
-async def until(what: str, check: Callable[[], bool]) -> None:
+async def wait_for(what: str, check: Callable[[], bool]) -> None:
     async def is_so() -> bool:
         return check()
 
     await eventually(what, is_so, SOON_S)
 
 
-def whole(heard: Listener, right: Listener) -> None:
-    assert heard.ids == right.ids
-    assert heard.text == right.text
-    assert heard.ends == right.ends == ["length"]
-    assert heard.done
+def assert_equal(client: StreamClient, right: StreamClient) -> None:
+    assert client.ids == right.ids
+    assert client.text == right.text
+    assert client.ends == right.ends == ["length"]
+    assert client.done
 
 
 def damage(machine: EmulatedInstance, names: tuple[str, ...]) -> None:
@@ -207,67 +207,67 @@ async def blocks_of(machine: EmulatedInstance, stream: str) -> tuple[str, ...]:
     return () if index is None else index.names
 
 
-def told_of(machine: EmulatedInstance, stream: str) -> str:
-    """Why the node brought a context, or did not."""
+def fetch_log(machine: EmulatedInstance, stream: str) -> str:
+    """Return the node's log lines about where a stream's context came from."""
     return "\n".join(re.findall(rf"stream {stream}: its context: .*", machine.log.read_text()))
 
 
-async def a_notice(first: EmulatedInstance, second: EmulatedInstance) -> None:
-    """All streams move with their contexts, but for what is damaged."""
-    bodies = [question(seed, state, f"live{seed}") for seed, state in enumerate(STATES)]
+async def check_notice(first: EmulatedInstance, second: EmulatedInstance) -> None:
+    """Interrupt the first node: all streams continue with their contexts, except for the damaged block."""
+    bodies = [request_body(seed, state, f"live{seed}") for seed, state in enumerate(STATES)]
     right = [
-        await Listener(second.url, {**body, "cache_salt": f"calm{n}"}, "s").read() for n, body in enumerate(bodies)
+        await StreamClient(second.url, {**body, "cache_salt": f"calm{n}"}, "s").read() for n, body in enumerate(bodies)
     ]
     session = await session_to(second, first)
-    listeners = [Listener(second.url, body, session) for body in bodies]
+    clients = [StreamClient(second.url, body, session) for body in bodies]
     before = await loaded(second)
-    reading = [asyncio.create_task(one.read()) for one in listeners]
-    await until("some of each answer came", lambda: all(len(one.ids) >= SAID for one in listeners))
-    assert {one.node for one in listeners} == {first.instance_id}
-    spoilt = listeners[-1]
-    names = await blocks_of(first, spoilt.stream)
+    reading = [asyncio.create_task(one.read()) for one in clients]
+    await wait_for("some of each answer came", lambda: all(len(one.ids) >= TOKENS_BEFORE_LOSS for one in clients))
+    assert {one.node for one in clients} == {first.instance_id}
+    with_damage = clients[-1]
+    names = await blocks_of(first, with_damage.stream)
     assert len(names) >= PROMPT // BLOCK
     damage(first, names)
     first.give_notice(NOTICE_S)
     await asyncio.gather(*reading)
-    for heard, known in zip(listeners, right, strict=True):
-        whole(heard, known)
-        assert b"synkti continued on" in heard.comments
-    for heard in listeners:
-        assert re.search(r"context: peer: \d+ tokens, [0-9.]+ s, against", told_of(second, heard.stream)), second.log
+    for client, known in zip(clients, right, strict=True):
+        assert_equal(client, known)
+        assert b"synkti continued on" in client.comments
+    for client in clients:
+        assert re.search(r"context: peer: \d+ tokens, [0-9.]+ s, against", fetch_log(second, client.stream)), second.log
     assert "a block that came is not kept: damaged" in second.log.read_text()
-    assert f"; {DAMAGED} blocks came in" in told_of(second, spoilt.stream)
-    least = 2 * (PROMPT // BLOCK) * BLOCK + DAMAGED * BLOCK
+    assert f"; {DAMAGED} blocks came in" in fetch_log(second, with_damage.stream)
+    minimum = 2 * (PROMPT // BLOCK) * BLOCK + DAMAGED * BLOCK
     got = await loaded(second) - before
-    print(f"loaded {got:.0f} tokens", *(told_of(second, one.stream) for one in listeners), sep="\n")
-    assert least <= got < 3 * (PROMPT + ANSWER)
-    assert await figure_of(second, 'synkti_contexts_total{way="peer"}') == 3
+    print(f"loaded {got:.0f} tokens", *(fetch_log(second, one.stream) for one in clients), sep="\n")
+    assert minimum <= got < 3 * (PROMPT + ANSWER)
+    assert await metric_of(second, 'synkti_contexts_total{way="peer"}') == 3
 
 
-async def a_kill(first: EmulatedInstance, second: EmulatedInstance) -> None:
-    """The first is gone with all its blocks: they are computed again."""
-    body = question(40, "greedy", "live40")
-    right = await Listener(second.url, {**body, "cache_salt": "calm40"}, "s").read()
-    heard = Listener(second.url, body, await session_to(second, first))
+async def check_kill(first: EmulatedInstance, second: EmulatedInstance) -> None:
+    """Kill the first node with all its blocks: the context is computed again."""
+    body = request_body(40, "greedy", "live40")
+    right = await StreamClient(second.url, {**body, "cache_salt": "calm40"}, "s").read()
+    client = StreamClient(second.url, body, await session_to(second, first))
     before = await loaded(second)
-    reading = asyncio.create_task(heard.read())
-    await until("some of the answer came", lambda: len(heard.ids) >= SAID)
-    assert heard.node == first.instance_id
-    assert await blocks_of(first, heard.stream), "there was something to lose"
+    reading = asyncio.create_task(client.read())
+    await wait_for("some of the answer came", lambda: len(client.ids) >= TOKENS_BEFORE_LOSS)
+    assert client.node == first.instance_id
+    assert await blocks_of(first, client.stream), "there was something to lose"
     await asyncio.to_thread(first.kill)
     await reading
-    whole(heard, right)
-    assert f"continued on {second.instance_id}".encode() in heard.comments
+    assert_equal(client, right)
+    assert f"continued on {second.instance_id}".encode() in client.comments
     assert await loaded(second) == before
 
 
-def test_contexts_move_between_live_nodes_and_are_computed_where_they_cannot(tmp_path: Path) -> None:
-    async def story() -> None:
+def test_contexts_move_after_a_notice_and_are_recomputed_after_a_kill(tmp_path: Path) -> None:
+    async def scenario() -> None:
         async with two_nodes(tmp_path) as fleet:
             first, second = fleet.instances
-            await sees(second, first)
-            await a_notice(first, second)
-            await until("the node that drained has ended", lambda: not first.running)
+            await wait_until_routed(second, first)
+            await check_notice(first, second)
+            await wait_for("the node that drained has ended", lambda: not first.running)
             assert first.agent.wait() == 0
             await fleet.wait_for(
                 "its replacement serves",
@@ -275,7 +275,7 @@ def test_contexts_move_between_live_nodes_and_are_computed_where_they_cannot(tmp
                 READY_WITHIN_S,
             )
             (third,) = [machine for machine in fleet.instances if machine is not second]
-            await sees(third, second)
-            await a_kill(second, third)
+            await wait_until_routed(third, second)
+            await check_kill(second, third)
 
-    asyncio.run(story())
+    asyncio.run(scenario())

@@ -1,4 +1,4 @@
-"""A node with a real vLLM that keeps its blocks: its prefill is measured, and contexts of its streams can be had."""
+"""A node with a real vLLM that stores its blocks: it measures its prefill, and peers can fetch its contexts."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ pytestmark = pytest.mark.vllm
 
 TOKENS, BLOCK = 300, 128
 MAX_BYTES = 1024**3
-SLOW = 1.0  # tokens/s: whatever there is, is worth bringing
+SLOW = 1.0  # tokens/s: any context is worth fetching
 
 
-def test_a_stream_of_a_node_with_vllm_leaves_a_context_that_another_can_bring(
+def test_the_context_of_a_stream_at_a_real_vllm_can_be_fetched_by_a_peer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environment = ensure_engine(print)
@@ -52,18 +52,18 @@ def test_a_stream_of_a_node_with_vllm_leaves_a_context_that_another_can_bring(
         async with unready_fleet(tmp_path, 1, engine=command, **options) as fleet:
             (node,) = fleet.nodes
             await eventually("vLLM is ready", partial(fleet.ready, node), VLLM_TIMEOUT_S)
-            await _story(fleet, node, tmp_path / "elsewhere")
+            await _scenario(fleet, node, tmp_path / "elsewhere")
 
     asyncio.run(run())
 
 
-async def _story(fleet: LocalFleet, node: LocalNode, elsewhere: Path) -> None:
+async def _scenario(fleet: LocalFleet, node: LocalNode, elsewhere: Path) -> None:
     async def measured() -> bool:
         return node.agent.kv.fetcher.prefill_tokens_per_s is not None
 
-    await eventually("its prefill was measured", measured)
+    await eventually("the node has measured its prefill", measured)
     theirs = BlockFolder(node.state_dir / "kv", MAX_BYTES)
-    assert not list(theirs.root.rglob("*.kv")), "neither the warm-up nor the measurement is kept"
+    assert not list(theirs.root.rglob("*.kv")), "neither the warm-up nor the measurement is stored"
     body = {"model": MODEL, "prompt": "a night train", "temperature": 0, "max_tokens": TOKENS, "ignore_eos": True}
     url = f"{node.url}/v1/completions"
     async with fleet.http.stream("POST", url, json={**body, "stream": True}) as response:
@@ -78,11 +78,11 @@ async def _story(fleet: LocalFleet, node: LocalNode, elsewhere: Path) -> None:
     contexts = ContextFetcher(_neighbour(node), client, b"cluster key", LocalBlocks(here), None, time.monotonic)
     contexts.prefill_tokens_per_s = SLOW
 
-    async def brought() -> bool:  # the engine's writer may be a moment behind
+    async def fetched() -> bool:  # the engine may still be writing
         await contexts.fetch(stream, node.instance_id)
         return sum(1 for _ in here.root.rglob("*.kv")) >= TOKENS // BLOCK
 
-    await eventually("the context is here", brought)
+    await eventually("the context is fetched", fetched)
     await client.close()
     for path in here.root.rglob("*.kv"):
         assert path.read_bytes() == theirs.path(path.name).read_bytes()
@@ -92,8 +92,8 @@ async def _story(fleet: LocalFleet, node: LocalNode, elsewhere: Path) -> None:
 
 
 def _neighbour(node: LocalNode) -> NodeContext:
-    """A node that has heard of this one."""
+    """Return another node's context, in which this node is listed."""
     pool = Pool("us-east-1b", "g5.xlarge")
     own = NodeStatus("i-elsewhere", "127.0.0.1:1", "127.0.0.1:2", NodeState.READY, pool, MODEL, 1)
-    told = NodeStatus(node.instance_id, f"{node.host}:8001", "", NodeState.READY, pool, MODEL, 1)
-    return lone_node(own, [told], time.time)
+    listed = NodeStatus(node.instance_id, f"{node.host}:8001", "", NodeState.READY, pool, MODEL, 1)
+    return lone_node(own, [listed], time.time)

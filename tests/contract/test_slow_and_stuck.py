@@ -1,6 +1,6 @@
-"""Two real vLLMs under real agents: streams that compete for KV blocks, and a core that hangs behind a healthy /health.
+"""Two real vLLMs under real agents: streams that compete for KV blocks, and a core that hangs while /health is 200.
 
-With the plug-in, which counts the core's steps, and with plain vLLM, of which there are only its metrics.
+With the plug-in, which counts the core's steps, and with plain vLLM, which has only its metrics.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ pytestmark = [pytest.mark.vllm, pytest.mark.e2e, pytest.mark.timeout(900)]
 FEW_BLOCKS = ("--block-size", "32", "--num-gpu-blocks-override", "132")
 STREAMS, TOKENS = 24, 1_500
 FROZEN_STREAMS, FROZEN_TOKENS = 4, 600
-FOUND_WITHIN_S = 45.0
-"""15 s and what a busy machine adds; that it is 15 s is shown on virtual time
+DETECTED_WITHIN_S = 45.0
+"""15 s, and a margin for a busy machine; the 15 s themselves are tested on virtual time
 (tests/unit/runtime/engine/test_watchdog)."""
 
 ANSWERED_WITHIN_S = 300.0
 
 
-def play(
-    folder: Path, patch: pytest.MonkeyPatch, plugged: bool, story: Callable[[LocalFleet], Coroutine[Any, Any, None]]
+def run_on_vllm(
+    folder: Path, patch: pytest.MonkeyPatch, plugged: bool, scenario: Callable[[LocalFleet], Coroutine[Any, Any, None]]
 ) -> None:
     environment = ensure_engine(print)
     model = ensure_model(environment, print)
@@ -54,13 +54,13 @@ def play(
 
     async def run() -> None:
         async with local_fleet(folder, 2, models=(MODEL,), engine=command, SYNKTI_KEEPER_LAG_S="0.5") as fleet:
-            await story(fleet)
+            await scenario(fleet)
 
     uvloop.run(run())
 
 
-async def stream(fleet: LocalFleet, entry: LocalNode, number: int, tokens: int, came: list[float]) -> bytes:
-    """All events of an answer, one after another, and its end. came: when each of them came."""
+async def stream(fleet: LocalFleet, entry: LocalNode, number: int, tokens: int, arrivals: list[float]) -> bytes:
+    """Return all events of an answer, asserted complete. arrivals: collects the monotonic time of each event."""
     body = {"model": MODEL, "prompt": f"{number} the night train went on and on", "max_tokens": tokens}
     more = {"ignore_eos": True, "temperature": 0, "stream": True}
     parser, events = SseParser(), []
@@ -69,9 +69,9 @@ async def stream(fleet: LocalFleet, entry: LocalNode, number: int, tokens: int, 
     async with fleet.http.stream("POST", url, json={**body, **more}, timeout=patience) as response:
         assert response.status_code == 200, await response.aread()
         async for data in response.aiter_bytes():
-            told = [event for _, event in parser.feed(data)]
-            came.extend([time.monotonic()] * len(told))
-            events += told
+            batch = [event for _, event in parser.feed(data)]
+            arrivals.extend([time.monotonic()] * len(batch))
+            events += batch
     assert b'"error"' not in b"".join(events), events[-2:]
     assert events[-1] == DONE
     assert b'"finish_reason":"length"' in events[-2]
@@ -80,39 +80,39 @@ async def stream(fleet: LocalFleet, entry: LocalNode, number: int, tokens: int, 
 
 @pytest.mark.long
 @pytest.mark.parametrize("plugged", [True, False], ids=["plug-in", "plain"])
-def test_streams_that_compete_for_blocks_are_silent_and_not_lost(
+def test_preempted_streams_that_compete_for_blocks_are_not_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugged: bool
 ) -> None:
-    async def story(fleet: LocalFleet) -> None:
-        came: list[list[float]] = [[] for _ in range(STREAMS)]
-        asked = [stream(fleet, fleet.nodes[n % 2], n, TOKENS, came[n]) for n in range(STREAMS)]
-        await asyncio.gather(*asked)
-        gaps = [max(later - one for one, later in itertools.pairwise(at)) for at in came]
+    async def scenario(fleet: LocalFleet) -> None:
+        arrivals: list[list[float]] = [[] for _ in range(STREAMS)]
+        readers = [stream(fleet, fleet.nodes[n % 2], n, TOKENS, arrivals[n]) for n in range(STREAMS)]
+        await asyncio.gather(*readers)
+        gaps = [max(later - one for one, later in itertools.pairwise(at)) for at in arrivals]
         print("longest gaps", sorted(round(gap, 1) for gap in gaps)[-5:])
         figures = [(await fleet.http.get(f"http://{node.host}:8002/metrics")).text for node in fleet.nodes]
         lines = [line for text in figures for line in text.splitlines() if "num_preemptions_total{" in line]
-        assert sum(float(line.split()[-1]) for line in lines) > 0, "nothing was tried"
-        # A connection that a busy machine does not make in time is another matter.
+        assert sum(float(line.split()[-1]) for line in lines) > 0, "no stream was preempted"
+        # A connection that a busy machine does not open in time is not under test.
         losses = [line for line in await metrics(fleet, "synkti_engine_losses_total") if "unreachable" not in line]
         assert losses == []
         assert [line for line in await metrics(fleet, "synkti_engine_states_total") if 'state="stuck"' in line] == []
 
-    play(tmp_path, monkeypatch, plugged, story)
+    run_on_vllm(tmp_path, monkeypatch, plugged, scenario)
 
 
 @pytest.mark.parametrize("plugged", [True, False], ids=["plug-in", "plain"])
-def test_a_core_that_hangs_is_found_and_its_streams_go_on(
+def test_a_hanging_core_is_detected_and_its_streams_continue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugged: bool
 ) -> None:
-    async def story(fleet: LocalFleet) -> None:
-        came: list[list[float]] = [[] for _ in range(FROZEN_STREAMS)]
-        asked = [
-            asyncio.create_task(stream(fleet, fleet.nodes[n % 2], n, FROZEN_TOKENS, came[n]))
+    async def scenario(fleet: LocalFleet) -> None:
+        arrivals: list[list[float]] = [[] for _ in range(FROZEN_STREAMS)]
+        readers = [
+            asyncio.create_task(stream(fleet, fleet.nodes[n % 2], n, FROZEN_TOKENS, arrivals[n]))
             for n in range(FROZEN_STREAMS)
         ]
 
         async def all_stream() -> bool:
-            return all(len(at) > 20 for at in came)
+            return all(len(at) > 20 for at in arrivals)
 
         await eventually("all streams have begun", all_stream, ANSWERED_WITHIN_S)
         victim = fleet.nodes[0]
@@ -122,19 +122,19 @@ def test_a_core_that_hangs_is_found_and_its_streams_go_on(
         os.kill(core_of(victim), signal.SIGSTOP)
         assert (await fleet.http.get(f"http://{victim.host}:8002/health")).status_code == 200
 
-        async def found() -> bool:
+        async def detected() -> bool:
             return not await fleet.ready(victim)
 
-        await eventually("it is found", found, FOUND_WITHIN_S)
-        print(f"found after {time.monotonic() - began:.1f} s")
-        await asyncio.gather(*asked)
+        await eventually("the stuck core is detected", detected, DETECTED_WITHIN_S)
+        print(f"detected after {time.monotonic() - began:.1f} s")
+        await asyncio.gather(*readers)
         assert [line for line in await metrics(fleet, "synkti_engine_states_total") if 'state="stuck"' in line]
 
-    play(tmp_path, monkeypatch, plugged, story)
+    run_on_vllm(tmp_path, monkeypatch, plugged, scenario)
 
 
 def core_of(node: LocalNode) -> int:
-    """The process of a node's engine core."""
+    """Return the pid of a node's engine core."""
     group = int((node.state_dir / "engine.group").read_text().split()[1])
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and _group(entry) == group and b"EngineCor" in (entry / "comm").read_bytes():

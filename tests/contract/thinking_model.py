@@ -1,7 +1,7 @@
-"""The tiny model with four tokens that mean something to vLLM's parsers: no model of its size has any.
+"""Makes a copy of the tiny model with the four tag tokens that vLLM's parsers need, which no model of its size has.
 
-The last four tokens of its vocabulary become the tags. What they meant is spelled with others from then on, and which
-answers the model gives is of no interest here.
+The last four tokens of its vocabulary become the tags. Text that used them is tokenized with others from then on;
+the content of the model's answers does not matter.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ TAGS = ("<think>", "</think>", "<tool_call>", "</tool_call>")
 
 
 def make_thinking_model(model: Path, folder: Path) -> Path:
-    """A copy of the model's folder, with the tags in its tokenizer."""
+    """Copy the model to `folder`, with the tags in its tokenizer, and return that folder."""
     shutil.copytree(model, folder)
     path = folder / "tokenizer.json"
-    told = json.loads(path.read_text())
-    vocabulary: dict[str, int] = told["model"]["vocab"]
+    tokenizer = json.loads(path.read_text())
+    vocabulary: dict[str, int] = tokenizer["model"]["vocab"]
     last = sorted(vocabulary, key=lambda token: vocabulary[token])[-len(TAGS) :]
     for tag, token in zip(TAGS, last, strict=True):
         number = vocabulary.pop(token)
         assert number == TAG_IDS[tag]
         flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
-        told["added_tokens"].append({"id": number, "content": tag, **flags})
-    merges = told["model"]["merges"]
-    gone = set(last)
-    told["model"]["merges"] = [pair for pair in merges if not _makes(pair, gone)]
-    path.write_text(json.dumps(told))
+        tokenizer["added_tokens"].append({"id": number, "content": tag, **flags})
+    merges = tokenizer["model"]["merges"]
+    removed = set(last)
+    tokenizer["model"]["merges"] = [pair for pair in merges if not _makes(pair, removed)]
+    path.write_text(json.dumps(tokenizer))
     return folder
 
 
-def _makes(pair: list[str] | str, gone: set[str]) -> bool:
+def _makes(pair: list[str] | str, removed: set[str]) -> bool:
     parts = pair.split(" ") if isinstance(pair, str) else pair
-    return "".join(parts) in gone or bool(gone & set(parts))
+    return "".join(parts) in removed or bool(removed & set(parts))
 
 
 TAG_IDS = {tag: 395 + place for place, tag in enumerate(TAGS)}
@@ -45,4 +45,4 @@ BIASED = {
     "reasoning-schema": {str(TAG_IDS["</think>"]): 6.0},
     "tool-parallel": {str(TAG_IDS["<tool_call>"]): 60.0, str(TAG_IDS["</tool_call>"]): 60.0},
 }
-"""What makes it likely that a tag is said where it belongs."""
+"""Logit biases that make a tag likely at its place, by recording or row."""

@@ -1,4 +1,4 @@
-"""A stream of any route as events, and what of it is the same in every run of its request."""
+"""Reads a stream of any route as events, and removes the fields that differ between two runs of its request."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ RECORDED = Path(__file__).parents[1] / "unit" / "core" / "streams" / "data"
 RESPONSES, MESSAGES, CHAT, COMPLETIONS = "/v1/responses", "/v1/messages", "/v1/chat/completions", "/v1/completions"
 
 RANDOM = frozenset({"id", "item_id", "call_id", "created_at", "created", "signature", "system_fingerprint"})
-"""Fields that differ between two runs of one request: names that an engine makes up (of itself, too), and its clock."""
+"""Fields that differ between two runs of one request: generated ids, the engine's own name, and its clock."""
 
 Event = tuple[str, Any]
 
 
 def body(path: str, text: str, tokens: int, **fields: Any) -> dict[str, Any]:
-    """A streaming request with one question."""
-    asked: dict[str, Any] = {
+    """Return a streaming request with one prompt."""
+    own: dict[str, Any] = {
         RESPONSES: {"input": text, "max_output_tokens": tokens},
         MESSAGES: {"messages": [{"role": "user", "content": text}], "max_tokens": tokens},
         CHAT: {"messages": [{"role": "user", "content": text}], "max_tokens": tokens},
         COMPLETIONS: {"prompt": text, "max_tokens": tokens},
     }[path]
-    return {"model": MODEL, "stream": True, **asked, **fields}
+    return {"model": MODEL, "stream": True, **own, **fields}
 
 
 def with_token_ids(**arguments: Any) -> dict[str, Any]:
@@ -52,29 +52,29 @@ def _read(raw: bytes) -> Iterator[Event]:
         yield name.decode(), "[DONE]" if data == b"[DONE]" else orjson.loads(data)
 
 
-def prompt_of(told: Sequence[Event]) -> str:
-    (digest,) = [data for name, data in told if name == "synkti-prompt"]
+def prompt_of(stream: Sequence[Event]) -> str:
+    (digest,) = [data for name, data in stream if name == "synkti-prompt"]
     return str(digest)
 
 
-def ids_of(told: Sequence[Event]) -> list[int]:
-    return [token for name, data in told if name == "synkti-ids" for token in data]
+def ids_of(stream: Sequence[Event]) -> list[int]:
+    return [token for name, data in stream if name == "synkti-ids" for token in data]
 
 
-def vllm_events(told: Sequence[Event]) -> list[Event]:
-    """Those that vLLM says by itself."""
-    return [event for event in told if not event[0].startswith("synkti-")]
+def vllm_events(stream: Sequence[Event]) -> list[Event]:
+    """Return the events that vLLM emits without the plug-in."""
+    return [event for event in stream if not event[0].startswith("synkti-")]
 
 
-def normalized(told: Any, but: Set[str] = frozenset()) -> Any:
-    """Without what is random. but: further fields to leave out."""
-    if isinstance(told, dict):
-        return {name: normalized(value, but) for name, value in told.items() if name not in RANDOM | but}
-    return [normalized(one, but) for one in told] if isinstance(told, list | tuple) else told
+def normalized(value: Any, but: Set[str] = frozenset()) -> Any:
+    """Return the value without random fields. but: further fields to remove."""
+    if isinstance(value, dict):
+        return {name: normalized(inner, but) for name, inner in value.items() if name not in RANDOM | but}
+    return [normalized(one, but) for one in value] if isinstance(value, list | tuple) else value
 
 
 def recorded() -> dict[str, tuple[str, dict[str, Any], list[Event]]]:
-    """By name: the path, the request, and the events of an engine that answered it."""
+    """Return the recordings by name: path, request, and the events of the engine's answer."""
     requests = json.loads((RECORDED / "requests.json").read_text())
     return {
         name: (path, request, [json.loads(line) for line in (RECORDED / f"{name}.jsonl").read_text().splitlines()])

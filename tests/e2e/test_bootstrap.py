@@ -37,7 +37,7 @@ pytestmark = pytest.mark.e2e
 
 @dataclass(frozen=True)
 class Done:
-    """What a command left behind."""
+    """The result of a command."""
 
     code: int
     out: str
@@ -51,7 +51,7 @@ class Done:
 
 @dataclass(frozen=True)
 class World:
-    """One embedded AWS, and the `synkti` command in front of it."""
+    """An embedded AWS, and the `synkti` command that uses it."""
 
     aws: EmbeddedAws
     folder: Path
@@ -73,7 +73,7 @@ class World:
 
     @asynccontextmanager
     async def ec2(self) -> AsyncIterator[Ec2Emulator]:
-        """Plays EC2 as soon as there is a group to play it for."""
+        """Run the EC2 emulator for the block, as soon as the scaling group exists."""
         engine = prepare_engine(SIM, lambda text: None)
         environ = {**self.aws.environ(), **engine.environ}
         nodes, logs = self.folder / "nodes", self.folder / "logs"
@@ -98,11 +98,11 @@ class World:
         client, give_up_at = self.aws.client("autoscaling"), time.monotonic() + 120
         while not client.describe_auto_scaling_groups(AutoScalingGroupNames=[GROUP])["AutoScalingGroups"]:
             if time.monotonic() > give_up_at:
-                return  # what the command says then is better than what could be said here
+                return  # the command's own message is better than one from here
             time.sleep(0.1)
 
     async def until(self, condition: Callable[[Any], bool], *argv: str, within_s: float = 30.0) -> Any:
-        """The first document of a command that the condition holds for."""
+        """Run a command until the condition holds for its document, and return that document."""
         give_up_at = time.monotonic() + within_s
         while not condition(document := (await self.synkti(*argv)).document):
             assert time.monotonic() < give_up_at, document
@@ -131,11 +131,11 @@ def model(tmp_path: Path) -> Path:
 
 
 @pytest.mark.timeout(240)
-def test_from_an_account_to_a_fleet_and_back(world: World, model: Path) -> None:
-    asyncio.run(_story(world, model))
+def test_bootstrap_creates_a_working_fleet_and_destroy_deletes_it(world: World, model: Path) -> None:
+    asyncio.run(_scenario(world, model))
 
 
-async def _story(world: World, model: Path) -> None:
+async def _scenario(world: World, model: Path) -> None:
     lost = await world.synkti("nodes", "--json")
     assert (lost.code, json.loads(lost.out)["error"]["code"]) == (4, "not_found")
 
@@ -152,33 +152,33 @@ async def _story(world: World, model: Path) -> None:
             "synkti-events",
         }
         assert len(made["base_urls"]) == 2
-        await _asks(made["base_urls"][0])
+        await _send_request(made["base_urls"][0])
 
         again = (await world.synkti("bootstrap", *SETTINGS, "--json")).document
         assert again["changed"] == []
         assert (again["version"], again["ready"]) == (made["version"], 2)
 
-        await _looks(world, ec2, made)
-        await _rehearses(world, ec2)
+        await _check_commands(world, ec2, made)
+        await _drill(world, ec2)
 
         assert (await world.synkti("scale", "1", "--json")).document["desired"] == 1
         await world.until(lambda seen: len(seen["nodes"]) == 1, "nodes", "--json")
         assert (await world.synkti("stop", "--json")).document["desired"] == 0
         await world.until(lambda seen: not seen["nodes"], "nodes", "--json")
 
-    await _destroys(world)
+    await _destroy(world)
 
 
-async def _asks(base_url: str) -> None:
-    """As a client does."""
-    question = {"model": MODEL, "prompt": "hello", "max_tokens": 3}
+async def _send_request(base_url: str) -> None:
+    """Send a request as a client does."""
+    body = {"model": MODEL, "prompt": "hello", "max_tokens": 3}
     async with httpx.AsyncClient(timeout=20) as client:
-        answer = await client.post(f"{base_url}/completions", json=question)
+        answer = await client.post(f"{base_url}/completions", json=body)
     assert answer.json()["usage"]["completion_tokens"] == 3, answer.text
 
 
-async def _looks(world: World, ec2: Ec2Emulator, made: dict[str, Any]) -> None:
-    """What a person looks at, and what the deployment workflow waits for."""
+async def _check_commands(world: World, ec2: Ec2Emulator, made: dict[str, Any]) -> None:
+    """Check the commands that show the fleet, and the one that the deployment workflow waits for."""
     seen = await world.synkti("nodes", "--wait", "--version", "deployed", "--within", "30")
     assert seen.code == 0, seen.err
     assert seen.out.splitlines()[0] == f"synkti in us-east-1: 2 of 2 nodes ready on version {made['version']}"
@@ -198,23 +198,23 @@ async def _looks(world: World, ec2: Ec2Emulator, made: dict[str, Any]) -> None:
         "stacks": "ok",
         "model": "ok",
     }
-    assert verdicts["gpu spot quota"] == "unknown", "the embedded AWS has no quotas, and that is said"
+    assert verdicts["gpu spot quota"] == "unknown", "the embedded AWS has no quotas, which the report states"
 
 
-async def _rehearses(world: World, ec2: Ec2Emulator) -> None:
-    """The drill's event goes through the deployed rule and Lambda, which write the tag."""
+async def _drill(world: World, ec2: Ec2Emulator) -> None:
+    """Send a drill's event through the deployed rule and Lambda, which write the tag."""
     node = ec2.instances[0].instance_id
     assert (await world.synkti("drill", node, "--json")).document["by"] == "eventbridge"
 
-    def told(seen: Any) -> bool:
+    def is_draining(seen: Any) -> bool:
         return any(each["instance_id"] == node and each["state"] == "draining" for each in seen["nodes"])
 
-    await world.until(told, "nodes", "--json")
+    await world.until(is_draining, "nodes", "--json")
 
 
-async def _destroys(world: World) -> None:
-    asked = await world.synkti("destroy")
-    assert (asked.code, "add --yes" in asked.err) == (9, True)
+async def _destroy(world: World) -> None:
+    refused = await world.synkti("destroy")
+    assert (refused.code, "add --yes" in refused.err) == (9, True)
     gone = (await world.synkti("destroy", "--yes", "--json")).document
     assert gone["deleted"] == ["synkti-events", "synkti-fleet", "synkti-state"]
     (kept,) = gone["kept"]

@@ -1,4 +1,4 @@
-"""`make chaos`: no client loses a token, and the certificate says so."""
+"""`make chaos`: no client loses a token, as its certificate shows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from local.process_cleanup import processes_in, tail
 
 ROOT = Path(__file__).parents[2]
 FEW, MANY = 32, 200
-"""About one of each kind in every run of the tests; enough for each kind to meet each other in the long ones."""
+"""FEW has about one of each kind; MANY, in the long tests, is enough for all combinations of two kinds."""
 
 pytestmark = pytest.mark.e2e
 
@@ -26,26 +26,26 @@ def chaos(out: Path, *words: str, within_s: float) -> subprocess.CompletedProces
 
 
 @pytest.mark.timeout(900)
-def test_an_interruption_of_each_kind_costs_nobody_a_token(tmp_path: Path) -> None:
-    costs_nobody_a_token(tmp_path, FEW, seed=7, within_s=850, left_out=2)
+def test_an_interruption_of_each_kind_loses_no_token(tmp_path: Path) -> None:
+    assert_no_token_is_lost(tmp_path, FEW, seed=7, within_s=850, left_out=2)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(2400)
-def test_two_hundred_interruptions_cost_nobody_a_token(tmp_path: Path) -> None:
-    costs_nobody_a_token(tmp_path, MANY, seed=11, within_s=2300)
+def test_two_hundred_interruptions_lose_no_token(tmp_path: Path) -> None:
+    assert_no_token_is_lost(tmp_path, MANY, seed=11, within_s=2300)
 
 
-def costs_nobody_a_token(out: Path, interruptions: int, seed: int, within_s: float, left_out: int = 0) -> None:
-    """left_out: kinds that may not have come up, because a kind that finds too few nodes waits for the next round."""
+def assert_no_token_is_lost(out: Path, interruptions: int, seed: int, within_s: float, left_out: int = 0) -> None:
+    """Run chaos, and check its certificate. left_out: kinds that may be missing, for lack of nodes."""
     done = chaos(out, "--interruptions", str(interruptions), "--seed", str(seed), within_s=within_s)
-    said = done.stdout[-6000:] + done.stderr[-2000:]
-    assert done.returncode == 0, said + "\n".join(tail(log, 5) for log in out.glob("logs/*.log"))
+    output = done.stdout[-6000:] + done.stderr[-2000:]
+    assert done.returncode == 0, output + "\n".join(tail(log, 5) for log in out.glob("logs/*.log"))
     certificate = json.loads((out / "certificate.json").read_text())
-    struck = certificate["interruptions"]
-    assert struck["total"] == interruptions
+    interruptions_by_kind = certificate["interruptions"]
+    assert interruptions_by_kind["total"] == interruptions
     kinds = {kind.name for kind in FAULT_KINDS if SIM in kind.engines and not kind.needs_namespace}
-    assert len(kinds - set(struck)) <= left_out
+    assert len(kinds - set(interruptions_by_kind)) <= left_out
     tokens = certificate["tokens"]
     assert (tokens["lost"], tokens["duplicated"], certificate["client_errors"]) == (0, 0, 0)
     assert certificate["streams"] == certificate["chains_verified"] > interruptions
@@ -54,13 +54,13 @@ def costs_nobody_a_token(out: Path, interruptions: int, seed: int, within_s: flo
     assert not processes_in(out)
 
 
-def test_a_kind_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_kind_is_rejected(tmp_path: Path) -> None:
     done = chaos(tmp_path, "--kinds", "meteor", within_s=60)
     assert done.returncode == 2
     assert "unknown kinds ['meteor']" in done.stderr
 
 
-def test_blocks_of_less_than_nothing_or_of_the_stand_in_are_refused(tmp_path: Path) -> None:
+def test_a_negative_kv_gib_and_one_with_the_fake_engine_are_rejected(tmp_path: Path) -> None:
     done = chaos(tmp_path, "--kv-gib", "-1", within_s=60)
     assert done.returncode == 2
     assert "--kv-gib is a number of GiB" in done.stderr

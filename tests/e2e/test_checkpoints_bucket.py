@@ -48,35 +48,35 @@ def _make_table(aws: EmbeddedAws) -> None:
     )
 
 
-def test_a_context_goes_up_in_parts_and_comes_back_in_ranges(aws: EmbeddedAws) -> None:
+def test_a_context_is_uploaded_in_parts_and_downloaded_in_ranges(aws: EmbeddedAws) -> None:
     made = bytes(16)
     names = tuple(map(block_name, chain(chain_root(made), range(40), 4)))
     blocks = {name: os.urandom(3 * MIB) for name in names}
     s3 = aws.client("s3")
     store = S3BlockStore(s3, BUCKET)
 
-    async def story() -> dict[str, bytes]:
+    async def scenario() -> dict[str, bytes]:
         assert await store.index(made, STREAM) is None
         await store.keep(STREAM, Index(made, names, (3 * MIB,) * len(names)), blocks.get)
         index = await store.index(made, STREAM)
         assert index is not None
-        asked = list(plan_batches(index, lambda _: True))
-        ranges = await asyncio.gather(*(store.fetch(index, batch) for batch in asked))
+        batches = list(plan_batches(index, lambda _: True))
+        ranges = await asyncio.gather(*(store.fetch(index, batch) for batch in batches))
         found: dict[str, bytes] = {}
-        for batch, data in zip(asked, ranges, strict=True):
+        for batch, data in zip(batches, ranges, strict=True):
             assert len(data) == batch.end - batch.start
             found |= {name: data[at * 3 * MIB : (at + 1) * 3 * MIB] for at, name in enumerate(batch.names)}
         return found
 
-    assert asyncio.run(story()) == blocks
+    assert asyncio.run(scenario()) == blocks
     assert s3.head_object(Bucket=BUCKET, Key=blocks_key(made, STREAM))["ETag"].strip('"').endswith("-4")
 
 
-def test_a_checkpoint_is_found_and_its_record_moves_forward_only(aws: EmbeddedAws) -> None:
+def test_a_checkpoint_is_found_and_an_older_record_does_not_replace_it(aws: EmbeddedAws) -> None:
     store = AwsCheckpoints(aws.client("s3"), BUCKET, aws.client("dynamodb"), TABLE)
     record = StreamRecord(STREAM, 2, "i-1", 40, StreamStatus.HANDED_OFF, "journals/i-1/7-0", 3, 4, "digest", 99)
 
-    async def story() -> None:
+    async def scenario() -> None:
         assert await store.find(STREAM) is None
         assert await store.write(record.object_key, b"abcdefghi", [record]) == 1
         assert await store.find(STREAM) == record
@@ -85,4 +85,4 @@ def test_a_checkpoint_is_found_and_its_record_moves_forward_only(aws: EmbeddedAw
         assert await store.find(STREAM) == record
         assert await store.read(replace(record, object_key="journals/gone")) is None
 
-    asyncio.run(story())
+    asyncio.run(scenario())

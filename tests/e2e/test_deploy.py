@@ -33,7 +33,7 @@ _T = TypeVar("_T")
 
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedAws]:
-    """With the stacks deployed."""
+    """Run the embedded AWS with the stacks deployed."""
     folder = tmp_path_factory.mktemp("aws")
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
@@ -76,14 +76,14 @@ def test_a_second_deployment_changes_nothing(aws: EmbeddedAws, tmp_path: Path) -
 
 
 def versions(aws: EmbeddedAws) -> dict[str, Any]:
-    """When each stack was last touched."""
+    """Return the last update time of each stack."""
     stacks = aws.client("cloudformation").describe_stacks()["Stacks"]
     mine = [stack for stack in stacks if stack["StackName"].startswith(CLUSTER)]
     assert len(mine) == 3
     return {stack["StackName"]: (stack["CreationTime"], stack.get("LastUpdatedTime")) for stack in mine}
 
 
-def test_a_lack_of_spot_is_recorded_by_the_deployed_lambda(aws: EmbeddedAws) -> None:
+def test_a_lack_of_spot_capacity_is_recorded_by_the_deployed_lambda(aws: EmbeddedAws) -> None:
     group = auto_scaling_group_name(CLUSTER)
     put(aws, LAUNCH_FAILED_EVENT, {"AutoScalingGroupName": group, "StatusMessage": NO_SPOT, "EC2InstanceId": ""})
     record = until(lambda: item(aws, group_key(group)), "the record of the group's capacity")
@@ -91,7 +91,7 @@ def test_a_lack_of_spot_is_recorded_by_the_deployed_lambda(aws: EmbeddedAws) -> 
     assert record["history"]["L"][0]["M"]["why"] == {"S": "UnfulfillableCapacity: 3 of 3 missing"}
 
 
-def test_an_interruption_is_written_by_the_deployed_lambda(aws: EmbeddedAws) -> None:
+def test_an_interruption_is_recorded_by_the_deployed_lambda(aws: EmbeddedAws) -> None:
     tags = [{"Key": key, "Value": value} for key, value in NodeTags(CLUSTER, NodeState.READY).encode().items()]
     ec2 = aws.client("ec2")
     node = ec2.run_instances(

@@ -1,7 +1,6 @@
 """`make run`, whole: the embedded AWS, the deployed stacks and Lambdas, agents, engines, and the OpenAI SDK.
 
-Each test gives its run a folder of its own, so that a run beside the tests, which may stay up for hours, disturbs
-nobody.
+Each test runs in its own folder, so that a run beside the tests, which may stay up for hours, is not affected.
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ pytestmark = pytest.mark.e2e
 
 
 def logs(out: Path) -> str:
-    """The end of every log of a run, for a failure that has to be understood."""
+    """Return the end of every log of a run, for the message of a failure."""
     ends = {log.name: tail(log, 25) for log in sorted((out / "logs").glob("*.log"))}
     return "\n".join(f"--- {name}\n{end}" for name, end in ends.items())
 
 
 class Run:
-    """A run in the background. out: its folder."""
+    """A run in the background. out: its output folder."""
 
     def __init__(self, process: subprocess.Popen[bytes], out: Path, output: Path) -> None:
         self.process = process
@@ -45,12 +44,12 @@ class Run:
         self._output = output
 
     @property
-    def told(self) -> str:
+    def output(self) -> str:
         return self._output.read_text()
 
     @property
     def evidence(self) -> str:
-        return f"{self.told}\n{logs(self.out)}"
+        return f"{self.output}\n{logs(self.out)}"
 
     def until(self, condition: Callable[[], bool], within_s: float) -> None:
         give_up_at = time.monotonic() + within_s
@@ -74,7 +73,7 @@ class Run:
 
 @contextmanager
 def running(tmp_path: Path, *options: str, **environ: str) -> Iterator[Run]:
-    out, output = tmp_path / "out", tmp_path / "told"
+    out, output = tmp_path / "out", tmp_path / "output"
     with output.open("wb") as file:
         process = subprocess.Popen(
             [*COMMAND, *options, "--out", str(out)],
@@ -87,13 +86,13 @@ def running(tmp_path: Path, *options: str, **environ: str) -> Iterator[Run]:
     try:
         yield Run(process, out, output)
     finally:
-        process.kill()  # where a test failed; its undertaker ends the rest
+        process.kill()  # if the test failed; its cleanup process ends the rest
         process.wait()
 
 
 @pytest.mark.parametrize("engine", ["sim", pytest.param("vllm", marks=pytest.mark.vllm)])
 @pytest.mark.timeout(900)
-def test_two_nodes_are_taken_and_no_token_is_lost(engine: str, tmp_path: Path) -> None:
+def test_a_run_loses_two_nodes_and_no_token(engine: str, tmp_path: Path) -> None:
     with running(tmp_path, "--engine", engine) as run:
         assert run.wait(840) == 0, run.evidence
         certificate = json.loads((run.out / "certificate.json").read_text())
@@ -105,59 +104,59 @@ def test_two_nodes_are_taken_and_no_token_is_lost(engine: str, tmp_path: Path) -
         assert certificate["tokens"]["delivered"] > 1000
         assert certificate["chains_verified"] == certificate["streams"] == interruptions["total"]
         assert certificate["resumed"] >= 2
-        assert set(certificate["pause_ms"]["by_kind"]) == {"notice", "sigkill"}, "each went on in another engine"
-        # What the deployed Lambda wrote was waited for, and shown.
-        for told in ("interruption-notice", "eventbridge", "notice-seen", "drained", "State=gone", "launched"):
-            assert told in run.told
+        assert set(certificate["pause_ms"]["by_kind"]) == {"notice", "sigkill"}, (
+            "each stream continued in another engine"
+        )
+        # The run waits for the deployed Lambda's record, and prints it.
+        for step in ("interruption-notice", "eventbridge", "notice-seen", "drained", "State=gone", "launched"):
+            assert step in run.output
         run.assert_nothing_is_left()
 
 
-def test_a_run_that_may_stay_answers_until_ctrl_c(tmp_path: Path) -> None:
+def test_a_run_with_stay_answers_until_ctrl_c(tmp_path: Path) -> None:
     with running(tmp_path, "--engine", "sim", "--stay") as run:
-        run.until(lambda: "\ncurl -N " in run.told, within_s=120)
-        found = re.search(r"Up at (http://\S+/v1) until Ctrl-C", run.told)
+        run.until(lambda: "\ncurl -N " in run.output, within_s=120)
+        found = re.search(r"Up at (http://\S+/v1) until Ctrl-C", run.output)
         assert found, run.evidence
-        question = {"model": "tiny", "prompt": "hello", "max_tokens": 3}
-        assert (
-            httpx.post(f"{found[1]}/completions", json=question, timeout=10).json()["usage"]["completion_tokens"] == 3
-        )
+        body = {"model": "tiny", "prompt": "hello", "max_tokens": 3}
+        assert httpx.post(f"{found[1]}/completions", json=body, timeout=10).json()["usage"]["completion_tokens"] == 3
         run.process.send_signal(signal.SIGINT)
         assert run.wait(30) == 0, run.evidence
         run.assert_nothing_is_left()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_whatever_stops_a_run_in_the_middle_nothing_is_left(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_run_stopped_by_any_signal_leaves_no_process_and_no_file(number: signal.Signals, tmp_path: Path) -> None:
     with running(tmp_path, "--engine", "sim") as run:
-        run.until(lambda: " ready" in run.told, within_s=120)
+        run.until(lambda: " ready" in run.output, within_s=120)
         run.process.send_signal(number)
         assert run.wait(30) == (-9 if number is signal.SIGKILL else 130), run.evidence
         run.assert_nothing_is_left()
 
 
-def test_a_fleet_that_cannot_start_is_one_clear_failure(tmp_path: Path) -> None:
+def test_a_fleet_that_cannot_start_fails_the_run_without_a_traceback(tmp_path: Path) -> None:
     with running(tmp_path, "--engine", "sim", SYNKTI_MAX_BODY_BYTES="lots") as run:
         assert run.wait(120) == 1, run.evidence
-        assert "SYNKTI_MAX_BODY_BYTES='lots'" in run.told, run.evidence
-        assert "Traceback" not in run.told
+        assert "SYNKTI_MAX_BODY_BYTES='lots'" in run.output, run.evidence
+        assert "Traceback" not in run.output
         run.assert_nothing_is_left()
 
 
-def test_an_aws_that_is_gone_is_one_clear_failure(tmp_path: Path) -> None:
+def test_an_embedded_aws_that_ends_fails_the_run_without_a_traceback(tmp_path: Path) -> None:
     with running(tmp_path, "--engine", "sim") as run:
-        run.until(lambda: " ready" in run.told, within_s=120)
+        run.until(lambda: " ready" in run.output, within_s=120)
         (folder,) = (run.out / "run").iterdir()
         for pid in set(processes_in(folder / "aws")):
             os.kill(pid, signal.SIGKILL)
         assert run.wait(60) == 1, run.evidence
-        assert "the embedded AWS failed" in run.told, run.evidence
-        assert "Traceback" not in run.told
+        assert "the embedded AWS failed" in run.output, run.evidence
+        assert "Traceback" not in run.output
         run.assert_nothing_is_left()
 
 
-def test_a_failed_download_has_to_be_mended_first(tmp_path: Path) -> None:
+def test_a_failed_download_ends_the_run_with_code_2(tmp_path: Path) -> None:
     with running(tmp_path, "--engine", "vllm", SYNKTI_CACHE=str(tmp_path / "cache"), **NO_INDEX) as run:
         assert run.wait(120) == 2, run.evidence
-        assert "the download failed; check the network" in " ".join(run.told.split()), run.evidence
-        assert "Traceback" not in run.told
+        assert "the download failed; check the network" in " ".join(run.output.split()), run.evidence
+        assert "Traceback" not in run.output
         run.assert_nothing_is_left()

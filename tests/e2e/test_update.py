@@ -1,9 +1,9 @@
-"""A deployment of another version, while clients read: nodes are replaced one at a time, and nobody loses a token.
+"""A deployment of another version under load: nodes are replaced one at a time, and no client loses a token.
 
-The stacks are deployed to the embedded AWS twice; the second time with other arguments for the engine, and so with
-another version. The loop that plays EC2 then does what the group's instance refresh would do: a new node, ready, then
-an old one drains and goes. Clients are the OpenAI SDK with `synkti_client`; the engine is the fake engine, whose right
-answers are known.
+The stacks are deployed to the embedded AWS twice, the second time with other engine arguments, and thus with another
+version. The EC2 emulator then does what the group's instance refresh would do: it starts a new node, waits until it is
+ready, and drains an old one. Clients use the transport of `synkti_client`; the engine is the fake engine, whose
+expected answers are known.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ CLIENTS = 8
 TOKENS = (300, 800)
 WITHIN_S = 180.0
 GRACE_S = 7.0
-"""So little that a drain has to hand streams off; in production nearly all of them finish where they are."""
+"""So short that a drain has to hand streams off; in production nearly all of them finish in place."""
 
 pytestmark = pytest.mark.e2e
 
 
 class Update:
-    """A fleet under load, and what its clients heard."""
+    """A fleet under load, and the outcomes of its clients' streams."""
 
     def __init__(self, aws: EmbeddedAws, folder: Path, deployed: Deployed) -> None:
         engine = prepare_engine(SIM, lambda text: None)
@@ -50,9 +50,9 @@ class Update:
         kind = InstanceTemplate(
             deployed.cluster, MODEL, engine.model_dir, engine.command, environ, folder / "nodes", folder / "logs"
         )
-        self.told: list[str] = []
-        self.loop = Ec2Emulator(aws, deployed.auto_scaling_group, kind, free_network(), self.told.append)
-        self.accounts: list[StreamOutcome] = []
+        self.output: list[str] = []
+        self.loop = Ec2Emulator(aws, deployed.auto_scaling_group, kind, free_network(), self.output.append)
+        self.outcomes: list[StreamOutcome] = []
         self.least_serving = NODES
         self.done = False
 
@@ -60,37 +60,37 @@ class Update:
         give_up_at = time.monotonic() + WITHIN_S
         while not check():
             logs = [f"{machine.log}\n{tail(machine.log)}" for machine in self.loop.instances]
-            assert time.monotonic() < give_up_at, "\n".join([f"{what} did not happen", *self.told, *logs])
+            assert time.monotonic() < give_up_at, "\n".join([f"{what} did not happen", *self.output, *logs])
             await asyncio.sleep(0.1)
 
     async def serving(self) -> int:
-        looks = [asyncio.to_thread(machine.is_ready) for machine in self.loop.instances]
-        return sum(await asyncio.gather(*looks))
+        checks = [asyncio.to_thread(machine.is_ready) for machine in self.loop.instances]
+        return sum(await asyncio.gather(*checks))
 
     async def watch(self) -> None:
-        """How few nodes served at worst."""
+        """Record the smallest number of nodes that served at once."""
         while not self.done:
             self.least_serving = min(self.least_serving, await self.serving())
             await asyncio.sleep(0.2)
 
     async def client(self, random: Random) -> None:
-        """Asks and compares, again and again, through one transport that knows all nodes."""
+        """Send random requests and compare their answers, through one transport with the addresses of all nodes."""
         urls = [machine.url for machine in self.loop.instances]
         async with contextlib.AsyncExitStack() as stack:
             transport = synkti_client.async_transport(urls)
             stack.push_async_callback(transport.aclose)
             while not self.done:
-                question = random_request(random, TOKENS, choices=1)
-                heard = await send_request(question, MODEL, "http://synkti/v1", transport)
-                right = expected(question)
-                got = heard.outputs[0]
-                if not (question.returns_token_ids and question.stream):  # then the text is all that it was told
+                request = random_request(random, TOKENS, choices=1)
+                result = await send_request(request, MODEL, "http://synkti/v1", transport)
+                right = expected(request)
+                got = result.outputs[0]
+                if not (request.returns_token_ids and request.stream):  # then the response has only the text
                     right = type(right)((), right.text)
                     got = type(got)((), got.text)
-                pause = max((each.pause_ms for each in heard.continuations), default=None)
-                kind = "update" if heard.continuations else None
-                name = f"{question.text} {question.max_tokens}"
-                self.accounts.append(StreamOutcome(name, right, got, kind, pause, heard.error or heard.inconsistency))
+                pause = max((each.pause_ms for each in result.continuations), default=None)
+                kind = "update" if result.continuations else None
+                name = f"{request.text} {request.max_tokens}"
+                self.outcomes.append(StreamOutcome(name, right, got, kind, pause, result.error or result.inconsistency))
 
 
 @pytest.fixture
@@ -106,14 +106,14 @@ def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddedAws
 
 
 @pytest.mark.timeout(400)
-def test_an_update_costs_nobody_a_token(aws: EmbeddedAws, tmp_path: Path) -> None:
+def test_an_update_loses_no_token(aws: EmbeddedAws, tmp_path: Path) -> None:
     deployed = deploy(aws, tmp_path)
     update = Update(aws, tmp_path, deployed)
 
-    async def story() -> None:
-        playing = asyncio.create_task(update.loop.run())
+    async def scenario() -> None:
+        emulating = asyncio.create_task(update.loop.run())
         try:
-            await _whole(update)
+            await _wait_until_all_serve(update)
             before = {machine.instance_id for machine in update.loop.instances}
             version = update.loop.instances[0].version
             clients = [asyncio.create_task(update.client(Random(number))) for number in range(CLIENTS)]
@@ -126,33 +126,33 @@ def test_an_update_costs_nobody_a_token(aws: EmbeddedAws, tmp_path: Path) -> Non
                 return len(machines) == NODES and not before & {machine.instance_id for machine in machines}
 
             await update.until("the replacement of every node", replaced)
-            await _whole(update)
+            await _wait_until_all_serve(update)
             assert {machine.version for machine in update.loop.instances} != {version}
-            asked = len(update.accounts)
-            await update.until("some answers of the new nodes", lambda: len(update.accounts) > asked + CLIENTS)
+            before_wait = len(update.outcomes)
+            await update.until("some answers of the new nodes", lambda: len(update.outcomes) > before_wait + CLIENTS)
             update.done = True
             await asyncio.gather(*clients, watching)
         finally:
-            playing.cancel()
+            emulating.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await playing
+                await emulating
             for machine in update.loop.instances:
                 machine.close()
 
-    asyncio.run(story())
-    told = build_certificate(SIM, None, Counter(update=NODES), update.accounts, 0.0)
-    print(json.dumps({key: told[key] for key in ("streams", "resumed", "tokens", "client_errors", "pause_ms")}))
-    wrong = [each for each in update.accounts if each.error or not each.verified]
-    assert wrong == [], "\n".join(update.told)
-    assert passed(told), told
-    assert told["streams"] > 2 * CLIENTS, "streams were open all the time"
-    assert told["resumed"] > 0, "and some were handed off"
-    assert update.least_serving >= NODES, "the new node came first, each time"
+    asyncio.run(scenario())
+    certificate = build_certificate(SIM, None, Counter(update=NODES), update.outcomes, 0.0)
+    print(json.dumps({key: certificate[key] for key in ("streams", "resumed", "tokens", "client_errors", "pause_ms")}))
+    wrong = [each for each in update.outcomes if each.error or not each.verified]
+    assert wrong == [], "\n".join(update.output)
+    assert passed(certificate), certificate
+    assert certificate["streams"] > 2 * CLIENTS, "streams were open all the time"
+    assert certificate["resumed"] > 0, "some streams were handed off"
+    assert update.least_serving >= NODES, "a new node was ready before each drain"
     assert not processes_in(tmp_path / "nodes")
 
 
-async def _whole(update: Update) -> None:
+async def _wait_until_all_serve(update: Update) -> None:
     give_up_at = time.monotonic() + WITHIN_S
     while await update.serving() < NODES:
-        assert time.monotonic() < give_up_at, "\n".join(update.told)
+        assert time.monotonic() < give_up_at, "\n".join(update.output)
         await asyncio.sleep(0.1)

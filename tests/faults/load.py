@@ -1,4 +1,4 @@
-"""Clients of a fleet that has trouble: what they ask, and that every answer is whole and the same as ever."""
+"""Sends load to a fleet under faults, and asserts that every answer is complete and always the same."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TOKENS = 40
 
 
 def _text(body: str, stream: bool) -> str:
-    """What was generated. Raises AssertionError where the answer is not whole."""
+    """Return the generated text. Raises AssertionError if the answer is not complete."""
     if not stream:
         (choice,) = orjson.loads(body)["choices"]
         assert choice["finish_reason"] == "length", body
@@ -29,23 +29,25 @@ def _text(body: str, stream: bool) -> str:
 
 @dataclass
 class LoadGenerator:
-    """texts: what each prompt was answered the first time; asked: answers so far."""
+    """Sends requests and compares their answers. texts: first answer by prompt; completed: answers so far."""
 
     fleet: LocalFleet
     texts: dict[str, str] = field(default_factory=dict)
-    asked: int = 0
+    completed: int = 0
 
-    async def ask(self, entry: LocalNode, number: int, stream: bool) -> None:
+    async def request(self, entry: LocalNode, number: int, stream: bool) -> None:
         prompt = f"question {number}"
         body = {"model": MODEL, "prompt": prompt, "max_tokens": TOKENS, "stream": stream, "temperature": 0}
         response = await self.fleet.http.post(f"{entry.url}/v1/completions", json=body)
         assert response.status_code == 200, response.text
         text = _text(response.text, stream)
         assert self.texts.setdefault(prompt, text) == text, "tokens were lost, or came twice"
-        self.asked += 1
+        self.completed += 1
 
     async def everywhere(self, entries: list[LocalNode], prompts: int = 2) -> None:
-        """Each prompt at each entry, streamed and whole, all at once."""
-        asking = [self.ask(entry, n, stream) for entry in entries for n in range(prompts) for stream in (True, False)]
+        """Send each prompt to each entry, streamed and buffered, all concurrently."""
+        requests = [
+            self.request(entry, n, stream) for entry in entries for n in range(prompts) for stream in (True, False)
+        ]
         async with asyncio.timeout(60):
-            await asyncio.gather(*asking)
+            await asyncio.gather(*requests)

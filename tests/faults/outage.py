@@ -1,4 +1,4 @@
-"""AWS's services as they fail: slow, throttled, denied, wrong, or not there at all. In front of the twins in memory."""
+"""Outages of AWS services in front of the in-memory fakes: absent, slow, throttled, denied, or with wrong answers."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ from node_agent.contract.errors import MetadataUnavailable, StoreUnavailable, Tr
 from node_agent.dependencies import Dependencies
 from tests.scenarios.local_fleet import LocalFleet
 
-WAYS = ("absent", "slow", "throttled", "denied", "wrong")
-"""absent: no answer until it is back; slow: right, and late; wrong: an adapter fails over an answer nobody expected."""
+MODES = ("absent", "slow", "throttled", "denied", "wrong")
+"""absent: no answer until it recovers; slow: right, and late; wrong: the adapter raises an unexpected error."""
 
 SERVICES = ("metadata", "ec2", "dynamodb", "s3", "autoscaling")
 
 SEED = int(os.environ.get("FAULTS_SEED", "1"))
 ROUNDS = int(os.environ.get("FAULTS_ROUNDS", "1"))
-"""Of each kind; `make test` plays one."""
+"""Rounds of each test; `make test` runs one."""
 
 
 def seeds() -> list[int]:
-    """One for each round, printed with the test's name."""
+    """Return one seed for each round."""
     return [SEED + number for number in range(ROUNDS)]
 
 
 @dataclass
 class Outage:
-    """One service. way: how it fails now, None where it does not; asked: how often it was asked meanwhile."""
+    """One service. mode: how it fails now, None if it does not; calls: calls since the outage began."""
 
     error: type[TransientError]
-    way: str | None = None
-    asked: int = 0
-    back: asyncio.Event = field(default_factory=asyncio.Event)
+    mode: str | None = None
+    calls: int = 0
+    recovered: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def begin(self, way: str) -> None:
-        self.way, self.asked, self.back = way, 0, asyncio.Event()
+    def begin(self, mode: str) -> None:
+        self.mode, self.calls, self.recovered = mode, 0, asyncio.Event()
 
     def end(self) -> None:
-        self.way = None
-        self.back.set()
+        self.mode = None
+        self.recovered.set()
 
-    async def ask(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        self.asked += 1
-        match self.way:
+    async def call_through(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        self.calls += 1
+        match self.mode:
             case "absent":
-                await self.back.wait()
+                await self.recovered.wait()
                 raise self.error("the connection timed out")
             case "slow":
                 await asyncio.sleep(0.5)
@@ -62,7 +62,7 @@ class Outage:
 
 
 class FailingPort:
-    """A port whose calls meet an outage. Only what is asked of AWS waits; a test sees through to the twin."""
+    """A port whose coroutine methods pass through an outage. Other attributes are those of the fake."""
 
     def __init__(self, port: Any, outage: Outage) -> None:
         self._port = port
@@ -73,21 +73,21 @@ class FailingPort:
         if not asyncio.iscoroutinefunction(value):
             return value
 
-        async def ask(*given: Any, **named: Any) -> Any:
-            return await self._outage.ask(lambda: value(*given, **named))
+        async def call_through(*arguments: Any, **keywords: Any) -> Any:
+            return await self._outage.call_through(lambda: value(*arguments, **keywords))
 
-        return ask
+        return call_through
 
 
 def outages() -> dict[str, Outage]:
     return {name: Outage(MetadataUnavailable if name == "metadata" else StoreUnavailable) for name in SERVICES}
 
 
-def with_outages(away: Mapping[str, Outage], outside: Dependencies) -> Dependencies:
-    """AWS as a node has it, behind these outages."""
+def with_outages(services: Mapping[str, Outage], outside: Dependencies) -> Dependencies:
+    """Return the dependencies of a node with these outages in front of its AWS ports."""
 
     def put(service: str, port: Any) -> Any:
-        return None if port is None else FailingPort(port, away[service])
+        return None if port is None else FailingPort(port, services[service])
 
     return replace(
         outside,
@@ -101,18 +101,18 @@ def with_outages(away: Mapping[str, Outage], outside: Dependencies) -> Dependenc
 
 
 def random_outages(seed: int, count: int) -> list[tuple[str, str]]:
-    """Which service fails how, one after another: each service once before any comes again."""
+    """Return (service, mode) pairs, each service once before any repeats."""
     chance = random.Random(seed)
     rounds: list[tuple[str, str]] = []
     while len(rounds) < count:
         order = list(SERVICES)
         chance.shuffle(order)
-        rounds += [(service, chance.choice(WAYS)) for service in order]
+        rounds += [(service, chance.choice(MODES)) for service in order]
     return rounds[:count]
 
 
 async def has_recovered(fleet: LocalFleet) -> bool:
-    """Whether tags and records say of every node what it is now."""
+    """Return True if the tags and the record of every node show its current state."""
     for node in fleet.nodes:
         state = node.agent.replication.node.state.value
         record = fleet.records.records.get(node.instance_id)

@@ -1,4 +1,4 @@
-"""The state's disk is full, or read-only: what lies there makes a restart better, and nothing that serves needs it."""
+"""The disk of the state directory is full or read-only: its files improve a restart, and serving needs none of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.scenarios.local_fleet import eventually, local_fleet
 
 @contextlib.contextmanager
 def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system of 64 KiB. Skips, and says why, where this user may mount none."""
+    """Mount a file system of 64 KiB for the block. Skips the test, with the reason, if this user may not mount."""
     if os.geteuid() != 0 or shutil.which("mount") is None:
         pytest.skip("full disks are not tried: mounting a small tmpfs takes root")
     folder.mkdir()
@@ -43,28 +43,28 @@ def fill(folder: Path) -> None:
 
 @pytest.mark.parametrize("when", ["before", "while"])
 @pytest.mark.parametrize("what", ["full", "read-only"])
-def test_a_disk_that_takes_nothing_ends_no_node(what: str, when: str, tmp_path: Path) -> None:
-    def spoil(disk: Path) -> None:
+def test_a_full_or_read_only_disk_ends_no_node(what: str, when: str, tmp_path: Path) -> None:
+    def break_disk(disk: Path) -> None:
         if what == "full":
             fill(disk)
         else:
             subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
 
-    async def story(disk: Path) -> None:
+    async def scenario(disk: Path) -> None:
         if when == "before":
-            spoil(disk)
+            break_disk(disk)
         async with local_fleet(disk, 2, seconds_per_token=0.002) as fleet:
             load = LoadGenerator(fleet)
             await load.everywhere(fleet.nodes, 1)
             if when == "while":
                 victim = fleet.nodes[0]
                 group = (victim.state_dir / "engine.group").read_text()
-                spoil(disk)
+                break_disk(disk)
                 await load.everywhere(fleet.nodes, 1)
-                os.killpg(int(group.split()[1]), 9)  # it is started again although nothing can be noted of it
+                os.killpg(int(group.split()[1]), 9)  # it restarts although its process group cannot be recorded
                 await load.everywhere([fleet.nodes[1]], 1)
-                await eventually("it serves again", partial(fleet.ready, victim))
+                await eventually("the node serves again", partial(fleet.ready, victim))
             await load.everywhere(fleet.nodes, 1)
 
     with small_disk(tmp_path / "disk") as disk, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(story(disk))
+        runner.run(scenario(disk))

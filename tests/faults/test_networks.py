@@ -1,4 +1,4 @@
-"""Networks that fall apart and heal, with clocks that jump and nodes that die meanwhile: on virtual time, by seeds."""
+"""Random network partitions that heal, on virtual time and by seed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SEEDS = [SEED + number for number in range(5 * ROUNDS)]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_two_halves_serve_by_themselves_and_are_one_fleet_soon_after(seed: int) -> None:
+def test_partitioned_halves_list_only_themselves_and_merge_after_the_partition_heals(seed: int) -> None:
     chance = random.Random(seed)
     size = chance.randrange(4, 13)
     weather = NetworkConditions(repeated=0.05, late=0.05) if chance.random() < 0.5 else None
@@ -29,9 +29,9 @@ def test_two_halves_serve_by_themselves_and_are_one_fleet_soon_after(seed: int) 
     for side in (left, right):
         for host in side:
             others = {status.instance_id for status in host.membership.view.alive}
-            assert others <= instance_ids(side), "nobody counts on the other half"
+            assert others <= instance_ids(side), "no node lists the other half as alive"
     fleet.split()
     wait_until_agreed(fleet, hosts, 60.0)
     fleet.pass_time(30.0)
-    assert agree(hosts), "and stays so"
+    assert agree(hosts), "the agreement lasts"
     assert all(liveness_at(by, host) is Liveness.ALIVE for by in hosts for host in hosts if by is not host)

@@ -14,11 +14,11 @@ from pathlib import Path
 
 _CORPUS = Path(__file__).parent / "corpus"
 _FOUND = Path(__file__).parents[2] / "out" / "fuzz"
-"""What widens the coverage, and is not worth keeping in the repository."""
+"""Folder of inputs that widen the coverage; not in the repository."""
 
 
 def main(name: str, seconds: str) -> None:
-    """Does not return where atheris is installed: libFuzzer ends the process. A crash is written to the corpus."""
+    """Fuzz one target. Does not return if atheris is installed, because libFuzzer ends the process."""
     if importlib.util.find_spec("atheris") is None:
         print("atheris is not installed: nothing to do")
         return

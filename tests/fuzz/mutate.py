@@ -1,4 +1,4 @@
-"""Bytes that a parser may meet: its seeds, cut, joined, repeated and spoilt, and bytes at random. For hypothesis."""
+"""Hypothesis strategies for a parser's input: its seeds, cut, joined, repeated or corrupted, and random bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _EDITS = st.tuples(st.integers(0, 400), st.integers(0, 40), _PIECES | st.binary(
 
 
 def around(seeds: tuple[bytes, ...]) -> st.SearchStrategy[bytes]:
-    """A seed with some edits (where, how many bytes go, what comes in their place), two seeds joined, or any bytes."""
+    """Return a strategy: a seed with edits (position, bytes removed and inserted), two seeds joined, or any bytes."""
     seed = st.sampled_from(seeds)
     edited = st.builds(_edited, seed, st.lists(_EDITS, max_size=5))
     return st.one_of(edited, edited, st.builds(_joined, seed, seed, st.integers(0, 400)), st.binary(max_size=300))

@@ -1,4 +1,4 @@
-"""Each parser of bytes or texts from outside, as a function of bytes that may raise nothing but what it documents."""
+"""Each parser of external bytes or texts, as a function of bytes that may raise only its documented errors."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ KEY = b"key"
 
 @dataclass(frozen=True)
 class Target:
-    """expected: what the parser documents; seeds: what it is for."""
+    """A parser under test. expected: its documented errors; seeds: valid inputs."""
 
     parse: Callable[[bytes], object]
     seeds: tuple[bytes, ...]
@@ -65,7 +65,7 @@ def _text(parse: Callable[[str], object]) -> Callable[[bytes], object]:
 
 
 def _item(read: Callable[[Any], object]) -> Callable[[bytes], object]:
-    """A mapping of JSON: what is none, or is no mapping, is not this parser's to judge."""
+    """Return a parser of JSON mappings. Input that is no JSON mapping is skipped."""
 
     def parse(data: bytes) -> object:
         try:
@@ -85,7 +85,7 @@ def _tags(data: bytes) -> object:
 
 
 def _membership(data: bytes) -> object:
-    """Sealed by who has the cluster's key: the worst that anybody can send."""
+    """Parse a datagram with a valid MAC, as only a holder of the cluster's key can send it."""
     status = NodeStatus("i-0", "10.0.0.1:1", "", NodeState.READY, Pool("z", "t"), "m", 1)
     machine = Membership(status, b"mylife", KEY, 0.0, lambda: 0.5)
     machine.add_member(b"peersl", NodeStatus("i-1", "10.0.0.2:1", "", NodeState.READY, Pool("z", "t"), "m", 1))
@@ -145,7 +145,7 @@ def _safetensors(data: bytes) -> object:
 
 
 class _Transport:
-    """Takes what is written; what the door may ask of a transport."""
+    """A transport that discards what is written."""
 
     def __init__(self) -> None:
         self.sent = 0
@@ -163,13 +163,13 @@ class _Transport:
 @lru_cache(maxsize=1)
 def _server() -> HttpServer:
     async def handle(request: Any) -> None:
-        """Not run: only the bytes before an answer are of interest."""
+        """Never called: only the parsing of requests is tested."""
 
     return HttpServer(handle)
 
 
-def _door(data: bytes) -> object:
-    """Bytes of a client; requests that are whole are not answered."""
+def _http_server(data: bytes) -> object:
+    """Parse a client's bytes; complete requests are not answered."""
     server = _server()
     server.run = lambda request: None  # type: ignore[method-assign,assignment,return-value] # no loop here
     transport: Any = _Transport()
@@ -273,7 +273,7 @@ TARGETS: dict[str, Target] = {
     ),
     "gguf": Target(min_size, (b"GGUF\3\0\0\0" + bytes(16),), (Unreadable,)),
     "door": Target(
-        _door,
+        _http_server,
         (
             b"POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}",
             b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\na: b\r\n\r\n",

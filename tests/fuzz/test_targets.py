@@ -1,6 +1,6 @@
-"""Each parser takes what hypothesis makes of its seeds, and all that it once failed on (`corpus/<target>/`).
+"""Feeds each parser with mutations of its seeds, and with the inputs that it once failed on (`corpus/<target>/`).
 
-FUZZ_SECONDS=n: as long as that for each target, new examples each time (`make fuzz`); without it, a fixed number.
+FUZZ_SECONDS=n: run each target for n seconds, with new examples each time (`make fuzz`); without it, a fixed number.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _EXAMPLES = 150
 _BATCH = 500
 
 
-def kept(name: str) -> tuple[bytes, ...]:
-    """Inputs of a target that are kept in the repository."""
+def corpus_of(name: str) -> tuple[bytes, ...]:
+    """Return the inputs of a target's corpus."""
     return tuple(path.read_bytes() for path in sorted((CORPUS / name).glob("*")))
 
 
-def take(name: str, target: Target, data: bytes) -> None:
-    """Raises what the parser does not document, and keeps the input that did it."""
+def check(name: str, target: Target, data: bytes) -> None:
+    """Parse an input. Raises undocumented errors, after adding the input to the corpus if FUZZ_SECONDS is set."""
     try:
         target.parse(data)
     except target.expected:
@@ -43,33 +43,33 @@ def take(name: str, target: Target, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_what_was_once_too_much_is_taken(name: str) -> None:
-    for data in (*TARGETS[name].seeds, *kept(name), b"", b"\0", b"\xff" * 64, b"[" * 100_000):
-        take(name, TARGETS[name], data)
+def test_seeds_corpus_and_extreme_inputs_raise_only_documented_errors(name: str) -> None:
+    for data in (*TARGETS[name].seeds, *corpus_of(name), b"", b"\0", b"\xff" * 64, b"[" * 100_000):
+        check(name, TARGETS[name], data)
 
 
 @pytest.mark.timeout(0 if SECONDS else 300)
 @pytest.mark.parametrize("name", TARGETS)
-def test_any_bytes_are_taken_or_refused_as_the_parser_says(name: str) -> None:
+def test_mutated_inputs_raise_only_documented_errors(name: str) -> None:
     target = TARGETS[name]
-    bytes_around = around((*target.seeds, *kept(name)))
+    bytes_around = around((*target.seeds, *corpus_of(name)))
     health = list(HealthCheck)
 
-    def play(examples: int, number: int | None) -> None:
+    def run_examples(examples: int, number: int | None) -> None:
         @settings(
             max_examples=examples, suppress_health_check=health, database=None, phases=(Phase.generate, Phase.shrink)
         )
         @given(bytes_around)
         def run(data: bytes) -> None:
-            take(name, target, data)
+            check(name, target, data)
 
         (run if number is None else seed(number)(run))()
 
     if not SECONDS:
-        play(_EXAMPLES, None)
+        run_examples(_EXAMPLES, None)
         return
     number, until = FIRST_SEED, time.monotonic() + SECONDS
     print(f"{name}: FUZZ_SEED={number}")
     while time.monotonic() < until:
-        play(_BATCH, number)
+        run_examples(_BATCH, number)
         number += 1

@@ -1,4 +1,4 @@
-"""What stories of clients have in common: where a client's stream is, and a gateway in front of a fleet."""
+"""Helpers for scenarios of clients: finds the entry node of a stream, and runs a gateway in front of a fleet."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ def urls(fleet: LocalFleet) -> list[str]:
 
 
 async def entry_of_the_stream(fleet: LocalFleet) -> LocalNode:
-    """The node that holds the one client's connection, once some of its tokens came."""
+    """Return the node that holds the only client's connection, once more than 20 events were generated."""
     found: list[LocalNode] = []
 
     async def streaming() -> bool:
         found[:] = [n for n in fleet.nodes if any(s.machine.seq > 20 for s in n.agent.streams)]
         return bool(found)
 
-    await eventually("a stream is under way", streaming)
+    await eventually("a stream is in progress", streaming)
     return found[0]
 
 
 @contextlib.asynccontextmanager
 async def gateway(nodes: list[str]) -> AsyncIterator[str]:
-    """A gateway; its base URL."""
+    """Run a gateway to these nodes for the block, and yield its base URL."""
     listener = bind("127.0.0.1", 0, "gateway")
     transport = synkti_client.async_transport(nodes)
     server = HttpServer(Gateway(transport))

@@ -1,6 +1,6 @@
 """An engine that answers every request with what it received: `python -m tests.scenarios.echo_engine HOST PORT MODEL`.
 
-It has a second name and an adapter, as its /v1/models says.
+Its /v1/models lists a second name and an adapter.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def models(model: str) -> dict[str, Any]:
 
 
 class Echo(BaseHTTPRequestHandler):
-    """One request."""
+    """Answers one request with its own method, target, headers and body as JSON."""
 
     protocol_version = "HTTP/1.1"
     model = ""
@@ -48,7 +48,7 @@ class Echo(BaseHTTPRequestHandler):
     do_GET = do_POST = do_DELETE = do_PUT = _answer  # http.server's names
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing is logged."""
+        """Log nothing."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""A fleet whose fake engines get their faults beforehand, and one event loop for all its scenarios."""
+"""A fleet whose fake engines receive their faults in advance, and one event loop for all scenarios of a module."""
 
 from __future__ import annotations
 
@@ -18,54 +18,59 @@ from tests.scenarios.local_fleet import LocalFleet, LocalNode, local_fleet
 
 SILENCE_S = 1.0
 Fault = dict[str, Any]
-Heard = TypeVar("Heard")
+Result = TypeVar("Result")
 
 
 @dataclass
-class FaultFleet(ABC, Generic[Heard]):
-    """The fleet and its loop. orders: the engines that a request meets, one after another, as they are lost."""
+class FaultFleet(ABC, Generic[Result]):
+    """The fleet and its loop. engine_orders: results of `engine_order`, by request form."""
 
     runner: asyncio.Runner
     fleet: LocalFleet
-    orders: dict[str, list[LocalNode]] = field(default_factory=dict)
+    engine_orders: dict[str, list[LocalNode]] = field(default_factory=dict)
 
     @abstractmethod
-    async def ask(self, entry: LocalNode, form: str) -> Heard:
-        """What a client hears that asks in this form."""
+    async def request(self, entry: LocalNode, form: str) -> Result:
+        """Send a request of this form to the entry node, and return what the client received."""
 
-    def play(self, story: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self.runner.run(story())
+    def run(self, scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self.runner.run(scenario())
 
-    async def tell(self, node: LocalNode, faults: Sequence[Fault]) -> None:
+    async def set_faults(self, node: LocalNode, faults: Sequence[Fault]) -> None:
+        """Replace the faults that the node's engine will inject."""
         response = await self.fleet.http.post(f"http://{node.host}:8002/standin/faults", json=list(faults))
         assert response.status_code == 200, response.text
 
-    async def happened(self, node: LocalNode) -> list[Fault]:
-        told = (await self.fleet.http.get(f"http://{node.host}:8002/standin/faults")).json()
-        happened: list[Fault] = told["happened"]
-        return happened
+    async def injected(self, node: LocalNode) -> list[Fault]:
+        """Return the faults that the node's engine has injected since they were set, oldest first."""
+        reply = (await self.fleet.http.get(f"http://{node.host}:8002/standin/faults")).json()
+        injected: list[Fault] = reply["happened"]
+        return injected
 
-    async def order(self, form: str) -> list[LocalNode]:
-        """Routing is a function of the prompt, so the order in which one stream loses all of them is everyone's."""
-        if form not in self.orders:
+    async def engine_order(self, form: str) -> list[LocalNode]:
+        """Return the nodes in the order in which a request of this form reaches their engines, from any entry."""
+        if form not in self.engine_orders:
             for node in self.fleet.nodes:
-                await self.tell(node, [{"kind": "done", "after_tokens": 5}])
-            await self.ask(self.fleet.nodes[0], form)
-            lost_at = {node.instance_id: (await self.happened(node))[0]["at"] for node in self.fleet.nodes}
-            self.orders[form] = sorted(self.fleet.nodes, key=lambda node: float(lost_at[node.instance_id]))
-        return self.orders[form]
+                await self.set_faults(node, [{"kind": "done", "after_tokens": 5}])
+            await self.request(self.fleet.nodes[0], form)
+            lost_at = {node.instance_id: (await self.injected(node))[0]["at"] for node in self.fleet.nodes}
+            self.engine_orders[form] = sorted(self.fleet.nodes, key=lambda node: float(lost_at[node.instance_id]))
+        return self.engine_orders[form]
 
-    async def lose(self, form: str, faults: Sequence[Fault], entry: int = -1) -> Heard:
-        """The stream loses one engine for each of `faults`; its entry is the node that is `entry` in the order."""
-        order = await self.order(form)
+    async def request_with_faults(self, form: str, faults: Sequence[Fault], entry: int = -1) -> Result:
+        """Send a request that loses one engine for each fault, and assert that all faults were injected.
+
+        entry: index of the entry node in the engine order; -1 is the node whose engine is reached last.
+        """
+        nodes = await self.engine_order(form)
         self.fleet.close_breakers()
-        for node, planned in zip(order, [*([fault] for fault in faults), *[[]] * len(order)], strict=False):
-            await self.tell(node, planned)
-        heard = await self.ask(order[entry], form)
-        for node, fault in zip(order, faults, strict=False):
-            happened = await self.happened(node)
-            assert [each["kind"] for each in happened] == [fault["kind"]], f"on {node.instance_id}: {heard}"
-        return heard
+        for node, planned in zip(nodes, [*([fault] for fault in faults), *[[]] * len(nodes)], strict=False):
+            await self.set_faults(node, planned)
+        result = await self.request(nodes[entry], form)
+        for node, fault in zip(nodes, faults, strict=False):
+            injected = await self.injected(node)
+            assert [each["kind"] for each in injected] == [fault["kind"]], f"on {node.instance_id}: {result}"
+        return result
 
 
 @contextlib.contextmanager

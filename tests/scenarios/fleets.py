@@ -1,4 +1,4 @@
-"""Words for stories about simulated fleets: who sees whom how, and when that was."""
+"""Helpers for scenarios of simulated fleets: liveness of one node as another sees it, and its changes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sim.network import NetworkConditions
 
 
 def liveness_at(by: Host, host: Host) -> Liveness | None:
-    """What one host holds of another, None where it does not know it."""
+    """Return the liveness of `host` in the member table of `by`, None if it is not listed."""
     member = by.membership.members.get(host.instance_id)
     return member.liveness if member is not None else None
 
@@ -30,7 +30,7 @@ def instance_ids(hosts: Iterable[Host]) -> set[str]:
 
 
 def agree(hosts: list[Host]) -> bool:
-    """Whether each of them holds all others for alive, and nobody else."""
+    """Return True if each host lists exactly the others as alive and suspects no node."""
     return all(
         {status.instance_id for status in host.membership.view.alive} == instance_ids(hosts) - {host.instance_id}
         and not host.membership.view.suspects
@@ -39,7 +39,7 @@ def agree(hosts: list[Host]) -> bool:
 
 
 def changes(fleet: Fleet, of: Host, after: Liveness, since: float = 0.0) -> list[tuple[float, str, MemberChanged]]:
-    """When, in whose eyes and why a host became that."""
+    """Return every change of a host to this liveness since `since`: (virtual seconds, observer, change)."""
     return [
         (at, by, change)
         for at, by, change in fleet.changes
@@ -48,7 +48,7 @@ def changes(fleet: Fleet, of: Host, after: Liveness, since: float = 0.0) -> list
 
 
 def wait_until_agreed(fleet: Fleet, hosts: list[Host], within_s: float) -> float:
-    """How long it took until they agreed, in virtual seconds; fails after `within_s`."""
+    """Return the virtual seconds until all hosts agree. Raises AssertionError after `within_s`."""
     began = fleet.scheduler.now
     while not agree(hosts):
         assert fleet.scheduler.now - began < within_s, f"no agreement in {within_s} s"
@@ -57,7 +57,7 @@ def wait_until_agreed(fleet: Fleet, hosts: list[Host], within_s: float) -> float
 
 
 def stable_fleet(count: int, seed: int = 1, weather: NetworkConditions | None = None) -> Fleet:
-    """A fleet whose nodes have met, in whatever weather."""
+    """Return a fleet whose nodes have joined. weather: network conditions from the start."""
     fleet = Fleet(seed, weather)
     fleet.gather(count)
     fleet.pass_time(3)

@@ -25,17 +25,18 @@ PATHS = {"chat": "/v1/chat/completions", "plain": "/v1/completions"}
 Scenario = Callable[[LocalFleet], Coroutine[Any, Any, None]]
 
 
-def run_scenario(folder: Path, story: Scenario, **options: Any) -> None:
+def run_scenario(folder: Path, scenario: Scenario, **options: Any) -> None:
     """Run a scenario on a fleet of its own."""
 
     async def run() -> None:
         async with local_fleet(folder, **options) as fleet:
-            await story(fleet)
+            await scenario(fleet)
 
     uvloop.run(run())
 
 
 def expected(kind: str, body: dict[str, Any]) -> CompletionOutput:
+    """Return the complete output that an uninterrupted engine generates for the request."""
     prompt = (
         fake_model.chat_prompt(body["messages"]) if kind == "chat" else fake_model.completion_prompt(body["prompt"])
     )
@@ -47,7 +48,7 @@ def expected(kind: str, body: dict[str, Any]) -> CompletionOutput:
 
 @dataclass
 class StreamReader:
-    """A stream as its client hears it."""
+    """Accumulates what a client receives of one stream."""
 
     response: httpx.Response
     text: str = ""
@@ -57,7 +58,8 @@ class StreamReader:
     done: bool = False
     events: int = 0
 
-    def take(self, data: bytes) -> None:
+    def add_event(self, data: bytes) -> None:
+        """Add one event. data: its payload, JSON or [DONE]."""
         self.events += 1
         if data == b"[DONE]":
             self.done = True
@@ -79,20 +81,20 @@ async def open_stream(
         yield StreamReader(response)
 
 
-async def read_until(heard: StreamReader, after_events: int = 0, then: Callable[[], None] | None = None) -> None:
-    """To the end; `then` is called once `after_events` events were heard."""
+async def read_until(reader: StreamReader, after_events: int = 0, then: Callable[[], None] | None = None) -> None:
+    """Read to the end of the stream. then: called once, when `after_events` events have arrived."""
     parser = SseParser()
-    async for data in heard.response.aiter_bytes():
+    async for data in reader.response.aiter_bytes():
         for _, event in parser.feed(data):
-            heard.take(event)
-            if then is not None and heard.events >= after_events:
+            reader.add_event(event)
+            if then is not None and reader.events >= after_events:
                 then()
                 then = None
-    assert then is None, "the stream ended before anything could happen to it"
+    assert then is None, "the stream ended before `then` was called"
 
 
 async def find_engine(fleet: LocalFleet, kind: str, body: dict[str, Any]) -> LocalNode:
-    """The node to whose engine this request is routed."""
-    async with open_stream(fleet, fleet.nodes[0], kind, {**body, "max_tokens": 1}) as heard:
-        await read_until(heard)
-        return fleet.by_id(heard.response.headers["x-synkti-node"])
+    """Send the request with one token, and return the node to whose engine it was routed."""
+    async with open_stream(fleet, fleet.nodes[0], kind, {**body, "max_tokens": 1}) as reader:
+        await read_until(reader)
+        return fleet.by_id(reader.response.headers["x-synkti-node"])

@@ -1,4 +1,4 @@
-"""Stock clients and the loss of the node that they talk to: the OpenAI SDKs, curl, the transport and the gateway."""
+"""Stock clients that lose the node they are connected to: the OpenAI SDKs, curl, the transport, the gateway."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tests.scenarios.streams import CHAT, TOKENS, expected, run_scenario
 
 PROMPT = str(CHAT["messages"][0]["content"])  # type: ignore[index]
 RIGHT = expected("chat", CHAT)
-ASKED: dict[str, Any] = {"model": MODEL, "messages": CHAT["messages"], "temperature": 0, "max_tokens": TOKENS}
+REQUEST: dict[str, Any] = {"model": MODEL, "messages": CHAT["messages"], "temperature": 0, "max_tokens": TOKENS}
 EXTRA = {"ignore_eos": True}
 
 
 async def interrupted(fleet: LocalFleet, reading: Awaitable[Any], how: str = "crash") -> Any:
-    """Take the entry away under a stream, and see the client to its end."""
+    """Crash the entry of a stream, or send it a notice, and return what the client read to the end."""
     task = asyncio.ensure_future(reading)
     entry = await entry_of_the_stream(fleet)
     if how == "crash":
@@ -39,7 +39,7 @@ async def interrupted(fleet: LocalFleet, reading: Awaitable[Any], how: str = "cr
 
 async def read_async(client: openai.AsyncOpenAI) -> tuple[str, str | None]:
     text, reason = "", None
-    stream = await client.chat.completions.create(**ASKED, stream=True, extra_body=EXTRA)
+    stream = await client.chat.completions.create(**REQUEST, stream=True, extra_body=EXTRA)
     async for chunk in stream:
         text += chunk.choices[0].delta.content or ""
         reason = chunk.choices[0].finish_reason or reason
@@ -48,7 +48,7 @@ async def read_async(client: openai.AsyncOpenAI) -> tuple[str, str | None]:
 
 def read_sync(client: openai.OpenAI) -> tuple[str, str | None]:
     text, reason = "", None
-    for chunk in client.chat.completions.create(**ASKED, stream=True, extra_body=EXTRA):
+    for chunk in client.chat.completions.create(**REQUEST, stream=True, extra_body=EXTRA):
         text += chunk.choices[0].delta.content or ""
         reason = chunk.choices[0].finish_reason or reason
     return text, reason
@@ -56,22 +56,22 @@ def read_sync(client: openai.OpenAI) -> tuple[str, str | None]:
 
 @pytest.mark.parametrize("how", ["crash", "notice"])
 def test_the_async_sdk_with_the_transport_survives_the_loss_of_its_entry(tmp_path: Path, how: str) -> None:
-    async def story(fleet: LocalFleet) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         http = synkti_client.async_http_client(urls(fleet))
         async with openai.AsyncOpenAI(base_url="http://synkti/v1", api_key="none", http_client=http) as client:
             assert await interrupted(fleet, read_async(client), how) == (RIGHT.text, RIGHT.finish_reason)
 
-    run_scenario(tmp_path, story)
+    run_scenario(tmp_path, scenario)
 
 
 def test_the_sync_sdk_with_the_transport_survives_the_loss_of_its_entry(tmp_path: Path) -> None:
-    async def story(fleet: LocalFleet) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         http = synkti_client.http_client(urls(fleet)[:1])
         with openai.OpenAI(base_url="http://synkti/v1", api_key="none", http_client=http) as client:
             reading = asyncio.to_thread(read_sync, client)
             assert await interrupted(fleet, reading) == (RIGHT.text, RIGHT.finish_reason)
 
-    run_scenario(tmp_path, story)
+    run_scenario(tmp_path, scenario)
 
 
 async def stock_python(base_url: str) -> tuple[str, str | None]:
@@ -90,12 +90,12 @@ async def output_of(*command: str) -> bytes:
 
 async def stock_node(base_url: str) -> tuple[str, str | None]:
     script = str(ROOT / "tests" / "scenarios" / "openai_node.mjs")
-    told = json.loads(await output_of("node", script, base_url, MODEL, PROMPT, str(TOKENS)))
-    return told["text"], told["reason"]
+    result = json.loads(await output_of("node", script, base_url, MODEL, PROMPT, str(TOKENS)))
+    return result["text"], result["reason"]
 
 
 async def curl(base_url: str) -> tuple[str, str | None]:
-    body = json.dumps({**ASKED, **EXTRA, "stream": True})
+    body = json.dumps({**REQUEST, **EXTRA, "stream": True})
     out = await output_of(
         "curl", "-sSN", f"{base_url}/chat/completions", "-H", "content-type: application/json", "-d", body
     )
@@ -109,50 +109,50 @@ async def curl(base_url: str) -> tuple[str, str | None]:
 def test_stock_clients_behind_the_gateway_survive_the_loss_of_the_entry(
     tmp_path: Path, client: Callable[[str], Awaitable[tuple[str, str | None]]]
 ) -> None:
-    async def story(fleet: LocalFleet) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         async with gateway(urls(fleet)[:1]) as base_url:
             assert await interrupted(fleet, client(base_url)) == (RIGHT.text, RIGHT.finish_reason)
 
-    run_scenario(tmp_path, story)
+    run_scenario(tmp_path, scenario)
 
 
-def test_an_answer_in_one_piece_survives_the_loss_of_the_entry(tmp_path: Path) -> None:
-    async def story(fleet: LocalFleet) -> None:
+def test_a_buffered_request_survives_the_loss_of_the_entry(tmp_path: Path) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         http = synkti_client.async_http_client(urls(fleet))
         async with openai.AsyncOpenAI(base_url="http://synkti/v1", api_key="none", http_client=http) as client:
-            asking = asyncio.create_task(client.chat.completions.create(**ASKED, extra_body=EXTRA))
+            request = asyncio.create_task(client.chat.completions.create(**REQUEST, extra_body=EXTRA))
             busy: list[LocalNode] = []
 
             async def connected() -> bool:
                 busy[:] = [node for node in fleet.nodes if node.agent.servers[0].busy]
                 return bool(busy)
 
-            await eventually("a node was asked", connected)
+            await eventually("a node has the request", connected)
             await busy[0].crash()
             async with asyncio.timeout(60):
-                answer = await asking
+                answer = await request
             assert answer.choices[0].message.content == RIGHT.text
 
-    run_scenario(tmp_path, story)
+    run_scenario(tmp_path, scenario)
 
 
-def test_a_client_of_the_gateway_that_goes_ends_its_generation(tmp_path: Path) -> None:
-    async def story(fleet: LocalFleet) -> None:
+def test_a_gateway_client_that_disconnects_ends_its_generation(tmp_path: Path) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         async with gateway(urls(fleet)) as base_url:
-            body = {**ASKED, **EXTRA, "stream": True}
+            body = {**REQUEST, **EXTRA, "stream": True}
             async with fleet.http.stream("POST", f"{base_url}/chat/completions", json=body) as response:
                 await anext(response.aiter_raw())
 
             async def idle() -> bool:
                 return not any(len(node.agent.streams) for node in fleet.nodes)
 
-            await eventually("no node streams", idle, within_s=2.0)
+            await eventually("no node has an open stream", idle, within_s=2.0)
 
-    run_scenario(tmp_path, story)
+    run_scenario(tmp_path, scenario)
 
 
-def test_errors_pass_through_and_a_fleet_that_is_gone_is_said_so() -> None:
-    async def story() -> None:
+def test_a_fleet_without_reachable_nodes_is_a_connect_error_and_a_503_at_the_gateway() -> None:
+    async def scenario() -> None:
         patience = synkti_client.RetryPolicy(max_attempts=3, max_retry_s=2.0)
         transport = synkti_client.async_transport(["http://127.0.0.1:9"], retry_policy=patience)
         async with httpx.AsyncClient(transport=transport) as http:
@@ -162,14 +162,14 @@ def test_errors_pass_through_and_a_fleet_that_is_gone_is_said_so() -> None:
             answer = await http.get(f"{base_url}/models")
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_node_answers")
 
-    uvloop.run(story())
+    uvloop.run(scenario())
 
 
-def test_a_bad_request_is_answered_once_and_as_it_is(tmp_path: Path) -> None:
-    async def story(fleet: LocalFleet) -> None:
+def test_a_bad_request_gets_the_nodes_error_unchanged_through_the_gateway(tmp_path: Path) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         async with gateway(urls(fleet)) as base_url, openai.AsyncOpenAI(base_url=base_url, api_key="none") as client:
             with pytest.raises(openai.NotFoundError, match="does not exist; served: m"):
                 await client.chat.completions.create(model="other", messages=[], stream=True)
             assert [model.id async for model in client.models.list()] == [MODEL]
 
-    run_scenario(tmp_path, story)
+    run_scenario(tmp_path, scenario)

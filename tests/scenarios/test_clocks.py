@@ -1,4 +1,4 @@
-"""A fleet one of whose clocks is wrong: real agents, doors and links; only that node's clock is another."""
+"""A fleet of real agents in which one node's wall clock is wrong or jumps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, eventually
 
 @dataclass
 class Wall:
-    """A wall clock that is ahead by so many seconds."""
+    """A wall clock that is `ahead_s` ahead of the real one."""
 
     ahead_s: float = 0.0
 
@@ -30,8 +30,8 @@ class Wall:
         return time.time() + self.ahead_s
 
 
-async def ask(fleet: LocalFleet, entry: LocalNode, stream: bool, number: int) -> None:
-    """A whole answer, whichever engine has it."""
+async def request_and_check(fleet: LocalFleet, entry: LocalNode, stream: bool, number: int) -> None:
+    """Send a request and assert that its answer is complete, whichever engine generated it."""
     body = {"model": MODEL, "prompt": f"question {number} {entry.host}", "max_tokens": 5, "stream": stream}
     response = await fleet.http.post(f"{entry.url}/v1/completions", json=body)
     assert response.status_code == 200, response.text
@@ -39,14 +39,14 @@ async def ask(fleet: LocalFleet, entry: LocalNode, stream: bool, number: int) ->
     assert "error" not in response.text
 
 
-async def ask_everywhere(fleet: LocalFleet, count: int = 4) -> None:
-    asked = [(entry, stream, number) for entry in fleet.nodes for stream in (True, False) for number in range(count)]
-    await asyncio.gather(*(ask(fleet, *each) for each in asked))
+async def request_everywhere(fleet: LocalFleet, count: int = 4) -> None:
+    requests = [(entry, stream, number) for entry in fleet.nodes for stream in (True, False) for number in range(count)]
+    await asyncio.gather(*(request_and_check(fleet, *each) for each in requests))
 
 
 async def clock_of(fleet: LocalFleet, node: LocalNode) -> dict[str, float]:
-    told: dict[str, float] = (await fleet.http.get(f"{node.url}/v1/synkti/nodes")).json()["clock"]
-    return told
+    clock: dict[str, float] = (await fleet.http.get(f"{node.url}/v1/synkti/nodes")).json()["clock"]
+    return clock
 
 
 async def metric(fleet: LocalFleet, node: LocalNode, name: str) -> float:
@@ -55,28 +55,28 @@ async def metric(fleet: LocalFleet, node: LocalNode, name: str) -> float:
 
 
 @pytest.fixture(autouse=True)
-def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock_monitor, "EVERY_S", 0.05)
     often = GossipConfig(sync_interval_s=0.2, sync_after_change_s=0.2)
     monkeypatch.setattr(agent_module, "Membership", partial(Membership, config=often))
 
 
 @pytest.mark.parametrize("skew_s", [60.0, -45.0, 86_400.0])
-def test_no_client_notices_a_clock_that_is_wrong_and_the_node_says_so(skew_s: float, tmp_path: Path) -> None:
-    """25 to 100 % of requests got 401, for every node refused every other node's signatures."""
+def test_a_wrong_clock_affects_no_client_and_the_node_reports_it(skew_s: float, tmp_path: Path) -> None:
+    """Before, nodes rejected each other's signatures, and 25 to 100 % of requests got 401."""
 
-    async def story() -> None:
+    async def scenario() -> None:
         skewed = SteadyClock(Wall(skew_s))
         async with local_fleet(
             tmp_path, seconds_per_token=0.002, clocks={1: skewed}, SYNKTI_KEEPER_LAG_S="10"
         ) as fleet:
-            await ask_everywhere(fleet)
+            await request_everywhere(fleet)
             wrong, right = fleet.nodes[1], fleet.nodes[0]
 
             async def at_risk() -> bool:
                 return wrong.agent.replication.node.state is NodeState.AT_RISK
 
-            await eventually("the wrong one is at risk", at_risk)
+            await eventually("the node with the wrong clock is at risk", at_risk)
             own = await clock_of(fleet, wrong)
             assert own["is_off"]
             assert own["off_s"] == pytest.approx(skew_s, abs=5)
@@ -85,21 +85,21 @@ def test_no_client_notices_a_clock_that_is_wrong_and_the_node_says_so(skew_s: fl
                 assert not (await clock_of(fleet, node))["is_off"]
                 assert node.agent.replication.node.state is NodeState.READY
                 assert await metric(fleet, node, "synkti_write_ahead_gaps_total") == 0
-            await ask_everywhere(fleet, 2)
-            told = (await fleet.http.get(f"{right.url}/v1/synkti/nodes")).json()["nodes"]
-            ahead = {node["instance_id"]: node["clock_ahead_s"] for node in told}
+            await request_everywhere(fleet, 2)
+            nodes = (await fleet.http.get(f"{right.url}/v1/synkti/nodes")).json()["nodes"]
+            ahead = {node["instance_id"]: node["clock_ahead_s"] for node in nodes}
             assert ahead[wrong.instance_id] == pytest.approx(skew_s, abs=5)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(story())
+        runner.run(scenario())
 
 
-def test_jumps_in_mid_life_change_nothing_and_a_clock_set_right_ends_the_risk(tmp_path: Path) -> None:
-    async def story() -> None:
+def test_clock_jumps_fail_no_request_and_a_corrected_clock_ends_the_at_risk_state(tmp_path: Path) -> None:
+    async def scenario() -> None:
         wall = Wall()
         async with local_fleet(tmp_path, seconds_per_token=0.002, clocks={0: SteadyClock(wall)}) as fleet:
             node = fleet.nodes[0].agent.replication.node
-            await ask_everywhere(fleet, 2)
+            await request_everywhere(fleet, 2)
 
             async def measured() -> bool:
                 return (await clock_of(fleet, fleet.nodes[0]))["measured"] == 2
@@ -107,23 +107,23 @@ def test_jumps_in_mid_life_change_nothing_and_a_clock_set_right_ends_the_risk(tm
             async def is_in(state: NodeState) -> bool:
                 return node.state is state
 
-            await eventually("both peers' clocks are known", measured)
+            await eventually("both peers' clocks are measured", measured)
             for ahead_s in (3600.0, -3600.0):
                 wall.ahead_s = ahead_s
-                await ask_everywhere(fleet, 2)
-                await eventually("at risk", partial(is_in, NodeState.AT_RISK))
+                await request_everywhere(fleet, 2)
+                await eventually("the node is at risk", partial(is_in, NodeState.AT_RISK))
                 wall.ahead_s = 0.0
-                await eventually("ready again", partial(is_in, NodeState.READY))
+                await eventually("the node is ready again", partial(is_in, NodeState.READY))
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(story())
+        runner.run(scenario())
 
 
 @pytest.mark.parametrize("jump_s", [300.0, -300.0])
-def test_a_jump_in_the_middle_of_a_drain_moves_no_deadline(jump_s: float, tmp_path: Path) -> None:
-    """Deadlines are counted by the agent's steady clock, and so is everything that was planned by them."""
+def test_a_clock_jump_during_a_drain_moves_no_deadline(jump_s: float, tmp_path: Path) -> None:
+    """Deadlines, and everything planned by them, are measured by the agent's steady clock."""
 
-    async def story() -> None:
+    async def scenario() -> None:
         wall = Wall()
         steady = SteadyClock(wall)
         async with local_fleet(tmp_path, seconds_per_token=0.002, clocks={0: steady}) as fleet:
@@ -134,7 +134,7 @@ def test_a_jump_in_the_middle_of_a_drain_moves_no_deadline(jump_s: float, tmp_pa
                 return node.agent.replication.node.state is not NodeState.READY
 
             lifecycle = node.agent._reactor._lifecycle
-            await eventually("it drains", draining)
+            await eventually("the node drains", draining)
             before = lifecycle.deadline
             wall.ahead_s = jump_s
             assert node.life is not None
@@ -143,4 +143,4 @@ def test_a_jump_in_the_middle_of_a_drain_moves_no_deadline(jump_s: float, tmp_pa
             assert "drained" in str(fleet.records.records[node.instance_id].timeline)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(story())
+        runner.run(scenario())

@@ -1,4 +1,4 @@
-"""Stories of contexts that move. The fake engine keeps no blocks: each story lays them where vLLM would."""
+"""Contexts that move between nodes. The fake engine stores no blocks: each scenario writes them where vLLM would."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def check_whole(reader: Reader) -> None:
 
 @pytest.fixture
 def slow_prefill(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every context is worth a transfer, also one that a busy machine makes ten times slower."""
+    """Make every context worth a transfer, also if a busy machine makes it ten times slower."""
     monkeypatch.setattr(transfer_policy, "MAX_TRANSFER_S", 60.0)
     for name in ("_INDEX_WITHIN_S", "_S3_INDEX_WITHIN_S", "_BATCH_SILENCE_S"):
         monkeypatch.setattr(fetcher, name, 30.0)
@@ -60,8 +60,8 @@ def folder_of(node: LocalNode, made: bytes = MADE) -> BlockFolder:
     return folder
 
 
-def lay(node: LocalNode, stream: str, blocks: int = BLOCKS) -> list[str]:
-    """The context of a stream, as the engine of this node would keep it; its blocks' names."""
+def write_context(node: LocalNode, stream: str, blocks: int = BLOCKS) -> list[str]:
+    """Write the blocks of a stream's context as this node's engine would, and return their names."""
     keys = chain(chain_root(MADE, stream), range(blocks * BLOCK_TOKENS), BLOCK_TOKENS)
     folder, parent = folder_of(node), chain_root(MADE, stream)
     for place, key in enumerate(keys):
@@ -77,57 +77,59 @@ def held(node: LocalNode, names: list[str]) -> int:
 
 
 async def reading(fleet: LocalFleet, reader: Reader, **fields: Any) -> tuple[asyncio.Task[Any], LocalNode]:
-    """A client that has read some of an answer whose length nobody knows, so that a drain hands it off.
+    """Start a client on an answer of unknown length, which a drain hands off, and wait until it has read 20 events.
 
-    With the node whose engine generates it.
+    Returns the client's task, and the node whose engine generates the answer.
     """
-    task = asyncio.create_task(reader.ask(fleet.nodes[0], "chat", **ENDLESS, **fields))
+    task = asyncio.create_task(reader.request(fleet.nodes[0], "chat", **ENDLESS, **fields))
 
     async def some() -> bool:
         return reader.events >= 20
 
-    await eventually("some events came", some)
+    await eventually("20 events arrived", some)
     (engine,) = [node for node in fleet.nodes if await metric(fleet, node, "synkti_engine_requests ")]
     return task, engine
 
 
-async def ways(fleet: LocalFleet) -> dict[str, float]:
-    names = {way: f'synkti_contexts_total{{way="{way}"}}' for way in ("peer", "s3", "recompute")}
+async def context_sources(fleet: LocalFleet) -> dict[str, float]:
+    names = {source: f'synkti_contexts_total{{way="{source}"}}' for source in ("peer", "s3", "recompute")}
     found = dict.fromkeys(names, 0.0)
     for node in fleet.nodes:
         if node.life is not None and not node.life.done():
-            for way, name in names.items():
-                found[way] += await metric(fleet, node, name)
+            for source, name in names.items():
+                found[source] += await metric(fleet, node, name)
     return found
 
 
-def test_a_draining_nodes_context_is_where_its_stream_goes_on(tmp_path: Path, slow_prefill: None) -> None:
-    async def story(fleet: LocalFleet) -> None:
+def test_a_draining_nodes_context_moves_to_the_node_that_continues_its_stream(
+    tmp_path: Path, slow_prefill: None
+) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         for node in fleet.nodes:
             folder_of(node)
         reader = Reader(fleet)
         task, draining = await reading(fleet, reader)
         others = fleet.others(draining)
-        names = lay(draining, reader.stream)
+        names = write_context(draining, reader.stream)
         draining.notice(60)
         await task
         check_whole(reader)
         assert sorted(held(node, names) for node in others) == [0, BLOCKS]
-        assert await ways(fleet) == {"peer": 1, "s3": 0, "recompute": 0}
+        assert await context_sources(fleet) == {"peer": 1, "s3": 0, "recompute": 0}
 
-    run_scenario(tmp_path, story, **ON)
+    run_scenario(tmp_path, scenario, **ON)
 
 
-def test_what_is_damaged_or_another_engines_is_not_taken_and_the_stream_goes_on(
+def test_damaged_blocks_and_those_of_another_engine_are_rejected_and_the_stream_continues(
     tmp_path: Path, slow_prefill: None
 ) -> None:
-    async def story(fleet: LocalFleet) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         reader = Reader(fleet)
         task, draining = await reading(fleet, reader)
         others = fleet.others(draining)
         folder_of(others[0])
         folder_of(others[1], OTHERS)
-        names = lay(draining, reader.stream)
+        names = write_context(draining, reader.stream)
         path = folder_of(draining).path(names[0])
         path.write_bytes(path.read_bytes()[:-1] + b"\0")
         draining.notice(60)
@@ -136,10 +138,10 @@ def test_what_is_damaged_or_another_engines_is_not_taken_and_the_stream_goes_on(
         assert held(others[1], names) == 0
         assert not folder_of(others[0]).contains(names[0])
 
-    run_scenario(tmp_path, story, **ON)
+    run_scenario(tmp_path, scenario, **ON)
 
 
-def test_a_draining_node_that_hangs_in_a_transfer_costs_what_computing_costs_and_ends_by_itself(
+def test_a_hanging_context_transfer_costs_no_more_than_a_prefill_and_the_drain_still_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokens_per_s = 512.0
@@ -151,15 +153,15 @@ def test_a_draining_node_that_hangs_in_a_transfer_costs_what_computing_costs_and
 
     async def stuck(*_: object) -> bytes:
         await asyncio.Event().wait()
-        raise AssertionError("nothing wakes it")
+        raise AssertionError("the event is never set")
 
-    async def story(fleet: LocalFleet) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         for node in fleet.nodes:
             folder_of(node)
         reader = Reader(fleet)
         task, draining = await reading(fleet, reader)
         others = fleet.others(draining)
-        names = lay(draining, reader.stream)
+        names = write_context(draining, reader.stream)
         monkeypatch.setattr(LocalBlocks, "read", stuck)
         draining.notice(LEAD_S)
         async with asyncio.timeout(30):
@@ -173,48 +175,50 @@ def test_a_draining_node_that_hangs_in_a_transfer_costs_what_computing_costs_and
         async with asyncio.timeout(30):
             assert await draining.life == 0
 
-    run_scenario(tmp_path, story, **ON)
+    run_scenario(tmp_path, scenario, **ON)
 
 
-def test_an_engine_that_computes_faster_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_context_is_recomputed_where_that_is_faster_than_a_transfer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def measured(_: PrefillProbe) -> float:
         return FAST
 
     monkeypatch.setattr(PrefillProbe, "tokens_per_s", measured)
 
-    async def story(fleet: LocalFleet) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         for node in fleet.nodes:
             folder_of(node)
         reader = Reader(fleet)
         task, draining = await reading(fleet, reader)
         others = fleet.others(draining)
-        names = lay(draining, reader.stream)
+        names = write_context(draining, reader.stream)
         draining.notice(60)
         await task
         check_whole(reader)
         assert [held(node, names) for node in others] == [0, 0]
-        assert await ways(fleet) == {"peer": 0, "s3": 0, "recompute": 1}
-        assert not fleet.blocks.objects, "it is not left in S3 either"
+        assert await context_sources(fleet) == {"peer": 0, "s3": 0, "recompute": 1}
+        assert not fleet.blocks.objects, "no upload to S3 either"
 
-    run_scenario(tmp_path, story, **ON)
+    run_scenario(tmp_path, scenario, **ON)
 
 
-def test_the_context_of_a_client_that_wants_nothing_kept_is_not_left_in_s3(tmp_path: Path, slow_prefill: None) -> None:
-    async def story(fleet: LocalFleet) -> None:
+def test_the_context_of_a_stream_with_durability_none_is_not_uploaded_to_s3(tmp_path: Path, slow_prefill: None) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         for node in fleet.nodes:
             folder_of(node)
         reader = Reader(fleet)
         task, draining = await reading(fleet, reader, headers={"x-synkti-durability": "none"})
-        lay(draining, reader.stream)
+        write_context(draining, reader.stream)
         draining.notice(60)
         await task
         check_whole(reader)
         assert not fleet.blocks.objects
 
-    run_scenario(tmp_path, story, **ON)
+    run_scenario(tmp_path, scenario, **ON)
 
 
-def test_a_context_outlives_its_whole_fleet(tmp_path: Path, slow_prefill: None) -> None:
+def test_a_context_survives_the_stop_of_its_whole_fleet(tmp_path: Path, slow_prefill: None) -> None:
     checkpoints, blocks = MemoryCheckpoints(), MemoryBlockStore()
     options = {**ON, "checkpoints": checkpoints, "blocks": blocks, "SYNKTI_TERM_GRACE_S": "6"}
 
@@ -222,7 +226,7 @@ def test_a_context_outlives_its_whole_fleet(tmp_path: Path, slow_prefill: None) 
         async with local_fleet(tmp_path / "first", **options) as fleet:
             reader = Reader(fleet)
             task, engine = await reading(fleet, reader)
-            names = lay(engine, reader.stream)
+            names = write_context(engine, reader.stream)
             for node in fleet.nodes:
                 node.agent.request_drain()
             await task
@@ -230,46 +234,48 @@ def test_a_context_outlives_its_whole_fleet(tmp_path: Path, slow_prefill: None) 
         async with local_fleet(tmp_path / "second", 1, **options) as fleet:
             folder_of(fleet.nodes[0])
             reader.fleet = fleet
-            assert await reader.come_back(fleet.nodes[0]) == 200
+            assert await reader.resume(fleet.nodes[0]) == 200
             check_whole(reader)
             assert held(fleet.nodes[0], names) == BLOCKS
-            assert await ways(fleet) == {"peer": 0, "s3": 1, "recompute": 0}
+            assert await context_sources(fleet) == {"peer": 0, "s3": 1, "recompute": 0}
 
     uvloop.run(run())
 
 
-def test_the_door_gives_blocks_to_peers_only_and_nothing_else_to_anybody(tmp_path: Path) -> None:
-    async def story(fleet: LocalFleet) -> None:
+def test_the_peer_api_serves_blocks_to_peers_only_and_no_other_files(tmp_path: Path) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         (node,) = fleet.nodes
-        names = lay(node, "ab" * 12, 3)
+        names = write_context(node, "ab" * 12, 3)
 
-        async def ask(method: str, target: str, body: bytes = b"", key: bytes = b"cluster key") -> tuple[int, bytes]:
+        async def request(
+            method: str, target: str, body: bytes = b"", key: bytes = b"cluster key"
+        ) -> tuple[int, bytes]:
             stamp = sign(key, method, target, body, time.time(), secrets.token_hex(12))
             url = f"http://{node.host}:8001{target}"
             answer = await fleet.http.request(method, url, content=body, headers={AUTH_HEADER: stamp})
             return answer.status_code, answer.content
 
         index_of = "/peer/v1/kv/of/" + "ab" * 12
-        assert (await ask("GET", index_of, key=b"another key"))[0] == 401
-        status, index = await ask("GET", index_of)
+        assert (await request("GET", index_of, key=b"another key"))[0] == 401
+        status, index = await request("GET", index_of)
         assert status == 200
         assert all(name.encode() in index for name in names)
-        asked = b'["%s","%s"]' % (names[0].encode(), names[1].encode())
-        status, found = await ask("POST", "/peer/v1/kv/blocks", asked)
+        wanted = b'["%s","%s"]' % (names[0].encode(), names[1].encode())
+        status, found = await request("POST", "/peer/v1/kv/blocks", wanted)
         assert status == 200
         folder = folder_of(node)
         assert found == folder.path(names[0]).read_bytes() + folder.path(names[1]).read_bytes()
-        assert await ask("POST", "/peer/v1/kv/blocks", b'["%s"]' % (b"0" * 64 + b".kv")) == (200, b"")
-        assert (await ask("POST", "/peer/v1/kv/blocks", b'["../engine.group"]'))[0] == 400
-        assert (await ask("POST", "/peer/v1/kv/blocks", b'["layout.json"]'))[0] == 400
+        assert await request("POST", "/peer/v1/kv/blocks", b'["%s"]' % (b"0" * 64 + b".kv")) == (200, b"")
+        assert (await request("POST", "/peer/v1/kv/blocks", b'["../engine.group"]'))[0] == 400
+        assert (await request("POST", "/peer/v1/kv/blocks", b'["layout.json"]'))[0] == 400
         for target in ("/peer/v1/kv/of/" + "cd" * 12, "/peer/v1/kv/of/..%2Fx", "/peer/v1/kv/else"):
-            assert (await ask("GET", target))[0] == 404
+            assert (await request("GET", target))[0] == 404
 
-    run_scenario(tmp_path, story, size=1, **ON)
+    run_scenario(tmp_path, scenario, size=1, **ON)
 
 
-def test_a_node_that_keeps_no_blocks_says_so(tmp_path: Path) -> None:
-    async def story(fleet: LocalFleet) -> None:
+def test_a_node_without_stored_blocks_answers_no_blocks(tmp_path: Path) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         (node,) = fleet.nodes
         target = "/peer/v1/kv/of/" + "ab" * 12
         stamp = sign(b"cluster key", "GET", target, b"", time.time(), secrets.token_hex(12))
@@ -278,4 +284,4 @@ def test_a_node_that_keeps_no_blocks_says_so(tmp_path: Path) -> None:
         assert answer.json()["error"]["code"] == "no_blocks"
         assert node.agent.kv.fetcher.prefill_tokens_per_s is None
 
-    run_scenario(tmp_path, story, size=1)
+    run_scenario(tmp_path, scenario, size=1)

@@ -1,6 +1,6 @@
-"""`/v1/responses` and `/v1/messages` under every loss of an engine, and of the entry: one whole answer, or an error.
+"""`/v1/responses` and `/v1/messages` under every kind of engine loss and loss of the entry: a whole answer or an error.
 
-One fleet of agents with fake engines that have the plug-in; the engines are told their losses beforehand.
+All scenarios share one fleet, whose fake engines have the plug-in and receive their faults in advance.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ EARLY = ("silence-before-first", "status-500", "wrong-model")
 
 
 @dataclass
-class Heard:
-    """All that a client was told."""
+class EventStreamResult:
+    """Accumulates the events that a client receives of one stream."""
 
     status: int = 0
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
-    def take(self, name: bytes, data: bytes) -> None:
+    def add_event(self, name: bytes, data: bytes) -> None:
         self.events.append((name.decode(), json.loads(data)))
 
     @property
@@ -51,12 +51,12 @@ class Heard:
 
     @property
     def text(self) -> str:
-        """What all deltas add up to."""
+        """All deltas, joined."""
         deltas = [event["delta"] for name, event in self.events if name.endswith("delta") and name != "message_delta"]
         return "".join(delta if isinstance(delta, str) else delta["text"] for delta in deltas)
 
     def ids(self) -> set[str]:
-        """Every id of the answer or of its item, wherever one stands."""
+        """Return all ids in the events: of the response and of its output item."""
         return set(_ids([event for _, event in self.events]))
 
 
@@ -69,104 +69,114 @@ def _ids(value: Any) -> Iterator[str]:
             yield from _ids(inner)
 
 
-class Stage(FaultFleet[Heard]):
-    async def ask(self, entry: LocalNode, form: str) -> Heard:
-        heard, parser = Heard(), SseParser()
+class EventStreamFaultFleet(FaultFleet[EventStreamResult]):
+    async def request(self, entry: LocalNode, form: str) -> EventStreamResult:
+        result, parser = EventStreamResult(), SseParser()
         body = {"model": MODEL, "stream": True, "temperature": 0, **BODIES[form]}
         async with self.fleet.http.stream("POST", entry.url + form, json=body) as response:
-            heard.status = response.status_code
+            result.status = response.status_code
             async for data in response.aiter_bytes():
                 for event in parser.feed(data):
-                    heard.take(*event)
-        return heard
+                    result.add_event(*event)
+        return result
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EventStreamFaultFleet]:
     with fault_fleet(tmp_path_factory.mktemp("fleet"), "--plugged") as made:
-        yield Stage(*made)
+        yield EventStreamFaultFleet(*made)
 
 
 ROUTES = pytest.mark.parametrize("route", BODIES)
 
 
-def assert_whole(heard: Heard, route: str) -> None:
-    assert heard.status == 200
-    assert heard.text == RIGHT
-    assert not [name for name in heard.names if name.startswith("synkti") or name == "error"]
+def assert_whole(result: EventStreamResult, route: str) -> None:
+    assert result.status == 200
+    assert result.text == RIGHT
+    assert not [name for name in result.names if name.startswith("synkti") or name == "error"]
     if route == "/v1/responses":
-        assert [event["sequence_number"] for _, event in heard.events] == list(range(len(heard.events)))
-        name, last = heard.events[-1]
+        assert [event["sequence_number"] for _, event in result.events] == list(range(len(result.events)))
+        name, last = result.events[-1]
         assert name == "response.completed"
         assert last["response"]["output"][0]["content"][0]["text"] == RIGHT
         assert last["response"]["usage"]["output_tokens"] == TOKENS
-        assert len(heard.ids()) == 2, "one id of the answer, one of its item"
+        assert len(result.ids()) == 2, "one id of the answer, one of its item"
     else:
-        assert heard.names[-3:] == ["content_block_stop", "message_delta", "message_stop"]
-        assert heard.events[-2][1]["delta"]["stop_reason"] == "max_tokens"
-        assert heard.events[-2][1]["usage"]["output_tokens"] == TOKENS
+        assert result.names[-3:] == ["content_block_stop", "message_delta", "message_stop"]
+        assert result.events[-2][1]["delta"]["stop_reason"] == "max_tokens"
+        assert result.events[-2][1]["usage"]["output_tokens"] == TOKENS
 
 
 @ROUTES
 @pytest.mark.parametrize("after", [0, 1, TOKENS // 2, TOKENS - 1])
 @pytest.mark.parametrize("kind", LOSSES)
-def test_one_engine_is_lost(stage: Stage, route: str, kind: str, after: int) -> None:
+def test_a_stream_that_loses_one_engine_is_complete(
+    faulty: EventStreamFaultFleet, route: str, kind: str, after: int
+) -> None:
     if kind == "half-character":
-        after = min(after, TOKENS // 2)  # behind it there has to be a character of several bytes
+        after = min(after, TOKENS // 2)  # a character of several bytes has to follow
 
-    async def story() -> None:
-        assert_whole(await stage.lose(route, [{"kind": kind, "after_tokens": after}]), route)
+    async def scenario() -> None:
+        assert_whole(await faulty.request_with_faults(route, [{"kind": kind, "after_tokens": after}]), route)
 
-    stage.play(story)
+    faulty.run(scenario)
 
 
 @ROUTES
 @pytest.mark.parametrize("kind", EARLY)
-def test_an_engine_that_never_begins(stage: Stage, route: str, kind: str) -> None:
-    async def story() -> None:
-        assert_whole(await stage.lose(route, [{"kind": kind}]), route)
+def test_a_stream_whose_engine_fails_before_its_first_event_is_complete(
+    faulty: EventStreamFaultFleet, route: str, kind: str
+) -> None:
+    async def scenario() -> None:
+        assert_whole(await faulty.request_with_faults(route, [{"kind": kind}]), route)
 
-    stage.play(story)
+    faulty.run(scenario)
 
 
 @ROUTES
 @pytest.mark.parametrize("kind", LOSSES)
-def test_two_are_lost_and_the_third_ends_the_answer(stage: Stage, route: str, kind: str) -> None:
-    async def story() -> None:
+def test_a_stream_that_loses_two_engines_is_completed_by_the_third(
+    faulty: EventStreamFaultFleet, route: str, kind: str
+) -> None:
+    async def scenario() -> None:
         first, second = {"kind": "abort", "after_tokens": 20}, {"kind": kind, "after_tokens": 10}
-        assert_whole(await stage.lose(route, [first, second]), route)
+        assert_whole(await faulty.request_with_faults(route, [first, second]), route)
 
-    stage.play(story)
+    faulty.run(scenario)
 
 
 @ROUTES
-def test_the_third_loss_is_an_error_that_nobody_can_take_for_an_end(stage: Stage, route: str) -> None:
-    async def story() -> None:
-        heard = await stage.lose(route, [{"kind": "eof", "after_tokens": 10}] * 3)
-        name, error = heard.events[-1]
+def test_a_stream_that_loses_three_engines_ends_with_an_explicit_error(
+    faulty: EventStreamFaultFleet, route: str
+) -> None:
+    async def scenario() -> None:
+        result = await faulty.request_with_faults(route, [{"kind": "eof", "after_tokens": 10}] * 3)
+        name, error = result.events[-1]
         assert error["error"]["code"] == "engine_lost"
         assert name == ("error" if route == "/v1/messages" else "")
-        assert RIGHT.startswith(heard.text)
-        assert "message_stop" not in heard.names
-        assert "response.completed" not in heard.names
+        assert RIGHT.startswith(result.text)
+        assert "message_stop" not in result.names
+        assert "response.completed" not in result.names
 
-    stage.play(story)
+    faulty.run(scenario)
 
 
-def tell(folder: Path, story: Callable[[LocalFleet], Coroutine[Any, Any, None]]) -> None:
-    async def whole() -> None:
+def run_plugged(folder: Path, scenario: Callable[[LocalFleet], Coroutine[Any, Any, None]]) -> None:
+    """Run a scenario on a fleet of its own, whose fake engines have the plug-in."""
+
+    async def run() -> None:
         async with local_fleet(folder, seconds_per_token=0.03, engine_options=["--plugged"]) as fleet:
-            await story(fleet)
+            await scenario(fleet)
 
-    uvloop.run(whole())
+    uvloop.run(run())
 
 
 async def read_response(client: openai.AsyncOpenAI) -> tuple[str, str]:
-    """The text of the deltas, and that of the whole response at their end."""
+    """Return the joined deltas, and the text of the response.completed event."""
     text = whole = ""
-    asked = BODIES["/v1/responses"]
+    body = BODIES["/v1/responses"]
     stream = await client.responses.create(
-        model=MODEL, input=asked["input"], max_output_tokens=TOKENS, stream=True, extra_body={"ignore_eos": True}
+        model=MODEL, input=body["input"], max_output_tokens=TOKENS, stream=True, extra_body={"ignore_eos": True}
     )
     async for event in stream:
         if event.type == "response.output_text.delta":
@@ -178,27 +188,27 @@ async def read_response(client: openai.AsyncOpenAI) -> tuple[str, str]:
 
 @pytest.mark.parametrize("how", ["crash", "notice"])
 def test_the_sdks_responses_survive_the_loss_of_their_entry(tmp_path: Path, how: str) -> None:
-    async def story(fleet: LocalFleet) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         http = synkti_client.async_http_client([node.url for node in fleet.nodes])
         async with openai.AsyncOpenAI(base_url="http://synkti/v1", api_key="none", http_client=http) as client:
             assert await interrupted(fleet, read_response(client), how) == (RIGHT, RIGHT)
 
-    tell(tmp_path, story)
+    run_plugged(tmp_path, scenario)
 
 
-def test_a_stock_client_of_messages_behind_the_gateway_survives_the_loss_of_its_entry(tmp_path: Path) -> None:
-    async def story(fleet: LocalFleet) -> None:
+def test_a_stock_messages_client_behind_the_gateway_survives_the_loss_of_the_entry(tmp_path: Path) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         async with gateway([node.url for node in fleet.nodes]) as url:
 
-            async def read() -> Heard:
-                heard, parser = Heard(200), SseParser()
+            async def read() -> EventStreamResult:
+                result, parser = EventStreamResult(200), SseParser()
                 body = {"model": MODEL, "stream": True, "temperature": 0, **BODIES["/v1/messages"]}
                 async with fleet.http.stream("POST", url + "/messages", json=body) as response:
                     async for data in response.aiter_bytes():
                         for event in parser.feed(data):
-                            heard.take(*event)
-                return heard
+                            result.add_event(*event)
+                return result
 
             assert_whole(await interrupted(fleet, read()), "/v1/messages")
 
-    tell(tmp_path, story)
+    run_plugged(tmp_path, scenario)

@@ -1,4 +1,4 @@
-"""What is left in a node's process after many streams: no memory to speak of, and no descriptor."""
+"""Memory and file descriptors of a node's process after many streams: neither may grow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 def resident_bytes() -> int:
-    """Of this process, in which all agents of the fleet run; and their clients, which leave cycles behind."""
+    """Collect garbage, which clients leave, and return the resident bytes of this process, which runs all agents."""
     gc.collect()
     return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES
 
@@ -29,7 +29,7 @@ def descriptors() -> int:
 
 
 async def many(nodes: list[LocalNode], streams: int) -> None:
-    """So many short streams, each with its end, over AT_ONCE connections."""
+    """Read `streams` short streams to their ends, over AT_ONCE connections."""
     numbers = iter(range(streams))
 
     async def one_after_another() -> None:
@@ -43,8 +43,8 @@ async def many(nodes: list[LocalNode], streams: int) -> None:
 
 
 @pytest.mark.parametrize("streams", [1_000, pytest.param(10_000, marks=[pytest.mark.long, pytest.mark.timeout(1_200)])])
-def test_after_many_streams_memory_is_what_it_was_and_no_descriptor_is_left(tmp_path: Path, streams: int) -> None:
-    async def story(fleet: LocalFleet) -> None:
+def test_memory_and_descriptors_do_not_grow_with_the_number_of_streams_served(tmp_path: Path, streams: int) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         await many(fleet.nodes, 200)  # what a process allocates once is allocated
         before, open_before = resident_bytes(), descriptors()
         await many(fleet.nodes, streams)
@@ -58,4 +58,4 @@ def test_after_many_streams_memory_is_what_it_was_and_no_descriptor_is_left(tmp_
         assert all(len(node.agent.streams) == 0 for node in fleet.nodes)
         assert all(not node.agent.replication._streams for node in fleet.nodes)
 
-    run_scenario(tmp_path, story, seconds_per_token=0.0, SYNKTI_KEEPER_LAG_S="5")
+    run_scenario(tmp_path, scenario, seconds_per_token=0.0, SYNKTI_KEEPER_LAG_S="5")

@@ -1,7 +1,7 @@
-"""Every way to lose an engine, at every place of a stream: its client gets the whole answer, once, or an error.
+"""Every kind of engine loss, at every position of a stream: the client gets the whole answer once, or an error.
 
-One fleet plays all of it; the engines are told their losses beforehand (local/fake_engine/faults.py), and each story
-ends by asking them whether the losses really happened.
+All scenarios share one fleet. The engines receive their faults in advance (local/fake_engine/faults.py), and each
+scenario ends with the check that all of them were injected.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def right_answer(form: str) -> CompletionOutput:
 
 
 @dataclass
-class Heard:
-    """All that a client was told."""
+class StreamResult:
+    """Accumulates what a client receives of one stream, ends and errors included."""
 
     status: int = 0
     text: str = ""
@@ -57,7 +57,7 @@ class Heard:
     done: int = 0
     after_done: int = 0
 
-    def take(self, data: bytes) -> None:
+    def add_event(self, data: bytes) -> None:
         if self.done:
             self.after_done += 1
         if data == b"[DONE]":
@@ -72,29 +72,29 @@ class Heard:
             self.finish_reasons += [choice["finish_reason"]] if choice["finish_reason"] else []
 
 
-class Stage(FaultFleet[Heard]):
-    async def ask(self, entry: LocalNode, form: str, **fields: Any) -> Heard:
+class CompletionFaultFleet(FaultFleet[StreamResult]):
+    async def request(self, entry: LocalNode, form: str, **fields: Any) -> StreamResult:
         path = "/v1/completions" if kind_of(form) == "plain" else "/v1/chat/completions"
-        heard, parser = Heard(), SseParser()
+        result, parser = StreamResult(), SseParser()
         body = {**BODIES[form], **fields}
         async with self.fleet.http.stream("POST", entry.url + path, json=body) as response:
-            heard.status = response.status_code
+            result.status = response.status_code
             if response.status_code != 200:
-                heard.error = json.loads(await response.aread())["error"]
+                result.error = json.loads(await response.aread())["error"]
             async for data in response.aiter_bytes():
                 for _, event in parser.feed(data):
-                    heard.take(event)
-        return heard
+                    result.add_event(event)
+        return result
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CompletionFaultFleet]:
     with fault_fleet(tmp_path_factory.mktemp("fleet")) as made:
-        yield Stage(*made)
+        yield CompletionFaultFleet(*made)
 
 
 def fault(kind: str, form: str, share: float) -> Fault:
-    """One that comes after a share of the tokens: 0 before the first, 1 before the last."""
+    """Return a fault at a share of the tokens: 0 is before the first, 1 before the last."""
     if kind in WITHOUT:
         return {"kind": kind}
     places = list(range(TOKENS))
@@ -104,28 +104,28 @@ def fault(kind: str, form: str, share: float) -> Fault:
     return {"kind": kind, "after_tokens": places[round(share * (len(places) - 1))]}
 
 
-def assert_whole(heard: Heard, form: str) -> None:
+def assert_whole(result: StreamResult, form: str) -> None:
     right = right_answer(form)
-    assert (heard.status, heard.error) == (200, None)
-    assert heard.text == right.text
-    assert heard.finish_reasons == ["length"]
-    assert (heard.done, heard.after_done) == (1, 0)
+    assert (result.status, result.error) == (200, None)
+    assert result.text == right.text
+    assert result.finish_reasons == ["length"]
+    assert (result.done, result.after_done) == (1, 0)
     if form != "chat":
-        assert heard.ids == right.token_ids
+        assert result.ids == right.token_ids
     if form == "chat-ids":
         prompt = len(PROMPTS["chat"])
         total = {"prompt_tokens": prompt, "completion_tokens": TOKENS, "total_tokens": prompt + TOKENS}
-        assert heard.usage == total
+        assert result.usage == total
 
 
-def assert_explicit_error(heard: Heard, form: str) -> None:
-    assert heard.error is not None, heard
-    assert heard.error["code"] == "engine_lost"
-    assert heard.finish_reasons == []
-    assert heard.done == 0, "an error never looks like an end"
+def assert_explicit_error(result: StreamResult, form: str) -> None:
+    assert result.error is not None, result
+    assert result.error["code"] == "engine_lost"
+    assert result.finish_reasons == []
+    assert result.done == 0, "a stream that failed must not look complete"
     right = right_answer(form)
-    assert right.text.startswith(heard.text)
-    assert right.token_ids[: len(heard.ids)] == heard.ids
+    assert right.text.startswith(result.text)
+    assert right.token_ids[: len(result.ids)] == result.ids
 
 
 FORMS = pytest.mark.parametrize("form", BODIES)
@@ -135,48 +135,58 @@ CASES = [(kind, place) for kind in WITH_PLACE for place in PLACES] + [(kind, "in
 
 @FORMS
 @pytest.mark.parametrize(("kind", "place"), CASES, ids=[f"{kind} {place}" for kind, place in CASES])
-def test_one_engine_is_lost(stage: Stage, form: str, kind: str, place: str) -> None:
-    async def story() -> None:
-        assert_whole(await stage.lose(form, [fault(kind, form, PLACES[place])]), form)
+def test_a_stream_that_loses_one_engine_is_complete(
+    faulty: CompletionFaultFleet, form: str, kind: str, place: str
+) -> None:
+    async def scenario() -> None:
+        assert_whole(await faulty.request_with_faults(form, [fault(kind, form, PLACES[place])]), form)
 
-    stage.play(story)
-
-
-@FORMS
-@pytest.mark.parametrize("kind", WITH_PLACE + WITHOUT)
-def test_the_entrys_own_engine_is_lost(stage: Stage, form: str, kind: str) -> None:
-    async def story() -> None:
-        assert_whole(await stage.lose(form, [fault(kind, form, 0.3)], entry=0), form)
-
-    stage.play(story)
+    faulty.run(scenario)
 
 
 @FORMS
 @pytest.mark.parametrize("kind", WITH_PLACE + WITHOUT)
-def test_the_continuation_is_lost_too(stage: Stage, form: str, kind: str) -> None:
-    async def story() -> None:
-        first = {"kind": "reset", "after_tokens": TOKENS // 2}  # so that there is something to go on from
+def test_a_stream_that_loses_the_entrys_own_engine_is_complete(
+    faulty: CompletionFaultFleet, form: str, kind: str
+) -> None:
+    async def scenario() -> None:
+        assert_whole(await faulty.request_with_faults(form, [fault(kind, form, 0.3)], entry=0), form)
+
+    faulty.run(scenario)
+
+
+@FORMS
+@pytest.mark.parametrize("kind", WITH_PLACE + WITHOUT)
+def test_a_stream_that_loses_its_continuation_too_is_complete(
+    faulty: CompletionFaultFleet, form: str, kind: str
+) -> None:
+    async def scenario() -> None:
+        first = {"kind": "reset", "after_tokens": TOKENS // 2}  # so that there is something to continue
         for second in (fault(kind, form, 0.0), fault(kind, form, 0.2)):
-            assert_whole(await stage.lose(form, [first, second]), form)
+            assert_whole(await faulty.request_with_faults(form, [first, second]), form)
 
-    stage.play(story)
+    faulty.run(scenario)
 
 
 @FORMS
 @pytest.mark.parametrize("kind", WITH_PLACE + WITHOUT)
-def test_the_third_loss_is_an_error_that_nobody_can_take_for_an_end(stage: Stage, form: str, kind: str) -> None:
-    async def story() -> None:
+def test_a_stream_that_loses_three_engines_ends_with_an_explicit_error(
+    faulty: CompletionFaultFleet, form: str, kind: str
+) -> None:
+    async def scenario() -> None:
         first = {"kind": "eof", "after_tokens": TOKENS // 3}
         second = {"kind": "error-chunk", "after_tokens": TOKENS // 5}
-        assert_explicit_error(await stage.lose(form, [first, second, fault(kind, form, 0.1)]), form)
+        assert_explicit_error(await faulty.request_with_faults(form, [first, second, fault(kind, form, 0.1)]), form)
 
-    stage.play(story)
+    faulty.run(scenario)
 
 
 @FORMS
 @pytest.mark.parametrize("kind", WITH_PLACE + WITHOUT)
-def test_the_same_loss_three_times(stage: Stage, form: str, kind: str) -> None:
-    async def story() -> None:
-        assert_explicit_error(await stage.lose(form, [fault(kind, form, 0.1)] * 3), form)
+def test_a_stream_with_the_same_loss_three_times_ends_with_an_explicit_error(
+    faulty: CompletionFaultFleet, form: str, kind: str
+) -> None:
+    async def scenario() -> None:
+        assert_explicit_error(await faulty.request_with_faults(form, [fault(kind, form, 0.1)] * 3), form)
 
-    stage.play(story)
+    faulty.run(scenario)

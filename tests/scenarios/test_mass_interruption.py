@@ -1,4 +1,4 @@
-"""Half of a busy fleet gets its notice at once: streams go on, what finds no room waits or hears 429, all is well."""
+"""Half of a busy fleet is interrupted at once: all streams continue, new requests wait for room or get 429."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ def body(number: int, tokens: int = 400) -> dict[str, Any]:
     return {**CHAT, "max_tokens": tokens, "messages": [{"role": "user", "content": f"story number {number}"}]}
 
 
-def test_half_the_fleet_at_once_costs_no_stream_and_new_requests_hear_what_is_going_on(tmp_path: Path) -> None:
-    async def story(fleet: LocalFleet) -> None:
-        going, staying = fleet.nodes[: SIZE // 2], fleet.nodes[SIZE // 2 :]
+def test_interrupting_half_the_fleet_loses_no_stream_and_new_requests_get_200_or_429(tmp_path: Path) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
+        interrupted, staying = fleet.nodes[: SIZE // 2], fleet.nodes[SIZE // 2 :]
         begun: list[int] = []
         all_begun = asyncio.Event()
 
         async def stream(number: int, entry: LocalNode) -> None:
-            async with open_stream(fleet, entry, "chat", body(number)) as heard:
+            async with open_stream(fleet, entry, "chat", body(number)) as reader:
 
-                def on_the_way() -> None:
+                def begin() -> None:
                     begun.append(number)
                     if len(begun) == STREAMS:
                         all_begun.set()
 
-                await read_until(heard, 10, on_the_way)
-            assert (heard.error, heard.done) == (None, True), number
-            assert heard.text == expected("chat", body(number)).text
+                await read_until(reader, 10, begin)
+            assert (reader.error, reader.done) == (None, True), number
+            assert reader.text == expected("chat", body(number)).text
 
-        async def ask(number: int) -> int:
+        async def request(number: int) -> int:
             answer = await fleet.http.post(staying[number % len(staying)].url + PATHS["chat"], json=body(number, 20))
             if answer.status_code == 429:
                 assert answer.json()["error"]["code"] == "fleet_full"
@@ -49,13 +49,13 @@ def test_half_the_fleet_at_once_costs_no_stream_and_new_requests_hear_what_is_go
 
         streams = [asyncio.ensure_future(stream(number, staying[number % len(staying)])) for number in range(STREAMS)]
         await all_begun.wait()
-        for node in going:
+        for node in interrupted:
             node.notice(lead_s=7.0)
-        answers = Counter(await asyncio.gather(*(ask(number) for number in range(40))))
+        answers = Counter(await asyncio.gather(*(request(number) for number in range(40))))
         await asyncio.gather(*streams)
         assert set(answers) <= {200, 429}
         assert answers[200] > 0
-        for node in going:
+        for node in interrupted:
             assert node.life is not None
             assert await asyncio.wait_for(node.life, 20) == 0
 
@@ -63,6 +63,6 @@ def test_half_the_fleet_at_once_costs_no_stream_and_new_requests_hear_what_is_go
         async with local_fleet(
             tmp_path, size=SIZE, seconds_per_token=0.02, engine_options=("--max-num-seqs", PLACES)
         ) as fleet:
-            await story(fleet)
+            await scenario(fleet)
 
     uvloop.run(run())

@@ -1,4 +1,4 @@
-"""Membership as stories on virtual time: probing, suspicion, what nodes say; real machines on a played network."""
+"""Membership on virtual time: probing, suspicion, dissemination; real state machines on a simulated network."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from tests.scenarios.fleets import agree, all_see, changes, liveness_at, serving
 # probing
 
 
-def test_who_answers_is_never_suspected() -> None:
+def test_a_node_that_answers_probes_is_never_suspected() -> None:
     fleet = stable_fleet(20)
     fleet.pass_time(300)
     assert fleet.changes == []
     assert agree(list(fleet.hosts.values()))
 
 
-def test_everyone_is_probed_in_turn_and_nobody_twice_in_a_round() -> None:
-    """SWIM's round-robin: a silent node is met within one round of any single other one."""
+def test_every_member_is_probed_exactly_once_per_round() -> None:
+    """SWIM's round-robin: any single node probes a silent one within one round."""
     fleet = stable_fleet(2)
     lonely, gone = fleet.hosts.values()
     for host in (lonely, gone):
@@ -34,7 +34,7 @@ def test_everyone_is_probed_in_turn_and_nobody_twice_in_a_round() -> None:
     assert at - began <= 2.0
 
 
-def test_a_vanished_node_is_suspected_then_dead_for_everyone() -> None:
+def test_a_vanished_node_becomes_suspect_and_then_dead_at_every_node() -> None:
     fleet = stable_fleet(10)
     gone, *rest = fleet.hosts.values()
     gone.terminate()
@@ -58,12 +58,12 @@ def test_ten_nodes_exclude_a_dead_one_within_six_seconds(loss: float) -> None:
         suspected += [at - began for at, _, _ in changes(fleet, gone, Liveness.SUSPECT, began)]
         dead += [at - began for at, _, _ in changes(fleet, gone, Liveness.DEAD, began)]
     assert len(dead) == 40 * 9
-    assert max(suspected) < 6.0  # from then on nobody chooses it
+    assert max(suspected) < 6.0  # from then on no node routes to it
     assert sorted(dead)[int(0.95 * len(dead))] < 6.0
     assert median(dead) < 5.0
 
 
-def test_a_node_that_one_peer_cannot_reach_is_vouched_for_by_helpers() -> None:
+def test_indirect_probes_keep_a_node_alive_that_one_peer_cannot_reach() -> None:
     fleet = stable_fleet(6)
     a, b, *_ = fleet.hosts.values()
     fleet.network.cut_links |= {(a.address, b.address), (b.address, a.address)}
@@ -71,8 +71,8 @@ def test_a_node_that_one_peer_cannot_reach_is_vouched_for_by_helpers() -> None:
     assert fleet.changes == []
 
 
-def test_a_node_that_hears_nobody_doubts_itself_and_nobody_dies_of_it() -> None:
-    """Lifeguard: it accuses everyone, they refute, and the suspicions that nobody confirms are long."""
+def test_a_node_that_receives_nothing_extends_its_timeouts_and_kills_no_member() -> None:
+    """Lifeguard: it suspects all others, they refute, and suspicions without confirmation have long timeouts."""
     fleet = stable_fleet(12)
     deaf, *rest = fleet.hosts.values()
     fleet.network.cut_links |= {(host.address, deaf.address) for host in rest}
@@ -86,7 +86,7 @@ def test_a_node_that_hears_nobody_doubts_itself_and_nobody_dies_of_it() -> None:
     assert agree(rest)
 
 
-def test_a_node_that_is_slow_for_a_moment_refutes_and_is_taken_back() -> None:
+def test_a_node_that_is_slow_for_a_moment_refutes_and_is_alive_again() -> None:
     fleet = stable_fleet(10)
     slow, *rest = fleet.hosts.values()
     before = slow.membership.status.incarnation
@@ -102,7 +102,7 @@ def test_a_node_that_is_slow_for_a_moment_refutes_and_is_taken_back() -> None:
     assert all(host.membership.members[slow.instance_id].incarnation > before for host in rest)
 
 
-def test_a_suspect_serves_nobody_until_it_refutes() -> None:
+def test_a_suspect_is_not_routed_to_until_it_refutes() -> None:
     fleet = stable_fleet(5)
     a, b, *rest = fleet.hosts.values()
     b.freeze()
@@ -119,7 +119,7 @@ def test_a_suspect_serves_nobody_until_it_refutes() -> None:
 # a failed request is evidence
 
 
-def test_a_refused_connection_makes_a_crashed_peer_suspect_at_once_and_dead_soon() -> None:
+def test_a_refused_connection_makes_a_peer_suspect_at_once_and_dead_soon_after() -> None:
     fleet = stable_fleet(10)
     crashed, first, *rest = fleet.hosts.values()
     crashed.crash()
@@ -131,7 +131,7 @@ def test_a_refused_connection_makes_a_crashed_peer_suspect_at_once_and_dead_soon
     assert all_see([first, *rest], crashed, Liveness.DEAD)
 
 
-def test_a_peer_that_was_refused_by_mistake_refutes_within_a_round_trip() -> None:
+def test_a_peer_suspected_by_mistake_refutes_within_a_round_trip() -> None:
     fleet = stable_fleet(10)
     fine, wrong, *_ = fleet.hosts.values()
     wrong.failed(fine.instance_id)
@@ -140,7 +140,7 @@ def test_a_peer_that_was_refused_by_mistake_refutes_within_a_round_trip() -> Non
     assert liveness_at(wrong, fine) is Liveness.ALIVE
 
 
-def test_a_request_that_only_failed_is_a_reason_to_probe_not_to_suspect() -> None:
+def test_a_failed_request_triggers_a_probe_and_no_suspicion() -> None:
     fleet = stable_fleet(10)
     gone, first, *_ = fleet.hosts.values()
     gone.terminate()
@@ -149,13 +149,13 @@ def test_a_request_that_only_failed_is_a_reason_to_probe_not_to_suspect() -> Non
     assert liveness_at(first, gone) is Liveness.ALIVE
     fleet.pass_time(1)
     assert changes(fleet, gone, Liveness.SUSPECT)[0][0] - began < 0.9
-    first.failed("i-unknown")  # whoever that was
+    first.failed("i-unknown")  # an unknown peer is ignored
 
 
-# what nodes say of themselves
+# what nodes announce of themselves
 
 
-def test_a_changed_state_is_everywhere_within_a_second() -> None:
+def test_a_changed_state_reaches_every_node_within_a_second() -> None:
     fleet = stable_fleet(100)
     going, *rest = fleet.hosts.values()
     going.announce(NodeState.DRAINING)
@@ -171,14 +171,14 @@ def test_loads_reach_all_of_a_small_fleet_within_seconds() -> None:
     load = Load(7, 3, 0.5, 0.02, 1500.0)
     busy.set_load(load)
     fleet.pass_time(3)
-    told = [host.membership.members[busy.instance_id].load for host in rest]
-    assert sum(heard.in_flight == load.in_flight for heard in told) >= 8
+    loads = [host.membership.members[busy.instance_id].load for host in rest]
+    assert sum(known.in_flight == load.in_flight for known in loads) >= 8
     busy.set_load(load)  # nothing new: nothing is sent
     fleet.pass_time(5)
     assert busy.membership.stats["loads"] == 0
 
 
-def test_who_leaves_is_known_to_have_left_at_once_and_never_comes_back_under_that_incarnation() -> None:
+def test_a_node_that_leaves_is_left_everywhere_at_once_and_does_not_return_in_that_incarnation() -> None:
     fleet = stable_fleet(10)
     leaver, *rest = fleet.hosts.values()
     leaver.leave()

@@ -1,4 +1,4 @@
-"""Membership on bad networks, among strangers, and what it costs, on virtual time."""
+"""Membership on virtual time on bad networks, under forged or replayed datagrams, and its traffic."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.scenarios.fleets import (
 # the network
 
 
-def test_repeated_late_and_reordered_datagrams_change_nothing() -> None:
+def test_repeated_late_and_reordered_datagrams_kill_no_member() -> None:
     fleet = stable_fleet(20, weather=NetworkConditions(repeated=0.3, late=0.2, late_s=0.25))
     fleet.pass_time(120)
     assert [change for _, _, change in fleet.changes if change.after is Liveness.DEAD] == []
@@ -32,7 +32,7 @@ def test_repeated_late_and_reordered_datagrams_change_nothing() -> None:
     assert agree(list(fleet.hosts.values()))
 
 
-def test_five_percent_loss_suspects_few_and_kills_nobody() -> None:
+def test_five_percent_packet_loss_causes_few_suspicions_and_no_death() -> None:
     fleet = stable_fleet(30, weather=NetworkConditions(loss=0.05))
     fleet.pass_time(600)
     suspicions = {(change.status.instance_id, change.status.incarnation) for _, _, change in fleet.changes}
@@ -40,15 +40,15 @@ def test_five_percent_loss_suspects_few_and_kills_nobody() -> None:
     assert [change for _, _, change in fleet.changes if change.after is Liveness.DEAD] == []
 
 
-def test_a_network_that_passes_streams_only_still_has_a_fleet() -> None:
-    """Datagrams may be closed by a security group: every probe then falls back to a question over a stream."""
+def test_nodes_form_a_fleet_where_datagrams_are_blocked_and_streams_are_not() -> None:
+    """Datagrams may be closed by a security group: every probe then falls back to a request over a stream."""
     fleet = stable_fleet(4, weather=NetworkConditions(loss=1.0))
     fleet.pass_time(60)
     assert [change for _, _, change in fleet.changes if change.after is Liveness.DEAD] == []
     assert agree(list(fleet.hosts.values()))
 
 
-def test_a_split_fleet_serves_on_both_sides_and_heals() -> None:
+def test_a_partitioned_fleet_serves_on_both_sides_and_merges_afterwards() -> None:
     fleet = stable_fleet(20)
     hosts = list(fleet.hosts.values())
     left, right = hosts[:8], hosts[8:]
@@ -64,12 +64,12 @@ def test_a_split_fleet_serves_on_both_sides_and_heals() -> None:
     wait_until_agreed(fleet, [*hosts, joined_meanwhile], 45)
     since = [change for at, _, change in fleet.changes if at > healed_at]
     assert [change for change in since if change.after is Liveness.DEAD] == []
-    # Nobody is taken out of service for having been on the other side.
+    # No node is out of service for having been on the other side.
     assert len([change for change in since if change.after is Liveness.SUSPECT]) <= 2
 
 
-def test_a_split_that_nobody_sees_from_outside_heals_too() -> None:
-    """No newcomer, no tags: the dead are tried again now and then."""
+def test_a_partition_heals_without_newcomers_and_tags() -> None:
+    """Without newcomers and tags, dead members are probed again now and then."""
     fleet = stable_fleet(12)
     hosts = list(fleet.hosts.values())
     fleet.split(hosts[:6], hosts[6:])
@@ -79,7 +79,7 @@ def test_a_split_that_nobody_sees_from_outside_heals_too() -> None:
     wait_until_agreed(fleet, hosts, 30)
 
 
-def test_who_missed_a_refutation_hears_it_again_from_the_accused() -> None:
+def test_a_node_that_missed_a_refutation_receives_it_again_from_the_suspect() -> None:
     fleet = stable_fleet(6)
     accused, deaf, *rest = fleet.hosts.values()
     accused.freeze()
@@ -96,8 +96,8 @@ def test_who_missed_a_refutation_hears_it_again_from_the_accused() -> None:
     assert liveness_at(deaf, accused) is Liveness.ALIVE
 
 
-def test_second_opinions_settle_a_suspicion_without_waiting_for_the_rotation() -> None:
-    """Without them only further probes' turns would confirm it, half a second later at that size."""
+def test_extra_probes_confirm_a_suspicion_before_the_probe_rotation_does() -> None:
+    """Without them only later probes would confirm it, half a second later at that size."""
     took = {}
     for opinions in (0.0, 4.0):
         lasted = []
@@ -114,7 +114,7 @@ def test_second_opinions_settle_a_suspicion_without_waiting_for_the_rotation() -
     assert took[4.0] < took[0.0] - 0.3
 
 
-def test_a_zone_that_goes_at_once_is_excluded_and_the_rest_goes_on() -> None:
+def test_a_zone_that_fails_at_once_is_excluded_and_the_rest_stays_in_agreement() -> None:
     fleet = stable_fleet(60)
     hosts = list(fleet.hosts.values())
     gone = [host for host in hosts if host.membership.status.pool.zone == "us-east-1a"]
@@ -125,7 +125,7 @@ def test_a_zone_that_goes_at_once_is_excluded_and_the_rest_goes_on() -> None:
     assert all(not changes(fleet, host, Liveness.DEAD) for host in rest)
 
 
-def test_half_of_a_fleet_that_goes_at_once_is_excluded() -> None:
+def test_half_of_a_fleet_that_fails_at_once_is_excluded() -> None:
     fleet = stable_fleet(50)
     hosts = list(fleet.hosts.values())
     for host in hosts[::2]:
@@ -133,11 +133,11 @@ def test_half_of_a_fleet_that_goes_at_once_is_excluded() -> None:
     wait_until_agreed(fleet, hosts[1::2], 25)
 
 
-# who may speak
+# authentication and replays
 
 
 def recorded(fleet: Fleet, seconds: float) -> list[tuple[str, bytes]]:
-    """Everything that crosses the network meanwhile: (to, datagram)."""
+    """Return every datagram sent during these virtual seconds: (destination, datagram)."""
     tape: list[tuple[str, bytes]] = []
     send = fleet.network.send
 
@@ -151,7 +151,7 @@ def recorded(fleet: Fleet, seconds: float) -> list[tuple[str, bytes]]:
     return tape
 
 
-def test_yesterday_s_datagrams_change_nothing_today() -> None:
+def test_datagrams_replayed_a_day_later_change_nothing() -> None:
     fleet = stable_fleet(6)
     hosts = list(fleet.hosts.values())
     gone, restarted = hosts[0], hosts[1]
@@ -176,8 +176,8 @@ def test_yesterday_s_datagrams_change_nothing_today() -> None:
     assert again.membership.rejected["other boot id"] > 0
 
 
-def test_a_stranger_s_recording_is_asked_and_never_believed() -> None:
-    """A hello of a node that is gone and forgotten: nobody is there to answer for it."""
+def test_a_replayed_join_of_a_forgotten_node_is_verified_and_never_accepted() -> None:
+    """A recorded JOIN of a node that is gone and forgotten, so that no node answers its verification."""
     fleet = stable_fleet(3)
     newcomer = fleet.make()
     hosts = [host for host in fleet.hosts.values() if host is not newcomer]
@@ -198,7 +198,7 @@ def test_a_stranger_s_recording_is_asked_and_never_believed() -> None:
     assert all_see(hosts, ghost, None)
 
 
-def test_other_clusters_and_damaged_datagrams_are_refused() -> None:
+def test_datagrams_of_other_clusters_and_damaged_ones_are_rejected() -> None:
     fleet = stable_fleet(3)
     a, b, _ = fleet.hosts.values()
     tape = [data for to, data in recorded(fleet, 3) if to == a.address]
@@ -225,7 +225,7 @@ def test_no_datagram_is_larger_than_its_bound() -> None:
 # cost
 
 
-def test_a_node_sends_no_more_in_a_fleet_ten_times_as_large() -> None:
+def test_a_nodes_traffic_does_not_grow_with_the_size_of_the_fleet() -> None:
     rates = {}
     for count in (20, 200):
         fleet = stable_fleet(count)
@@ -246,7 +246,7 @@ def test_a_node_sends_no_more_in_a_fleet_ten_times_as_large() -> None:
     assert rates[200][1] < 2 * rates[20][1] < 4_000
 
 
-def test_the_view_is_the_same_until_something_changes() -> None:
+def test_the_view_is_the_same_object_until_a_member_changes() -> None:
     fleet = stable_fleet(10)
     host, other, *_ = fleet.hosts.values()
     view = host.membership.view
@@ -258,7 +258,7 @@ def test_the_view_is_the_same_until_something_changes() -> None:
     assert host.membership.view.version > view.version
 
 
-def test_everything_that_waits_stays_within_bounds_while_half_the_fleet_flaps() -> None:
+def test_all_queues_stay_bounded_while_half_the_fleet_flaps() -> None:
     fleet = stable_fleet(40, weather=NetworkConditions(loss=0.1))
     hosts = list(fleet.hosts.values())
     for step in range(40):

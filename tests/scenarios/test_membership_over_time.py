@@ -1,4 +1,4 @@
-"""Membership where nodes come, start again and are named by tags, on virtual time."""
+"""Membership on virtual time where nodes join, restart, and are discovered by tags."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.scenarios.fleets import agree, all_see, liveness_at, stable_fleet, wa
 # tags
 
 
-def test_a_node_that_only_tags_know_is_greeted_and_then_known_to_all() -> None:
+def test_a_node_discovered_by_tags_only_joins_and_becomes_known_to_all() -> None:
     fleet = stable_fleet(10)
     first, *_ = fleet.hosts.values()
     newcomer = fleet.make()  # it has not read any tag itself
@@ -22,7 +22,7 @@ def test_a_node_that_only_tags_know_is_greeted_and_then_known_to_all() -> None:
     assert liveness_at(newcomer, first) is Liveness.ALIVE
 
 
-def test_a_node_that_only_gossip_knows_is_kept_while_it_lives() -> None:
+def test_a_node_known_by_gossip_only_stays_a_member_while_it_is_alive() -> None:
     fleet = stable_fleet(5)
     untagged, *rest = fleet.hosts.values()
     for host in rest:
@@ -31,7 +31,7 @@ def test_a_node_that_only_gossip_knows_is_kept_while_it_lives() -> None:
     assert agree([untagged, *rest])
 
 
-def test_a_dead_node_that_ec2_still_shows_is_not_brought_back() -> None:
+def test_a_dead_node_that_ec2_still_lists_does_not_become_a_member_again() -> None:
     fleet = stable_fleet(5)
     gone, *rest = fleet.hosts.values()
     gone.terminate()
@@ -51,14 +51,14 @@ def test_a_dead_node_that_ec2_still_shows_is_not_brought_back() -> None:
     assert all_see(rest, gone, None)
 
 
-def test_an_instance_whose_tag_says_gone_is_not_greeted() -> None:
+def test_an_instance_with_the_tag_gone_is_not_probed_to_join() -> None:
     fleet = stable_fleet(3)
     host = next(iter(fleet.hosts.values()))
     host.tagged([TaggedNode("i-other", "10.9.9.9:8001", NodeState.GONE)])
     assert host.membership.stats["join_candidates"] == 0
 
 
-def test_twenty_nodes_that_boot_at_once_know_all_within_seconds() -> None:
+def test_twenty_nodes_that_boot_at_once_agree_within_seconds() -> None:
     fleet = stable_fleet(10)
     booted = fleet.boot(20)
     assert wait_until_agreed(fleet, list(fleet.hosts.values()), 12) < 12
@@ -75,7 +75,7 @@ def test_the_first_nodes_of_a_fleet_find_each_other() -> None:
     assert wait_until_agreed(fleet, list(fleet.hosts.values()), 5) < 5
 
 
-def test_an_outage_of_the_ec2_api_changes_nothing() -> None:
+def test_an_outage_of_the_ec2_api_changes_no_membership() -> None:
     fleet = stable_fleet(10)
     for host in fleet.hosts.values():
         fleet.keep_looking(host)
@@ -90,7 +90,7 @@ def test_an_outage_of_the_ec2_api_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("set_back_s", [0.0, 5 * 3600.0])
-def test_a_restarted_agent_takes_its_old_life_s_place_also_with_its_clock_set_back(set_back_s: float) -> None:
+def test_a_restarted_agent_replaces_its_old_incarnation_also_with_its_clock_set_back(set_back_s: float) -> None:
     fleet = stable_fleet(8)
     old, *rest = fleet.hosts.values()
     new = fleet.restart(old, set_back_s)
@@ -102,7 +102,7 @@ def test_a_restarted_agent_takes_its_old_life_s_place_also_with_its_clock_set_ba
     assert agree([new, *rest])
 
 
-def test_a_clock_set_back_is_made_up_for_also_where_only_some_knew_the_old_life() -> None:
+def test_a_clock_set_back_is_compensated_where_only_some_nodes_know_the_old_incarnation() -> None:
     fleet = stable_fleet(6)
     old, *rest = fleet.hosts.values()
     younger = fleet.boot(4)
@@ -118,7 +118,7 @@ def test_a_clock_set_back_is_made_up_for_also_where_only_some_knew_the_old_life(
     assert len({host.membership.members[new.instance_id].incarnation for host in (*rest, *younger)}) == 1
 
 
-def test_a_restarted_agent_comes_back_after_it_left() -> None:
+def test_a_restarted_agent_rejoins_after_it_left() -> None:
     fleet = stable_fleet(5)
     old, *rest = fleet.hosts.values()
     old.leave()
@@ -128,7 +128,7 @@ def test_a_restarted_agent_comes_back_after_it_left() -> None:
 
 
 @pytest.mark.parametrize("jump_s", [3600.0, -3600.0])
-def test_a_clock_that_jumps_blames_nobody(jump_s: float) -> None:
+def test_a_clock_jump_causes_no_suspicion(jump_s: float) -> None:
     fleet = stable_fleet(10)
     jumper, *rest = fleet.hosts.values()
     jumper.clock_offset_s += jump_s
@@ -137,8 +137,8 @@ def test_a_clock_that_jumps_blames_nobody(jump_s: float) -> None:
     assert agree([jumper, *rest])
 
 
-def test_a_probe_that_was_under_way_when_the_node_was_stopped_says_nothing() -> None:
-    """Its answer may have been dropped with a full socket buffer. Only a probe that was lived through counts."""
+def test_a_probe_in_progress_while_its_node_was_paused_causes_no_suspicion() -> None:
+    """Its answer may have been dropped with a full socket buffer. Only a probe during which the node ran counts."""
     fleet = stable_fleet(2)
     a, b = fleet.hosts.values()
     b.terminate()
@@ -153,7 +153,7 @@ def test_a_probe_that_was_under_way_when_the_node_was_stopped_says_nothing() -> 
     assert liveness_at(a, b) is not Liveness.ALIVE
 
 
-def test_a_node_that_was_stopped_for_a_minute_blames_nobody_and_comes_back() -> None:
+def test_a_node_paused_for_a_minute_suspects_no_member_and_rejoins() -> None:
     fleet = stable_fleet(10)
     stopped, *rest = fleet.hosts.values()
     stopped.freeze()

@@ -77,8 +77,8 @@ async def send(node: LocalNode, raw: bytes, read: int | None) -> None:
     writer.transport.abort()
 
 
-def test_what_belongs_to_a_request_is_freed_with_it(tmp_path: Path) -> None:
-    async def story() -> None:
+def test_the_objects_of_a_request_are_freed_when_it_ends(tmp_path: Path) -> None:
+    async def scenario() -> None:
         async with local_fleet(tmp_path, size=1, seconds_per_token=0.002) as fleet:
             node = fleet.nodes[0]
             for name, (raw, read) in REQUESTS.items():
@@ -94,14 +94,14 @@ def test_what_belongs_to_a_request_is_freed_with_it(tmp_path: Path) -> None:
                         await send(node, raw, read)
                     await eventually(f"{name}: nothing stays", is_freed, within_s=5.0)
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("how", ["garbage", "half a head", "half a body"])
-def test_a_connection_that_breaks_is_freed(how: str, tmp_path: Path) -> None:
+def test_the_objects_of_a_broken_connection_are_freed(how: str, tmp_path: Path) -> None:
     raws = {"garbage": b"garbage\r\n\r\n", "half a head": b"POST / HT", "half a body": post("/", b"x" * 90_000)[:-1]}
 
-    async def story() -> None:
+    async def scenario() -> None:
         async with local_fleet(tmp_path, size=1) as fleet:
             node = fleet.nodes[0]
             bodies = node.agent.servers[0].bodies
@@ -116,4 +116,4 @@ def test_a_connection_that_breaks_is_freed(how: str, tmp_path: Path) -> None:
 
                 await eventually("nothing stays", is_freed, within_s=5.0)
 
-    asyncio.run(story())
+    asyncio.run(scenario())

@@ -1,4 +1,4 @@
-"""Stories of clients that come back: their entry died, went, or was cut off, and another node goes on."""
+"""Clients that resume at another node after their entry crashed, drained or was cut off."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BODIES = {"chat": CHAT, "plain": PLAIN}
 
 @dataclass
 class Reader:
-    """A client that remembers what it read, over all of its connections."""
+    """A client that accumulates what it received, over all of its connections."""
 
     fleet: LocalFleet
     stream: str = ""
@@ -34,7 +34,7 @@ class Reader:
     done: bool = False
     events: int = 0
 
-    async def ask(self, entry: LocalNode, kind: str, until: int = 10**9, **fields: Any) -> httpx.Response:
+    async def request(self, entry: LocalNode, kind: str, until: int = 10**9, **fields: Any) -> httpx.Response:
         body = {**BODIES[kind], **fields, "stream": True}
         headers = {EVENT_IDS_HEADER: "true", **fields.pop("headers", {})}
         body.pop("headers", None)
@@ -43,7 +43,7 @@ class Reader:
             await self._read(response, until)
         return response
 
-    async def come_back(self, entry: LocalNode, until: int = 10**9) -> int:
+    async def resume(self, entry: LocalNode, until: int = 10**9) -> int:
         headers = {"last-event-id": self.last_id} if self.last_id else {}
         async with self.fleet.http.stream("GET", f"{entry.url}/v1/streams/{self.stream}", headers=headers) as response:
             if response.status_code == 200:
@@ -75,8 +75,8 @@ class Reader:
         chunk = json.loads(payload)
         self.error = chunk.get("error", self.error)
         for choice in chunk.get("choices", ()):
-            said = choice["delta"].get("content") or "" if "delta" in choice else choice["text"]
-            self.text[choice["index"]] = self.text.get(choice["index"], "") + said
+            part = choice["delta"].get("content") or "" if "delta" in choice else choice["text"]
+            self.text[choice["index"]] = self.text.get(choice["index"], "") + part
             self.finish_reasons += [choice["finish_reason"]] if choice["finish_reason"] else []
 
     def check_whole(self, kind: str, choices: int = 1) -> None:
@@ -93,36 +93,36 @@ async def metric(fleet: LocalFleet, node: LocalNode, name: str) -> float:
 
 @pytest.mark.parametrize("kind", ["chat", "plain"])
 @pytest.mark.parametrize("events", [1, 40])
-def test_a_stream_outlives_its_entry(tmp_path: Path, kind: str, events: int) -> None:
-    async def story(fleet: LocalFleet) -> None:
+def test_a_stream_survives_the_crash_of_its_entry(tmp_path: Path, kind: str, events: int) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         entry, *others = fleet.nodes
         reader = Reader(fleet)
-        reading = asyncio.create_task(reader.ask(entry, kind))
-        await eventually("some events came", lambda: _soon(reader.events >= events))
+        reading = asyncio.create_task(reader.request(entry, kind))
+        await eventually("enough events arrived", lambda: _soon(reader.events >= events))
         await entry.crash()
         await reading
         assert not reader.done
-        assert await reader.come_back(others[0]) == 200
+        assert await reader.resume(others[0]) == 200
         reader.check_whole(kind)
 
-    run_scenario(tmp_path, story)
+    run_scenario(tmp_path, scenario)
 
 
 async def _soon(value: bool) -> bool:
     return value
 
 
-def test_a_stream_outlives_entry_after_entry(tmp_path: Path) -> None:
-    async def story(fleet: LocalFleet) -> None:
+def test_a_stream_resumes_at_one_entry_after_another(tmp_path: Path) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         reader = Reader(fleet)
-        await reader.ask(fleet.nodes[0], "chat", until=30)
+        await reader.request(fleet.nodes[0], "chat", until=30)
         for entry, until in ((fleet.nodes[1], 60), (fleet.nodes[2], 90), (fleet.nodes[0], 120)):
-            assert await reader.come_back(entry, until) == 200
-        assert await reader.come_back(fleet.nodes[1]) == 200
+            assert await reader.resume(entry, until) == 200
+        assert await reader.resume(fleet.nodes[1]) == 200
         reader.check_whole("chat")
         assert reader.last_id.count("/") == 2, "the id names the owner"
 
-    run_scenario(tmp_path, story)
+    run_scenario(tmp_path, scenario)
 
 
 PROMPT_IDS = encode(str(PLAIN["prompt"]))
@@ -139,45 +139,45 @@ PROMPT_IDS = encode(str(PLAIN["prompt"]))
     ],
     ids="-".join,
 )
-def test_choices_logprobs_and_echo_outlive_the_entry_and_its_engine(tmp_path: Path, fields: dict[str, Any]) -> None:
-    async def story(fleet: LocalFleet) -> None:
+def test_choices_logprobs_and_echo_survive_the_crash_of_the_entry(tmp_path: Path, fields: dict[str, Any]) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         entry, *others = fleet.nodes
         reader = Reader(fleet)
-        reading = asyncio.create_task(reader.ask(entry, "plain", **fields))
-        await eventually("some events came", lambda: _soon(reader.events >= 60))
+        reading = asyncio.create_task(reader.request(entry, "plain", **fields))
+        await eventually("enough events arrived", lambda: _soon(reader.events >= 60))
         await entry.crash()
         await reading
-        assert await reader.come_back(others[0]) == 200
+        assert await reader.resume(others[0]) == 200
         if "echo" in fields:
             assert reader.text[0].startswith(PLAIN["prompt"])  # type: ignore[arg-type]
             reader.text[0] = reader.text[0].removeprefix(PLAIN["prompt"])  # type: ignore[arg-type]
         reader.check_whole("plain", choices=fields.get("n", 1))
 
-    run_scenario(tmp_path, story)
+    run_scenario(tmp_path, scenario)
 
 
-def test_an_owner_that_is_cut_off_from_its_client_delivers_nothing_once_another_has_taken_over(tmp_path: Path) -> None:
-    async def story(fleet: LocalFleet) -> None:
+def test_an_owner_cut_off_from_its_client_delivers_nothing_after_a_takeover(tmp_path: Path) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         old, new = Reader(fleet), Reader(fleet)
-        reading = asyncio.create_task(old.ask(fleet.nodes[0], "chat"))
-        await eventually("some events came", lambda: _soon(old.events >= 30))
+        reading = asyncio.create_task(old.request(fleet.nodes[0], "chat"))
+        await eventually("enough events arrived", lambda: _soon(old.events >= 30))
         new.stream, new.last_id, new.text = old.stream, old.last_id, dict(old.text)
-        assert await new.come_back(fleet.nodes[1]) == 200
+        assert await new.resume(fleet.nodes[1]) == 200
         await reading
         assert old.error is not None
         assert old.error["code"] == "stream_taken"
         assert not old.done
         new.check_whole("chat")
 
-    run_scenario(tmp_path, story)
+    run_scenario(tmp_path, scenario)
 
 
-def test_of_two_that_resume_at_once_one_gets_the_stream(tmp_path: Path) -> None:
-    async def story(fleet: LocalFleet) -> None:
+def test_of_two_clients_that_resume_at_once_exactly_one_gets_the_stream(tmp_path: Path) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         first = Reader(fleet)
-        await first.ask(fleet.nodes[0], "chat", until=30)
+        await first.request(fleet.nodes[0], "chat", until=30)
         readers = [Reader(fleet, first.stream, first.last_id, dict(first.text)) for _ in range(2)]
-        await asyncio.gather(*(r.come_back(n) for r, n in zip(readers, fleet.nodes[1:], strict=True)))
+        await asyncio.gather(*(r.resume(n) for r, n in zip(readers, fleet.nodes[1:], strict=True)))
         winners = [reader for reader in readers if reader.done]
         assert len(winners) == 1
         winners[0].check_whole("chat")
@@ -185,46 +185,46 @@ def test_of_two_that_resume_at_once_one_gets_the_stream(tmp_path: Path) -> None:
         assert loser.error is not None
         assert loser.error["code"] == "stream_taken"
 
-    run_scenario(tmp_path, story)
+    run_scenario(tmp_path, scenario)
 
 
 def test_a_client_whose_entry_drains_resumes_at_a_node_that_the_error_names(tmp_path: Path) -> None:
-    async def story(fleet: LocalFleet) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         entry, *others = fleet.nodes
         reader = Reader(fleet)
-        reading = asyncio.create_task(reader.ask(entry, "chat", max_tokens=250))
-        await eventually("some events came", lambda: _soon(reader.events >= 20))
+        reading = asyncio.create_task(reader.request(entry, "chat", max_tokens=250))
+        await eventually("enough events arrived", lambda: _soon(reader.events >= 20))
         entry.notice(5.5)
         await reading
         assert reader.error is not None
         assert reader.error["code"] == "handoff"
         named = next(node for node in others if f"{node.host}:8000" in reader.error["message"])
-        assert await reader.come_back(named) == 200
+        assert await reader.resume(named) == 200
         reader.check_whole("chat")
 
-    run_scenario(tmp_path, story, seconds_per_token=0.02)
+    run_scenario(tmp_path, scenario, seconds_per_token=0.02)
 
 
-def test_a_finished_stream_is_replayed_whole_and_expires_after_five_minutes(tmp_path: Path) -> None:
-    async def story(fleet: LocalFleet) -> None:
+def test_a_finished_stream_is_replayed_whole_and_expires_after_the_retention(tmp_path: Path) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         first = Reader(fleet)
-        await first.ask(fleet.nodes[0], "chat", stream_options={"include_usage": True})
+        await first.request(fleet.nodes[0], "chat", stream_options={"include_usage": True})
         again = Reader(fleet, first.stream)
-        assert await again.come_back(fleet.nodes[1]) == 200
+        assert await again.resume(fleet.nodes[1]) == 200
         again.check_whole("chat")
         assert (again.last_id.split("/")[1], again.events) == (first.last_id.split("/")[1], first.events)
         for node in fleet.nodes:
-            keeper = node.agent.replication_server.store
-            keeper.expire(node.agent.replication_server.clock() + RETENTION_S + 1)
-        assert await again.come_back(fleet.nodes[2]) == 410
+            store = node.agent.replication_server.store
+            store.expire(node.agent.replication_server.clock() + RETENTION_S + 1)
+        assert await again.resume(fleet.nodes[2]) == 410
         assert again.error is not None
         assert again.error["code"] == "stream_expired"
 
-    run_scenario(tmp_path, story)
+    run_scenario(tmp_path, scenario)
 
 
-def test_what_cannot_be_resumed_says_why(tmp_path: Path) -> None:
-    async def story(fleet: LocalFleet) -> None:
+def test_a_stream_that_cannot_be_resumed_gets_a_specific_error(tmp_path: Path) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         entry = fleet.nodes[0]
         for stream, last, status, code in (
             ("nobody", "", 404, "stream_not_found"),
@@ -232,93 +232,97 @@ def test_what_cannot_be_resumed_says_why(tmp_path: Path) -> None:
             ("s", "t/1", 400, "invalid_event_id"),
         ):
             reader = Reader(fleet, stream, last)
-            assert await reader.come_back(entry) == status
+            assert await reader.resume(entry) == status
             assert reader.error is not None
             assert reader.error["code"] == code
         reader = Reader(fleet)
-        await reader.ask(entry, "chat", until=10)
+        await reader.request(entry, "chat", until=10)
         reader.last_id = f"{reader.stream}/9999"
-        assert await reader.come_back(fleet.nodes[1]) == 503
+        assert await reader.resume(fleet.nodes[1]) == 503
         assert reader.error is not None
         assert reader.error["code"] == "journal_behind"
         assert (await fleet.http.post(f"{entry.url}/v1/streams/x")).status_code == 405
-        asked = await fleet.http.post(
+        response = await fleet.http.post(
             entry.url + PATHS["chat"], json={**CHAT, "stream": True}, headers={"x-synkti-durability": "maybe"}
         )
-        assert asked.status_code == 400
+        assert response.status_code == 400
 
-    run_scenario(tmp_path, story)
+    run_scenario(tmp_path, scenario)
 
 
-def test_without_durability_nothing_is_kept_at_peers_but_the_entry_itself_can_go_on(tmp_path: Path) -> None:
-    async def story(fleet: LocalFleet) -> None:
+def test_with_durability_none_no_peer_has_a_replica_and_the_stream_can_still_be_resumed(tmp_path: Path) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         reader = Reader(fleet)
-        await reader.ask(fleet.nodes[0], "chat", until=30, headers={"x-synkti-durability": "none"})
+        await reader.request(fleet.nodes[0], "chat", until=30, headers={"x-synkti-durability": "none"})
         assert all(len(node.agent.replication_server.store) == 0 for node in fleet.nodes[1:])
-        assert await reader.come_back(fleet.nodes[1]) == 200
+        assert await reader.resume(fleet.nodes[1]) == 200
         reader.check_whole("chat")
 
-    run_scenario(tmp_path, story)
+    run_scenario(tmp_path, scenario)
 
 
-def keeping(nodes: Sequence[LocalNode]) -> list[LocalNode]:
+def nodes_with_replicas(nodes: Sequence[LocalNode]) -> list[LocalNode]:
     return [node for node in nodes if len(node.agent.replication_server.store)]
 
 
-def test_a_keeper_that_dies_is_replaced_and_the_stream_still_outlives_its_entry(tmp_path: Path) -> None:
-    async def story(fleet: LocalFleet) -> None:
+def test_a_crashed_replica_is_replaced_and_the_stream_still_survives_its_entry(tmp_path: Path) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         entry, *others = fleet.nodes
         reader = Reader(fleet)
-        reading = asyncio.create_task(reader.ask(entry, "chat"))
-        await eventually("some events came", lambda: _soon(reader.events >= 20))
-        await eventually("two keep it", lambda: _soon(len(keeping(others)) == 2))
-        keepers = keeping(others)
-        await keepers[0].crash()
-        left = [node for node in others if node is not keepers[0]]
-        await eventually("both others keep it", lambda: _soon(all(len(n.agent.replication_server.store) for n in left)))
+        reading = asyncio.create_task(reader.request(entry, "chat"))
+        await eventually("enough events arrived", lambda: _soon(reader.events >= 20))
+        await eventually("two nodes hold a replica", lambda: _soon(len(nodes_with_replicas(others)) == 2))
+        holders = nodes_with_replicas(others)
+        await holders[0].crash()
+        left = [node for node in others if node is not holders[0]]
+        await eventually(
+            "both other nodes hold a replica", lambda: _soon(all(len(n.agent.replication_server.store) for n in left))
+        )
         before = reader.events
-        await eventually("more came", lambda: _soon(reader.events >= before + 10))
+        await eventually("10 more events arrived", lambda: _soon(reader.events >= before + 10))
         await entry.crash()
         await reading
-        assert await reader.come_back(left[0]) == 200
+        assert await reader.resume(left[0]) == 200
         reader.check_whole("chat")
 
-    run_scenario(tmp_path, story, size=4)
+    run_scenario(tmp_path, scenario, size=4)
 
 
-def test_an_orphan_outlives_its_keepers_too(tmp_path: Path) -> None:
-    """The entry dies, the client is slow to come back, and meanwhile both keepers die."""
+def test_an_orphaned_stream_survives_the_crash_of_its_replicas(tmp_path: Path) -> None:
+    """The entry crashes, and both nodes with its replicas crash before the client resumes."""
 
-    async def story(fleet: LocalFleet) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         entry, *others = fleet.nodes
         reader = Reader(fleet)
-        reading = asyncio.create_task(reader.ask(entry, "chat"))
-        await eventually("some events came", lambda: _soon(reader.events >= 30))
-        await eventually("two keep it", lambda: _soon(len(keeping(others)) == 2))
-        keepers = keeping(others)
-        (last,) = [node for node in others if node not in keepers]
+        reading = asyncio.create_task(reader.request(entry, "chat"))
+        await eventually("enough events arrived", lambda: _soon(reader.events >= 30))
+        await eventually("two nodes hold a replica", lambda: _soon(len(nodes_with_replicas(others)) == 2))
+        holders = nodes_with_replicas(others)
+        (last,) = [node for node in others if node not in holders]
         await entry.crash()
         await reading
-        await eventually("the orphan was copied on", lambda: _soon(len(last.agent.replication_server.store) == 1))
-        for keeper in keepers:
-            await keeper.crash()
-        assert await reader.come_back(last) == 200
+        await eventually(
+            "the orphan was replicated to the last node", lambda: _soon(len(last.agent.replication_server.store) == 1)
+        )
+        for holder in holders:
+            await holder.crash()
+        assert await reader.resume(last) == 200
         reader.check_whole("chat")
 
-    run_scenario(tmp_path, story, size=4)
+    run_scenario(tmp_path, scenario, size=4)
 
 
-def test_a_client_that_goes_leaves_a_journal_and_no_generation(tmp_path: Path) -> None:
-    async def story(fleet: LocalFleet) -> None:
+def test_a_disconnected_client_leaves_a_journal_and_no_generation(tmp_path: Path) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         reader = Reader(fleet)
-        await reader.ask(fleet.nodes[0], "chat", until=30)
+        await reader.request(fleet.nodes[0], "chat", until=30)
 
         async def idle() -> bool:
             loads = [(await fleet.http.get(f"http://{n.host}:8002/load")).json()["server_load"] for n in fleet.nodes]
             return sum(map(int, loads)) == 0
 
         await eventually("no engine generates", idle, within_s=1.0)
-        assert await reader.come_back(fleet.nodes[2]) == 200
+        assert await reader.resume(fleet.nodes[2]) == 200
         reader.check_whole("chat")
 
-    run_scenario(tmp_path, story)
+    run_scenario(tmp_path, scenario)

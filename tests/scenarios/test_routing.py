@@ -1,4 +1,4 @@
-"""Where requests go in a fleet of real agents: sessions, prefixes, models, full engines, a drain's own choice."""
+"""Routing in a fleet of real agents: by session, prefix and model, with full engines, and after a hand-off."""
 
 from __future__ import annotations
 
@@ -15,41 +15,41 @@ from tests.scenarios.streams import CHAT, PATHS, expected, find_engine, open_str
 SHORT: dict[str, Any] = {**CHAT, "max_tokens": 2}
 
 
-async def ask(fleet: LocalFleet, node: LocalNode, body: dict[str, Any], **headers: str) -> httpx.Response:
+async def request(fleet: LocalFleet, node: LocalNode, body: dict[str, Any], **headers: str) -> httpx.Response:
     response = await fleet.http.post(node.url + PATHS["chat"], json=body, headers=headers)
     assert response.status_code == 200, response.text
     return response
 
 
 def turn(words: str, *more: str) -> dict[str, Any]:
-    """A conversation that begins with these words."""
-    said = [{"role": "system", "content": "You are kind."}, {"role": "user", "content": words}]
+    """Return a chat request whose conversation begins with these words."""
+    first = [{"role": "system", "content": "You are kind."}, {"role": "user", "content": words}]
     later = [
         {"role": role, "content": text} for role, text in zip(("assistant", "user") * len(more), more, strict=False)
     ]
-    return {**SHORT, "messages": [*said, *later]}
+    return {**SHORT, "messages": [*first, *later]}
 
 
-def test_all_turns_of_a_conversation_meet_one_engine_whichever_node_is_asked(tmp_path: Path) -> None:
-    async def story(fleet: LocalFleet) -> None:
+def test_all_turns_of_a_conversation_reach_one_engine_through_any_entry(tmp_path: Path) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         engines = set()
         for words in (f"story number {number}" for number in range(12)):
-            met = {
-                (await ask(fleet, node, body)).headers["x-synkti-node"]
+            nodes_used = {
+                (await request(fleet, node, body)).headers["x-synkti-node"]
                 for node in fleet.nodes
                 for body in (turn(words), turn(words, "Yes?", "Go on."))
             }
-            assert len(met) == 1, words
-            engines |= met
+            assert len(nodes_used) == 1, words
+            engines |= nodes_used
         assert len(engines) == len(fleet.nodes)
 
-    run_scenario(tmp_path, story)
+    run_scenario(tmp_path, scenario)
 
 
-def test_a_session_stays_together_and_says_so(tmp_path: Path) -> None:
-    async def story(fleet: LocalFleet) -> None:
+def test_all_requests_of_a_session_reach_one_engine_with_route_session(tmp_path: Path) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         answers = [
-            await ask(fleet, node, turn(f"{number}"), **{"x-synkti-session": "s-1"})
+            await request(fleet, node, turn(f"{number}"), **{"x-synkti-session": "s-1"})
             for number, node in enumerate(fleet.nodes * 3)
         ]
         assert len({answer.headers["x-synkti-node"] for answer in answers}) == 1
@@ -59,14 +59,14 @@ def test_a_session_stays_together_and_says_so(tmp_path: Path) -> None:
         )
         assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_request")
 
-    run_scenario(tmp_path, story)
+    run_scenario(tmp_path, scenario)
 
 
-def test_a_full_fleet_lets_requests_wait_and_then_says_429(tmp_path: Path) -> None:
-    async def story(fleet: LocalFleet) -> None:
+def test_a_full_fleet_queues_requests_and_answers_429_after_the_wait(tmp_path: Path) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         node = fleet.nodes[0]
         body = {**CHAT, "max_tokens": 4_000}
-        under_way = [asyncio.ensure_future(fleet.http.post(node.url + PATHS["chat"], json=body)) for _ in range(5)]
+        in_progress = [asyncio.ensure_future(fleet.http.post(node.url + PATHS["chat"], json=body)) for _ in range(5)]
 
         async def full() -> bool:
             nodes = (await fleet.http.get(f"{node.url}/v1/synkti/nodes")).json()["nodes"]
@@ -78,67 +78,67 @@ def test_a_full_fleet_lets_requests_wait_and_then_says_429(tmp_path: Path) -> No
         assert refused.json()["error"]["type"] == "rate_limit_error"
         assert int(refused.headers["retry-after"]) >= 1
         waiting = asyncio.ensure_future(fleet.http.post(node.url + PATHS["chat"], json=SHORT))
-        for request in under_way:
-            request.cancel()
+        for each in in_progress:
+            each.cancel()
         assert (await waiting).status_code == 200
 
-    run_scenario(tmp_path, story, size=1, engine_options=("--max-num-seqs", "1"))
+    run_scenario(tmp_path, scenario, size=1, engine_options=("--max-num-seqs", "1"))
 
 
-def test_a_request_goes_where_its_model_is_and_models_are_the_fleets(tmp_path: Path) -> None:
-    async def story(fleet: LocalFleet) -> None:
+def test_a_request_is_routed_to_a_node_that_serves_its_model_and_all_models_are_listed(tmp_path: Path) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         for node in fleet.nodes:
             models = (await fleet.http.get(f"{node.url}/v1/models")).json()["data"]
             assert sorted(card["id"] for card in models) == [MODEL, "n"]
             for model, number in ((MODEL, 0), ("n", 1)):
-                answer = await ask(fleet, node, {**SHORT, "model": model})
+                answer = await request(fleet, node, {**SHORT, "model": model})
                 assert answer.headers["x-synkti-node"] == fleet.nodes[number].instance_id
             missing = await fleet.http.post(node.url + PATHS["chat"], json={**SHORT, "model": "o"})
             assert (missing.status_code, missing.json()["error"]["code"]) == (404, "model_not_found")
             assert "served: m, n." in missing.json()["error"]["message"]
 
-    run_scenario(tmp_path, story, size=2, models=(MODEL, "n"))
+    run_scenario(tmp_path, scenario, size=2, models=(MODEL, "n"))
 
 
-def test_a_node_that_goes_says_who_goes_on_and_its_entry_follows(tmp_path: Path) -> None:
+def test_a_draining_node_names_the_handoff_target_and_the_entry_routes_there(tmp_path: Path) -> None:
     body = {**CHAT, "max_tokens": 900}
 
-    async def story(fleet: LocalFleet) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         engine = await find_engine(fleet, "chat", body)
         entry = fleet.others(engine)[0]
-        async with open_stream(fleet, entry, "chat", body) as heard:
-            await read_until(heard, 40, lambda: engine.notice(lead_s=6.5))
-        assert heard.text == expected("chat", body).text
+        async with open_stream(fleet, entry, "chat", body) as reader:
+            await read_until(reader, 40, lambda: engine.notice(lead_s=6.5))
+        assert reader.text == expected("chat", body).text
         metrics = (await fleet.http.get(f"{entry.url}/metrics")).text
         routes = [line for line in metrics.splitlines() if line.startswith('synkti_routes_total{reason="handed-over')]
         assert len(routes) == 1
         assert 'synkti_continuations_total{why="handoff"} 1.0' in metrics
 
-    run_scenario(tmp_path, story)
+    run_scenario(tmp_path, scenario)
 
 
-def test_a_drain_is_told_while_it_goes_on(tmp_path: Path) -> None:
-    async def story(fleet: LocalFleet) -> None:
+def test_a_drain_in_progress_is_listed_with_its_steps(tmp_path: Path) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         engine = await find_engine(fleet, "chat", CHAT)
         assert (await fleet.http.get(f"{engine.url}/v1/synkti/drains")).json() == {"drains": []}
         body = {**CHAT, "max_tokens": 2_000}
-        async with open_stream(fleet, fleet.others(engine)[0], "chat", body) as heard:
-            events = heard.response.aiter_lines()
+        async with open_stream(fleet, fleet.others(engine)[0], "chat", body) as reader:
+            events = reader.response.aiter_lines()
             for _ in range(40):
                 await anext(events)
             engine.notice(lead_s=100.0)
 
-            async def told() -> bool:
+            async def planned() -> bool:
                 answer = await fleet.http.get(f"{engine.url}/v1/synkti/drains")
                 drains = json.loads(answer.content)["drains"]
                 return bool(drains) and "planned" in {step["step"] for step in drains[0]["steps"]}
 
-            await eventually("the drain is told", told)
+            await eventually("the drain is listed with its plan", planned)
             (drain,) = (await fleet.http.get(f"{engine.url}/v1/synkti/drains")).json()["drains"]
             assert drain["why"] == "notice-seen"
             cordoned = next(step for step in drain["steps"] if step["step"] == "cordoned")
-            asked = next(step for step in drain["steps"] if step["step"] == "asked")
-            assert cordoned["at"] - asked["at"] < 0.5
+            requested = next(step for step in drain["steps"] if step["step"] == "asked")
+            assert cordoned["at"] - requested["at"] < 0.5
             assert 90 < cordoned["left_s"] < 100
 
-    run_scenario(tmp_path, story)
+    run_scenario(tmp_path, scenario)

@@ -1,4 +1,4 @@
-"""The synthesized templates, made once each: as shipped, with everything on, as for the embedded AWS."""
+"""The synthesized templates, once each: default settings, every feature enabled, and for the embedded AWS."""
 
 from __future__ import annotations
 

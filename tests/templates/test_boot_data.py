@@ -1,4 +1,4 @@
-"""What an instance is told at its first boot, and the archive that it downloads."""
+"""The user data of an instance's first boot, and the archive that it downloads."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def names_in(archive: Archive) -> set[str]:
         return set(held.getnames())
 
 
-def test_the_archive_that_is_published_is_the_one_that_is_expected(production: Synthesized) -> None:
-    told = dict(line.split("=", 1) for line in user_data(production).splitlines() if line.startswith("SYNKTI_"))
+def test_the_published_archive_has_the_digest_in_the_user_data(production: Synthesized) -> None:
+    variables = dict(line.split("=", 1) for line in user_data(production).splitlines() if line.startswith("SYNKTI_"))
     (archive,) = production.folder.glob("agent-*.tar")
-    assert hashlib.sha256(archive.read_bytes()).hexdigest() == told["SYNKTI_AGENT_SHA256"]
+    assert hashlib.sha256(archive.read_bytes()).hexdigest() == variables["SYNKTI_AGENT_SHA256"]
     assert [copy.read_bytes() for copy in production.folder.glob("asset.*.tar")] == [archive.read_bytes()]
 
 
-def test_the_archive_holds_what_a_node_needs_and_nothing_else(production: Synthesized) -> None:
+def test_the_archive_has_the_files_that_a_node_needs_and_no_others(production: Synthesized) -> None:
     held = names_in(pack(AGENT))
     assert "node_agent/__main__.py" in held
     assert "stacks/boot/boot.sh" in held
@@ -42,7 +42,7 @@ def test_the_archive_holds_what_a_node_needs_and_nothing_else(production: Synthe
     assert [name for name in held if not name.startswith(beginnings) or "__pycache__" in name] == []
 
 
-def test_an_archive_is_the_same_wherever_it_is_made(tmp_path: Path) -> None:
+def test_an_archive_does_not_depend_on_file_times_modes_and_order(tmp_path: Path) -> None:
     for name in ("one.py", "two.sh"):
         (tmp_path / name).write_text(name)
     first = pack(["*.py", "*.sh"], tmp_path)
@@ -53,7 +53,7 @@ def test_an_archive_is_the_same_wherever_it_is_made(tmp_path: Path) -> None:
     assert pack(["*.py", "*.sh"], tmp_path).sha256 != first.sha256
 
 
-def test_a_pattern_that_names_nothing_is_a_mistake(tmp_path: Path) -> None:
+def test_a_pattern_without_a_match_raises_file_not_found(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"\*\.md"):
         pack(["*.md"], tmp_path)
 
@@ -81,13 +81,13 @@ def test_an_image_build_has_what_its_module_imports() -> None:
         {"image_id": "ami-0123456789abcdef0"},
     ],
 )
-def test_what_makes_another_node_makes_another_version(
+def test_a_setting_that_changes_the_nodes_changes_the_version(
     changes: dict[str, object], production: Synthesized, tmp_path: Path
 ) -> None:
     assert version_of(synthesize(tmp_path, replace(SHIPPED, **changes))) != version_of(production)  # type: ignore[arg-type] # each is a field
 
 
-def test_what_does_not_keeps_the_version(production: Synthesized, tmp_path: Path) -> None:
+def test_a_setting_that_does_not_change_the_nodes_keeps_the_version(production: Synthesized, tmp_path: Path) -> None:
     more = replace(SHIPPED, nodes=7, client_cidrs=("10.0.0.0/8",), ready_within_s=600)
     assert version_of(synthesize(tmp_path, more)) == version_of(production)
 
@@ -97,8 +97,6 @@ def test_user_data_fits_with_room_for_references(production: Synthesized) -> Non
 
 
 @pytest.mark.parametrize(("balancer", "seconds"), [("none", "0"), ("internal", "30")])
-def test_a_node_lingers_where_a_load_balancer_may_still_send_it_requests(
-    tmp_path: Path, balancer: str, seconds: str
-) -> None:
-    told = user_data(synthesize(tmp_path, replace(SHIPPED, load_balancer=balancer)))
-    assert f"\nSYNKTI_LINGER_S={seconds}\n" in told
+def test_a_node_lingers_only_behind_a_load_balancer(tmp_path: Path, balancer: str, seconds: str) -> None:
+    text = user_data(synthesize(tmp_path, replace(SHIPPED, load_balancer=balancer)))
+    assert f"\nSYNKTI_LINGER_S={seconds}\n" in text

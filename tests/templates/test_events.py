@@ -1,4 +1,4 @@
-"""The Lambdas, what triggers them, what notices when they fail, and what they weigh."""
+"""The Lambdas: their triggers, alarms, package and start time."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ HANDLERS = {
 }
 MAX_ZIP_BYTES = 1_000_000
 MAX_OWN_SHARE = 1.5
-"""Of what `import boto3` takes, which every Lambda pays: the whole is 0.3 s then, where nothing else runs."""
+"""Import time of a handler as a share of `import boto3`: 0.3 s in total on an idle machine."""
 
 
-def test_each_event_has_its_function_with_retries_and_somewhere_to_fall(production: Synthesized) -> None:
+def test_each_event_has_a_function_with_retries_and_a_dead_letter_queue(production: Synthesized) -> None:
     functions = production.resources("AWS::Lambda::Function")
     assert {f["Properties"]["Handler"] for f in functions.values()} == {
         f"lambdas.handlers.{name}.handler" for name in HANDLERS
@@ -46,29 +46,31 @@ def test_each_event_has_its_function_with_retries_and_somewhere_to_fall(producti
         assert "DeadLetterConfig" in target
 
 
-def test_rules_let_in_what_their_function_is_for(production: Synthesized) -> None:
+def test_rules_match_only_the_events_of_their_function(production: Synthesized) -> None:
     patterns = [rule["Properties"]["EventPattern"] for rule in production.resources("AWS::Events::Rule").values()]
     kinds = [set(pattern["detail-type"]) for pattern in patterns]
     assert sorted(kinds, key=sorted) == sorted(HANDLERS.values(), key=sorted)
     for pattern in patterns:
         launches = LAUNCH_FAILED_EVENT in pattern["detail-type"]
-        assert pattern["source"] == (["aws.autoscaling"] if launches else ["aws.ec2"]), "drills are off"
+        assert pattern["source"] == (["aws.autoscaling"] if launches else ["aws.ec2"]), "drills are disabled"
         assert pattern.get("detail") == ({"AutoScalingGroupName": ["synkti-fleet"]} if launches else None)
 
 
-def test_drills_are_let_in_where_that_is_wanted(everything: Synthesized) -> None:
+def test_rules_match_drills_if_drills_are_enabled(everything: Synthesized) -> None:
     for rule in everything.resources("AWS::Events::Rule").values():
         assert "synkti.drill" in rule["Properties"]["EventPattern"]["source"]
 
 
-def test_everything_that_can_go_wrong_has_its_alarm(production: Synthesized, everything: Synthesized) -> None:
+def test_each_function_queue_and_capacity_failure_has_an_alarm(
+    production: Synthesized, everything: Synthesized
+) -> None:
     alarms = production.resources("AWS::CloudWatch::Alarm")
     assert len(alarms) == 2 * len(HANDLERS) + 2
     names = {alarm["Properties"]["MetricName"] for alarm in alarms.values()}
     assert names == {"Errors", "ApproximateNumberOfMessagesVisible", "GroupPendingInstances", "CapacityNote"}
     assert not any("AlarmActions" in alarm["Properties"] for alarm in alarms.values())
-    heard = everything.resources("AWS::CloudWatch::Alarm").values()
-    assert all(alarm["Properties"]["AlarmActions"] for alarm in heard)
+    with_email = everything.resources("AWS::CloudWatch::Alarm").values()
+    assert all(alarm["Properties"]["AlarmActions"] for alarm in with_email)
     assert everything.only("AWS::SNS::Subscription")["Endpoint"] == "somebody@example.com"
 
 
@@ -85,7 +87,7 @@ def test_alarms_may_publish_to_the_topic_that_they_name(everything: Synthesized)
         assert alarm["Properties"]["AlarmActions"] == [topic]
 
 
-def test_logs_are_kept_for_a_while_and_a_page_shows_the_fleet(production: Synthesized) -> None:
+def test_logs_have_a_retention_and_a_dashboard_shows_the_fleet(production: Synthesized) -> None:
     assert all(g["Properties"]["RetentionInDays"] == 30 for g in production.resources("AWS::Logs::LogGroup").values())
     board = json.dumps(production.only("AWS::CloudWatch::Dashboard"))
     for shown in ("GroupInServiceInstances", "InFlightRequests", "OnDemandBase", "CapacityRaise", "EventAdvance"):
@@ -97,7 +99,7 @@ def package(production: Synthesized) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_the_package_holds_the_lambdas_and_the_contract_and_nothing_else(production: Synthesized) -> None:
+def test_the_package_has_only_the_lambdas_and_the_contract(production: Synthesized) -> None:
     files = package(production)
     assert "lambdas/handlers/node_interrupted.py" in files
     assert "node_agent/contract/table_schema.py" in files
@@ -105,7 +107,7 @@ def test_the_package_holds_the_lambdas_and_the_contract_and_nothing_else(product
     assert [file for file in files if not file.startswith(allowed)] == []
 
 
-def test_the_package_is_small(production: Synthesized) -> None:
+def test_the_package_is_smaller_than_one_megabyte(production: Synthesized) -> None:
     held = io.BytesIO()
     with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in package(production).items():
@@ -115,17 +117,17 @@ def test_the_package_is_small(production: Synthesized) -> None:
 
 
 @pytest.mark.parametrize("name", HANDLERS)
-def test_a_handler_starts_with_what_it_is_told_and_soon(name: str, production: Synthesized) -> None:
-    """In the process's own time, beside boto3's in the same process, and the best of some tries."""
+def test_a_handler_starts_with_its_environment_variables_and_fast(name: str, production: Synthesized) -> None:
+    """CPU time of the import, relative to boto3's in the same process; the best of up to 5 tries."""
     (function,) = [
         each["Properties"]
         for each in production.resources("AWS::Lambda::Function").values()
         if each["Properties"]["Handler"] == f"lambdas.handlers.{name}.handler"
     ]
-    told = {key: value for key, value in function["Environment"]["Variables"].items() if isinstance(value, str)}
-    told["SYNKTI_TABLE"] = "synkti-records"  # a reference in the template
+    variables = {key: value for key, value in function["Environment"]["Variables"].items() if isinstance(value, str)}
+    variables["SYNKTI_TABLE"] = "synkti-records"  # a reference in the template
     assert "SYNKTI_TABLE" in function["Environment"]["Variables"]
-    environ = {**told, "AWS_DEFAULT_REGION": "us-east-1", "PATH": os.environ["PATH"]}
+    environ = {**variables, "AWS_DEFAULT_REGION": "us-east-1", "PATH": os.environ["PATH"]}
     script = (
         "from time import process_time; began = process_time(); import boto3; common = process_time() - began; "
         f"import lambdas.handlers.{name}; print(common, process_time() - began - common)"

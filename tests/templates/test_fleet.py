@@ -1,4 +1,4 @@
-"""The fleet: its group, its instances, its network, its one address."""
+"""The fleet stack: scaling group, instances, network, load balancer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def group_of(templates: Synthesized) -> dict[str, Any]:
     return group
 
 
-def test_the_group_spreads_over_pools_and_replaces_early(production: Synthesized) -> None:
+def test_the_group_uses_all_zones_and_instance_types_with_capacity_rebalancing(production: Synthesized) -> None:
     group = production.only("AWS::AutoScaling::AutoScalingGroup")
     assert group["CapacityRebalance"] is True
     assert (group["MinSize"], group["DesiredCapacity"], group["MaxSize"]) == ("0", "3", "6")
@@ -49,22 +49,22 @@ def hooks_of(templates: Synthesized) -> dict[str, tuple[str, str, int]]:
     }
 
 
-def test_the_group_waits_for_a_node_to_serve_and_to_drain(production: Synthesized) -> None:
+def test_lifecycle_hooks_wait_for_a_node_to_become_ready_and_to_drain(production: Synthesized) -> None:
     hooks = hooks_of(production)
     assert hooks[READY_HOOK][:2] == ("autoscaling:EC2_INSTANCE_LAUNCHING", "ABANDON")
-    assert hooks[READY_HOOK][2] > SHIPPED.ready_within_s, "the node leaves its log first"
+    assert hooks[READY_HOOK][2] > SHIPPED.ready_within_s, "the node has to upload its log first"
     assert hooks[DRAINED_HOOK] == ("autoscaling:EC2_INSTANCE_TERMINATING", "CONTINUE", DRAIN_S)
     term = from_environ({"SYNKTI_MODEL_NAME": "m", "SYNKTI_MODEL_DIR": "d"}).term_grace_s
     assert term + RETIRE_BEFORE_S < DRAIN_S
 
 
-def test_failed_nodes_are_kept_where_that_is_wanted(tmp_path: Path) -> None:
+def test_failed_nodes_are_kept_if_keep_failed_nodes_is_set(tmp_path: Path) -> None:
     kept = synthesize(tmp_path, replace(SHIPPED, keep_failed_nodes=True))
     assert hooks_of(kept)[READY_HOOK][1] == "CONTINUE"
     assert "SYNKTI_KEEP_FAILED_NODES=true" in user_data(kept)
 
 
-def test_an_update_replaces_nodes_new_ones_first(production: Synthesized) -> None:
+def test_an_update_launches_new_nodes_before_it_terminates_old_ones(production: Synthesized) -> None:
     policy = group_of(production)["UpdatePolicy"]["AutoScalingInstanceRefresh"]
     assert policy == {
         "Strategy": "Rolling",
@@ -86,7 +86,7 @@ def test_a_scaled_fleet_tracks_requests_in_flight_and_keeps_its_size_at_a_deploy
     }
 
 
-def test_without_a_target_nothing_is_scaled(production: Synthesized) -> None:
+def test_without_a_scale_target_there_is_no_scaling_policy(production: Synthesized) -> None:
     assert production.resources("AWS::AutoScaling::ScalingPolicy") == {}
 
 
@@ -96,7 +96,7 @@ def launched(templates: Synthesized) -> dict[str, Any]:
 
 
 def user_data(templates: Synthesized) -> str:
-    """With CloudFormation's references as they stand."""
+    """Return the user data, with `<reference>` for each of CloudFormation's references."""
     pieces = launched(templates)["UserData"]["Fn::Base64"]["Fn::Join"][1]
     return "".join(piece if isinstance(piece, str) else "<reference>" for piece in pieces)
 
@@ -118,12 +118,12 @@ def test_instances_are_encrypted_need_imdsv2_and_end_when_they_power_off(product
     assert GPU_AMI_PARAMETER in [parameter.get("Default") for parameter in fleet["Parameters"].values()]
 
 
-def test_an_image_of_ones_own_is_launched(tmp_path: Path) -> None:
+def test_a_configured_image_id_is_launched(tmp_path: Path) -> None:
     own = synthesize(tmp_path, replace(SHIPPED, image_id="ami-0123456789abcdef0"))
     assert launched(own)["ImageId"] == "ami-0123456789abcdef0"
 
 
-def test_only_clients_and_peers_come_in(production: Synthesized) -> None:
+def test_security_groups_admit_only_clients_and_peers(production: Synthesized) -> None:
     group = production.only("AWS::EC2::SecurityGroup")
     assert [(rule["CidrIp"], rule["FromPort"], rule["ToPort"]) for rule in group["SecurityGroupIngress"]] == [
         (CIDR, 8000, 8000)
@@ -136,12 +136,12 @@ def test_only_clients_and_peers_come_in(production: Synthesized) -> None:
     assert all(rule["SourceSecurityGroupId"] == rule["GroupId"] for rule in rules)
 
 
-def test_by_default_nobody_comes_in(tmp_path: Path) -> None:
+def test_without_client_cidrs_no_client_is_admitted(tmp_path: Path) -> None:
     closed = synthesize(tmp_path, replace(SHIPPED, client_cidrs=()))
     assert "SecurityGroupIngress" not in closed.only("AWS::EC2::SecurityGroup")
 
 
-def test_a_new_vpc_has_no_nat_gateway_and_reaches_s3_and_dynamodb_inside(production: Synthesized) -> None:
+def test_a_new_vpc_has_gateway_endpoints_for_s3_and_dynamodb_and_no_nat_gateway(production: Synthesized) -> None:
     assert production.resources("AWS::EC2::NatGateway") == {}
     assert len(production.resources("AWS::EC2::Subnet")) == 3
     endpoints = production.resources("AWS::EC2::VPCEndpoint").values()
@@ -157,15 +157,15 @@ def test_a_new_vpc_has_no_nat_gateway_and_reaches_s3_and_dynamodb_inside(product
         ({"vpc": "existing", "vpc_id": "vpc-0123456789abcdef0", "public_addresses": False}, 2, False),
     ],
 )
-def test_a_vpc_that_is_there_is_used(changes: dict[str, Any], endpoints: int, public: bool, tmp_path: Path) -> None:
-    """The CDK looks it up when it is deployed; synthesized like this, it stands for one."""
+def test_an_existing_vpc_is_used(changes: dict[str, Any], endpoints: int, public: bool, tmp_path: Path) -> None:
+    """The CDK looks the VPC up when it deploys; in these templates a placeholder stands for it."""
     found = synthesize(tmp_path, replace(SHIPPED, account="123456789012", region="us-east-1", **changes))
     assert found.resources("AWS::EC2::VPC") == {}
     assert len(found.resources("AWS::EC2::VPCEndpoint")) == endpoints
     assert launched(found)["NetworkInterfaces"][0]["AssociatePublicIpAddress"] is public
 
 
-def test_a_balancer_cuts_no_stream(everything: Synthesized) -> None:
+def test_the_load_balancer_terminates_no_connection_of_a_draining_node(everything: Synthesized) -> None:
     targets = everything.only("AWS::ElasticLoadBalancingV2::TargetGroup")
     attributes = {each["Key"]: each["Value"] for each in targets["TargetGroupAttributes"]}
     assert attributes == {
@@ -195,7 +195,7 @@ def test_a_certificate_makes_a_tls_listener(everything: Synthesized) -> None:
     assert endpoint["Fn::Join"][1][0] == "https://"
 
 
-def test_an_internal_balancer_without_a_certificate_speaks_plain_http_for_long(tmp_path: Path) -> None:
+def test_an_internal_load_balancer_without_a_certificate_has_a_long_tcp_idle_timeout(tmp_path: Path) -> None:
     internal = synthesize(tmp_path, replace(SHIPPED, load_balancer="internal"))
     listener = internal.only("AWS::ElasticLoadBalancingV2::Listener")
     assert (listener["Port"], listener["Protocol"]) == (80, "TCP")
@@ -203,12 +203,12 @@ def test_an_internal_balancer_without_a_certificate_speaks_plain_http_for_long(t
     assert internal.only("AWS::ElasticLoadBalancingV2::LoadBalancer")["Scheme"] == "internal"
 
 
-def test_there_is_no_balancer_unless_one_is_wanted(production: Synthesized) -> None:
+def test_there_is_no_load_balancer_by_default(production: Synthesized) -> None:
     assert production.resources("AWS::ElasticLoadBalancingV2::LoadBalancer") == {}
     assert "Endpoint" not in production.templates["synkti-fleet"]["Outputs"]
 
 
-def test_nodes_logs_are_kept_for_a_while(production: Synthesized) -> None:
+def test_node_logs_have_a_retention_of_30_days(production: Synthesized) -> None:
     group = production.templates["synkti-fleet"]["Resources"]
     (logs,) = [each["Properties"] for each in group.values() if each["Type"] == "AWS::Logs::LogGroup"]
     assert (logs["LogGroupName"], logs["RetentionInDays"]) == (node_log_group_name("synkti"), 30)

@@ -1,4 +1,4 @@
-"""The two stacks that are there only where they are wanted."""
+"""The two optional stacks: the image, and the GitHub deployer."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def component(templates: Synthesized) -> str:
     return "".join(piece if isinstance(piece, str) else "<reference>" for piece in data["Fn::Join"][1])
 
 
-def test_neither_is_there_unless_it_is_wanted(production: Synthesized) -> None:
+def test_the_optional_stacks_are_absent_by_default(production: Synthesized) -> None:
     assert list(production.templates) == ["synkti-state", "synkti-fleet", "synkti-events"]
 
 
-def test_an_image_is_made_of_awss_with_the_same_script_as_a_node(everything: Synthesized) -> None:
+def test_an_image_is_built_from_the_aws_image_with_the_nodes_install_script(everything: Synthesized) -> None:
     recipe = everything.only("AWS::ImageBuilder::ImageRecipe")
     assert recipe["ParentImage"] == f"ssm:{GPU_AMI_PARAMETER}"
     assert recipe["BlockDeviceMappings"][0]["Ebs"]["Encrypted"] is True
@@ -42,17 +42,19 @@ def test_the_fleet_reads_the_image_from_a_parameter(everything: Synthesized) -> 
     assert (parameter["Name"], parameter["DataType"]) == ("/synkti/synkti/image-id", "aws:ec2:image")
     fleet = everything.templates["synkti-fleet"]
     assert parameter["Name"] in [each.get("Default") for each in fleet["Parameters"].values()]
-    assert "synkti-image" not in json.dumps(fleet["Resources"]), "an export that is in use could not change"
+    assert "synkti-image" not in json.dumps(fleet["Resources"]), "CloudFormation cannot change an export in use"
 
 
-def test_a_model_is_baked_only_where_that_is_wanted(tmp_path: Path) -> None:
+def test_a_model_is_baked_only_if_bake_model_is_set(tmp_path: Path) -> None:
     bare = synthesize(tmp_path, replace(EVERYTHING, bake_model=False))
     assert "node_agent.fetch_model" not in component(bare)
     policies = json.dumps(bare.templates["synkti-image"]["Resources"])
     assert "models/model" not in policies
 
 
-def test_another_model_is_another_image_and_another_agent_is_not(everything: Synthesized, tmp_path: Path) -> None:
+def test_another_model_changes_the_image_and_other_engine_arguments_do_not(
+    everything: Synthesized, tmp_path: Path
+) -> None:
     name = everything.only("AWS::ImageBuilder::ImageRecipe")["Name"]
     other = synthesize(tmp_path / "model", replace(EVERYTHING, model_sha256="b" * 64))
     assert other.only("AWS::ImageBuilder::ImageRecipe")["Name"] != name
@@ -68,7 +70,7 @@ def trust(templates: Synthesized) -> dict[str, Any]:
     return dict(statement)
 
 
-def test_one_repository_on_one_branch_may_deploy(everything: Synthesized) -> None:
+def test_only_one_branch_of_one_repository_may_deploy(everything: Synthesized) -> None:
     statement = trust(everything)
     assert statement["Action"] == "sts:AssumeRoleWithWebIdentity"
     assert statement["Condition"] == {
@@ -83,7 +85,7 @@ def test_one_repository_on_one_branch_may_deploy(everything: Synthesized) -> Non
     assert provider["Url"] == "https://token.actions.githubusercontent.com"
 
 
-def test_a_provider_that_is_there_is_used(tmp_path: Path) -> None:
+def test_an_existing_oidc_provider_is_used(tmp_path: Path) -> None:
     settings = replace(
         SHIPPED,
         account="123456789012",

@@ -1,4 +1,4 @@
-"""What is deployed on the embedded AWS is what is deployed on the real one, but for the places that are named here."""
+"""The templates for the embedded AWS are those for the real one, except for the differences listed here."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from checks.assemblies import EVERYTHING, Synthesized, synthesize
 
 
-def test_the_local_templates_differ_in_the_named_places_only(production: Synthesized, local: Synthesized) -> None:
-    """docs/architecture.md lists them; whatever else differed would make the local run prove less than it says."""
+def test_the_local_templates_differ_only_in_the_listed_places(production: Synthesized, local: Synthesized) -> None:
+    """docs/architecture.md lists the same differences. Any other would weaken what the local run proves."""
     different: set[str] = set()
     for stack, template in production.templates.items():
         theirs, ours = flatten(template), flatten(local.templates[stack])
@@ -21,8 +21,10 @@ def test_the_local_templates_differ_in_the_named_places_only(production: Synthes
     assert kinds == {"deletion protection of the table", "image", "layers", "peers' rule"}
 
 
-def test_what_the_embedded_aws_does_not_know_is_left_out(local: Synthesized, tmp_path: Path) -> None:
-    """Whatever a person's own settings ask for, when they try them on this machine."""
+def test_resources_that_the_embedded_aws_lacks_are_omitted_from_local_templates(
+    local: Synthesized, tmp_path: Path
+) -> None:
+    """Even if the user's settings enable every feature."""
     everything = synthesize(tmp_path, replace(EVERYTHING, local=True, drills=False, alarm_email="", scale_target=0))
     assert list(everything.templates) == list(local.templates)
     kinds = {

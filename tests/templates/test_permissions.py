@@ -1,7 +1,7 @@
-"""Who may do what: the templates' policies against the table in docs/security.md, both ways.
+"""Permissions: the templates' policies against the table in docs/security.md, in both directions.
 
-A permission that the table does not have fails, and so does a row that no policy grants. Rows name the role, its
-actions, what on, and under which condition keys; why is for people.
+A permission that is not in the table fails, and so does a row that no policy grants. A row has the role, its actions,
+the resources, the condition keys, and a reason, which must not be empty.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ROLES = {
     "launchfinishedRole": "launches",
     "Deployer": "GitHub",
 }
-"""The logical id without its hash, and what the table calls it. The three Lambdas of node events are alike."""
+"""Name in the table by logical id without its hash. The three Lambdas of node events have the same policies."""
 
 TRUSTED = {
     "node": "ec2.amazonaws.com",
@@ -47,7 +47,7 @@ class Grant:
 
 
 def granted(templates: Synthesized) -> set[Grant]:
-    """Every single permission that the templates give to a role."""
+    """Return every single permission that the templates grant to a role."""
     found: set[Grant] = set()
     for policy in templates.resources("AWS::IAM::Policy").values():
         properties = policy["Properties"]
@@ -62,12 +62,12 @@ def granted(templates: Synthesized) -> set[Grant]:
 
 
 def bare(logical_id: str) -> str:
-    """Without the CDK's hash of the path."""
+    """Return the logical id without the CDK's hash of its path."""
     return re.sub(r"[0-9A-F]{8}$", "", logical_id)
 
 
 def spelled(value: Any) -> str:
-    """A resource as a person writes it: references by the name of what they refer to."""
+    """Return a resource as the table writes it, references by the name of their target."""
     match value:
         case str():
             text = value
@@ -93,7 +93,7 @@ def spelled(value: Any) -> str:
 
 
 def documented() -> set[Grant]:
-    """The table's rows: | role | actions | on | only where | why |."""
+    """Return the permissions of the table's rows: | role | actions | on | only where | why |."""
     found: set[Grant] = set()
     for line in TABLE.read_text().splitlines():
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
@@ -108,19 +108,19 @@ def documented() -> set[Grant]:
     return found
 
 
-def test_the_table_and_the_policies_say_the_same(everything: Synthesized) -> None:
-    given, told = granted(everything), documented()
-    assert sorted(given - told) == [], "granted, and not in docs/security.md"
-    assert sorted(told - given) == [], "in docs/security.md, and not granted"
+def test_the_policies_grant_exactly_the_permissions_of_the_table(everything: Synthesized) -> None:
+    given, listed = granted(everything), documented()
+    assert sorted(given - listed) == [], "granted, and not in docs/security.md"
+    assert sorted(listed - given) == [], "in docs/security.md, and not granted"
 
 
-def test_less_is_granted_where_less_is_on(production: Synthesized, everything: Synthesized) -> None:
+def test_fewer_features_are_granted_fewer_permissions(production: Synthesized, everything: Synthesized) -> None:
     most = granted(everything)
     assert granted(production) < most
     assert {grant.role for grant in granted(production)} == {"node", "node events", "launches"}
 
 
-def test_a_policy_that_grew_would_be_noticed(everything: Synthesized) -> None:
+def test_an_added_or_widened_permission_differs_from_the_table(everything: Synthesized) -> None:
     grown = Synthesized(everything.folder, {"more": {"Resources": {**more("s3:DeleteObject", "*")}}})
     assert granted(grown) - documented() == {Grant("node", "s3:DeleteObject", "*")}
     wider = Synthesized(everything.folder, {"more": {"Resources": {**more("ec2:CreateTags", "*")}}})
@@ -148,14 +148,14 @@ def test_no_action_has_a_wildcard_and_no_managed_policy_is_used(everything: Synt
         assert "Policies" not in role["Properties"], role
 
 
-def test_what_is_granted_on_everything_knows_no_resources_or_has_a_condition(everything: Synthesized) -> None:
+def test_actions_on_all_resources_support_no_resource_or_have_a_condition(everything: Synthesized) -> None:
     on_everything = {grant.action for grant in granted(everything) if grant.resource == "*" and not grant.conditions}
     read_only = re.compile(r"\w+:Describe\w+")
     agents = re.compile(r"(xray:Put|ssmmessages:|ec2messages:|ssm:UpdateInstanceInformation$)\w*")
     assert [action for action in on_everything if not read_only.fullmatch(action) and not agents.match(action)] == []
 
 
-def test_each_role_trusts_whom_it_is_for(everything: Synthesized) -> None:
+def test_each_role_trusts_only_its_service(everything: Synthesized) -> None:
     for name, role in everything.resources("AWS::IAM::Role").items():
         (statement,) = role["Properties"]["AssumeRolePolicyDocument"]["Statement"]
         (principal,) = statement["Principal"].values()
@@ -169,7 +169,7 @@ def test_a_node_may_tag_only_itself(production: Synthesized) -> None:
     assert condition["StringEquals"] == {"ec2:ResourceTag/SynktiCluster": "synkti"}
 
 
-def test_github_may_become_the_cdk_and_nothing_else(everything: Synthesized) -> None:
+def test_github_may_assume_only_the_roles_of_the_cdk(everything: Synthesized) -> None:
     theirs = {grant for grant in granted(everything) if grant.role == "GitHub"}
     assert {grant.action for grant in theirs} == {"sts:AssumeRole"}
     assert all(":role/cdk-hnb659fds-" in grant.resource for grant in theirs)
@@ -177,11 +177,11 @@ def test_github_may_become_the_cdk_and_nothing_else(everything: Synthesized) -> 
 
 
 @pytest.mark.parametrize("kind", ["AWS::IAM::User", "AWS::IAM::AccessKey", "AWS::EC2::KeyPair"])
-def test_there_are_no_users_and_no_keys(kind: str, everything: Synthesized) -> None:
+def test_there_are_no_iam_users_and_no_keys(kind: str, everything: Synthesized) -> None:
     assert everything.resources(kind) == {}
 
 
-if __name__ == "__main__":  # the table's left half anew: python -m tests.templates.test_permissions
+if __name__ == "__main__":  # prints the table without its reasons: python -m tests.templates.test_permissions
     import tempfile
 
     from checks.assemblies import synthesize
@@ -190,5 +190,5 @@ if __name__ == "__main__":  # the table's left half anew: python -m tests.templa
     for grant in sorted(granted(synthesize(Path(tempfile.mkdtemp()), EVERYTHING))):
         rows.setdefault((grant.role, grant.resource, grant.conditions), []).append(grant.action)
     for (role, resource, keys), actions in rows.items():
-        told = ", ".join(f"`{action}`" for action in actions), f"`{resource}`", ", ".join(f"`{key}`" for key in keys)
-        print(f"| {role} | {' | '.join(told)} | |")
+        cells = ", ".join(f"`{action}`" for action in actions), f"`{resource}`", ", ".join(f"`{key}`" for key in keys)
+        print(f"| {role} | {' | '.join(cells)} | |")

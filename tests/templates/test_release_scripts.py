@@ -1,4 +1,4 @@
-"""What the release workflow runs of its own: the notes of a tag, and the bill of materials."""
+"""The release workflow's own scripts: the notes of a tag, and the bill of materials."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_notes_are_the_section_of_the_tag(checkout: Path, capsys: pytest.Cap
         ("v0.2.0", "0.1.0", "client/pyproject.toml declares 0.1.0"),
     ],
 )
-def test_a_tag_that_disagrees_releases_nothing(
+def test_a_tag_that_differs_from_the_declared_versions_releases_nothing(
     tag: str, client: str, why: str, checkout: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (checkout / "client/pyproject.toml").write_text(f'[project]\nversion = "{client}"\n')
@@ -112,6 +112,6 @@ def test_a_package_is_read_with_extras_markers_and_a_local_version() -> None:
 
 
 @pytest.mark.parametrize(("lock", "why"), [("a==1\n", "no hash of a"), ("a>=1\n", "not a pinned package")])
-def test_what_is_not_locked_is_refused(lock: str, why: str) -> None:
+def test_a_package_without_pin_or_hash_is_rejected(lock: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         list(script("sbom").python_components(lock))

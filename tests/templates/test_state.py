@@ -1,4 +1,4 @@
-"""What outlives every node, and how it is kept from mistakes."""
+"""The stack of state that outlives every node, and its protection from mistakes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from checks.assemblies import Synthesized
 from node_agent.contract.names import cluster_key_secret_name, table_name
 
 
-def test_the_table_outlives_mistakes(production: Synthesized) -> None:
+def test_the_table_has_deletion_protection_and_point_in_time_recovery(production: Synthesized) -> None:
     table = production.only("AWS::DynamoDB::Table")
     assert table["TableName"] == table_name("synkti")
     assert table["BillingMode"] == "PAY_PER_REQUEST"
@@ -16,7 +16,7 @@ def test_the_table_outlives_mistakes(production: Synthesized) -> None:
     assert [key["AttributeName"] for key in table["KeySchema"]] == ["pk", "sk"]
 
 
-def test_models_are_kept_and_checkpoints_expire(production: Synthesized) -> None:
+def test_the_models_bucket_is_retained_and_checkpoints_expire(production: Synthesized) -> None:
     buckets = production.resources("AWS::S3::Bucket")
     models = next(bucket for name, bucket in buckets.items() if name.startswith("Models"))
     checkpoints = next(bucket for name, bucket in buckets.items() if name.startswith("Checkpoints"))
@@ -26,11 +26,11 @@ def test_models_are_kept_and_checkpoints_expire(production: Synthesized) -> None
     assert 7 in days
     rules = checkpoints["Properties"]["LifecycleConfiguration"]["Rules"]
     short = {rule["Prefix"]: rule["ExpirationInDays"] for rule in rules if "Prefix" in rule}
-    assert short == {"journals/": 1, "kv/": 1}, "prompts and answers go as soon as S3 can let them"
+    assert short == {"journals/": 1, "kv/": 1}, "prompts and answers expire after the shortest time that S3 supports"
     assert len(buckets) == 2
 
 
-def test_buckets_are_encrypted_closed_and_leave_no_half_uploads(production: Synthesized) -> None:
+def test_buckets_are_encrypted_and_private_and_abort_incomplete_uploads(production: Synthesized) -> None:
     for bucket in production.resources("AWS::S3::Bucket").values():
         properties = bucket["Properties"]
         assert all(properties["PublicAccessBlockConfiguration"].values())
@@ -43,7 +43,7 @@ def test_buckets_are_encrypted_closed_and_leave_no_half_uploads(production: Synt
         assert {"Bool": {"aws:SecureTransport": "false"}} in [statement["Condition"] for statement in denied]
 
 
-def test_the_peers_key_is_made_by_secrets_manager_and_in_no_template(production: Synthesized) -> None:
+def test_the_cluster_key_is_generated_by_secrets_manager_and_in_no_template(production: Synthesized) -> None:
     secret = production.only("AWS::SecretsManager::Secret")
     assert secret["Name"] == cluster_key_secret_name("synkti")
     assert "SecretString" not in secret

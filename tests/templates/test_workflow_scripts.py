@@ -1,4 +1,4 @@
-"""What the workflows run of their own: what they read of synkti.toml, the diff of a pull request, the verification."""
+"""The workflows' own scripts: settings read from synkti.toml, the diff of a pull request, the verification."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def settings_script() -> ModuleType:
     return module
 
 
-def test_the_workflow_learns_its_account_and_role_from_the_settings(settings_script: ModuleType) -> None:
+def test_the_workflow_reads_its_account_and_roles_from_the_settings(settings_script: ModuleType) -> None:
     assert settings_script.outputs(EVERYTHING, HERE) == {
         "wanted": "true",
         "region": "us-east-1",
@@ -58,8 +58,8 @@ def test_another_repository_or_branch_deploys_nothing(
     assert settings_script.outputs(SHIPPED, HERE)["wanted"] == "false"
 
 
-def test_it_runs_before_anything_is_installed() -> None:
-    """With the interpreter alone: no packages of the environment."""
+def test_the_settings_script_runs_without_installed_packages() -> None:
+    """With the interpreter alone, without site-packages."""
     done = subprocess.run(
         [sys.executable, "-S", "-E", str(ROOT / ".github/settings.py")],
         capture_output=True,
@@ -76,30 +76,30 @@ def diff(before: Path, after: Path, home: Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, env=quiet).stdout
 
 
-def test_a_diff_shows_what_a_change_changes_without_an_account(production: Synthesized, tmp_path: Path) -> None:
+def test_a_diff_shows_the_changed_resources_without_an_account(production: Synthesized, tmp_path: Path) -> None:
     changed = synthesize(tmp_path / "change", replace(SHIPPED, nodes=5))
     base = shutil.copytree(production.folder, tmp_path / "base")
     (base / "synkti-old.template.json").write_text('{"Resources": {}}')
-    said = diff(base, changed.folder, tmp_path)
-    assert "Stack synkti-old is gone from the app; it stays deployed" in said
-    assert said.startswith("### What this would change\n```\n")
-    assert said.endswith("```\n")
-    fleet = said.partition("Stack synkti-fleet\n")[2].partition("Stack synkti-state")[0]
+    comment = diff(base, changed.folder, tmp_path)
+    assert "Stack synkti-old is gone from the app; it stays deployed" in comment
+    assert comment.startswith("### What this would change\n```\n")
+    assert comment.endswith("```\n")
+    fleet = comment.partition("Stack synkti-fleet\n")[2].partition("Stack synkti-state")[0]
     assert re.search(r"DesiredCapacity\n.*\[-\] 3\n.*\[\+\] 5\n", fleet)
-    assert said.count("There were no differences") == 2
+    assert comment.count("There were no differences") == 2
 
 
-def test_a_long_diff_is_cut_to_what_a_comment_holds(
+def test_a_long_diff_is_cut_to_the_size_limit_of_a_comment(
     production: Synthesized, everything: Synthesized, tmp_path: Path
 ) -> None:
-    said = diff(production.folder, everything.folder, tmp_path)
-    assert len(said) < 65_536
-    assert re.search(r"^\.\.\. and \d+ characters more$", said, re.MULTILINE)
+    comment = diff(production.folder, everything.folder, tmp_path)
+    assert len(comment) < 65_536
+    assert re.search(r"^\.\.\. and \d+ characters more$", comment, re.MULTILINE)
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A checkout whose command line is a stand-in that writes down how it was called."""
+    """Return a checkout whose command line is a stub that records its arguments."""
     (tmp_path / ".github").mkdir()
     shutil.copy(ROOT / ".github/verify.sh", tmp_path / ".github")
     python = tmp_path / ".venv/bin/python"
@@ -123,7 +123,7 @@ def verify(checkout: Path, outputs: dict[str, dict[str, str]]) -> subprocess.Com
 OUTPUTS = {"synkti-state": {"TableName": "t"}, "synkti-fleet": {"FleetVersion": "0123456789ab"}}
 
 
-def test_every_node_is_waited_for_on_the_version_that_was_deployed(checkout: Path) -> None:
+def test_verification_waits_for_every_node_on_the_deployed_version(checkout: Path) -> None:
     done = verify(checkout, OUTPUTS)
     assert done.returncode == 0, done.stderr
     assert (checkout / "called").read_text() == "-m cli nodes --wait --version 0123456789ab --json\n"
@@ -133,12 +133,12 @@ def test_every_node_is_waited_for_on_the_version_that_was_deployed(checkout: Pat
     assert "answers at https://fleet" in verify(checkout, balanced).stdout
 
 
-def test_nodes_that_do_not_come_fail_the_deployment(checkout: Path) -> None:
+def test_nodes_that_do_not_become_ready_fail_the_deployment(checkout: Path) -> None:
     (checkout / "status").write_text("1")
     assert verify(checkout, OUTPUTS).returncode == 1
 
 
-def test_a_deployment_without_a_version_is_no_success(checkout: Path) -> None:
+def test_a_deployment_without_a_version_fails(checkout: Path) -> None:
     done = verify(checkout, {"synkti-state": {}})
     assert done.returncode == 1
     assert "which version" in done.stderr

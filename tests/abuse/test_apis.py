@@ -1,4 +1,4 @@
-"""Somebody with a socket and no manners at a node's doors: the node answers the others, and its memory comes back."""
+"""Abusive clients of a node's client API and peer API: it still serves other clients, and its memory returns."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ STREAM = {"model": MODEL, "prompt": "It was a dark night", "stream": True, "igno
 LONG = {**STREAM, "max_tokens": 3_000}
 CHUNKED = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n"
 SILENCE_S = 10.0
-"""How long another client's stream may be silent meanwhile, on a busy machine: a flood once stopped it for minutes."""
+"""The longest silence of another client's stream, on a busy machine. A flood once stopped it for minutes."""
 
-DOORS = pytest.mark.parametrize("port", [8000, 8001], ids=["client door", "peer door"])
+BOTH_APIS = pytest.mark.parametrize("port", [8000, 8001], ids=["client API", "peer API"])
 
 
-def lets_go(node: AbusedNode, before_mib: float, within_s: float = 15.0) -> None:
-    """Its memory comes back to within 20 % of what it was, and a little for the allocator."""
+def assert_memory_returns(node: AbusedNode, before_mib: float, within_s: float = 15.0) -> None:
+    """Assert that the node's memory returns to 120 % of `before_mib` plus 8 MiB for the allocator."""
     eventually(
         f"memory is back at {before_mib:.0f} MiB (at last {node.rss_mib:.0f})",
         lambda: node.rss_mib <= before_mib * 1.2 + 8,
@@ -33,41 +33,41 @@ def lets_go(node: AbusedNode, before_mib: float, within_s: float = 15.0) -> None
 
 
 def metric(node: AbusedNode, name: str) -> float:
-    """Its sum over all labels."""
+    """Return the sum of a metric over all labels."""
     shown = get(node.host, "/metrics").decode("latin-1")
     return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", shown, re.MULTILINE))
 
 
-def no_streams(node: AbusedNode) -> None:
-    eventually("its streams are over", lambda: metric(node, "synkti_streams_open") == 0, 15.0)
+def wait_until_no_streams(node: AbusedNode) -> None:
+    eventually("the node has no open stream", lambda: metric(node, "synkti_streams_open") == 0, 15.0)
 
 
 @pytest.fixture(autouse=True)
-def whole(node: AbusedNode) -> Iterator[None]:
-    """Whatever was done to it, the node serves afterwards."""
+def still_serves(node: AbusedNode) -> Iterator[None]:
+    """Assert after each test that the node has no open stream and serves a request."""
     yield
-    no_streams(node)
+    wait_until_no_streams(node)
     assert status_of(send(node.host, post("/v1/completions", {**STREAM, "max_tokens": 2}))) == [200]
 
 
 # every byte outside of a body
 
 
-@DOORS
+@BOTH_APIS
 @pytest.mark.parametrize(
     "flood",
     [b"0\r\n" + b"a: v\r\n" * 300_000, b"0\r\nx: " + b"v" * 2_000_000, b"1;a=" + b"v" * 2_000_000],
     ids=["equal trailers", "one trailer", "an extension"],
 )
-def test_trailers_stop_nobody(node: AbusedNode, port: int, flood: bytes) -> None:
+def test_a_flood_of_trailers_does_not_stall_other_clients(node: AbusedNode, port: int, flood: bytes) -> None:
     with Canary(node.host, LONG) as canary:
         answer = send(node.host, CHUNKED + flood, port)
         assert status_of(get(node.host, "/healthz")) == [200]
-    assert status_of(answer) in ([431], [])  # [] where the reset of what was still coming was faster than the answer
+    assert status_of(answer) in ([431], [])  # [] where the connection was reset before the response was read
     assert canary.longest_s < SILENCE_S
 
 
-# errors in their turn
+# errors in the order of their requests
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_trailers_stop_nobody(node: AbusedNode, port: int, flood: bytes) -> None
     ],
     ids=["garbage", "a body too large", "a head too large"],
 )
-def test_an_error_never_comes_inside_of_a_stream(node: AbusedNode, behind: bytes) -> None:
+def test_an_error_of_a_pipelined_request_is_sent_after_the_open_stream(node: AbusedNode, behind: bytes) -> None:
     with connect(node.host) as plain:
         plain.sendall(post("/v1/completions", {**STREAM, "max_tokens": 40}, more=""))
         first = plain.recv(100)
@@ -92,7 +92,7 @@ def test_an_error_never_comes_inside_of_a_stream(node: AbusedNode, behind: bytes
     assert error.startswith(b"HTTP/1.1 4")
 
 
-def test_an_error_comes_behind_a_whole_answer(node: AbusedNode) -> None:
+def test_an_error_of_a_pipelined_request_is_sent_after_the_buffered_answer(node: AbusedNode) -> None:
     whole = {"model": MODEL, "prompt": "x", "max_tokens": 20}
     answer = send(node.host, post("/v1/completions", whole, more="") + b"BAD\r\n\r\n")
     assert status_of(answer) == [200, 400]
@@ -101,7 +101,7 @@ def test_an_error_comes_behind_a_whole_answer(node: AbusedNode) -> None:
 # bodies
 
 
-def test_dropped_uploads_are_freed(node: AbusedNode) -> None:
+def test_the_memory_of_dropped_uploads_is_freed(node: AbusedNode) -> None:
     upload = post("/v1/completions", b"a" * (16 * MIB))[:-200]
 
     def drop(times: int) -> None:
@@ -112,11 +112,11 @@ def test_dropped_uploads_are_freed(node: AbusedNode) -> None:
     drop(3)
     before = node.rss_mib
     drop(40)
-    lets_go(node, before)
+    assert_memory_returns(node, before)
 
 
-@DOORS
-def test_unfinished_bodies_have_one_bound(node: AbusedNode, port: int) -> None:
+@BOTH_APIS
+def test_unfinished_bodies_share_one_memory_bound(node: AbusedNode, port: int) -> None:
     before = node.rss_mib
     upload = post("/v1/completions", b"a" * (16 * MIB))[:-1]
     with contextlib.ExitStack() as stack:
@@ -127,23 +127,23 @@ def test_unfinished_bodies_have_one_bound(node: AbusedNode, port: int) -> None:
         assert metric(node, "synkti_body_bytes") <= 64 * MIB
         assert node.rss_mib < before + 64 * 2 + 40
         small = {**STREAM, "max_tokens": 2, "user": "u" * 40_000}
-        assert status_of(send(node.host, post("/v1/completions", small))) == [200], "a small body finds its place"
-    lets_go(node, before)
+        assert status_of(send(node.host, post("/v1/completions", small))) == [200], "there is room for a small body"
+    assert_memory_returns(node, before)
 
 
 @pytest.mark.parametrize("unit", [b"[],", b'{"a":1},', b'"",'], ids=["lists", "objects", "texts"])
-def test_a_document_of_millions_of_values_is_refused(node: AbusedNode, unit: bytes) -> None:
+def test_a_json_document_of_millions_of_values_gets_413(node: AbusedNode, unit: bytes) -> None:
     head = b'{"model":"tiny","prompt":"a story","stream":true,"x":['
     body = head + unit * ((16 * MIB - 100) // len(unit)) + b"0]}"
     before = node.rss_mib
     answer = send(node.host, post("/v1/completions", body))
     assert status_of(answer) == [413]
     assert error_code(answer) == "document_too_large"
-    lets_go(node, before)
+    assert_memory_returns(node, before)
 
 
-def test_large_streams_leave_nothing(node: AbusedNode) -> None:
-    # Without copies: what replicas keep of a journal for five minutes is another matter.
+def test_large_streams_leave_only_the_headers_of_their_journals(node: AbusedNode) -> None:
+    # Without replicas, which store a journal for five minutes.
     none = "x-synkti-durability: none\r\nconnection: close\r\n"
     body = {**STREAM, "max_tokens": 3, "user": "u" * 4_000_000}
     finish = post("/v1/completions", body, more=none)
@@ -151,7 +151,7 @@ def test_large_streams_leave_nothing(node: AbusedNode) -> None:
     before = node.rss_mib
     for _ in range(12):
         assert status_of(send(node.host, finish)) == [200]
-    # A node keeps journals of its own for five minutes, too: the openings of those that no peer has.
+    # The node stores its own journals for five minutes too: the headers of those without a replica.
     assert node.rss_mib < before * 1.2 + 8 + 12 * 4.5
 
 
@@ -159,41 +159,46 @@ def test_large_streams_leave_nothing(node: AbusedNode) -> None:
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/v1/synkti/nodes"])
-def test_answers_that_nobody_reads_are_not_made(node: AbusedNode, path: str) -> None:
+def test_responses_to_a_client_that_does_not_read_are_not_generated(node: AbusedNode, path: str) -> None:
     burst = f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode() * 8
     before, refused = node.rss_mib, metric(node, "synkti_connections_refused_total")
     with connect(node.host, receives=4_096) as plain:
         plain.settimeout(0.3)
-        with contextlib.suppress(OSError):  # it is taken no further, or cut off
+        with contextlib.suppress(OSError):  # the node reads no further, or closes the connection
             for _ in range(4_000):
                 plain.sendall(burst)
         assert node.rss_mib < before * 1.2 + 8
-        eventually("it is cut off", lambda: metric(node, "synkti_connections_refused_total") > refused, UNREAD_S + 30.0)
-    lets_go(node, before)
+        eventually(
+            "the connection is closed",
+            lambda: metric(node, "synkti_connections_refused_total") > refused,
+            UNREAD_S + 30.0,
+        )
+    assert_memory_returns(node, before)
 
 
-def test_clients_that_stall_lose_their_slots(node: AbusedNode) -> None:
+def test_clients_that_stop_reading_lose_their_stream_slots(node: AbusedNode) -> None:
     before = node.rss_mib
     with contextlib.ExitStack() as stack:
         stalled = [stack.enter_context(connect(node.host, receives=2_048)) for _ in range(SLOTS)]
         for number, plain in enumerate(stalled):
             body = {**LONG, "n": 6, "logprobs": 5, "prompt": f"story {number}", "max_tokens": 3_900}
             plain.sendall(post("/v1/completions", body, more=""))
-        eventually("they have slots", lambda: metric(node, "synkti_streams_open") >= SLOTS / 4)
+        eventually("the streams are open", lambda: metric(node, "synkti_streams_open") >= SLOTS / 4)
         cut_off = metric(node, "synkti_connections_refused_total")
         eventually(
-            "they are cut off",
+            "their connections are closed",
             lambda: metric(node, "synkti_connections_refused_total") >= cut_off + SLOTS / 4,
             UNREAD_S + 60.0,
         )
-        eventually("nobody has a slot", lambda: metric(node, "synkti_streams_open") == 0, UNREAD_S + 60.0)
-    lets_go(node, before * 1.5)  # the journals of these streams, which may be resumed, are kept for five minutes
+        eventually("no stream is open", lambda: metric(node, "synkti_streams_open") == 0, UNREAD_S + 60.0)
+    # The journals of these streams, which may be resumed, are stored for five minutes.
+    assert_memory_returns(node, before * 1.5)
 
 
 # connections
 
 
-def test_a_full_door_still_says_how_the_node_is(fleet: list[AbusedNode], node: AbusedNode) -> None:
+def test_health_routes_answer_when_the_connection_limit_is_reached(fleet: list[AbusedNode], node: AbusedNode) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(300):
             plain = stack.enter_context(connect(node.host))
@@ -206,10 +211,10 @@ def test_a_full_door_still_says_how_the_node_is(fleet: list[AbusedNode], node: A
         assert fleet[1].sees() == len(fleet)
 
 
-# what is no HTTP
+# invalid HTTP
 
 
-@DOORS
+@BOTH_APIS
 @pytest.mark.parametrize(
     "raw",
     [
@@ -223,19 +228,19 @@ def test_a_full_door_still_says_how_the_node_is(fleet: list[AbusedNode], node: A
         b"PROPFIND / HTTP/1.1\r\nhost: x\r\n\r\n",
     ],
 )
-def test_what_two_may_read_differently_is_refused(node: AbusedNode, port: int, raw: bytes) -> None:
+def test_ambiguous_http_is_rejected(node: AbusedNode, port: int, raw: bytes) -> None:
     answer = send(node.host, raw, port)
     assert [status // 100 in (4, 5) for status in status_of(answer)] == [True]
 
 
 @pytest.mark.parametrize("path", ["/v1/streams/", "/v1/", "/nowhere/"])
-def test_a_long_name_does_not_come_back(node: AbusedNode, path: str) -> None:
+def test_a_long_path_is_not_repeated_in_the_error(node: AbusedNode, path: str) -> None:
     answer = get(node.host, path + "x" * 60_000)
     assert [status // 100 for status in status_of(answer)] == [4]
     assert len(answer) < 3_000
 
 
-def test_half_closed_and_reset_connections_are_nothing(node: AbusedNode) -> None:
+def test_half_closed_and_reset_connections_do_no_harm(node: AbusedNode) -> None:
     for _ in range(50):
         with connect(node.host) as plain:
             plain.sendall(post("/v1/completions", LONG, more=""))

@@ -1,4 +1,4 @@
-"""What engines receive of clients' requests, over both hops: agents with engines that say what they received."""
+"""What engines receive of clients' requests, over both hops: the engines answer with the request that they received."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tests.scenarios.local_fleet import LocalFleet, eventually, unready_fleet
 
 PAGE = "https://chat.example.com"
 JSON = {"content-type": "application/json"}
-Story = Callable[[LocalFleet], Coroutine[Any, Any, None]]
+Scenario = Callable[[LocalFleet], Coroutine[Any, Any, None]]
 
 
-def tell(folder: Path, story: Story, models: tuple[str, ...] = ("m",), **extra: Any) -> None:
-    """Two nodes; each knows the other and its own engine's names."""
+def run_on_echo_engines(folder: Path, scenario: Scenario, models: tuple[str, ...] = ("m",), **extra: Any) -> None:
+    """Run a scenario on two nodes that list each other and the model names of their own engines."""
 
     async def run() -> None:
         served = iter(models * 2)
@@ -32,21 +32,21 @@ def tell(folder: Path, story: Story, models: tuple[str, ...] = ("m",), **extra: 
 
         async with unready_fleet(folder, 2, models=models, engine=command, **extra) as fleet:
             for node in fleet.nodes:
-                await eventually("it is ready", partial(fleet.ready, node))
-                await eventually("it sees both", partial(fleet.sees, node, 2))
-                await eventually("its engine's names are known", partial(_knows_names, fleet, node.url))
-            await story(fleet)
+                await eventually("the node is ready", partial(fleet.ready, node))
+                await eventually("the node lists both", partial(fleet.sees, node, 2))
+                await eventually("the node lists its engine's names", partial(_lists_names, fleet, node.url))
+            await scenario(fleet)
 
     uvloop.run(run())
 
 
-async def _knows_names(fleet: LocalFleet, url: str) -> bool:
+async def _lists_names(fleet: LocalFleet, url: str) -> bool:
     cards = (await fleet.http.get(f"{url}/v1/models")).json()["data"]
     return any(card["id"].endswith("-too") for card in cards)
 
 
 async def at_each_engine(fleet: LocalFleet, method: str, path: str, **more: Any) -> list[httpx.Response]:
-    """Answers of a node to the same request, from its own engine and the other node's: each session has its node."""
+    """Send a request under new session ids until each of the two engines has answered it, and return both answers."""
     answers: dict[str, httpx.Response] = {}
     given = more.pop("headers", {})
     for session in range(64):
@@ -55,7 +55,7 @@ async def at_each_engine(fleet: LocalFleet, method: str, path: str, **more: Any)
         answers[answer.headers["x-synkti-node"]] = answer
         if len(answers) == 2:
             return list(answers.values())
-    raise AssertionError("one engine got them all")
+    raise AssertionError("one engine received all requests")
 
 
 def test_content_types_and_named_headers_cross_both_hops_and_no_others(tmp_path: Path) -> None:
@@ -70,9 +70,9 @@ def test_content_types_and_named_headers_cross_both_hops_and_no_others(tmp_path:
         "x-data-parallel-rank": "1",
     }
 
-    async def story(fleet: LocalFleet) -> None:
-        asked = await at_each_engine(fleet, "POST", "/v1/audio/transcriptions", content=form, headers=headers)
-        for answer in asked:
+    async def scenario(fleet: LocalFleet) -> None:
+        answers = await at_each_engine(fleet, "POST", "/v1/audio/transcriptions", content=form, headers=headers)
+        for answer in answers:
             received = answer.json()
             assert base64.b64decode(received["body"]) == form
             there = received["headers"]
@@ -83,11 +83,11 @@ def test_content_types_and_named_headers_cross_both_hops_and_no_others(tmp_path:
             assert answer.headers["content-disposition"] == "attachment"
             assert "location" not in answer.headers
 
-    tell(tmp_path, story)
+    run_on_echo_engines(tmp_path, scenario)
 
 
-def test_every_answer_has_a_request_id_and_an_engine_gets_the_same(tmp_path: Path) -> None:
-    async def story(fleet: LocalFleet) -> None:
+def test_every_response_has_a_request_id_and_the_engine_receives_the_same(tmp_path: Path) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         url = fleet.nodes[0].url
         for path in ("/health", "/healthz", "/metrics", "/v1/models", "/nowhere", "/v1/streams/0", "/health/"):
             assert len((await fleet.http.get(url + path)).headers["x-request-id"]) == 32, path
@@ -96,15 +96,17 @@ def test_every_answer_has_a_request_id_and_an_engine_gets_the_same(tmp_path: Pat
         long = await fleet.http.get(f"{url}/version", headers={"x-request-id": "x" * 600})
         assert (long.status_code, len(long.headers["x-request-id"])) == (400, 32)
 
-    tell(tmp_path, story)
+    run_on_echo_engines(tmp_path, scenario)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "utf-8"])
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages", "/v1/chat/completions/batch", "/v1/embeddings"])
-def test_no_argument_of_ours_reaches_an_engine_in_any_encoding(tmp_path: Path, encoding: str, path: str) -> None:
+def test_internal_arguments_from_clients_are_stripped_in_every_encoding(
+    tmp_path: Path, encoding: str, path: str
+) -> None:
     body = {"model": "m", "input": "a", "messages": [], "vllm_xargs": {"synkti_resume_ids": [1], "mine": 1}}
 
-    async def story(fleet: LocalFleet) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         for more in ("", ', "top_p": NaN', ', "user": "\\ud800"', ', "top_p": 1e999'):
             raw = (json.dumps(body)[:-1] + more + "}").encode(encoding)
             answer = await fleet.http.post(fleet.nodes[0].url + path, content=raw, headers=JSON)
@@ -113,13 +115,13 @@ def test_no_argument_of_ours_reaches_an_engine_in_any_encoding(tmp_path: Path, e
             assert json.loads(received)["vllm_xargs"] == {"mine": 1}
         refused = await fleet.http.post(fleet.nodes[0].url + path, content=b'{"a":' * 3, headers=JSON)
         assert refused.status_code == 400
-        assert ("type" in refused.json()) is (path == "/v1/messages"), "Anthropic's clients get its form"
+        assert ("type" in refused.json()) is (path == "/v1/messages"), "the error has Anthropic's format on its route"
 
-    tell(tmp_path, story)
+    run_on_echo_engines(tmp_path, scenario)
 
 
-def test_other_names_of_an_engine_are_served_and_its_own_cards_listed(tmp_path: Path) -> None:
-    async def story(fleet: LocalFleet) -> None:
+def test_all_model_names_of_an_engine_are_served_and_its_model_cards_listed(tmp_path: Path) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         url = fleet.nodes[0].url  # whose engine serves m; the other node's serves n
         cards = {card["id"]: card for card in (await fleet.http.get(f"{url}/v1/models")).json()["data"]}
         assert set(cards) == {"m", "m-too", "m-sql", "n", "n-too", "n-sql"}
@@ -132,31 +134,34 @@ def test_other_names_of_an_engine_are_served_and_its_own_cards_listed(tmp_path: 
         unknown = await fleet.http.post(f"{url}/v1/embeddings", json={"model": "x" * 1_000_000, "input": "a"})
         assert (unknown.status_code, len(unknown.content) < 1_000) == (404, True)
 
-    tell(tmp_path, story, models=("m", "n"))
+    run_on_echo_engines(tmp_path, scenario, models=("m", "n"))
 
 
 def test_pages_of_allowed_origins_may_call_from_a_browser(tmp_path: Path) -> None:
-    async def story(fleet: LocalFleet) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         url = fleet.nodes[0].url + "/v1/chat/completions"
-        asks = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,content-type"}
-        allowed = await fleet.http.options(url, headers={"origin": PAGE, **asks})
+        preflight = {
+            "access-control-request-method": "POST",
+            "access-control-request-headers": "authorization,content-type",
+        }
+        allowed = await fleet.http.options(url, headers={"origin": PAGE, **preflight})
         assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, PAGE)
-        assert allowed.headers["access-control-allow-headers"] == asks["access-control-request-headers"]
+        assert allowed.headers["access-control-allow-headers"] == preflight["access-control-request-headers"]
         for error in (await fleet.http.post(url, content=b"{", headers={**JSON, "origin": PAGE}),):
             assert (error.status_code, error.headers["access-control-allow-origin"]) == (400, PAGE)
-        other = await fleet.http.options(url, headers={"origin": "https://evil.example", **asks})
+        other = await fleet.http.options(url, headers={"origin": "https://evil.example", **preflight})
         assert other.status_code == 405
         assert "access-control-allow-origin" not in other.headers
 
-    tell(tmp_path, story, SYNKTI_ALLOWED_ORIGINS=PAGE)
+    run_on_echo_engines(tmp_path, scenario, SYNKTI_ALLOWED_ORIGINS=PAGE)
 
 
-def test_what_is_tokenized_is_bounded_by_the_context(tmp_path: Path) -> None:
-    async def story(fleet: LocalFleet) -> None:
+def test_tokenize_requests_are_bounded_by_the_context_length(tmp_path: Path) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         url = fleet.nodes[0].url
 
         async def length_is_known() -> bool:
-            """Until then the bound is another one; names alone may be another node's."""
+            """Return True once the bound is that of the context; listed names are no proof, they may be the peer's."""
             answer = await fleet.http.post(url + "/tokenize", json={"prompt": "x" * 70_000})
             return answer.status_code == 413
 
@@ -167,4 +172,4 @@ def test_what_is_tokenized_is_bounded_by_the_context(tmp_path: Path) -> None:
             assert (fits.status_code, refused.status_code) == (200, 413), path
             assert "4096 tokens" in refused.json()["error"]["message"]
 
-    tell(tmp_path, story)
+    run_on_echo_engines(tmp_path, scenario)

@@ -1,4 +1,4 @@
-"""Answers that depend on more than their ids go on exactly, in a fleet whose engines can resume; else they end."""
+"""Seeded answers, which depend on more than their ids, continue exactly where engines can resume; else they end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.scenarios.local_fleet import MODEL, LocalFleet, local_fleet
 
 TOKENS = 120
 SEED = 7
-QUESTION: dict[str, Any] = {
+REQUEST: dict[str, Any] = {
     "model": MODEL,
     "messages": [{"role": "user", "content": "a night train"}],
     "stream": True,
@@ -26,15 +26,15 @@ QUESTION: dict[str, Any] = {
     "seed": SEED,
     "temperature": 1.0,
 }
-RIGHT = generate(fake_model.chat_prompt(QUESTION["messages"]), SamplingParams(TOKENS, ignore_eos=True, seed=SEED))
+RIGHT = generate(fake_model.chat_prompt(REQUEST["messages"]), SamplingParams(TOKENS, ignore_eos=True, seed=SEED))
 
 
-async def ask_and_kill(fleet: LocalFleet, kills: int, **fields: Any) -> tuple[list[dict[str, Any]], bool]:
-    """The chunks that the client had, and whether it saw [DONE]; engines die under it, one after another."""
+async def request_and_kill(fleet: LocalFleet, kills: int, **fields: Any) -> tuple[list[dict[str, Any]], bool]:
+    """Send a request, kill its engine `kills` times, and return the chunks and whether [DONE] arrived."""
     entry, chunks, done, parser, left = fleet.nodes[0], [], False, SseParser(), kills
     killed: set[str] = set()
     url, headers = f"{entry.url}/v1/chat/completions", {EVENT_IDS_HEADER: "true"}
-    async with fleet.http.stream("POST", url, json={**QUESTION, **fields}, headers=headers) as response:
+    async with fleet.http.stream("POST", url, json={**REQUEST, **fields}, headers=headers) as response:
         server = response.headers["x-synkti-node"]
         async for data in response.aiter_bytes():
             for line in data.decode(errors="replace").splitlines():
@@ -55,39 +55,39 @@ def text(chunks: list[dict[str, Any]]) -> str:
 
 
 @pytest.mark.parametrize("kills", [1, 2])
-def test_a_seeded_answer_goes_on_exactly_whoever_is_lost(tmp_path: Path, kills: int) -> None:
-    async def story() -> None:
+def test_a_seeded_answer_continues_exactly_after_each_lost_engine(tmp_path: Path, kills: int) -> None:
+    async def scenario() -> None:
         async with local_fleet(tmp_path, 3, engine_options=("--plugged",)) as fleet:
             nodes = (await fleet.http.get(f"{fleet.nodes[0].url}/v1/synkti/nodes")).json()["nodes"]
             assert {tuple(node["ways"]) for node in nodes} == {("resume",)}
-            chunks, done = await ask_and_kill(fleet, kills)
+            chunks, done = await request_and_kill(fleet, kills)
             assert text(chunks) == RIGHT.text
             assert done
             figures = (await fleet.http.get(f"{fleet.nodes[0].url}/metrics")).text
             assert f'synkti_ways_total{{way="resume"}} {float(kills)}' in figures
 
-    uvloop.run(story())
+    uvloop.run(scenario())
 
 
-def test_without_the_plug_in_it_ends_with_an_error_that_says_why(tmp_path: Path) -> None:
-    async def story() -> None:
+def test_a_seeded_answer_without_the_plug_in_ends_with_an_error_that_names_the_seed(tmp_path: Path) -> None:
+    async def scenario() -> None:
         async with local_fleet(tmp_path, 2) as fleet:
-            chunks, done = await ask_and_kill(fleet, 1)
+            chunks, done = await request_and_kill(fleet, 1)
             assert chunks[-1]["error"]["code"] == "continuation_impossible"
             assert "seed" in chunks[-1]["error"]["message"]
             assert not done
             assert RIGHT.text.startswith(text(chunks))
 
-    uvloop.run(story())
+    uvloop.run(scenario())
 
 
 def test_a_client_cannot_make_an_engine_resume(tmp_path: Path) -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         async with local_fleet(tmp_path, 1, engine_options=("--plugged",)) as fleet:
             url, smuggled = fleet.nodes[0].url, {"vllm_xargs": {"synkti_resume_ids": [65, 66]}}
-            chunks, _ = await ask_and_kill(fleet, 0, **smuggled)
+            chunks, _ = await request_and_kill(fleet, 0, **smuggled)
             assert text(chunks) == RIGHT.text
-            whole = await fleet.http.post(f"{url}/v1/chat/completions", json={**QUESTION, "stream": False, **smuggled})
+            whole = await fleet.http.post(f"{url}/v1/chat/completions", json={**REQUEST, "stream": False, **smuggled})
             assert whole.json()["choices"][0]["message"]["content"] == RIGHT.text
 
-    uvloop.run(story())
+    uvloop.run(scenario())

@@ -70,7 +70,7 @@ async def streamed(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient, 
     assert answer.content.endswith(b"data: [DONE]\n\n")
 
 
-async def events(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient, **fields: Any) -> None:
+async def event_stream(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient, **fields: Any) -> None:
     body = {"model": MODEL, "input": "a night train", "max_output_tokens": 20, "stream": True}
     answer = await http.post(f"{node.url}/v1/responses", json=body)
     assert answer.status_code == 200
@@ -98,18 +98,18 @@ async def whole_aborted(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncCli
         await http.post(f"{node.url}/v1/completions", json={**PLAIN, "max_tokens": 2_000}, timeout=0.2)
 
 
-async def passed_on(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient) -> None:
+async def forwarded(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient) -> None:
     answer = await http.get(f"{node.url}/version")
     assert answer.status_code < 500
 
 
-async def refused(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient) -> None:
+async def rejected(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient) -> None:
     for body in (b"no JSON", b"[]", b'{"model": 1}', b'{"model": "none", "stream": true, "prompt": "x"}'):
         answer = await http.post(f"{node.url}/v1/completions", content=body)
         assert 400 <= answer.status_code < 500
 
 
-async def refused_by_the_engine(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient) -> None:
+async def rejected_by_the_engine(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient) -> None:
     answer = await http.post(f"{node.url}/v1/completions", json={**PLAIN, "stream": True, "prompt": "x " * 100_000})
     assert answer.status_code == 400, answer.text
 
@@ -139,7 +139,7 @@ async def of_an_unknown_stream(fleet: LocalFleet, node: LocalNode, http: httpx.A
     assert (await http.get(f"{node.url}/v1/streams/{'0' * 24}")).status_code == 404
 
 
-async def moved(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient) -> None:
+async def engine_killed(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient) -> None:
     """Kill the engine of a stream."""
     body = {**PLAIN, "stream": True, "max_tokens": 200}
     async with http.stream("POST", f"{node.url}/v1/completions", json=body) as answer:
@@ -149,7 +149,7 @@ async def moved(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient) -> 
     await eventually("its engine is back", partial(fleet.ready, server), within_s=30.0)
 
 
-async def unread(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient) -> None:
+async def unread_stream(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient) -> None:
     """Request a stream, read nothing, and disconnect."""
     reader, writer = await asyncio.open_connection(node.host, 8000)
     body = b'{"model":"m","prompt":"x","stream":true,"max_tokens":300,"ignore_eos":true}'
@@ -159,20 +159,20 @@ async def unread(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient) ->
 
 
 REQUESTS: tuple[SendRequest, ...] = (
-    streamed, partial(streamed, n=2, logprobs=True, temperature=0.7), events, aborted, aborted_at_once, whole,
-    whole_aborted, passed_on, refused, refused_by_the_engine, resumed, resumed_under_its_client, of_an_unknown_stream,
-    moved, unread,
+    streamed, partial(streamed, n=2, logprobs=True, temperature=0.7), event_stream, aborted, aborted_at_once, whole,
+    whole_aborted, forwarded, rejected, rejected_by_the_engine, resumed, resumed_under_its_client, of_an_unknown_stream,
+    engine_killed, unread_stream,
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_nothing_of_a_request_stays(tmp_path: Path, size: int) -> None:
-    async def story(fleet: LocalFleet) -> None:
+def test_no_object_of_a_request_outlives_it(tmp_path: Path, size: int) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         left: list[str] = []
         gc.collect()
         before = count_instances(REQUEST_CLASSES)
         for send in REQUESTS:
-            if size == 1 and send in (resumed, moved):
+            if size == 1 and send in (resumed, engine_killed):
                 continue
             with collector_off():
                 for node in fleet.nodes:
@@ -181,7 +181,7 @@ def test_nothing_of_a_request_stays(tmp_path: Path, size: int) -> None:
                 left += await not_freed(getattr(send, "__name__", "choices"), before)
         assert not left
 
-    run_scenario(tmp_path, story, size=size)
+    run_scenario(tmp_path, scenario, size=size)
 
 
 def large_values(least: int) -> dict[int, int]:
@@ -196,7 +196,7 @@ def test_an_open_stream_holds_its_request_twice_and_no_objects_of_it(tmp_path: P
     """One copy is for another engine, one is in the header of its journal."""
     size = 2_000_000
 
-    async def story(fleet: LocalFleet) -> None:
+    async def scenario(fleet: LocalFleet) -> None:
         reader, writer = await asyncio.open_connection(fleet.nodes[0].host, 8000)
         items = b",".join([b"{}"] * 50_000)
         body = b'{"model":"m","prompt":"x","stream":true,"max_tokens":3000,"x":[%b],"user":"%b"}' % (items, b"u" * size)
@@ -214,4 +214,4 @@ def test_an_open_stream_holds_its_request_twice_and_no_objects_of_it(tmp_path: P
         assert len(gc.get_objects()) - objects < 20_000
         writer.transport.abort()
 
-    run_scenario(tmp_path, story, size=1)
+    run_scenario(tmp_path, scenario, size=1)
