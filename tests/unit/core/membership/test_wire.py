@@ -116,7 +116,7 @@ def written(update: Update) -> bytes:
 
 
 @given(st.builds(Header, st.sampled_from(MessageKind), LIVES, LIVES, COUNTS, COUNTS), st.lists(RUMOURS, max_size=8))
-def test_what_is_written_is_read(header: Header, updates: list[Update]) -> None:
+def test_updates_round_trip(header: Header, updates: list[Update]) -> None:
     content = write_header(header) + b"".join(map(written, updates))
     assert read_header(content) == header
     assert list(read_updates(content, HEADER_BYTES)) == updates
@@ -137,7 +137,7 @@ def test_a_load_is_read_as_precisely_as_its_format_allows(boot_id: bytes, versio
 
 
 @given(st.binary(max_size=200))
-def test_bytes_at_random_are_refused_and_nothing_worse(content: bytes) -> None:
+def test_random_bytes_are_refused_with_a_value_error_only(content: bytes) -> None:
     try:
         header = read_header(content)
     except ValueError:
@@ -153,7 +153,7 @@ def test_bytes_at_random_are_refused_and_nothing_worse(content: bytes) -> None:
 
 
 @given(RUMOURS, st.integers(0, 100), st.binary(min_size=1, max_size=4))
-def test_a_rumour_with_bytes_changed_is_refused_or_read_as_another(update: Update, at: int, changed: bytes) -> None:
+def test_an_update_with_changed_bytes_is_refused_or_read_as_another(update: Update, at: int, changed: bytes) -> None:
     content = bytearray(written(update))
     at %= len(content)
     content[at : at + len(changed)] = changed[: len(content) - at]
@@ -166,7 +166,7 @@ def test_a_rumour_with_bytes_changed_is_refused_or_read_as_another(update: Updat
 
 
 @given(RUMOURS, st.integers(0, 300))
-def test_a_rumour_that_was_cut_off_is_refused(update: Update, at: int) -> None:
+def test_an_update_that_was_cut_off_is_refused(update: Update, at: int) -> None:
     whole = written(update)
     cut = whole[: at % len(whole)]
     if cut:
@@ -174,7 +174,7 @@ def test_a_rumour_that_was_cut_off_is_refused(update: Update, at: int) -> None:
             list(read_updates(cut, 0))
 
 
-def test_rumours_of_a_newer_version_are_skipped_and_longer_ones_read_as_far_as_they_are_known() -> None:
+def test_updates_of_a_newer_version_are_skipped_and_longer_ones_read_in_part() -> None:
     left = Left(b"sixsix", 7)
     unknown = b"\xc8\x00\x03abc"
     raw = write_left(*left)
@@ -188,7 +188,7 @@ def test_rumours_of_a_newer_version_are_skipped_and_longer_ones_read_as_far_as_t
      b"\x01\xff" + bytes(HEADER_BYTES - 2)],
     ids=["nothing", "short", "another version", "an unknown kind"],
 )  # fmt: skip
-def test_what_is_no_header_is_refused(content: bytes) -> None:
+def test_an_invalid_header_is_refused(content: bytes) -> None:
     with pytest.raises(ValueError, match=r"header|version|Kind"):
         read_header(content)
 
@@ -202,7 +202,7 @@ def test_what_is_no_header_is_refused(content: bytes) -> None:
         (b"\x01\x00\x14" + bytes(15) + b"\xff1234", "longer than its introduction"),
     ],
 )
-def test_a_rumour_that_makes_no_sense_is_refused(update: bytes, why: str) -> None:
+def test_an_inconsistent_update_is_refused(update: bytes, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         list(read_updates(update, 0))
 
@@ -229,7 +229,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("status", ODD.values(), ids=list(ODD))
-def test_an_introduction_that_nobody_could_use_is_left_out_and_the_rest_of_its_message_counts(
+def test_an_unusable_introduction_is_left_out_and_the_rest_of_its_message_counts(
     status: NodeStatus,
 ) -> None:
     assert list(read_updates(write_intro(b"sixsix", status) + write_left(*LEFT), 0)) == [LEFT]
@@ -247,7 +247,7 @@ def test_an_introduction_that_nobody_could_use_is_left_out_and_the_rest_of_its_m
     ],
     ids=["alive", "suspect", "dead", "left", "a state to come", "no UTF-8"],
 )
-def test_a_rumour_that_cannot_be_is_left_out(update: bytes) -> None:
+def test_an_impossible_update_is_left_out(update: bytes) -> None:
     assert list(read_updates(update + write_left(*LEFT), 0)) == [LEFT]
 
 
@@ -266,12 +266,12 @@ LONGEST = NodeStatus(
 
 
 @given(st.sampled_from(list(NodeState)), st.sets(st.sampled_from(CONTINUATION_METHODS)))
-def test_what_changes_in_a_life_is_told_in_short_as_in_full(state: NodeState, ways: set[str]) -> None:
+def test_short_updates_carry_all_that_changes_in_an_incarnation(state: NodeState, ways: set[str]) -> None:
     able = tuple(way for way in CONTINUATION_METHODS if way in ways)
-    told = write_intro(b"sixsix", replace(LONGEST, state=state, continuation_methods=able))
-    told += write_alive(b"sixsix", 1, state, (*able, "of a version to come"))
-    told += write_suspect(b"sixsix", 1, state, frozenset((b"aaaaaa",)), able)
-    intro, alive, suspect = read_updates(told, 0)
+    written = write_intro(b"sixsix", replace(LONGEST, state=state, continuation_methods=able))
+    written += write_alive(b"sixsix", 1, state, (*able, "of a version to come"))
+    written += write_suspect(b"sixsix", 1, state, frozenset((b"aaaaaa",)), able)
+    intro, alive, suspect = read_updates(written, 0)
     assert isinstance(intro, Intro)
     assert isinstance(alive, Alive)
     assert isinstance(suspect, Suspect)
@@ -283,14 +283,14 @@ def test_what_changes_in_a_life_is_told_in_short_as_in_full(state: NodeState, wa
     assert (alive.state, alive.continuation_methods) == (state, able)
 
 
-def test_the_longest_introduction_and_an_accusation_fit_in_a_datagram() -> None:
+def test_the_longest_introduction_and_an_accusation_fit_into_a_datagram() -> None:
     check_status(LONGEST)
     accusation = write_suspect(b"sixsix", 1, NodeState.READY, frozenset((b"aaaaaa", b"bbbbbb", b"cccccc", b"dddddd")))
     assert HEADER_BYTES + len(write_intro(b"sixsix", LONGEST)) + len(accusation) + MAC_BYTES <= MAX_DATAGRAM
 
 
 @given(st.sampled_from(list(wire._MAX_TEXT_BYTES)))
-def test_a_status_with_a_text_that_is_too_long_is_named(name: str) -> None:
+def test_a_status_with_a_text_that_is_too_long_is_an_error_that_names_it(name: str) -> None:
     fields = dict.fromkeys(("instance_id", "peer", "front", "model", "version"), "x")
     pool = {"zone": "x", "instance_type": "x"}
     (pool if name in pool else fields)[name] = "x" * 200
@@ -300,7 +300,9 @@ def test_a_status_with_a_text_that_is_too_long_is_named(name: str) -> None:
 
 
 @given(st.binary(max_size=64), st.binary(max_size=64), st.binary(max_size=100), st.integers(0, 2000))
-def test_a_seal_opens_only_what_its_own_key_closed_unchanged(key: bytes, other: bytes, content: bytes, at: int) -> None:
+def test_a_sealed_frame_opens_only_unchanged_and_with_its_own_key(
+    key: bytes, other: bytes, content: bytes, at: int
+) -> None:
     sealed = MessageMac(key).append(content)
     assert MessageMac(key).verify(sealed) == content
     if other != key:

@@ -32,7 +32,7 @@ T0 = 1_800_000_000.0
 
 
 @pytest.mark.parametrize("skew_s", [-180.0, -3600.0, 130.0, 1e9, -1e9, 0.0])
-def test_a_notice_has_its_two_minutes_whatever_time_this_node_thinks_it_is(skew_s: float) -> None:
+def test_a_notice_leaves_its_two_minutes_whatever_the_local_clock_shows(skew_s: float) -> None:
     """EC2 terminates the instance 120 s after the notice, whose deadline is by EC2's clock."""
     now = T0 + skew_s
     machine = Lifecycle()
@@ -45,7 +45,7 @@ def test_a_notice_has_its_two_minutes_whatever_time_this_node_thinks_it_is(skew_
 
 
 @pytest.mark.parametrize("absurd", [0.0, -1.0, float("inf"), float("-inf"), float("nan"), T0 - 1, T0 + 121, 4e18])
-def test_a_deadline_that_cannot_be_true_leaves_two_minutes_from_the_first_look(absurd: float) -> None:
+def test_an_impossible_deadline_leaves_two_minutes_from_the_first_poll(absurd: float) -> None:
     machine = Lifecycle()
     machine.handle(EngineReady(T0 - 100))
     assert machine.handle(NoticeSeen(T0, absurd))[1] == MoveStreams(T0 + 120)
@@ -55,24 +55,24 @@ def test_a_deadline_that_cannot_be_true_leaves_two_minutes_from_the_first_look(a
 
 
 @given(st.floats(), st.floats(-1e9, 1e9))
-def test_no_notice_is_believed_to_leave_more_than_two_minutes_or_none(deadline: float, seen_at: float) -> None:
+def test_no_notice_leaves_more_than_two_minutes_or_none_at_all(deadline: float, seen_at: float) -> None:
     assert seen_at < bounded_deadline(deadline, seen_at, seen_at) <= seen_at + 120
 
 
 @pytest.mark.parametrize("skew_s", [-180.0, 110.0, 130.0, 60.0])
-def test_a_notice_is_counted_by_the_clock_of_whoever_gives_it_where_it_says_what_time_it_is(skew_s: float) -> None:
+def test_a_notice_with_its_senders_time_is_measured_by_that_clock(skew_s: float) -> None:
     """IMDS sends a Date. Half of the two minutes are over: a node whose clock is off detects that, too."""
     now = T0 + skew_s
     assert to_local_time(InterruptionNotice(T0 + 60, "terminate", as_of=T0), now) == now + 60
 
 
-def test_clocks_that_agree_leave_a_notice_as_it_is_and_one_that_is_over_leaves_a_moment() -> None:
+def test_agreeing_clocks_keep_a_deadline_and_a_past_one_leaves_a_moment() -> None:
     assert to_local_time(InterruptionNotice(T0 + 60.4, "stop", as_of=T0), T0 + 0.9) == T0 + 60.4
     assert to_local_time(InterruptionNotice(T0 + 60.4, "stop"), T0 + 500) == T0 + 60.4
     assert to_local_time(InterruptionNotice(T0 - 5, "stop", as_of=T0), T0) == T0 + 1
 
 
-def test_a_node_serves_by_its_own_word_while_it_takes_requests_or_has_streams() -> None:
+def test_a_node_is_serving_while_it_takes_requests_or_has_streams() -> None:
     assert service_status(NodeState.READY, 0) == "serving: ready"
     assert service_status(NodeState.AT_RISK, 0).startswith("serving")
     assert service_status(NodeState.DRAINING, 1) == "serving: draining"
@@ -81,7 +81,7 @@ def test_a_node_serves_by_its_own_word_while_it_takes_requests_or_has_streams() 
     assert not service_status(NodeState.DRAINING, 0).startswith("serving")
 
 
-def test_a_clock_that_is_off_puts_a_node_at_risk_and_one_that_is_right_again_takes_it_back() -> None:
+def test_a_clock_that_is_off_puts_a_node_at_risk_until_it_is_right_again() -> None:
     machine = Lifecycle()
     events: list[Event] = [EngineReady(1), ClockOff(2), ClockOff(3), EngineLost(4, "x"), EngineReady(5), ClockRight(6)]
     steps = [effect for event in events for effect in machine.handle(event) if isinstance(effect, Publish)]
@@ -94,7 +94,7 @@ def test_a_clock_that_is_off_puts_a_node_at_risk_and_one_that_is_right_again_tak
     ]
 
 
-def test_a_right_clock_takes_no_recommendation_back_and_ends_no_drain() -> None:
+def test_a_right_clock_clears_no_rebalance_recommendation_and_ends_no_drain() -> None:
     machine = Lifecycle()
     for event in (EngineReady(1), RebalanceSeen(2), ClockOff(3), ClockRight(4)):
         machine.handle(event)

@@ -48,7 +48,7 @@ def states(effects: list[Effect]) -> list[NodeState]:
     return [effect.state for effect in effects if isinstance(effect, Publish)]
 
 
-def test_a_node_is_ready_when_its_engine_is_and_not_while_it_is_not() -> None:
+def test_a_node_is_ready_only_while_its_engine_is() -> None:
     machine, effects = live(EngineReady(1), EngineLost(2, "killed"), EngineReady(3))
     assert states(effects) == [NodeState.READY, NodeState.STARTING, NodeState.READY]
     assert machine.state is NodeState.READY
@@ -64,7 +64,7 @@ def test_a_drained_node_retires_at_once_and_with_success() -> None:
     assert effects[3:] == [MoveStreams(122), CloseClients(), Retire(0, "drained")]
 
 
-def test_a_node_behind_a_load_balancer_stays_a_while_and_no_longer_than_its_deadline_allows() -> None:
+def test_a_node_behind_a_load_balancer_stays_for_deregistration_within_its_deadline() -> None:
     machine = Lifecycle(linger_s=30.0)
     for event in (EngineReady(T0), NoticeSeen(T0, T0 + 120)):
         machine.handle(event)
@@ -77,12 +77,12 @@ def test_a_node_behind_a_load_balancer_stays_a_while_and_no_longer_than_its_dead
     assert hasty.handle(Tick(T0 + 5.5, 0))[-1] == Retire(EXIT_DRAINED, "drained")
 
 
-def test_clients_are_told_before_the_deadline_once_and_the_node_goes_with_streams_open_if_it_must() -> None:
+def test_clients_get_one_notice_before_the_deadline_and_open_streams_do_not_delay_it() -> None:
     _, effects = live(EngineReady(1), NoticeSeen(2, 122), Tick(117.5, 2), Tick(118, 2), Tick(119.5, 2))
     assert effects[3:] == [CloseClients(), CloseClients(), Retire(0, "the deadline, with 2 streams open")]
 
 
-def test_a_rebalance_recommendation_makes_a_node_at_risk_also_before_it_is_ready() -> None:
+def test_a_rebalance_recommendation_puts_a_node_at_risk_also_before_it_is_ready() -> None:
     _, effects = live(EngineReady(1), RebalanceSeen(2), RebalanceSeen(3))
     assert states(effects) == [NodeState.READY, NodeState.AT_RISK]
     _, effects = live(RebalanceSeen(1), EngineReady(2))
@@ -101,7 +101,7 @@ def test_a_draining_node_never_becomes_ready_again() -> None:
     assert states(effects) == [NodeState.DRAINING]
 
 
-def test_an_engine_that_cannot_be_kept_ends_the_node_and_after_that_nothing_happens() -> None:
+def test_an_engine_that_cannot_be_restarted_ends_the_node_for_good() -> None:
     machine, effects = live(EngineGaveUp(1, "6 times"), NoticeSeen(2, 3), Tick(4, 0))
     assert machine.state is NodeState.GONE
     assert effects == [CloseClients(), Retire(69, "the engine cannot be kept running: 6 times")]
@@ -136,7 +136,7 @@ def test_whatever_happens_a_drain_is_never_undone_and_the_deadline_never_moves_a
 # signing
 
 
-def test_a_signed_message_is_welcome_once_and_nothing_else_is() -> None:
+def test_a_signed_message_is_accepted_once_and_nothing_else_is() -> None:
     verifier = RequestVerifier(b"key")
     stamp = sign(b"key", "POST", "/x", b"body", T0, "n1")
     assert verifier.rejection_reason(None, "POST", "/x", b"body", T0) == "no signature"
@@ -153,7 +153,7 @@ def test_a_signed_message_is_welcome_once_and_nothing_else_is() -> None:
     assert verifier.rejection_reason(stamp, "POST", "/x", b"body", T0 + 1) == "seen before"
 
 
-def test_nonces_are_forgotten_by_time_and_by_number() -> None:
+def test_nonces_expire_by_time_and_by_number() -> None:
     verifier = RequestVerifier(b"key", max_nonces=3)
     for i in range(10):
         assert verifier.rejection_reason(sign(b"key", "GET", "/", b"", T0, str(i)), "GET", "/", b"", T0) is None

@@ -92,7 +92,7 @@ def test_whatever_a_client_sends_is_read_or_refused(route: ApiRoute, fields: dic
         (ApiRoute.CHAT, {"max_tokens": 5, "max_completion_tokens": 4}, 4),
     ],
 )
-def test_the_limit_is_what_vllm_takes_it_for(route: ApiRoute, fields: dict[str, Any], limit: int | None) -> None:
+def test_a_limit_is_read_as_vllm_reads_it(route: ApiRoute, fields: dict[str, Any], limit: int | None) -> None:
     assert read_generation(route, orjson.dumps({**BODY, "messages": [], **fields})).max_tokens == limit
 
 
@@ -116,7 +116,7 @@ def test_an_echo_is_put_before_the_answer_where_the_engine_leaves_it_out(fields:
 
 
 @pytest.mark.parametrize("ids", [True, False])
-def test_where_calls_may_be_parsed_the_engine_is_asked_to_tell_ids_apart(ids: bool) -> None:
+def test_the_engine_marks_ids_apart_where_tool_calls_may_be_parsed(ids: bool) -> None:
     tools = [{"type": "function", "function": {"name": "look"}}]
     body = {"model": "m", "messages": [], "stream": True, "return_token_ids": ids, "vllm_xargs": {"mine": 1}}
     request = read_generation(ApiRoute.CHAT, orjson.dumps({**body, "tools": tools}))
@@ -136,7 +136,7 @@ TRUE, FALSE = (True, "true", "Yes", "on", "t", 1, 1.0, "1"), (False, "false", "N
 
 
 @pytest.mark.parametrize("route", [ApiRoute.CHAT, ApiRoute.COMPLETION, ApiRoute.RESPONSES, ApiRoute.MESSAGES])
-def test_a_boolean_is_what_the_engine_takes_it_for(route: ApiRoute) -> None:
+def test_a_boolean_is_read_as_the_engine_reads_it(route: ApiRoute) -> None:
     body = {**BODY, "messages": [], "input": "i", "max_tokens": 5}
     for expected, words in ((True, TRUE), (False, FALSE)):
         for word in words:
@@ -168,7 +168,7 @@ def test_a_boolean_is_what_the_engine_takes_it_for(route: ApiRoute) -> None:
     ],
     ids=str,
 )
-def test_a_field_is_what_the_engine_takes_it_for(fields: dict[str, Any], expected: dict[str, Any]) -> None:
+def test_a_field_is_read_as_the_engine_reads_it(fields: dict[str, Any], expected: dict[str, Any]) -> None:
     request = read_generation(ApiRoute.COMPLETION, orjson.dumps({**BODY, **fields}))
     assert {name: getattr(request, name) for name in expected} == expected
     header = StreamHeader(request, (EpochRange(0, Epoch(1, "i-1")),), None)
@@ -199,7 +199,7 @@ def test_a_field_is_what_the_engine_takes_it_for(fields: dict[str, Any], expecte
     ],
     ids=str,
 )
-def test_what_only_an_engine_understands_is_left_to_one(fields: dict[str, Any]) -> None:
+def test_fields_that_only_an_engine_understands_are_left_to_it(fields: dict[str, Any]) -> None:
     with pytest.raises(PassThroughRequest):
         read_generation(ApiRoute.COMPLETION, orjson.dumps({**BODY, **fields}))
 

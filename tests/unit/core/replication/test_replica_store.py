@@ -43,7 +43,7 @@ def reason_of(refused: pytest.ExceptionInfo[ReplicaRefused]) -> str:
     return refused.value.reason
 
 
-def test_a_keeper_skips_what_it_has_and_refuses_what_leaves_a_gap() -> None:
+def test_a_keeper_skips_duplicate_lines_and_refuses_a_gap() -> None:
     store = ReplicaStore()
     stored(store)
     assert store.append("s", ONE, 1, b"1\n2\n", 0.0) == 2
@@ -93,7 +93,7 @@ def test_a_journal_costs_more_than_its_bytes() -> None:
         stored(store, "e", client="a third")
 
 
-def test_what_a_client_abandons_goes_before_anything_live_is_refused_and_the_heaviest_client_pays() -> None:
+def test_abandoned_journals_are_dropped_before_live_ones_the_heaviest_clients_first() -> None:
     store = ReplicaStore(max_bytes=40 * KIB)
     for stream, client in (("first", "heavy"), ("second", "heavy"), ("light", "light"), ("live", "third")):
         stored(store, stream, 8 * KIB, client=client)
@@ -105,7 +105,7 @@ def test_what_a_client_abandons_goes_before_anything_live_is_refused_and_the_hea
     assert gone(store, "first", "light", "live") == ["first", "light"]
 
 
-def test_a_client_that_comes_back_makes_its_journal_live_again() -> None:
+def test_a_client_that_resumes_makes_its_journal_live_again() -> None:
     store = ReplicaStore(max_bytes=20 * KIB)
     stored(store, "s", 8 * KIB, client="one")
     store.end("s", ONE, EndReason.ABANDONED)
@@ -117,7 +117,7 @@ def test_a_client_that_comes_back_makes_its_journal_live_again() -> None:
     assert not store.has_expired("s")
 
 
-def test_one_client_has_half_of_the_room_and_its_own_abandoned_journals_go_for_its_new_ones() -> None:
+def test_one_client_has_half_of_the_room_and_drops_its_own_abandoned_journals() -> None:
     store = ReplicaStore(max_bytes=40 * KIB)
     stored(store, "a", 9 * KIB, client="greedy")
     stored(store, "b", 9 * KIB, client="greedy")
@@ -133,7 +133,7 @@ def test_one_client_has_half_of_the_room_and_its_own_abandoned_journals_go_for_i
     assert store._shares.bytes_of("greedy") == 10 * KIB, "what is finished is nobody's share"
 
 
-def test_finished_journals_have_a_part_of_the_room_however_much_there_is() -> None:
+def test_finished_journals_have_a_fixed_part_of_the_room() -> None:
     store = ReplicaStore(max_bytes=10_000 * KIB)
     for number in range(10_000):
         stored(store, f"s{number}", 100, client=f"client {number % 7}")
@@ -150,7 +150,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-def test_whatever_comes_the_room_is_bounded_and_every_byte_is_accounted_for(
+def test_the_room_is_bounded_and_every_byte_is_accounted_for(
     steps: list[tuple[str, str, str, int]],
 ) -> None:
     store = ReplicaStore(max_bytes=40 * KIB, max_journal_bytes=8 * KIB)
@@ -185,7 +185,7 @@ def test_whatever_comes_the_room_is_bounded_and_every_byte_is_accounted_for(
         assert set(store._finished) == {name for name, kept in store._journals.items() if kept.is_finished}
 
 
-def test_room_is_made_of_finished_journals_the_oldest_first_and_of_no_others() -> None:
+def test_only_finished_journals_make_room_the_oldest_first() -> None:
     store = ReplicaStore(max_bytes=64 * KIB)
     for stream in ("first", "second"):
         stored(store, stream)
@@ -197,7 +197,7 @@ def test_room_is_made_of_finished_journals_the_oldest_first_and_of_no_others() -
     assert store.take_over("third", "i-b", 0.0) is not None
 
 
-def test_a_journal_lives_five_minutes_past_its_last_line_and_is_then_remembered_as_expired() -> None:
+def test_a_journal_is_kept_five_minutes_past_its_last_line_and_then_expired() -> None:
     store = ReplicaStore()
     stored(store, now=0.0)
     store.append("s", ONE, 1, b"x\n", 100.0)
@@ -208,7 +208,7 @@ def test_a_journal_lives_five_minutes_past_its_last_line_and_is_then_remembered_
     assert store.take_over("s", "i-b", 0.0) is None
 
 
-def test_an_orphan_is_to_be_copied_on_until_somebody_owns_it_again() -> None:
+def test_an_orphan_is_replicated_until_it_has_an_owner_again() -> None:
     store = ReplicaStore()
     stored(store)
     stored(store, "finished")
@@ -275,7 +275,7 @@ def test_an_event_waits_for_every_synced_copy_and_for_no_other() -> None:
     assert stream.unreplicated == 0
 
 
-def test_a_keeper_that_lags_is_not_waited_for_is_replaced_and_let_go() -> None:
+def test_a_keeper_that_lags_is_replaced_and_delays_nothing() -> None:
     stream = in_sync("ab")
     stream.seq = 1
     acknowledge(stream, "a", 1)
@@ -292,7 +292,7 @@ def test_a_keeper_that_lags_is_not_waited_for_is_replaced_and_let_go() -> None:
     assert stream.is_settled
 
 
-def test_where_all_copies_lag_nobody_is_waited_for_and_what_goes_out_is_counted() -> None:
+def test_where_all_copies_lag_events_are_sent_at_once_and_counted() -> None:
     stream = in_sync("ab")
     stream.seq = 1
     for store in "ab":
@@ -302,7 +302,7 @@ def test_where_all_copies_lag_nobody_is_waited_for_and_what_goes_out_is_counted(
     assert (stream.unreplicated, stream.in_sync) == (1, [])
 
 
-def test_what_was_acknowledged_meanwhile_is_not_overdue() -> None:
+def test_an_event_that_was_acknowledged_meanwhile_is_not_overdue() -> None:
     stream = in_sync("a")
     stream.seq = 2
     acknowledge(stream, "a", 1)
@@ -319,7 +319,7 @@ def test_a_late_keeper_that_has_caught_up_is_in_sync_again() -> None:
     assert stream.in_sync == ["a"]
 
 
-def test_an_acknowledgement_of_an_earlier_copy_is_none_of_the_one_that_took_its_place() -> None:
+def test_an_acknowledgement_of_a_replaced_copy_does_not_count_for_the_new_one() -> None:
     stream = in_sync("a")
     stream.seq = 1
     before: Replica = stream.replicas["a"]
@@ -330,7 +330,7 @@ def test_an_acknowledgement_of_an_earlier_copy_is_none_of_the_one_that_took_its_
     assert stream.commit_limit() == 1
 
 
-def test_without_any_keeper_an_event_goes_out_at_once_and_is_counted_unless_none_is_wanted() -> None:
+def test_without_a_keeper_an_event_is_sent_at_once_and_counted_if_one_was_wanted() -> None:
     for wanted, gaps in ((2, 1), (0, 0)):
         stream = new_log()
         stream.replication_factor = wanted
@@ -341,7 +341,7 @@ def test_without_any_keeper_an_event_goes_out_at_once_and_is_counted_unless_none
         assert stream.unreplicated == gaps
 
 
-def test_a_refusal_as_stale_fences_a_gap_sends_all_again_and_no_room_goes_elsewhere() -> None:
+def test_a_stale_epoch_fences_a_gap_resends_all_and_a_full_keeper_is_replaced() -> None:
     stream = new_log()
     review(stream, "ab")
     acknowledge(stream, "a", 0)
@@ -353,7 +353,7 @@ def test_a_refusal_as_stale_fences_a_gap_sends_all_again_and_no_room_goes_elsewh
     assert review(stream, "a") == []
 
 
-def test_a_keeper_that_leaves_is_replaced_before_it_is_let_go() -> None:
+def test_a_keeper_that_leaves_is_replaced_before_it_is_dropped() -> None:
     stream = in_sync("ab")
     assert review(stream, "bc") == ["open c"]
     assert "a" in stream.in_sync
@@ -385,7 +385,7 @@ def test_the_engines_pool_is_avoided_next_and_pools_that_hold_a_copy_count_as_ta
     assert choose_replicas("s", [a, b, c], [a.pool, c.pool], engine=b.pool)[0] is b
 
 
-def test_those_that_do_not_acknowledge_now_come_after_all_others() -> None:
+def test_keepers_that_do_not_acknowledge_come_after_all_others() -> None:
     nodes = [status(n) for n in range(9)]
     first = choose_replicas("s", nodes, [])[0].instance_id
     chosen = [node.instance_id for node in choose_replicas("s", nodes, [], slow={first})]
@@ -393,7 +393,7 @@ def test_those_that_do_not_acknowledge_now_come_after_all_others() -> None:
     assert sorted(chosen) == sorted(node.instance_id for node in nodes)
 
 
-def test_nodes_that_are_at_risk_come_last_and_those_that_go_never() -> None:
+def test_nodes_at_risk_come_last_and_nodes_that_leave_never() -> None:
     nodes = [status(0, state=NodeState.AT_RISK), status(1), status(2, state=NodeState.DRAINING)]
     assert [node.instance_id for node in choose_replicas("s", nodes, [])] == ["i-1", "i-0"]
 
@@ -401,13 +401,13 @@ def test_nodes_that_are_at_risk_come_last_and_those_that_go_never() -> None:
 # ids of events
 
 
-def test_event_ids_name_the_owner_once_there_was_another() -> None:
+def test_event_ids_name_the_owner_after_a_takeover() -> None:
     runs = [EpochRange(0, ONE), EpochRange(3, TWO)]
     assert [event_id_suffix(runs, seq) for seq in (1, 3, 4)] == [b"", b"", b"/2.i-b"]
     assert parse_event_id("s/4/2.i-b") == EventId("s", 4, "2.i-b")
 
 
 @pytest.mark.parametrize("text", ["", "s", "s/", "/1", "s/x", "s/-1", "s/1234567890123"])
-def test_what_is_no_event_id_is_refused(text: str) -> None:
+def test_an_invalid_event_id_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not an event id"):
         parse_event_id(text)
