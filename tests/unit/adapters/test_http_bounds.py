@@ -20,7 +20,7 @@ from node_agent.core.http.body_budget import IDLE_S, SMALL_BYTES
 from node_agent.core.http.document_bounds import DocumentBounds
 from node_agent.core.http.request_head import ErrorResponse
 from node_agent.ports import ServerRequest
-from tests.unit.adapters.door_stage import LIMITS, Client, another, echo, in_pieces, post, tell, until
+from tests.unit.adapters.door_stage import LIMITS, Client, another, echo, in_pieces, post, run_scenario, until
 
 CHUNKED = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
 ROOMY = Limits(stalled_s=5.0, unread_s=30.0)
@@ -78,7 +78,7 @@ def read_all(raw: bytes, limits: Limits | None = None, cut: int = 65536) -> Read
     ],
     ids=["equal trailers", "trailers", "one trailer", "extension", "zeros", "small chunks", "chunks with extensions"],
 )
-def test_what_is_no_body_is_bounded_whatever_it_is(outside: bytes, status: int) -> None:
+def test_invalid_bytes_instead_of_a_body_are_bounded(outside: bytes, status: int) -> None:
     read = read_all(CHUNKED + outside)
     assert [fault.status for fault in read.faults] == [status]
     assert read.bodies == []
@@ -95,7 +95,7 @@ def test_headers_are_bounded_in_number() -> None:
     assert read_all(b"GET / HTTP/1.1\r\nhost: x\r\n" + many + b"\r\n").faults[0].status == 431
 
 
-def test_a_few_trailers_are_dropped_and_no_headers() -> None:
+def test_a_few_trailers_are_dropped() -> None:
     read = read_all(CHUNKED + b"2\r\nab\r\n0\r\nexpires: now\r\nhost: y\r\n\r\n" + post("next"))
     assert read.bodies == [b"ab", b"next"]
     assert b"expires" not in read.headers[0]
@@ -103,14 +103,14 @@ def test_a_few_trailers_are_dropped_and_no_headers() -> None:
 
 
 @given(st.lists(st.integers(1, 5_000), min_size=1, max_size=200), st.integers(1, 300))
-def test_ordinary_chunks_of_any_size_are_no_fault(sizes: list[int], cut: int) -> None:
+def test_ordinary_chunks_of_any_size_are_accepted(sizes: list[int], cut: int) -> None:
     raw = CHUNKED + b"".join(b"%x\r\n%b\r\n" % (size, b"x" * size) for size in sizes) + b"0\r\n\r\n"
     read = read_all(raw, cut=cut * 37)
     assert (read.faults, [len(body) for body in read.bodies]) == ([], [sum(sizes)])
 
 
 @given(st.lists(st.sampled_from(["", "a", "bb" * 40]), min_size=1, max_size=5), st.integers(1, 200))
-def test_requests_behind_each_other_are_read_in_any_cuts(bodies: list[str], cut: int) -> None:
+def test_pipelined_requests_are_read_in_any_cuts(bodies: list[str], cut: int) -> None:
     read = read_all(b"".join(map(post, bodies)), cut=cut)
     assert (read.faults, read.bodies) == ([], [body.encode() for body in bodies])
 
@@ -145,16 +145,16 @@ def test_requests_behind_each_other_are_read_in_any_cuts(bodies: list[str], cut:
 @pytest.mark.parametrize("cut", [1, 9, 10_000])
 def test_other_protocols_and_ambiguous_heads_are_refused(raw: bytes, status: int, cut: int) -> None:
     async def story(client: Client) -> None:
-        got, headers, body = await client.ask(raw, cut)
+        got, headers, body = await client.request(raw, cut)
         assert headers["connection"] == "close"
         assert "message" in json.loads(body)["error"]
         assert got in (status, 400)  # llhttp itself refuses some of them, with its own reason
 
-    tell(echo, story, ROOMY)
+    run_scenario(echo, story, ROOMY)
 
 
 @pytest.mark.parametrize("host", ["x", "x:8000", "127.0.0.1:8000", "[::1]:80", "", "a_b.example"])
-def test_a_host_may_be_any_of_these(host: str) -> None:
+def test_a_valid_host_is_accepted(host: str) -> None:
     assert read_all(f"GET / HTTP/1.1\r\nhost: {host}\r\n\r\n".encode()).faults == []
 
 
@@ -174,7 +174,7 @@ def test_http_1_0_needs_no_host() -> None:
     ],
     ids=["garbage", "headers", "body"],
 )
-def test_an_error_comes_behind_the_answers_that_were_asked_for_before_it(behind: bytes) -> None:
+def test_an_error_follows_the_answers_of_earlier_requests(behind: bytes) -> None:
     may_answer = asyncio.Event()
 
     async def slow(request: ServerRequest) -> None:
@@ -196,10 +196,10 @@ def test_an_error_comes_behind_the_answers_that_were_asked_for_before_it(behind:
         status, headers, _ = await client.answer()
         assert (status // 100, headers["connection"]) == (4, "close")
 
-    tell(slow, story, replace(LIMITS, headers=100))
+    run_scenario(slow, story, replace(LIMITS, headers=100))
 
 
-def test_leave_to_send_a_body_is_given_behind_the_answer_before_it() -> None:
+def test_a_100_continue_follows_the_answer_before_it() -> None:
     may_answer = asyncio.Event()
 
     async def slow(request: ServerRequest) -> None:
@@ -214,9 +214,9 @@ def test_leave_to_send_a_body_is_given_behind_the_answer_before_it() -> None:
         may_answer.set()
         assert (await client.answer())[2] == b"POST /a b first"
         assert (await client.answer())[0] == 100
-        assert (await client.ask(second[-6:]))[2] == b"POST /a b second"
+        assert (await client.request(second[-6:]))[2] == b"POST /a b second"
 
-    tell(slow, story)
+    run_scenario(slow, story)
 
 
 # clients that do not read
@@ -233,7 +233,7 @@ async def unread(client: Client, raw: bytes) -> socket.socket:
     return plain
 
 
-def test_no_answer_is_begun_while_its_client_does_not_read() -> None:
+def test_no_answer_begins_while_its_client_does_not_read() -> None:
     begun = []
 
     async def counted(request: ServerRequest) -> None:
@@ -248,16 +248,16 @@ def test_no_answer_is_begun_while_its_client_does_not_read() -> None:
             sent += 1
             await until(lambda: len(begun) == sent and not client.server.busy)  # noqa: B023 # it ends in this turn
         await loop.sock_sendall(plain, post("") * 5)
-        # Whoever asks after it is answered: so what it sent has come, too.
+        # A later request has its answer: so the earlier bytes have arrived, too.
         for _ in range(3):
-            assert (await client.ask(post("", path="/other")))[0] == 200
+            assert (await client.request(post("", path="/other")))[0] == 200
         assert begun.count("/a%20b?q=1") == sent
         got = b""
         while got.count(b"HTTP/1.1 200") < sent + 5:
             got += await loop.sock_recv(plain, 1 << 20)
         plain.close()
 
-    tell(counted, story, ROOMY)
+    run_scenario(counted, story, ROOMY)
 
 
 @pytest.mark.parametrize("how", ["whole", "whole, the last", "pieces", "refused"])
@@ -294,11 +294,11 @@ def test_a_client_that_does_not_read_is_cut_off(how: str) -> None:
             await until(lambda: bool(gone))
         plain.close()
 
-    tell(much, story, ROOMY)
+    run_scenario(much, story, ROOMY)
 
 
 class Buffered(asyncio.Transport):
-    """A transport of which a test says how much lies in it."""
+    """A transport whose buffered bytes a test sets."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -339,7 +339,7 @@ def test_a_slow_client_that_reads_is_not_cut_off() -> None:
 # bodies, all together
 
 
-def test_a_quiet_body_goes_for_one_that_comes() -> None:
+def test_an_idle_body_is_dropped_for_one_that_arrives() -> None:
     async def story(client: Client) -> None:
         raw = post("x" * 300_000)
         quiet = await another(client)
@@ -348,15 +348,15 @@ def test_a_quiet_body_goes_for_one_that_comes() -> None:
         await until(lambda: bodies.held_bytes > 299_000)
         for held in bodies._bodies:
             held.last_read_at -= IDLE_S
-        assert (await client.ask(raw))[0] == 200
+        assert (await client.request(raw))[0] == 200
         status, headers, body = await quiet.answer()
         assert (status, headers["connection"], code_of(body)) == (503, "close", "too_many_bodies")
         assert bodies.held_bytes == 0
 
-    tell(echo, story, replace(ROOMY, bodies_bytes=400_000))
+    run_scenario(echo, story, replace(ROOMY, bodies_bytes=400_000))
 
 
-def test_a_body_that_finds_no_room_is_refused_and_small_ones_always_find_it() -> None:
+def test_a_body_without_room_is_refused_and_a_small_one_always_fits() -> None:
     may_answer = asyncio.Event()
 
     async def slow(request: ServerRequest) -> None:
@@ -368,19 +368,19 @@ def test_a_body_that_finds_no_room_is_refused_and_small_ones_always_find_it() ->
         client.writer.write(post("x" * 300_000))
         await until(lambda: client.server.bodies.held_bytes == 300_000)
         other = await another(client)
-        status, headers, body = await other.ask(post("x" * 200_000), cut=200_000)
+        status, headers, body = await other.request(post("x" * 200_000), cut=200_000)
         assert (status, headers["retry-after"], code_of(body)) == (503, "1", "too_many_bodies")
         small = await another(client)
-        assert (await small.ask(post("x" * 50_000)))[0] == 200
+        assert (await small.request(post("x" * 50_000)))[0] == 200
         may_answer.set()
         assert (await client.answer())[0] == 200
         assert client.server.bodies.held_bytes == 0
 
-    tell(slow, story, replace(ROOMY, bodies_bytes=400_000))
+    run_scenario(slow, story, replace(ROOMY, bodies_bytes=400_000))
 
 
 @pytest.mark.parametrize("how", ["dropped", "refused", "answered"])
-def test_what_a_body_took_is_free_again(how: str) -> None:
+def test_the_memory_of_a_body_is_freed(how: str) -> None:
     async def story(client: Client) -> None:
         one = await another(client)
         raw = post("x" * 300_000)
@@ -396,13 +396,13 @@ def test_what_a_body_took_is_free_again(how: str) -> None:
             one.writer.transport.abort()
         await until(lambda: client.server.bodies.held_bytes == 0)
 
-    tell(echo, story, ROOMY)
+    run_scenario(echo, story, ROOMY)
 
 
 # documents
 
 
-def test_a_document_of_too_many_values_is_not_read() -> None:
+def test_a_document_of_too_many_values_is_refused() -> None:
     read: list[int] = []
 
     async def counted(request: ServerRequest) -> None:
@@ -410,31 +410,35 @@ def test_a_document_of_too_many_values_is_not_read() -> None:
         request.respond(200, b"{}")
 
     async def story(client: Client) -> None:
-        status, headers, body = await client.ask(post("[" + "[]," * 60_000 + "[]]"), cut=1 << 20)
+        status, headers, body = await client.request(post("[" + "[]," * 60_000 + "[]]"), cut=1 << 20)
         assert (status, code_of(body), read) == (413, "document_too_large", [])
         assert "connection" not in headers
         text = json.dumps({"prompt": "[{,," * 60_000})
-        assert (await client.ask(post(text), cut=1 << 20))[0] == 200, "what is inside of a text costs nothing"
+        assert (await client.request(post(text), cut=1 << 20))[0] == 200, "what is inside of a text costs nothing"
         form = "--x\r\n" + "[,{" * 60_000
-        assert (await client.ask(post(form, more="content-type: multipart/form-data; boundary=x\r\n"), 1 << 20))[
+        assert (await client.request(post(form, more="content-type: multipart/form-data; boundary=x\r\n"), 1 << 20))[
             0
         ] == 200
 
-    tell(counted, story, replace(ROOMY, document=DocumentBounds(values=50_000, containers=50_000, strings=50_000)))
+    run_scenario(
+        counted, story, replace(ROOMY, document=DocumentBounds(values=50_000, containers=50_000, strings=50_000))
+    )
 
 
 # connections
 
 
-def test_a_full_door_answers_for_the_nodes_health_and_nothing_else() -> None:
+def test_a_full_server_answers_only_health_requests() -> None:
     async def story(client: Client) -> None:
-        await client.ask(post("x"))
+        await client.request(post("x"))
         for _ in range(LIMITS.connections - 1):
-            await (await another(client)).ask(post("x"))
+            await (await another(client)).request(post("x"))
         for path in ("/healthz", "/readyz?verbose"):
-            status, headers, _ = await (await another(client)).ask(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+            status, headers, _ = await (await another(client)).request(
+                f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode()
+            )
             assert (status, headers["connection"]) == (200, "close")
-        status, _, body = await (await another(client)).ask(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
+        status, _, body = await (await another(client)).request(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
         assert (status, code_of(body)) == (503, "too_many_connections")
         silent = await another(client)
         await until(lambda: len(client.server.connections) == LIMITS.connections + 1)
@@ -442,35 +446,35 @@ def test_a_full_door_answers_for_the_nodes_health_and_nothing_else() -> None:
             connection.check(client.server.now + http_server_connection.HEALTH_TIMEOUT_S + 0.1)
         assert (await silent.answer())[0] == 503
 
-    tell(echo, story)
+    run_scenario(echo, story)
 
 
 def test_an_address_has_its_own_bound_of_connections() -> None:
     async def story(client: Client) -> None:
         address = client.writer.get_extra_info("peername")
-        await client.ask(post("x"))
-        await (await another(client)).ask(post("x"))
-        status, headers, body = await (await another(client)).ask(post("x"))
+        await client.request(post("x"))
+        await (await another(client)).request(post("x"))
+        status, headers, body = await (await another(client)).request(post("x"))
         assert (status, code_of(body), headers["retry-after"]) == (429, "too_many_connections", "1")
         streams = await asyncio.open_connection(*address, local_addr=("127.0.0.9", 0))
         elsewhere = Client(client.server, *streams)
         client.others.append(elsewhere)
-        assert (await elsewhere.ask(post("x")))[0] == 200
+        assert (await elsewhere.request(post("x")))[0] == 200
         client.others[0].writer.close()
         await until(lambda: len(client.server.connections) == 2)
-        assert (await (await another(client)).ask(post("x")))[0] == 200, "an ended one makes room"
+        assert (await (await another(client)).request(post("x")))[0] == 200, "an ended one makes room"
 
-    tell(echo, story, replace(LIMITS, connections=100, connections_per_address=2))
+    run_scenario(echo, story, replace(LIMITS, connections=100, connections_per_address=2))
 
 
-def test_reserved_places_are_bounded_too() -> None:
+def test_reserved_connections_are_bounded_too() -> None:
     async def story(client: Client) -> None:
-        await client.ask(post("x"))
+        await client.request(post("x"))
         for _ in range(LIMITS.connections - 1 + 2):
             await another(client)
         assert await (await another(client)).is_closed()
 
-    tell(echo, story, replace(LIMITS, reserved=2))
+    run_scenario(echo, story, replace(LIMITS, reserved=2))
 
 
 def test_refusals_are_counted() -> None:
@@ -478,7 +482,7 @@ def test_refusals_are_counted() -> None:
 
     async def story(client: Client) -> None:
         client.server._on_refused = counted.append
-        await client.ask(b"garbage\r\n\r\n")
+        await client.request(b"garbage\r\n\r\n")
         assert counted == ["invalid_http"]
 
-    tell(in_pieces, story)
+    run_scenario(in_pieces, story)
