@@ -1,4 +1,4 @@
-"""The bench of the router: it measures what it says, at every size."""
+"""The bench of the router: a figure for every case, at every size."""
 
 from __future__ import annotations
 
