@@ -108,7 +108,7 @@ def test_a_peer_s_own_queue_counts_and_a_full_one_is_left_to_others() -> None:
     assert schedule([long(1)], [*peers("full", load=full), *peers("calm")]).due[0].target == "calm"
 
 
-def test_a_stream_too_long_for_the_bound_goes_where_nothing_else_waits() -> None:
+def test_a_stream_too_long_for_the_bound_moves_to_a_node_with_an_empty_queue() -> None:
     drain = DrainPlanner("me")
     planned = schedule([long(1, context=30_000), long(2, context=30_000)], peers("x"), drain=drain)
     assert [hand_off.key for hand_off in planned.due] == [1]

@@ -45,7 +45,7 @@ def test_another_request_has_another_content(more: dict[str, Any]) -> None:
     assert request_digest({**CHAT, **more}) != request_digest(CHAT)
 
 
-def test_a_form_is_the_same_whatever_separates_its_parts() -> None:
+def test_a_form_has_the_same_content_with_any_separator() -> None:
     form = b'--%b\r\ncontent-disposition: form-data; name="file"\r\n\r\nabc\r\n--%b--\r\n'
     assert request_digest(form % (b"x1", b"x1")) == request_digest(form % (b"zzz", b"zzz"))
     assert request_digest(form % (b"x1", b"x1")) != request_digest(b"abc")

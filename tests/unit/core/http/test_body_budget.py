@@ -27,7 +27,7 @@ def test_of_one_address_the_body_that_grows_is_refused() -> None:
     assert budget.held_bytes == 2 * MIB
 
 
-def test_an_idle_body_is_dropped_first_whoever_holds_it() -> None:
+def test_an_idle_body_is_dropped_first_from_any_address() -> None:
     budget, busy, quiet, late = BodyBudget(3 * MIB), body(), body(), body()
     budget.grow(quiet, MIB, 0.0)
     budget.grow(busy, 2 * MIB, IDLE_S)

@@ -66,5 +66,5 @@ def test_ordinary_requests_fit() -> None:
     assert bounds.fits(code)
 
 
-def test_a_document_that_is_not_utf_8_is_not_counted() -> None:
+def test_a_document_that_is_not_utf_8_does_not_fit() -> None:
     assert not FEW.fits('{"a": "b"}'.encode("utf-16"))

@@ -50,7 +50,7 @@ def index(size: int = 1000) -> Index:
     return Index(MADE, NAMES, (size,) * len(NAMES), "kv/x")
 
 
-def test_an_index_is_read_as_it_was_written() -> None:
+def test_an_index_round_trips() -> None:
     assert parse_index(index().to_bytes()) == index()
 
 

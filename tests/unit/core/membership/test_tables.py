@@ -40,7 +40,7 @@ def member(number: int) -> Member:
 
 
 @given(st.lists(st.tuples(st.sampled_from("awr"), st.integers(0, 30)), max_size=120), st.integers(0, 99))
-def test_a_rotation_visits_each_member_once_a_round_whoever_joins_or_leaves(
+def test_a_rotation_visits_each_member_once_a_round_during_joins_and_leaves(
     steps: list[tuple[str, int]], seed: int
 ) -> None:
     rotation = ProbeOrder(random.Random(seed).random)

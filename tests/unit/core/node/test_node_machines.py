@@ -77,7 +77,7 @@ def test_a_node_behind_a_load_balancer_stays_for_deregistration_within_its_deadl
     assert hasty.handle(Tick(T0 + 5.5, 0))[-1] == Retire(EXIT_DRAINED, "drained")
 
 
-def test_clients_get_one_notice_before_the_deadline_and_open_streams_do_not_delay_it() -> None:
+def test_clients_are_closed_before_the_deadline_and_open_streams_do_not_delay_it() -> None:
     _, effects = live(EngineReady(1), NoticeSeen(2, 122), Tick(117.5, 2), Tick(118, 2), Tick(119.5, 2))
     assert effects[3:] == [CloseClients(), CloseClients(), Retire(0, "the deadline, with 2 streams open")]
 
@@ -119,7 +119,7 @@ EVENTS = st.one_of(
 
 
 @given(st.lists(EVENTS, max_size=30))
-def test_whatever_happens_a_drain_is_never_undone_and_the_deadline_never_moves_away(events: list[Event]) -> None:
+def test_no_sequence_of_events_undoes_a_drain_or_extends_its_deadline(events: list[Event]) -> None:
     machine = Lifecycle()
     for event in events:
         before, deadline = machine.state, machine.deadline

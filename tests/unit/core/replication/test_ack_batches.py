@@ -85,7 +85,7 @@ def test_an_acknowledgement_of_an_unsent_message_is_an_error() -> None:
 
 
 @given(st.lists(st.text("xy", min_size=1, max_size=30), max_size=20), st.integers(1, 40), st.data())
-def test_batches_are_bounded_and_every_message_comes_once_and_in_order(
+def test_batches_are_bounded_and_every_message_is_sent_once_in_order(
     words: list[str], most: int, data: st.DataObject
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:

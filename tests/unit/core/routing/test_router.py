@@ -243,7 +243,7 @@ def test_requests_in_flight_of_a_node_outlast_a_change_of_state() -> None:
     st.booleans(),
     st.sets(st.integers(0, 8), max_size=3),
 )
-def test_whatever_the_loads_a_route_keeps_the_rules(
+def test_a_route_keeps_the_rules_at_any_loads(
     loads: list[tuple[int, int, str]], number: int, is_continuation: bool, tried: set[int]
 ) -> None:
     scene = Scene(

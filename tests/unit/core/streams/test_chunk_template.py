@@ -59,7 +59,7 @@ def test_all_else_is_read_in_full(other: bytes) -> None:
 
 
 @pytest.mark.parametrize("part", [slice(None, -1), slice(1, None)])
-def test_half_an_event_and_two_of_them_are_none(part: slice) -> None:
+def test_half_an_event_and_two_events_make_no_template(part: slice) -> None:
     event = chunk_template.wrap(chunk("a", 1))
     assert match(event[part]) is None
     assert match(event + event) is None

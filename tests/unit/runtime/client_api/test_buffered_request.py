@@ -90,7 +90,7 @@ def error_in(client: MemoryRequest) -> dict[str, Any] | None:
     return found
 
 
-def test_a_stream_of_another_route_passes_as_it_is() -> None:
+def test_a_stream_of_another_route_is_passed_on_unchanged() -> None:
     client, nodes = send(Stream(TOKEN, TOKEN, LAST))
     assert client.answer == TOKEN * 2 + LAST
     assert nodes == ["i-0"]

@@ -188,7 +188,7 @@ MANY = [ROLE, *[TOKEN] * 8]
 REST = (TOKEN.replace(b'"finish_reason":null', b'"finish_reason":"stop"'), b"data: [DONE]\n\n")
 
 
-def test_a_node_that_shows_that_it_lives_is_waited_for() -> None:
+def test_a_node_that_sends_keepalives_is_waited_for() -> None:
     """Ten minutes in which a stream has no blocks, or a model takes its time: nothing of it reaches the client."""
     engines = Engines(lambda: Shown(KEEPALIVE, *MANY, count=2_400, then=REST))
     status, body, _ = run(engines, peers=2, virtual=True)
@@ -267,7 +267,7 @@ ENDLESS: list[Callable[[], Part]] = [Silent, lambda: Part(ROLE, TOKEN, then=None
 
 
 @pytest.mark.parametrize("play", ENDLESS, ids=["no answer yet", "in the middle"])
-def test_a_client_that_goes_ends_the_request_also_while_no_engine_has_answered(play: Callable[[], Part]) -> None:
+def test_a_client_that_disconnects_ends_its_request_also_before_an_answer(play: Callable[[], Part]) -> None:
     engines = Engines(play)
     status, _, _ = run(engines, peers=2, during=lambda _, client: client.disconnect())
     assert status == 499

@@ -42,7 +42,7 @@ def test_a_peer_that_refuses_a_connection_is_not_chosen_from_then_on() -> None:
     run_scenario(story)
 
 
-def test_a_suspect_serves_where_nobody_else_has_its_model() -> None:
+def test_a_suspect_serves_if_no_other_node_has_its_model() -> None:
     def story(node: NodeContext) -> None:
         add_peer(node, status_of(7, model="rare"))
         doubt(node, "i-7")

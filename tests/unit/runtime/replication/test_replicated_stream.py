@@ -156,7 +156,7 @@ def test_a_stream_that_writes_while_its_node_ends_opens_no_connection() -> None:
     run_scenario(scenario)
 
 
-def test_without_keepers_an_event_goes_at_once() -> None:
+def test_without_keepers_an_event_is_sent_at_once() -> None:
     def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         write(stream, b"one", b"two")
         assert stage.client.sent == [b"one", b"two"]
