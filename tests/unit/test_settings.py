@@ -27,7 +27,7 @@ def test_a_node_on_ec2_needs_a_model_and_nothing_else() -> None:
     assert settings.advertise_address is None
 
 
-def test_what_is_given_counts() -> None:
+def test_given_values_take_precedence_over_defaults() -> None:
     settings = from_environ(
         {
             **LEAST,
@@ -61,14 +61,14 @@ WRONG = {
 }
 
 
-def test_an_engine_keeps_blocks_only_where_there_is_room_for_them() -> None:
+def test_an_engine_keeps_blocks_only_with_room_for_them() -> None:
     assert "--kv-transfer-config" not in from_environ(LEAST).engine_argv
     keeping = from_environ({**LEAST, "SYNKTI_KV_MAX_BYTES": "1024", "SYNKTI_STATE_DIR": "/s"})
     assert keeping.engine_argv[-2] == "--kv-transfer-config"
     assert '"folder": "/s/kv"' in keeping.engine_argv[-1]
 
 
-def test_checkpoints_are_left_only_where_there_is_a_bucket() -> None:
+def test_checkpoints_are_written_only_with_a_bucket() -> None:
     assert from_environ(LEAST).checkpoints_bucket is None
     assert from_environ({**LEAST, "SYNKTI_CHECKPOINTS_BUCKET": "b"}).checkpoints_bucket == "b"
 
@@ -101,7 +101,7 @@ ODD = [
 
 
 @pytest.mark.parametrize(("name", "text"), ODD, ids=lambda value: str(value)[:30])
-def test_what_a_node_could_not_live_with_is_refused_at_its_start(name: str, text: str) -> None:
+def test_values_that_would_stop_a_node_are_refused_at_its_start(name: str, text: str) -> None:
     with pytest.raises(ConfigurationError, match=name):
         from_environ({**LEAST, name: text})
 
@@ -111,7 +111,7 @@ NAMES = sorted({*MORE, *WRONG, *LEAST, *(name for name, _ in ODD)})
 
 
 @given(st.dictionaries(st.sampled_from(NAMES), st.text(max_size=40) | st.sampled_from([text for _, text in ODD])))
-def test_an_environment_of_any_texts_is_read_or_every_fault_is_named(environ: dict[str, str]) -> None:
+def test_any_environment_is_read_or_every_fault_is_named(environ: dict[str, str]) -> None:
     try:
         settings = from_environ(environ)
     except ConfigurationError:
@@ -125,7 +125,7 @@ def test_each_wrong_value_is_named(name: str) -> None:
         from_environ({**LEAST, name: WRONG[name]})
 
 
-def test_the_process_tells_every_fault_and_exits_with_78() -> None:
+def test_the_process_prints_every_fault_and_exits_with_78() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "node_agent"],
         cwd=Path(__file__).parents[2],

@@ -17,8 +17,8 @@ ROOMY = Limits(stalled_s=5.0, unread_s=30.0)
 
 
 async def echo(request: ServerRequest) -> None:
-    said = f"{request.method} {request.path} {request.body.decode()}"
-    request.respond(200, said.encode(), b"text/plain", [(b"x-target", request.target.encode())])
+    answer = f"{request.method} {request.path} {request.body.decode()}"
+    request.respond(200, answer.encode(), b"text/plain", [(b"x-target", request.target.encode())])
 
 
 async def in_pieces(request: ServerRequest) -> None:
@@ -37,7 +37,7 @@ class Client:
     writer: asyncio.StreamWriter
     others: list[Client] = field(default_factory=list)
 
-    async def ask(self, raw: bytes, cut: int = 10_000) -> tuple[int, dict[str, str], bytes]:
+    async def request(self, raw: bytes, cut: int = 10_000) -> tuple[int, dict[str, str], bytes]:
         """Send a request in cuts of so many bytes; status, headers and body of the answer."""
         for at in range(0, len(raw), cut):
             self.writer.write(raw[at : at + cut])
@@ -59,7 +59,7 @@ class Client:
         return status, headers, body
 
     async def is_closed(self) -> bool:
-        """Whether the server says nothing more and ends the connection."""
+        """Whether the server sends nothing more and ends the connection."""
         with contextlib.suppress(ConnectionError):
             return await self.reader.read() == b""
         return True
@@ -68,7 +68,7 @@ class Client:
 Story = Callable[[Client], Coroutine[Any, Any, None]]
 
 
-def tell(handle: Handle, story: Story, limits: Limits = LIMITS) -> None:
+def run_scenario(handle: Handle, story: Story, limits: Limits = LIMITS) -> None:
     async def run() -> None:
         listener = bind("127.0.0.1", 0, "door")
         server = HttpServer(handle, limits)
@@ -94,7 +94,7 @@ async def another(client: Client) -> Client:
 
 
 async def until(check: Callable[[], bool]) -> None:
-    while not check():  # noqa: ASYNC110 # no event tells what the server counts
+    while not check():  # noqa: ASYNC110 # no event announces a count of the server
         await asyncio.sleep(0.001)
 
 

@@ -20,7 +20,7 @@ from node_agent.ports import Identity, ScalingGroup
 from node_agent.testing.fakes import MemoryMetadata, MemoryScalingGroup
 
 NODE = "i-0123456789abcdef0"
-ASKED = {
+ACTION = {
     "LifecycleHookName": "drained",
     "AutoScalingGroupName": "synkti-fleet",
     "LifecycleActionResult": "CONTINUE",
@@ -45,12 +45,12 @@ def group(request: pytest.FixtureRequest) -> ScalingGroup:
     if request.param == "memory":
         return MemoryScalingGroup({NODE})
     client, stubber = request.getfixturevalue("stub")
-    stubber.add_response("complete_lifecycle_action", {}, ASKED)
-    stubber.add_client_error("complete_lifecycle_action", "ValidationError", NOT_WAITING, 400, expected_params=ASKED)
+    stubber.add_response("complete_lifecycle_action", {}, ACTION)
+    stubber.add_client_error("complete_lifecycle_action", "ValidationError", NOT_WAITING, 400, expected_params=ACTION)
     return AutoScaling(client, "synkti-fleet")
 
 
-def test_a_group_is_told_once_and_then_waits_no_longer(group: ScalingGroup) -> None:
+def test_a_lifecycle_action_is_completed_once_and_then_not_waiting(group: ScalingGroup) -> None:
     assert asyncio.run(group.complete_termination(NODE)) is True
     assert asyncio.run(group.complete_termination(NODE)) is False
 
@@ -70,7 +70,7 @@ def test_any_other_refusal_is_a_failure(stub: tuple[Any, Stubber], code: str, me
         asyncio.run(AutoScaling(client, "synkti-fleet").complete_termination(NODE))
 
 
-def test_a_node_in_memory_is_told_to_go_by_the_test() -> None:
+def test_in_memory_metadata_report_a_termination_that_a_test_sets() -> None:
     metadata = MemoryMetadata(Identity(NODE, "us-east-1a", "us-east-1", "g5.xlarge", "10.0.0.1"))
     assert asyncio.run(metadata.termination_requested()) is False
     metadata.is_terminating = True

@@ -63,7 +63,7 @@ def table(request: pytest.FixtureRequest) -> Table:
     return Table(DynamoRecords(client, TABLE), client)
 
 
-def test_the_newest_word_of_a_drain_is_the_one_that_stays(table: Table) -> None:
+def test_the_newest_record_of_a_drain_stays(table: Table) -> None:
     record = DrainRecord("i-1", 7, "notice-seen", 130.0, 999, (DrainStep("asked", 9.0),))
     newest = replace(record, steps=(*record.steps, DrainStep("handed-off", 10.5, 3)))
 
@@ -75,7 +75,7 @@ def test_the_newest_word_of_a_drain_is_the_one_that_stays(table: Table) -> None:
     assert table.drain(newest) == newest
 
 
-def test_a_nodes_record_moves_forward_and_tells_each_step_once(table: Table) -> None:
+def test_a_nodes_record_moves_forward_and_has_each_step_once(table: Table) -> None:
     async def story() -> None:
         await table.port.begin(RECORD)
         await table.port.advance("i-1", 7, NodeState.READY, READY)
@@ -88,7 +88,7 @@ def test_a_nodes_record_moves_forward_and_tells_each_step_once(table: Table) -> 
     assert table.held() == replace(RECORD, state=NodeState.DRAINING, timeline=timeline, expires_at=99 + RECORD_LIFE_S)
 
 
-def test_a_state_that_would_move_back_leaves_its_step_and_nothing_else(table: Table) -> None:
+def test_a_state_that_would_move_back_only_adds_its_step(table: Table) -> None:
     async def story() -> None:
         await table.port.begin(replace(RECORD, state=NodeState.DRAINING))
         await table.port.advance("i-1", 7, NodeState.READY, READY)
@@ -109,7 +109,7 @@ def test_a_newer_incarnation_owns_the_record(table: Table) -> None:
     assert table.held() == replace(RECORD, incarnation=8)
 
 
-def test_a_record_that_is_gone_is_named_and_begins_anew(table: Table) -> None:
+def test_a_deleted_record_is_named_and_begins_anew(table: Table) -> None:
     async def story() -> None:
         with pytest.raises(RecordMissing) as missing:
             await table.port.advance("i-1", 7, NodeState.READY, READY)
@@ -144,7 +144,7 @@ def fleet(request: pytest.FixtureRequest) -> Fleet:
     return Fleet(Ec2(client), [pair[0] for pair in pairs], [pair[1] for pair in pairs])
 
 
-def test_nodes_find_each_other_by_their_tags(fleet: Fleet) -> None:
+def test_nodes_discover_each_other_by_their_tags(fleet: Fleet) -> None:
     first, second = fleet.ids
 
     async def story() -> None:
@@ -163,7 +163,7 @@ def test_nodes_find_each_other_by_their_tags(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("odd", ["10.71.3.7", "node-7.internal:8001", "[::1]:8001", "10.71.3.7:70000", "0.0.0.0:1"])
-def test_a_tag_that_is_no_address_counts_as_absent(fleet: Fleet, odd: str) -> None:
+def test_a_tag_without_an_address_counts_as_absent(fleet: Fleet, odd: str) -> None:
     async def story() -> None:
         await fleet.port.tag(fleet.ids[0], NodeTags("synkti", NodeState.READY, odd))
         expected = [TaggedNode(fleet.ids[0], f"{fleet.addresses[0]}:8001", NodeState.READY)]
@@ -172,7 +172,7 @@ def test_a_tag_that_is_no_address_counts_as_absent(fleet: Fleet, odd: str) -> No
     asyncio.run(story())
 
 
-def test_a_deadline_goes_with_the_drain_that_set_it(fleet: Fleet) -> None:
+def test_a_deadline_is_removed_with_the_drain_that_set_it(fleet: Fleet) -> None:
     async def story() -> None:
         await fleet.port.tag(fleet.ids[0], NodeTags("synkti", NodeState.DRAINING, deadline=100.0))
         await fleet.port.tag(fleet.ids[0], NodeTags("synkti", NodeState.READY))
@@ -203,7 +203,7 @@ def test_a_secret_is_read_and_a_missing_one_is_named(secrets: Secrets) -> None:
         asyncio.run(secrets.read("nothing/here"))
 
 
-def test_a_service_that_hangs_holds_up_no_other_and_nothing_of_this_machine() -> None:
+def test_a_service_that_hangs_delays_no_other() -> None:
     """S3 or EC2 behind a network that swallows everything: each call keeps a thread until its last try is over."""
     over = threading.Event()
 

@@ -35,11 +35,11 @@ def store(request: pytest.FixtureRequest) -> BlockStore:
     return S3BlockStore(request.getfixturevalue("s3"), BUCKET, PART_BYTES)
 
 
-def told(story: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+def run_story(story: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
     return asyncio.run(story())
 
 
-def test_blocks_are_fetched_as_they_were_kept_whatever_is_asked_for(store: BlockStore) -> None:
+def test_any_selection_of_blocks_is_fetched_as_it_was_stored(store: BlockStore) -> None:
     async def story() -> dict[str, bytes]:
         assert await store.index(MADE, STREAM) is None
         await store.keep(STREAM, INDEX, BLOCKS.get)
@@ -55,12 +55,12 @@ def test_blocks_are_fetched_as_they_were_kept_whatever_is_asked_for(store: Block
                 assert data == b""
         return found
 
-    assert told(story) == BLOCKS
+    assert run_story(story) == BLOCKS
 
 
 @pytest.mark.parametrize("gone", [0, 2, 4])
 @pytest.mark.parametrize("what", ["missing", "another size"])
-def test_a_block_that_goes_meanwhile_leaves_no_index(store: BlockStore, gone: int, what: str) -> None:
+def test_a_block_evicted_during_an_upload_leaves_no_index(store: BlockStore, gone: int, what: str) -> None:
     blocks: dict[str, bytes] = dict(BLOCKS)
     blocks.pop(NAMES[gone])
     if what == "another size":
@@ -71,7 +71,7 @@ def test_a_block_that_goes_meanwhile_leaves_no_index(store: BlockStore, gone: in
             await store.keep(STREAM, INDEX, blocks.get)
         assert await store.index(MADE, STREAM) is None
 
-    told(story)
+    run_story(story)
 
 
 def test_another_engines_blocks_are_not_found(store: BlockStore) -> None:
@@ -80,11 +80,11 @@ def test_another_engines_blocks_are_not_found(store: BlockStore) -> None:
         assert await store.index(bytes([1] * 16), STREAM) is None
         assert await store.index(MADE, "cd" * 12) is None
 
-    told(story)
+    run_story(story)
 
 
-def test_large_contexts_go_up_in_parts(s3: Any) -> None:
-    told(lambda: S3BlockStore(s3, BUCKET, PART_BYTES).keep(STREAM, INDEX, BLOCKS.get))
+def test_large_contexts_are_uploaded_in_parts(s3: Any) -> None:
+    run_story(lambda: S3BlockStore(s3, BUCKET, PART_BYTES).keep(STREAM, INDEX, BLOCKS.get))
     answer = s3.get_object(Bucket=BUCKET, Key=blocks_key(MADE, STREAM))
     assert answer["Body"].read() == b"".join(BLOCKS.values())
     assert answer["ETag"].endswith('-3"'), "S3's own count of the parts"
@@ -93,18 +93,18 @@ def test_large_contexts_go_up_in_parts(s3: Any) -> None:
 def test_an_upload_that_fails_leaves_no_parts(s3: Any) -> None:
     blocks = {name: block for name, block in BLOCKS.items() if name != NAMES[4]}
     with pytest.raises(StoreUnavailable):
-        told(lambda: S3BlockStore(s3, BUCKET, PART_BYTES).keep(STREAM, INDEX, blocks.get))
+        run_story(lambda: S3BlockStore(s3, BUCKET, PART_BYTES).keep(STREAM, INDEX, blocks.get))
     assert not s3.list_multipart_uploads(Bucket=BUCKET).get("Uploads")
 
 
-def test_an_upload_that_is_given_up_ends_at_once_and_leaves_nothing(s3: Any) -> None:
-    begun, go_on, asked = threading.Event(), threading.Event(), list[str]()
+def test_a_cancelled_upload_ends_at_once_and_leaves_nothing(s3: Any) -> None:
+    begun, resume, reads = threading.Event(), threading.Event(), list[str]()
 
     def read(name: str) -> bytes:
-        asked.append(name)
-        if len(asked) == 2:
+        reads.append(name)
+        if len(reads) == 2:
             begun.set()
-            assert go_on.wait(10)
+            assert resume.wait(10)
         return BLOCKS[name]
 
     async def story() -> None:
@@ -114,24 +114,24 @@ def test_an_upload_that_is_given_up_ends_at_once_and_leaves_nothing(s3: Any) -> 
         keeping.cancel()
         with pytest.raises(asyncio.CancelledError):
             await keeping
-        go_on.set()
+        resume.set()
         store._pool.shutdown()  # waits for its threads
 
-    told(story)
-    assert asked == list(NAMES[:2])
+    run_story(story)
+    assert reads == list(NAMES[:2])
     assert not s3.list_objects_v2(Bucket=BUCKET).get("Contents")
 
 
-def test_an_index_that_is_none_and_a_bucket_that_is_not_there_are_no_answers(s3: Any) -> None:
+def test_an_invalid_index_and_a_missing_bucket_are_no_answers(s3: Any) -> None:
     store = S3BlockStore(s3, BUCKET)
     s3.put_object(Bucket=BUCKET, Key=index_key(MADE, STREAM), Body=b"{}")
     with pytest.raises(StoreUnavailable, match="not an index"):
-        told(lambda: store.index(MADE, STREAM))
+        run_story(lambda: store.index(MADE, STREAM))
     nowhere = S3BlockStore(s3, "no-such-bucket")
     with pytest.raises(StoreUnavailable):
-        told(lambda: nowhere.index(MADE, STREAM))
+        run_story(lambda: nowhere.index(MADE, STREAM))
     with pytest.raises(StoreUnavailable):
-        told(lambda: nowhere.keep(STREAM, INDEX, BLOCKS.get))
+        run_story(lambda: nowhere.keep(STREAM, INDEX, BLOCKS.get))
     gone = replace(INDEX, object_key="kv/gone")
     with pytest.raises(StoreUnavailable):
-        told(lambda: store.fetch(gone, next(plan_batches(gone, lambda _: True))))
+        run_story(lambda: store.fetch(gone, next(plan_batches(gone, lambda _: True))))

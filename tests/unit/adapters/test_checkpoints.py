@@ -27,17 +27,17 @@ def store(request: pytest.FixtureRequest) -> Checkpoints:
     return AwsCheckpoints(request.getfixturevalue("s3"), BUCKET, request.getfixturevalue("dynamodb"), TABLE)
 
 
-def told(story: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+def run_story(story: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
     return asyncio.run(story())
 
 
-def test_a_journal_is_found_and_read_where_its_record_says(store: Checkpoints) -> None:
+def test_a_journal_is_found_and_read_at_the_place_in_its_record(store: Checkpoints) -> None:
     async def story() -> tuple[int, StreamRecord | None, bytes | None, StreamRecord | None]:
         other = replace(RECORD, stream="s2", start=0, length=3)
         written = await store.write(RECORD.object_key, b"abcdefghi", [RECORD, other])
         return written, await store.find("s1"), await store.read(RECORD), await store.find("nobody")
 
-    assert told(story) == (2, RECORD, b"defg", None)
+    assert run_story(story) == (2, RECORD, b"defg", None)
 
 
 @pytest.mark.parametrize(
@@ -60,32 +60,32 @@ def test_a_streams_record_moves_forward_only(store: Checkpoints, change: dict[st
         await store.write(RECORD.object_key, b"x", [RECORD])
         return await store.write("journals/other", b"y", [changed]), await store.find("s1")
 
-    assert told(story) == (int(forward), changed if forward else RECORD)
+    assert run_story(story) == (int(forward), changed if forward else RECORD)
 
 
-def test_an_object_that_is_gone_is_none(store: Checkpoints) -> None:
+def test_a_missing_object_is_none(store: Checkpoints) -> None:
     async def story() -> bytes | None:
         return await store.read(RECORD)
 
-    assert told(story) is None
+    assert run_story(story) is None
 
 
-def test_a_store_that_does_not_answer_says_so(s3: Any, dynamodb: Any) -> None:
+def test_a_store_that_does_not_answer_is_unavailable(s3: Any, dynamodb: Any) -> None:
     nowhere = AwsCheckpoints(s3, "no-such-bucket", dynamodb, TABLE)
     no_table = AwsCheckpoints(s3, BUCKET, dynamodb, "no-such-table")
     memory = MemoryCheckpoints()
     memory.unavailable = True
     for store in (nowhere, no_table, memory):
         with pytest.raises(StoreUnavailable):
-            told(lambda store=store: store.write("k", b"x", [RECORD]))  # type: ignore[misc]
+            run_story(lambda store=store: store.write("k", b"x", [RECORD]))  # type: ignore[misc]
     for store in (no_table, memory):
         with pytest.raises(StoreUnavailable):
-            told(lambda store=store: store.find("s1"))  # type: ignore[misc]
+            run_story(lambda store=store: store.find("s1"))  # type: ignore[misc]
     with pytest.raises(StoreUnavailable):
-        told(lambda: nowhere.read(RECORD))
+        run_story(lambda: nowhere.read(RECORD))
 
 
-def test_a_record_that_is_none_is_no_answer(s3: Any, dynamodb: Any) -> None:
+def test_an_invalid_record_is_no_answer(s3: Any, dynamodb: Any) -> None:
     dynamodb.put_item(TableName=TABLE, Item={name: {"S": value} for name, value in stream_key("s1").items()})
     with pytest.raises(StoreUnavailable, match="cannot be read"):
-        told(lambda: AwsCheckpoints(s3, BUCKET, dynamodb, TABLE).find("s1"))
+        run_story(lambda: AwsCheckpoints(s3, BUCKET, dynamodb, TABLE).find("s1"))

@@ -18,21 +18,21 @@ def bound() -> tuple[socket.socket, Address]:
     return listener, Address(*listener.getsockname())
 
 
-def test_what_one_sends_the_other_hears_and_what_nobody_hears_does_no_harm() -> None:
+def test_datagrams_arrive_and_one_without_a_receiver_does_no_harm() -> None:
     async def story() -> None:
-        heard: asyncio.Queue[bytes] = asyncio.Queue()
+        received: asyncio.Queue[bytes] = asyncio.Queue()
         (one_socket, _), (two_socket, two) = bound(), bound()
         gone_socket, gone = bound()
         gone_socket.close()
         first, second = UdpDatagrams(), UdpDatagrams()
         first.send(two, b"before it was opened: nobody sends it")
         await first.open(one_socket, lambda data: None)
-        await second.open(two_socket, heard.put_nowait)
+        await second.open(two_socket, received.put_nowait)
         for number in range(3):
             first.send(gone, b"to nobody")
             first.send(two, b"%d" % number)
         async with asyncio.timeout(5):
-            assert sorted([await heard.get() for _ in range(3)]) == [b"0", b"1", b"2"]
+            assert sorted([await received.get() for _ in range(3)]) == [b"0", b"1", b"2"]
         first.close()
         second.close()
         first.send(two, b"after its end: nobody sends it")
@@ -41,7 +41,7 @@ def test_what_one_sends_the_other_hears_and_what_nobody_hears_does_no_harm() -> 
     asyncio.run(story())
 
 
-def test_a_port_that_is_taken_is_said_in_words() -> None:
+def test_a_port_in_use_is_an_error_that_names_it() -> None:
     listener, address = bound()
     with listener, pytest.raises(ConfigurationError, match="the peers' datagrams cannot listen on 127"):
         bind(address.host, address.port, "peers' datagrams", socket.SOCK_DGRAM)

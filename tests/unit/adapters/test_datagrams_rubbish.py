@@ -17,14 +17,14 @@ HOSTS = ["", "node-7.internal", "[::1]", "::1", "255.255.255.255", "224.0.0.1", 
 
 
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def test_what_cannot_be_sent_is_lost(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+def test_a_datagram_that_cannot_be_sent_is_lost(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
     async def story() -> None:
-        heard: asyncio.Queue[bytes] = asyncio.Queue()
+        received: asyncio.Queue[bytes] = asyncio.Queue()
         receiver, sender = UdpDatagrams(), UdpDatagrams()
         bound = bind("127.0.0.1", 0, "datagrams", socket.SOCK_DGRAM)
         port = bound.getsockname()[1]
-        await receiver.open(bound, heard.put_nowait)
-        await sender.open(bind("127.0.0.1", 0, "datagrams", socket.SOCK_DGRAM), heard.put_nowait)
+        await receiver.open(bound, received.put_nowait)
+        await sender.open(bind("127.0.0.1", 0, "datagrams", socket.SOCK_DGRAM), received.put_nowait)
         for host in HOSTS:
             sender.send(Address(host, 8001), b"lost")
         for odd in (-1, 0, 70_000, 2**40):
@@ -32,7 +32,7 @@ def test_what_cannot_be_sent_is_lost(loop: Callable[[], asyncio.AbstractEventLoo
         sender.send(Address("127.0.0.1", port), b"x" * 70_000)
         sender.send(Address("127.0.0.1", port), b"arrives")
         async with asyncio.timeout(10):
-            assert await heard.get() == b"arrives"
+            assert await received.get() == b"arrives"
         assert sender.unsent >= len(HOSTS) + 4
         for each in (receiver, sender):
             each.close()

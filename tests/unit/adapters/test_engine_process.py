@@ -50,7 +50,7 @@ def lives(pid: int) -> bool:
         return False
 
 
-def test_the_whole_group_ends_and_its_note_with_it(tmp_path: Path) -> None:
+def test_the_whole_process_group_ends_and_its_note_is_removed(tmp_path: Path) -> None:
     async def story() -> None:
         group = engine(tmp_path, FAMILY)
         await group.start()
@@ -64,7 +64,7 @@ def test_the_whole_group_ends_and_its_note_with_it(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
-def test_what_does_not_heed_sigterm_is_killed_after_the_grace(tmp_path: Path) -> None:
+def test_a_process_that_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path) -> None:
     async def story() -> None:
         group = engine(tmp_path, STUBBORN)
         await group.start()
@@ -91,12 +91,12 @@ def test_an_engine_that_outlived_its_agent_is_ended_before_a_new_one_starts(tmp_
     asyncio.run(story())
 
 
-def test_a_note_of_another_boot_is_nobodys(tmp_path: Path) -> None:
+def test_a_note_of_another_boot_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "engine.group").write_text(f"another-boot {os.getpgid(0)}")
     asyncio.run(engine(tmp_path, CHILD).reap_orphans())  # would end this very test
 
 
-def test_shared_memory_that_a_killed_engine_mapped_goes_with_it(tmp_path: Path) -> None:
+def test_shared_memory_of_a_killed_engine_is_removed(tmp_path: Path) -> None:
     code = (
         "import sys, time; from multiprocessing import shared_memory as s\n"
         "block = s.SharedMemory(create=True, size=16)\n"
@@ -128,7 +128,7 @@ SEGMENTS = (
 )
 
 
-def test_agent_and_engine_killed_together_leave_nothing_in_shared_memory_and_another_process_keeps_its_own(
+def test_shared_memory_of_a_killed_agent_and_engine_is_removed_and_of_others_kept(
     tmp_path: Path,
 ) -> None:
     mark = f"{os.getpid()}-{tmp_path.name}"
@@ -160,7 +160,7 @@ def test_agent_and_engine_killed_together_leave_nothing_in_shared_memory_and_ano
             path.unlink(missing_ok=True)
 
 
-def test_what_somebody_else_has_mapped_stays(tmp_path: Path) -> None:
+def test_shared_memory_that_another_process_has_mapped_stays(tmp_path: Path) -> None:
     """A segment of the engine's that another living process uses."""
     path = Path(f"/dev/shm/psm_shared-{os.getpid()}")
     code = (
@@ -242,7 +242,7 @@ RUBBISH = st.binary(max_size=60) | st.sampled_from([
 
 
 @given(RUBBISH, RUBBISH)
-def test_notes_that_cannot_be_read_are_nobodys(group: bytes, shared: bytes) -> None:
+def test_unreadable_notes_are_ignored(group: bytes, shared: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "engine.group"
         file.write_bytes(group)
@@ -250,7 +250,7 @@ def test_notes_that_cannot_be_read_are_nobodys(group: bytes, shared: bytes) -> N
         asyncio.run(EngineProcess(["true"], {}, file).reap_orphans())
 
 
-def test_a_disk_that_is_full_does_not_end_the_engine(tmp_path: Path) -> None:
+def test_a_full_disk_does_not_end_the_engine(tmp_path: Path) -> None:
     async def story() -> None:
         group = EngineProcess([sys.executable, "-c", CHILD], os.environ, tmp_path / "not there" / "engine.group")
         await group.start()
@@ -260,6 +260,6 @@ def test_a_disk_that_is_full_does_not_end_the_engine(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
-def test_a_command_that_is_not_there_is_an_oserror(tmp_path: Path) -> None:
+def test_a_missing_command_is_an_oserror(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="nonexistent"):
         asyncio.run(EngineProcess(["/nonexistent/vllm"], {}, tmp_path / "g").start())

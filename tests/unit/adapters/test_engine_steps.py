@@ -32,7 +32,7 @@ def scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[Scheduler
     return made
 
 
-def test_what_the_core_counts_its_agent_reads(tmp_path: Path, scheduler: type[Scheduler]) -> None:
+def test_the_agent_reads_the_step_count_of_the_core(tmp_path: Path, scheduler: type[Scheduler]) -> None:
     assert plug_in.STEPS_DIR == STEPS_DIR
     files = EngineStepFiles(tmp_path / "steps")
     assert files.read() is None
@@ -55,11 +55,11 @@ def test_several_cores_are_one_engine(tmp_path: Path) -> None:
     assert EngineStepFiles(tmp_path).read() == 7
 
 
-def test_a_core_that_cannot_write_works_all_the_same(scheduler: type[Scheduler]) -> None:
+def test_a_core_that_cannot_write_its_count_still_works(scheduler: type[Scheduler]) -> None:
     assert scheduler().update_from_output(Output(1), "b") == "of b", "there is no such folder"
 
 
-def test_nothing_is_changed_where_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_patched_without_a_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(STEPS_DIR, raising=False)
     before: Any = Scheduler.update_from_output
     plug_in.install(Scheduler)
@@ -67,7 +67,7 @@ def test_nothing_is_changed_where_nobody_reads(monkeypatch: pytest.MonkeyPatch) 
 
 
 @given(content=st.binary(max_size=32), name=st.sampled_from(["1", "x", "12.tmp", "0"]))
-def test_what_is_no_count_is_none(tmp_path_factory: pytest.TempPathFactory, content: bytes, name: str) -> None:
+def test_an_invalid_count_is_none(tmp_path_factory: pytest.TempPathFactory, content: bytes, name: str) -> None:
     folder = tmp_path_factory.mktemp("steps")
     (folder / name).write_bytes(content)
     (folder / "9").mkdir()

@@ -32,7 +32,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 SIGN = b"HTTP/1.1 102 Processing\r\n" + SIGNS_HEADER + b": 1\r\n\r\n"
 
 
-def tell(serve: Serve, story: Story) -> None:
+def run_scenario(serve: Serve, story: Story) -> None:
     """A story of a client and a server; no wait in it may last."""
 
     async def run() -> None:
@@ -49,7 +49,7 @@ def tell(serve: Serve, story: Story) -> None:
     asyncio.run(run())
 
 
-async def ask(client: HttpClient, address: Address, read_timeout_s: float = 5.0) -> Response:
+async def send(client: HttpClient, address: Address, read_timeout_s: float = 5.0) -> Response:
     return await client.open(address, "GET", "/", headers={}, read_timeout_s=read_timeout_s)
 
 
@@ -84,32 +84,32 @@ def test_an_answer_is_read_and_its_connection_used_again() -> None:
 
     async def story(client: HttpClient, address: Address) -> None:
         for _ in range(3):
-            response = await ask(client, address)
+            response = await send(client, address)
             assert (response.status, await response.read_all(10)) == (200, b"ok")
             response.close()
         assert len(connections) == 1
 
-    tell(serve, story)
+    run_scenario(serve, story)
 
 
-def test_a_body_that_nobody_read_is_no_part_of_the_next_answer() -> None:
+def test_an_unread_body_is_no_part_of_the_next_answer() -> None:
     async def story(client: HttpClient, address: Address) -> None:
         for _ in range(3):
-            (await ask(client, address)).close()
-        assert await (await ask(client, address)).read_all(10) == b"ok"
+            (await send(client, address)).close()
+        assert await (await send(client, address)).read_all(10) == b"ok"
 
-    tell(answering(WHOLE), story)
+    run_scenario(answering(WHOLE), story)
 
 
 def test_a_connection_that_the_server_closed_while_idle_is_not_a_loss() -> None:
     async def story(client: HttpClient, address: Address) -> None:
         for _ in range(2):
-            response = await ask(client, address)
+            response = await send(client, address)
             assert await response.read_all(10) == b"ok"
             response.close()
             await asyncio.sleep(0)  # lets the loop see the server's close, or not: both must do
 
-    tell(answering(WHOLE, then_close=True), story)
+    run_scenario(answering(WHOLE, then_close=True), story)
 
 
 @pytest.mark.parametrize(
@@ -120,50 +120,50 @@ def test_a_connection_that_the_server_closed_while_idle_is_not_a_loss() -> None:
         ((CHUNKED + b"x\r\n",), "broken"),
     ],
 )
-def test_an_answer_that_is_not_whole_is_lost(parts: tuple[bytes, ...], why: str) -> None:
+def test_an_incomplete_answer_is_a_loss(parts: tuple[bytes, ...], why: str) -> None:
     async def story(client: HttpClient, address: Address) -> None:
         with pytest.raises(ExchangeLost) as caught:
-            await (await ask(client, address)).read_all(100)
+            await (await send(client, address)).read_all(100)
         assert caught.value.why == why
 
-    tell(answering(*parts, then_close=True), story)
+    run_scenario(answering(*parts, then_close=True), story)
 
 
-def test_no_answer_at_all_is_lost_before_the_head() -> None:
+def test_no_answer_at_all_is_a_loss_before_the_head() -> None:
     async def story(client: HttpClient, address: Address) -> None:
         with pytest.raises(ExchangeLost, match="eof"):
-            await ask(client, address)
+            await send(client, address)
 
-    tell(answering(then_close=True), story)
+    run_scenario(answering(then_close=True), story)
 
 
 def test_silence_is_a_loss_before_the_head_and_in_the_middle() -> None:
     async def before(client: HttpClient, address: Address) -> None:
         with pytest.raises(ExchangeLost, match="silence"):
-            await ask(client, address, read_timeout_s=0.05)
+            await send(client, address, read_timeout_s=0.05)
 
     async def middle(client: HttpClient, address: Address) -> None:
-        response = await ask(client, address)
+        response = await send(client, address)
         assert await response.read() == b"ok"
         response.set_read_timeout(0.05)
         with pytest.raises(ExchangeLost, match="silence"):
             await response.read()
 
-    tell(answering(), before)
-    tell(answering(CHUNKED + b"2\r\nok\r\n"), middle)
+    run_scenario(answering(), before)
+    run_scenario(answering(CHUNKED + b"2\r\nok\r\n"), middle)
 
 
-def test_who_shows_signs_of_life_may_take_its_time_and_is_lost_when_they_end() -> None:
+def test_a_server_with_keepalives_may_take_its_time_and_is_lost_when_they_end() -> None:
     async def alive(client: HttpClient, address: Address) -> None:
-        asked = client.request(address, "GET", "/", headers={}, read_timeout_s=0.5, keepalive_timeout_s=0.4)
-        await asked.head()
-        assert (asked.status, await asked.read_all(10)) == (200, b"ok")
-        asked.close()
+        exchange = client.request(address, "GET", "/", headers={}, read_timeout_s=0.5, keepalive_timeout_s=0.4)
+        await exchange.head()
+        assert (exchange.status, await exchange.read_all(10)) == (200, b"ok")
+        exchange.close()
 
     async def dead(client: HttpClient, address: Address) -> None:
-        asked = client.request(address, "GET", "/", headers={}, read_timeout_s=60.0, keepalive_timeout_s=0.2)
+        exchange = client.request(address, "GET", "/", headers={}, read_timeout_s=60.0, keepalive_timeout_s=0.2)
         with pytest.raises(ExchangeLost, match="silence"):
-            await asked.head()
+            await exchange.head()
 
     async def signs(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await request(reader)
@@ -181,17 +181,17 @@ def test_who_shows_signs_of_life_may_take_its_time_and_is_lost_when_they_end() -
         finally:
             writer.close()
 
-    tell(signs, alive)
-    tell(one_sign, dead)
+    run_scenario(signs, alive)
+    run_scenario(one_sign, dead)
 
 
-def test_who_shows_no_signs_is_given_the_silence_that_was_asked_for() -> None:
+def test_a_server_without_keepalives_has_the_read_timeout() -> None:
     """A node of an older version."""
 
     async def older(client: HttpClient, address: Address) -> None:
-        asked = client.request(address, "GET", "/", headers={}, read_timeout_s=60.0, keepalive_timeout_s=0.1)
-        await asked.head()
-        asked.close()
+        exchange = client.request(address, "GET", "/", headers={}, read_timeout_s=60.0, keepalive_timeout_s=0.1)
+        await exchange.head()
+        exchange.close()
 
     async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await request(reader)
@@ -200,12 +200,12 @@ def test_who_shows_no_signs_is_given_the_silence_that_was_asked_for() -> None:
         writer.write(WHOLE)
         writer.close()
 
-    tell(slow, older)
+    run_scenario(slow, older)
 
 
-def test_a_process_that_stood_still_reads_what_came_before_it_calls_that_a_silence() -> None:
+def test_a_stalled_process_reads_buffered_bytes_before_it_reports_a_silence() -> None:
     async def stalled(client: HttpClient, address: Address) -> None:
-        response = await ask(client, address, read_timeout_s=0.3)
+        response = await send(client, address, read_timeout_s=0.3)
         assert await response.read() == b"ok"
         time.sleep(1.0)  # noqa: ASYNC251 # that is what is tested: the answer is there, and nobody has looked
         assert await response.read() == b"!"
@@ -221,20 +221,20 @@ def test_a_process_that_stood_still_reads_what_came_before_it_calls_that_a_silen
         finally:
             writer.close()
 
-    tell(serve, stalled)
+    run_scenario(serve, stalled)
 
 
-def test_who_accepts_at_once_may_then_take_its_time_and_who_does_not_is_lost_at_once() -> None:
+def test_a_server_that_accepts_may_take_its_time_and_one_that_does_not_is_lost() -> None:
     async def accepting(client: HttpClient, address: Address) -> None:
-        asked = client.request(address, "GET", "/", headers={}, read_timeout_s=5.0, accept_timeout_s=0.5)
-        await asked.head()
-        assert (asked.status, await asked.read_all(10)) == (200, b"ok")
-        asked.close()
+        exchange = client.request(address, "GET", "/", headers={}, read_timeout_s=5.0, accept_timeout_s=0.5)
+        await exchange.head()
+        assert (exchange.status, await exchange.read_all(10)) == (200, b"ok")
+        exchange.close()
 
     async def frozen(client: HttpClient, address: Address) -> None:
-        asked = client.request(address, "GET", "/", headers={}, read_timeout_s=5.0, accept_timeout_s=0.05)
+        exchange = client.request(address, "GET", "/", headers={}, read_timeout_s=5.0, accept_timeout_s=0.05)
         with pytest.raises(ExchangeLost, match="silence"):
-            await asked.head()
+            await exchange.head()
 
     async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await request(reader)
@@ -243,14 +243,14 @@ def test_who_accepts_at_once_may_then_take_its_time_and_who_does_not_is_lost_at_
         writer.write(WHOLE)
         writer.close()
 
-    tell(slow, accepting)
-    tell(answering(), frozen)
+    run_scenario(slow, accepting)
+    run_scenario(answering(), frozen)
 
 
-def test_a_refused_connection_says_so() -> None:
+def test_a_refused_connection_is_a_loss_with_that_reason() -> None:
     async def story() -> None:
         with pytest.raises(ExchangeLost) as caught:
-            await ask(HttpClient(), Address("127.0.0.1", free_port()))  # nothing to close: it never connected
+            await send(HttpClient(), Address("127.0.0.1", free_port()))  # nothing to close: it never connected
         assert caught.value.why == "refused"
 
     asyncio.run(story())
@@ -258,7 +258,7 @@ def test_a_refused_connection_says_so() -> None:
 
 def test_an_aborted_exchange_wakes_its_reader_with_the_reason() -> None:
     async def story(client: HttpClient, address: Address) -> None:
-        response = await ask(client, address)
+        response = await send(client, address)
         assert await response.read() == b"ok"
         reading = asyncio.ensure_future(response.read())
         await asyncio.sleep(0)
@@ -266,18 +266,18 @@ def test_an_aborted_exchange_wakes_its_reader_with_the_reason() -> None:
         with pytest.raises(ExchangeLost, match="handoff"):
             await reading
 
-    tell(answering(CHUNKED + b"2\r\nok\r\n"), story)
+    run_scenario(answering(CHUNKED + b"2\r\nok\r\n"), story)
 
 
 def test_a_body_is_bounded() -> None:
     async def story(client: HttpClient, address: Address) -> None:
         with pytest.raises(ExchangeLost, match="too-large"):
-            await (await ask(client, address)).read_all(1)
+            await (await send(client, address)).read_all(1)
 
-    tell(answering(WHOLE), story)
+    run_scenario(answering(WHOLE), story)
 
 
-def test_what_nobody_reads_stops_the_sender(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_does_not_read_pauses_the_sender(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_client_exchange, "MAX_HELD_BYTES", 100_000)
     sent = []
 
@@ -291,7 +291,7 @@ def test_what_nobody_reads_stops_the_sender(monkeypatch: pytest.MonkeyPatch) -> 
         writer.close()
 
     async def story(client: HttpClient, address: Address) -> None:
-        response = await ask(client, address)
+        response = await send(client, address)
         before = -1
         while len(sent) != before:  # until the sender stands still
             before = len(sent)
@@ -299,17 +299,17 @@ def test_what_nobody_reads_stops_the_sender(monkeypatch: pytest.MonkeyPatch) -> 
         assert len(sent) < 500
         assert len(await response.read_all(60_000_000)) == 50_000_000
 
-    tell(serve, story)
+    run_scenario(serve, story)
 
 
 # IMDS
 
 
-def test_imds_is_read_with_a_token_and_a_new_one_where_it_expired() -> None:
+def test_imds_is_read_with_a_token_that_is_renewed_when_it_expires() -> None:
     host = f"127.60.{os.getpid() % 250 + 1}.9"
     state = InstanceMetadata("i-1", "us-east-1a", "us-east-1", "g5.xlarge", host)
-    said = [state]
-    server = ImdsServer(host, lambda: said[-1])
+    states = [state]
+    server = ImdsServer(host, lambda: states[-1])
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
     async def story() -> None:
@@ -319,7 +319,7 @@ def test_imds_is_read_with_a_token_and_a_new_one_where_it_expired() -> None:
         assert await imds.interruption() is None
         assert await imds.rebalance() is None
         assert not await imds.termination_requested()
-        said.append(replace(state, deadline=2000.0, rebalance_at=1000.0, lifecycle="Terminated"))
+        states.append(replace(state, deadline=2000.0, rebalance_at=1000.0, lifecycle="Terminated"))
         server.service.tokens.clear()  # as after a restart of the service: every token is refused
         assert await imds.interruption() == InterruptionNotice(2000.0, "terminate")
         assert await imds.rebalance() == 1000.0
@@ -346,22 +346,22 @@ def test_an_imds_that_does_not_answer_is_unavailable() -> None:
         (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", "cannot be read"),
     ],
 )
-def test_an_imds_that_makes_no_sense_is_unavailable(answer: bytes, message: str) -> None:
+def test_an_imds_with_an_invalid_answer_is_unavailable(answer: bytes, message: str) -> None:
     async def story(client: HttpClient, address: Address) -> None:
         with pytest.raises(MetadataUnavailable, match=message):
             await Imds(f"http://{address}", client).interruption()
 
-    tell(answering(answer), story)
+    run_scenario(answering(answer), story)
 
 
-def test_a_connection_that_is_made_while_its_client_is_cancelled_does_not_stay_open() -> None:
+def test_a_connection_that_opens_while_its_client_is_cancelled_is_closed() -> None:
     made: list[Connection] = []
 
     async def connect_and_cancel(address: Address, waits: list[asyncio.Task[None]]) -> Connection:
         loop = asyncio.get_running_loop()
         _, connection = await loop.create_connection(Connection, address.host, address.port)
         made.append(connection)
-        loop.call_soon(waits[0].cancel)  # before the waiting one hears of it
+        loop.call_soon(waits[0].cancel)  # before the waiting task runs
         return connection
 
     async def story(_: HttpClient, address: Address) -> None:
@@ -373,4 +373,4 @@ def test_a_connection_that_is_made_while_its_client_is_cancelled_does_not_stay_o
         await asyncio.sleep(0)
         assert [connection.usable for connection in made] == [False]
 
-    tell(answering(WHOLE), story)
+    run_scenario(answering(WHOLE), story)

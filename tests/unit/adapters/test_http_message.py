@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from node_agent.adapters.http_limits import Limits
 from node_agent.adapters.http_message import MessageReader
 from node_agent.core.http.request_head import ErrorResponse
-from tests.unit.adapters.door_stage import ROOMY, Client, echo, post, tell
+from tests.unit.adapters.door_stage import ROOMY, Client, echo, post, run_scenario
 
 CHUNKED = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
 
@@ -64,7 +64,7 @@ def read_all(raw: bytes, limits: Limits | None = None, cut: int = 65536) -> Read
     ],
     ids=["equal trailers", "trailers", "one trailer", "extension", "zeros", "small chunks", "chunks with extensions"],
 )
-def test_what_is_no_body_is_bounded_whatever_it_is(outside: bytes, status: int) -> None:
+def test_invalid_bytes_instead_of_a_body_are_bounded(outside: bytes, status: int) -> None:
     read = read_all(CHUNKED + outside)
     assert [fault.status for fault in read.faults] == [status]
     assert read.bodies == []
@@ -81,7 +81,7 @@ def test_headers_are_bounded_in_number() -> None:
     assert read_all(b"GET / HTTP/1.1\r\nhost: x\r\n" + many + b"\r\n").faults[0].status == 431
 
 
-def test_a_few_trailers_are_dropped_and_no_headers() -> None:
+def test_a_few_trailers_are_dropped() -> None:
     read = read_all(CHUNKED + b"2\r\nab\r\n0\r\nexpires: now\r\nhost: y\r\n\r\n" + post("next"))
     assert read.bodies == [b"ab", b"next"]
     assert b"expires" not in read.headers[0]
@@ -89,14 +89,14 @@ def test_a_few_trailers_are_dropped_and_no_headers() -> None:
 
 
 @given(st.lists(st.integers(1, 5_000), min_size=1, max_size=200), st.integers(1, 300))
-def test_ordinary_chunks_of_any_size_are_no_fault(sizes: list[int], cut: int) -> None:
+def test_ordinary_chunks_of_any_size_are_accepted(sizes: list[int], cut: int) -> None:
     raw = CHUNKED + b"".join(b"%x\r\n%b\r\n" % (size, b"x" * size) for size in sizes) + b"0\r\n\r\n"
     read = read_all(raw, cut=cut * 37)
     assert (read.faults, [len(body) for body in read.bodies]) == ([], [sum(sizes)])
 
 
 @given(st.lists(st.sampled_from(["", "a", "bb" * 40]), min_size=1, max_size=5), st.integers(1, 200))
-def test_requests_behind_each_other_are_read_in_any_cuts(bodies: list[str], cut: int) -> None:
+def test_pipelined_requests_are_read_in_any_cuts(bodies: list[str], cut: int) -> None:
     read = read_all(b"".join(map(post, bodies)), cut=cut)
     assert (read.faults, read.bodies) == ([], [body.encode() for body in bodies])
 
@@ -131,16 +131,16 @@ def test_requests_behind_each_other_are_read_in_any_cuts(bodies: list[str], cut:
 @pytest.mark.parametrize("cut", [1, 9, 10_000])
 def test_other_protocols_and_ambiguous_heads_are_refused(raw: bytes, status: int, cut: int) -> None:
     async def story(client: Client) -> None:
-        got, headers, body = await client.ask(raw, cut)
+        got, headers, body = await client.request(raw, cut)
         assert headers["connection"] == "close"
         assert "message" in json.loads(body)["error"]
         assert got in (status, 400)  # llhttp itself refuses some of them, with its own reason
 
-    tell(echo, story, ROOMY)
+    run_scenario(echo, story, ROOMY)
 
 
 @pytest.mark.parametrize("host", ["x", "x:8000", "127.0.0.1:8000", "[::1]:80", "", "a_b.example"])
-def test_a_host_may_be_any_of_these(host: str) -> None:
+def test_a_valid_host_is_accepted(host: str) -> None:
     assert read_all(f"GET / HTTP/1.1\r\nhost: {host}\r\n\r\n".encode()).faults == []
 
 

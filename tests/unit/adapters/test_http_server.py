@@ -15,41 +15,41 @@ from node_agent.adapters import http_server_connection
 from node_agent.adapters.http_server import bind
 from node_agent.contract.errors import ConfigurationError
 from node_agent.ports import ServerRequest
-from tests.unit.adapters.door_stage import LIMITS, Client, another, echo, in_pieces, post, tell, until
+from tests.unit.adapters.door_stage import LIMITS, Client, another, echo, in_pieces, post, run_scenario, until
 
 # requests and answers
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.text("abc", max_size=20), min_size=1, max_size=3), st.integers(1, 60))
-def test_requests_come_whole_in_any_cuts_and_are_answered_in_their_order(bodies: list[str], cut: int) -> None:
+def test_requests_are_read_whole_in_any_cuts_and_answered_in_order(bodies: list[str], cut: int) -> None:
     async def story(client: Client) -> None:
         raw = b"".join(map(post, bodies))
-        status, headers, body = await client.ask(raw, cut)
+        status, headers, body = await client.request(raw, cut)
         assert (status, headers["x-target"], body) == (200, "/a%20b?q=1", f"POST /a b {bodies[0]}".encode())
         for rest in bodies[1:]:
             assert (await client.answer())[2] == f"POST /a b {rest}".encode()
 
-    tell(echo, story)
+    run_scenario(echo, story)
 
 
-def test_an_answer_in_pieces_is_chunked_and_the_connection_stays() -> None:
+def test_an_answer_in_pieces_is_chunked_and_the_connection_stays_open() -> None:
     async def story(client: Client) -> None:
         for _ in range(2):
-            status, headers, body = await client.ask(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            status, headers, body = await client.request(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
             assert (status, headers["transfer-encoding"], body) == (200, "chunked", b"one two three")
             assert "date" in headers
             assert "connection" not in headers
 
-    tell(in_pieces, story)
+    run_scenario(in_pieces, story)
 
 
-def test_a_client_of_http_1_0_gets_pieces_as_they_are_and_the_end_of_the_connection() -> None:
+def test_an_http_1_0_client_gets_pieces_unchunked_and_the_connection_ends() -> None:
     async def story(client: Client) -> None:
-        status, headers, body = await client.ask(b"GET / HTTP/1.0\r\n\r\n")
+        status, headers, body = await client.request(b"GET / HTTP/1.0\r\n\r\n")
         assert (status, headers["connection"], body) == (200, "close", b"one two three")
 
-    tell(in_pieces, story)
+    run_scenario(in_pieces, story)
 
 
 def test_a_head_is_answered_as_a_get_without_its_body() -> None:
@@ -59,29 +59,29 @@ def test_a_head_is_answered_as_a_get_without_its_body() -> None:
         assert b"content-length: 7\r\n" in head
         assert (await client.answer())[2] == b"POST /a b next"
 
-    tell(echo, story)
+    run_scenario(echo, story)
 
 
-def test_who_waits_for_leave_to_send_a_body_gets_it() -> None:
+def test_a_client_that_waits_for_100_continue_gets_it() -> None:
     async def story(client: Client) -> None:
         raw = post("body", more="expect: 100-continue\r\n")
-        assert (await client.ask(raw[:-4]))[0] == 100
-        assert (await client.ask(raw[-4:]))[2] == b"POST /a b body"
+        assert (await client.request(raw[:-4]))[0] == 100
+        assert (await client.request(raw[-4:]))[2] == b"POST /a b body"
 
-    tell(echo, story)
+    run_scenario(echo, story)
 
 
-def test_an_offer_to_speak_http_2_is_answered_in_http_1_and_the_connection_ends() -> None:
+def test_an_upgrade_to_http_2_is_answered_in_http_1_and_the_connection_ends() -> None:
     async def story(client: Client) -> None:
         offer = "connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n"
-        status, headers, body = await client.ask(post("body", more=offer))
+        status, headers, body = await client.request(post("body", more=offer))
         assert (status, headers["connection"], body) == (200, "close", b"POST /a b body")
         assert await client.is_closed()
 
-    tell(echo, story)
+    run_scenario(echo, story)
 
 
-def test_a_header_that_comes_twice_is_one_with_both_values() -> None:
+def test_a_repeated_header_is_one_with_both_values() -> None:
     seen = []
 
     async def look(request: ServerRequest) -> None:
@@ -89,44 +89,44 @@ def test_a_header_that_comes_twice_is_one_with_both_values() -> None:
         await echo(request)
 
     async def story(client: Client) -> None:
-        await client.ask(post("", more="X-A: 1\r\nx-a: 2\r\n"))
+        await client.request(post("", more="X-A: 1\r\nx-a: 2\r\n"))
         assert seen == [b"1, 2"]
 
-    tell(look, story)
+    run_scenario(look, story)
 
 
-# who answers hears of the client
+# events of the client at the handler
 
 
-def test_a_client_that_goes_is_heard_of_before_and_in_the_middle_of_the_answer() -> None:
+def test_a_handler_gets_a_disconnect_before_and_during_its_answer() -> None:
     async def story(client: Client) -> None:
         for begun in (False, True):
-            gone, asked = asyncio.Event(), asyncio.Event()
-            script.append((begun, asked, gone))
+            gone, started = asyncio.Event(), asyncio.Event()
+            script.append((begun, started, gone))
             other = await another(client)
             other.writer.write(post("x"))
-            await asked.wait()
+            await started.wait()
             other.writer.close()
             await gone.wait()
 
     script: list[tuple[bool, asyncio.Event, asyncio.Event]] = []
 
     async def slow(request: ServerRequest) -> None:
-        begun, asked, gone = script[-1]
+        begun, started, gone = script[-1]
         if begun:
             request.begin(200, b"text/plain")
             request.write(b"x")
         request.when_gone(gone.set)
-        asked.set()
+        started.set()
         await gone.wait()
         assert request.is_gone
         request.write(b"to nobody")
         request.end()
 
-    tell(slow, story)
+    run_scenario(slow, story)
 
 
-def test_a_client_that_does_not_read_is_said_to_lag_until_it_has_caught_up() -> None:
+def test_a_handler_gets_the_congestion_of_a_client_and_its_end() -> None:
     lags: list[bool] = []
 
     async def much(request: ServerRequest) -> None:
@@ -144,10 +144,10 @@ def test_a_client_that_does_not_read_is_said_to_lag_until_it_has_caught_up() -> 
         await client.answer()
         assert lags == [True, False]
 
-    tell(much, story)
+    run_scenario(much, story)
 
 
-def test_a_bug_in_the_middle_of_an_answer_never_looks_like_its_end(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bug_in_the_middle_of_an_answer_ends_it_as_broken(caplog: pytest.LogCaptureFixture) -> None:
     async def broken(request: ServerRequest) -> None:
         if request.body == b"begun":
             request.begin(200, b"text/plain")
@@ -156,7 +156,7 @@ def test_a_bug_in_the_middle_of_an_answer_never_looks_like_its_end(caplog: pytes
 
     async def story(client: Client) -> None:
         other = await another(client)
-        status, _, body = await other.ask(post("new"))
+        status, _, body = await other.request(post("new"))
         assert status == 500
         assert json.loads(body)["error"]["code"] == "internal_error"
         client.writer.write(post("begun"))
@@ -164,37 +164,37 @@ def test_a_bug_in_the_middle_of_an_answer_never_looks_like_its_end(caplog: pytes
             await client.answer()
 
     with caplog.at_level(logging.ERROR):
-        tell(broken, story)
+        run_scenario(broken, story)
     assert "a bug" in caplog.text
 
 
 # bounds
 
 
-@pytest.mark.parametrize("how", ["announced", "announced, and leave is asked", "chunked"])
-def test_a_body_is_bounded_and_the_client_reads_why(how: str) -> None:
+@pytest.mark.parametrize("how", ["announced", "announced, and 100-continue is expected", "chunked"])
+def test_a_body_is_bounded_and_the_client_gets_the_reason(how: str) -> None:
     async def story(client: Client) -> None:
         more = "expect: 100-continue\r\n" if "leave" in how else ""
         raw = post("x" * 101, more=more)
         if how == "chunked":
             raw = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" + b"32\r\n" + b"x" * 50 + b"\r\n"
             raw += b"33\r\n" + b"x" * 51 + b"\r\n"
-        status, headers, body = await client.ask(raw)
+        status, headers, body = await client.request(raw)
         assert (status, headers["connection"]) == (413, "close")
         assert json.loads(body)["error"]["code"] == "request_too_large"
 
-    tell(echo, story)
+    run_scenario(echo, story)
 
 
 @pytest.mark.parametrize("end", [b"\r\n\r\n", b""], ids=["whole", "without end"])
 @pytest.mark.parametrize("cut", [700, 10_000])
 def test_a_head_is_bounded(end: bytes, cut: int) -> None:
     async def story(client: Client) -> None:
-        status, _, body = await client.ask(b"GET / HTTP/1.1\r\nx: " + b"y" * 3_000 + end, cut)
+        status, _, body = await client.request(b"GET / HTTP/1.1\r\nx: " + b"y" * 3_000 + end, cut)
         assert status == 431
         assert json.loads(body)["error"]["code"] == "headers_too_large"
 
-    tell(echo, story)
+    run_scenario(echo, story)
 
 
 @pytest.mark.parametrize(
@@ -207,30 +207,30 @@ def test_a_head_is_bounded(end: bytes, cut: int) -> None:
         b"POST / HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
     ],
 )
-def test_what_could_be_read_in_two_ways_is_refused(raw: bytes) -> None:
+def test_an_ambiguous_request_is_refused(raw: bytes) -> None:
     async def story(client: Client) -> None:
-        status, headers, body = await client.ask(raw)
+        status, headers, body = await client.request(raw)
         assert (status, headers["connection"]) == (400, "close")
         assert json.loads(body)["error"]["code"] == "invalid_http"
 
-    tell(echo, story)
+    run_scenario(echo, story)
 
 
-def test_connections_are_bounded_and_one_too_many_is_told_so() -> None:
+def test_connections_are_bounded_and_one_too_many_gets_an_error() -> None:
     async def story(client: Client) -> None:
-        await client.ask(post("x"))
+        await client.request(post("x"))
         held = [await another(client) for _ in range(LIMITS.connections - 1)]
         for one in held:
-            assert (await one.ask(post("x")))[0] == 200
-        status, headers, body = await (await another(client)).ask(post("x"))
+            assert (await one.request(post("x")))[0] == 200
+        status, headers, body = await (await another(client)).request(post("x"))
         assert (status, headers["connection"]) == (503, "close")
         assert json.loads(body)["error"]["code"] == "too_many_connections"
-        assert (await client.ask(post("x")))[0] == 200, "the others stay"
+        assert (await client.request(post("x")))[0] == 200, "the others stay"
 
-    tell(echo, story)
+    run_scenario(echo, story)
 
 
-def test_requests_ahead_of_their_answers_are_bounded() -> None:
+def test_pipelined_requests_are_bounded() -> None:
     async def never(request: ServerRequest) -> None:
         gone = asyncio.Event()
         request.when_gone(gone.set)
@@ -240,10 +240,10 @@ def test_requests_ahead_of_their_answers_are_bounded() -> None:
         client.writer.write(post("x") * (LIMITS.pipelined + 2))
         assert await client.is_closed()
 
-    tell(never, story)
+    run_scenario(never, story)
 
 
-def test_what_takes_too_long_is_ended_and_what_is_being_answered_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_that_takes_too_long_is_ended_and_a_running_answer_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_server_connection, "LINGER_S", 1.0)
     answering = asyncio.Event()
 
@@ -257,7 +257,7 @@ def test_what_takes_too_long_is_ended_and_what_is_being_answered_is_not(monkeypa
         slow_one.writer.write(post("slow"))
         half_head.writer.write(post("x")[:20])
         half_body.writer.write(post("xxxx")[:-2])
-        assert (await idle.ask(post("x")))[0] == 200
+        assert (await idle.request(post("x")))[0] == 200
         await until(lambda: len(client.server.connections) == 5 and client.server.busy == 1)
         at = client.server.now + LIMITS.stalled_s + 0.1
         for connection in list(client.server.connections):
@@ -271,10 +271,10 @@ def test_what_takes_too_long_is_ended_and_what_is_being_answered_is_not(monkeypa
         answering.set()
         assert (await slow_one.answer())[2] == b"POST /a b slow"
 
-    tell(slow, story, replace(LIMITS, connections=9))
+    run_scenario(slow, story, replace(LIMITS, connections=9))
 
 
-def test_a_body_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_that_arrives_too_slowly_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(client: Client) -> None:
         raw = post("x" * 50)
         client.writer.write(raw[:-40])
@@ -288,13 +288,13 @@ def test_a_body_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
                 connection.check(client.server.now)
         assert (await client.answer())[0] == 408
 
-    tell(echo, story)
+    run_scenario(echo, story)
 
 
 # the end
 
 
-def test_a_door_that_closes_lets_what_runs_end_and_takes_nothing_new() -> None:
+def test_a_server_that_closes_finishes_running_requests_and_accepts_none() -> None:
     may_end = asyncio.Event()
 
     async def slow(request: ServerRequest) -> None:
@@ -313,10 +313,10 @@ def test_a_door_that_closes_lets_what_runs_end_and_takes_nothing_new() -> None:
         with pytest.raises(OSError, match="Connect call failed"):
             await another(client)
 
-    tell(slow, story)
+    run_scenario(slow, story)
 
 
-def test_a_door_that_closes_does_not_wait_for_ever() -> None:
+def test_a_server_that_closes_waits_a_bounded_time() -> None:
     async def never(request: ServerRequest) -> None:
         await asyncio.Event().wait()
 
@@ -326,10 +326,10 @@ def test_a_door_that_closes_does_not_wait_for_ever() -> None:
         await client.server.close(0.05)
         assert await client.is_closed()
 
-    tell(never, story)
+    run_scenario(never, story)
 
 
-def test_a_port_that_is_taken_is_said_so() -> None:
+def test_a_port_in_use_is_an_error_that_names_it() -> None:
     listener = bind("127.0.0.1", 0, "front door")
     with pytest.raises(ConfigurationError, match="the front door cannot listen on"):
         bind("127.0.0.1", listener.getsockname()[1], "front door")

@@ -11,7 +11,7 @@ import pytest
 from node_agent.adapters.http_server import HttpServer
 from node_agent.adapters.http_server_connection import ServerConnection
 from node_agent.ports import ServerRequest
-from tests.unit.adapters.door_stage import LIMITS, ROOMY, Client, echo, post, tell, until
+from tests.unit.adapters.door_stage import LIMITS, ROOMY, Client, echo, post, run_scenario, until
 
 # errors in their turn
 
@@ -25,7 +25,7 @@ from tests.unit.adapters.door_stage import LIMITS, ROOMY, Client, echo, post, te
     ],
     ids=["garbage", "headers", "body"],
 )
-def test_an_error_comes_behind_the_answers_that_were_asked_for_before_it(behind: bytes) -> None:
+def test_an_error_follows_the_answers_of_earlier_requests(behind: bytes) -> None:
     may_answer = asyncio.Event()
 
     async def slow(request: ServerRequest) -> None:
@@ -47,10 +47,10 @@ def test_an_error_comes_behind_the_answers_that_were_asked_for_before_it(behind:
         status, headers, _ = await client.answer()
         assert (status // 100, headers["connection"]) == (4, "close")
 
-    tell(slow, story, replace(LIMITS, headers=100))
+    run_scenario(slow, story, replace(LIMITS, headers=100))
 
 
-def test_leave_to_send_a_body_is_given_behind_the_answer_before_it() -> None:
+def test_a_100_continue_follows_the_answer_before_it() -> None:
     may_answer = asyncio.Event()
 
     async def slow(request: ServerRequest) -> None:
@@ -65,9 +65,9 @@ def test_leave_to_send_a_body_is_given_behind_the_answer_before_it() -> None:
         may_answer.set()
         assert (await client.answer())[2] == b"POST /a b first"
         assert (await client.answer())[0] == 100
-        assert (await client.ask(second[-6:]))[2] == b"POST /a b second"
+        assert (await client.request(second[-6:]))[2] == b"POST /a b second"
 
-    tell(slow, story)
+    run_scenario(slow, story)
 
 
 # clients that do not read
@@ -84,7 +84,7 @@ async def unread(client: Client, raw: bytes) -> socket.socket:
     return plain
 
 
-def test_no_answer_is_begun_while_its_client_does_not_read() -> None:
+def test_no_answer_begins_while_its_client_does_not_read() -> None:
     begun = []
 
     async def counted(request: ServerRequest) -> None:
@@ -99,16 +99,16 @@ def test_no_answer_is_begun_while_its_client_does_not_read() -> None:
             sent += 1
             await until(lambda: len(begun) == sent and not client.server.busy)  # noqa: B023 # it ends in this turn
         await loop.sock_sendall(plain, post("") * 5)
-        # Whoever asks after it is answered: so what it sent has come, too.
+        # A later request has its answer: so the earlier bytes have arrived, too.
         for _ in range(3):
-            assert (await client.ask(post("", path="/other")))[0] == 200
+            assert (await client.request(post("", path="/other")))[0] == 200
         assert begun.count("/a%20b?q=1") == sent
         got = b""
         while got.count(b"HTTP/1.1 200") < sent + 5:
             got += await loop.sock_recv(plain, 1 << 20)
         plain.close()
 
-    tell(counted, story, ROOMY)
+    run_scenario(counted, story, ROOMY)
 
 
 @pytest.mark.parametrize("how", ["whole", "whole, the last", "pieces", "refused"])
@@ -145,11 +145,11 @@ def test_a_client_that_does_not_read_is_cut_off(how: str) -> None:
             await until(lambda: bool(gone))
         plain.close()
 
-    tell(much, story, ROOMY)
+    run_scenario(much, story, ROOMY)
 
 
 class Buffered(asyncio.Transport):
-    """A transport of which a test says how much lies in it."""
+    """A transport whose buffered bytes a test sets."""
 
     def __init__(self, size: int) -> None:
         super().__init__()

@@ -38,17 +38,17 @@ ODD = [b"", b"<html>", b'{"action":"stop"}', b"\xff\xfe{}", b"[]", b"null", b"["
 
 
 @pytest.mark.parametrize("body", ODD, ids=repr)
-def test_a_notice_that_cannot_be_read_is_a_notice_all_the_same(body: bytes) -> None:
+def test_an_unreadable_notice_is_still_a_notice(body: bytes) -> None:
     notice = asyncio.run(imds(Fixed(instance_action=body)).interruption())
     assert notice == InterruptionNotice(math.inf, UNREADABLE)
 
 
 @pytest.mark.parametrize("body", ODD, ids=repr)
-def test_a_recommendation_that_cannot_be_read_is_one_all_the_same(body: bytes) -> None:
+def test_an_unreadable_recommendation_is_still_one(body: bytes) -> None:
     assert asyncio.run(imds(Fixed(rebalance=body)).rebalance()) == 0.0
 
 
-def test_what_is_not_there_is_absent() -> None:
+def test_a_missing_path_is_absent() -> None:
     odd = imds(Fixed())
     assert asyncio.run(odd.interruption()) is None
     assert asyncio.run(odd.rebalance()) is None
@@ -56,7 +56,7 @@ def test_what_is_not_there_is_absent() -> None:
 
 
 @pytest.mark.parametrize("token", [b"", b"{}", b"<html>", b"a\r\nb: c", b"\xff", b"t" * 2_000], ids=repr)
-def test_an_answer_that_is_no_token_is_no_imds(token: bytes) -> None:
+def test_an_invalid_token_is_an_unavailable_imds(token: bytes) -> None:
     """A proxy that answers everything with its page must not drain the fleet."""
     with pytest.raises(MetadataUnavailable, match="token"):
         asyncio.run(imds(Fixed(token, instance_action=b"<html>")).interruption())
@@ -74,7 +74,7 @@ GOOD = {"instance_id": b"i-1", "availability_zone": b"us-east-1a", "region": b"u
         ("instance_type", b""),
     ],
 )  # fmt: skip
-def test_an_identity_that_cannot_be_one_is_not_there_yet(name: str, body: bytes) -> None:
+def test_an_incomplete_identity_counts_as_not_there_yet(name: str, body: bytes) -> None:
     assert asyncio.run(imds(Fixed(**GOOD)).identity()).instance_id == "i-1"
     with pytest.raises(MetadataUnavailable, match=name.replace("_", "-")):
         asyncio.run(imds(Fixed(**{**GOOD, name: body})).identity())

@@ -27,7 +27,7 @@ def log() -> Iterator[tuple[logging.Logger, io.StringIO]]:
     logger.propagate = True
 
 
-def test_a_kind_is_a_place_that_logs_whatever_it_puts_in(log: tuple[logging.Logger, io.StringIO]) -> None:
+def test_a_kind_is_the_place_that_logs_whatever_its_arguments(log: tuple[logging.Logger, io.StringIO]) -> None:
     logger, written = log
     for number in range(100):
         logger.warning("refused %d", number)
@@ -35,7 +35,7 @@ def test_a_kind_is_a_place_that_logs_whatever_it_puts_in(log: tuple[logging.Logg
     assert written.getvalue().splitlines() == ["refused 0", "refused 1", "something else"]
 
 
-def test_what_was_left_out_is_counted_on_the_next_line() -> None:
+def test_dropped_lines_are_counted_on_the_next_line() -> None:
     now = 0.0
     bounds = BoundedLines(lambda: now, LogLimit(burst=1, per_s=1.0))
     records = [logging.LogRecord("n", logging.INFO, "", 0, "lost %s", ("i-1",), None) for _ in range(6)]
@@ -54,13 +54,13 @@ def test_a_line_stays_one_line_and_is_bounded(log: tuple[logging.Logger, io.Stri
     assert len(second) < MAX_CHARACTERS + 50
 
 
-def test_what_is_critical_always_passes(log: tuple[logging.Logger, io.StringIO]) -> None:
+def test_critical_lines_always_pass(log: tuple[logging.Logger, io.StringIO]) -> None:
     logger, written = log
     for _ in range(10):
         logger.critical("the recent events: %s", "x" * 3_000)
     assert written.getvalue().count("the recent events") == 10
 
 
-def test_a_line_that_cannot_be_made_stops_nobody() -> None:
+def test_a_line_that_cannot_be_formatted_raises_nothing() -> None:
     bounds = BoundedLines(lambda: 0.0)
     assert bounds.filter(logging.LogRecord("n", logging.INFO, "", 0, "%d lines", ("x",), None))

@@ -54,21 +54,23 @@ def held(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
-def test_a_model_is_brought_and_the_plan_told(s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_is_downloaded_and_the_plan_printed(
+    s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     push(s3)
     assert run(tmp_path / "m") == 0
     assert held(tmp_path / "m") == FILES
-    told = capsys.readouterr()
-    assert json.loads(told.out) == {
+    output = capsys.readouterr()
+    assert json.loads(output.out) == {
         "load": "download",
         "model": str(tmp_path / "m"),
         "arguments": [],
         "reason": "model_load=download",
     }
-    assert "3 files" in told.err
+    assert "3 files" in output.err
 
 
-def test_a_second_run_reads_nothing(
+def test_a_second_run_fetches_nothing(
     s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     push(s3)
@@ -83,7 +85,7 @@ def test_a_second_run_reads_nothing(
     assert "0.00 GiB came" in capsys.readouterr().err
 
 
-def test_after_a_reboot_everything_is_compared_and_nothing_fetched(
+def test_after_a_reboot_every_file_is_compared_and_none_fetched(
     s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     push(s3)
@@ -117,13 +119,15 @@ def downloader(s3: Any, folder: Path, sleep: Callable[[float], None] = lambda _:
     return Downloader(store, ModelFolder(folder), "tiny", workers=1, report=lambda _: None, sleep=sleep)
 
 
-def test_an_interrupted_download_goes_on_where_it_was(s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_download_continues_at_its_last_byte(
+    s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     manifest = push(s3, files={"w.safetensors": os.urandom(5_000)})
     read = ModelStore.read
-    asked: list[int] = []
+    starts: list[int] = []
 
     def breaks(self: ModelStore, name: str, path: str, start: int, end: int, take: Any) -> None:
-        asked.append(start)
+        starts.append(start)
         if start >= 3_000:
             take(b"half of it")
             raise StoreUnavailable("the network is gone")
@@ -132,7 +136,7 @@ def test_an_interrupted_download_goes_on_where_it_was(s3: Any, tmp_path: Path, m
     monkeypatch.setattr(ModelStore, "read", breaks)
     with pytest.raises(StoreUnavailable, match="the network is gone"):
         downloader(s3, tmp_path).fetch(manifest)
-    assert asked[: 3 + TRIES] == [0, 1_000, 2_000] + [3_000] * TRIES
+    assert starts[: 3 + TRIES] == [0, 1_000, 2_000] + [3_000] * TRIES
     monkeypatch.setattr(ModelStore, "read", read)
     again = downloader(s3, tmp_path)
     again.fetch(manifest)
@@ -140,7 +144,7 @@ def test_an_interrupted_download_goes_on_where_it_was(s3: Any, tmp_path: Path, m
     assert set(held(tmp_path)) == {"w.safetensors"}
 
 
-def test_halves_of_another_model_are_worth_nothing(s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_partial_files_of_another_model_are_not_used(s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = push(s3, files={"w.safetensors": os.urandom(5_000)})
     read = ModelStore.read
     monkeypatch.setattr(model_download, "TRIES", 1)
@@ -161,7 +165,7 @@ def test_halves_of_another_model_are_worth_nothing(s3: Any, tmp_path: Path, monk
     assert held(tmp_path) == files
 
 
-def test_a_broken_answer_is_asked_for_again_and_waits_longer_each_time(
+def test_a_broken_answer_is_retried_with_growing_delays(
     s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = push(s3, files={"w.safetensors": os.urandom(900)})
@@ -181,10 +185,10 @@ def test_a_broken_answer_is_asked_for_again_and_waits_longer_each_time(
 
 def failure(capsys: pytest.CaptureFixture[str]) -> str:
     """The one line of a failure."""
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert "Traceback" not in told.err
-    return told.err.strip().splitlines()[-1]
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "Traceback" not in output.err
+    return output.err.strip().splitlines()[-1]
 
 
 def test_a_missing_model_is_one_line_and_66(s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -254,14 +258,14 @@ class _Refusing:
         raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "GetObject")
 
 
-def test_a_streamed_model_is_only_looked_at(
+def test_a_streamed_model_is_only_verified(
     s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     push(s3)
     monkeypatch.setattr(fetch_model, "count_gpus", lambda: 1)
     assert run(tmp_path / "m", "--load", "stream") == 0
-    told = capsys.readouterr()
-    assert json.loads(told.out)["model"] == "s3://synkti-models/models/tiny"
+    output = capsys.readouterr()
+    assert json.loads(output.out)["model"] == "s3://synkti-models/models/tiny"
     assert not (tmp_path / "m").exists()
     s3.put_object(Bucket=BUCKET, Key="models/tiny/config.json", Body=b"[1]")
     assert run(tmp_path / "m", "--load", "stream") == 65
@@ -270,38 +274,38 @@ def test_a_streamed_model_is_only_looked_at(
     assert run(tmp_path / "m", "--load", "stream") == 66
 
 
-def test_without_a_gpu_a_streamed_model_is_downloaded_and_the_reason_told(
+def test_without_a_gpu_a_streamed_model_is_downloaded_and_the_reason_printed(
     s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     push(s3)
     monkeypatch.setattr(fetch_model, "count_gpus", lambda: 0)
     assert run(tmp_path, "--load", "stream") == 0
-    told = capsys.readouterr()
-    assert json.loads(told.out)["load"] == "download"
-    assert "downloaded: streaming needs a GPU" in told.err
+    output = capsys.readouterr()
+    assert json.loads(output.out)["load"] == "download"
+    assert "downloaded: streaming needs a GPU" in output.err
     assert held(tmp_path) == FILES
 
 
-def test_the_agent_is_told_where_the_model_is(s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_models_folder_is_written_for_the_agent(s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     push(s3)
-    told = tmp_path / "model.env"
+    output = tmp_path / "model.env"
     environ = {
         "SYNKTI_MODELS_BUCKET": BUCKET,
         "SYNKTI_MODEL_NAME": "tiny",
         "SYNKTI_MODEL_LOAD": "stream",
         "SYNKTI_ENGINE_ARGS": '["--max-model-len", "8192"]',
     }
-    where = ["--to", str(tmp_path / "m"), "--environ", str(told)]
+    where = ["--to", str(tmp_path / "m"), "--environ", str(output)]
     for gpus, model, arguments in (
         (1, "s3://synkti-models/models/tiny", '["--load-format", "runai_streamer", "--max-model-len", "8192"]'),
         (0, str(tmp_path / "m"), '["--max-model-len", "8192"]'),
     ):
         monkeypatch.setattr(fetch_model, "count_gpus", lambda gpus=gpus: gpus)
         assert fetch_model.main(where, environ) == 0
-        assert told.read_text() == f"SYNKTI_MODEL_DIR={model}\nSYNKTI_ENGINE_ARGS='{arguments}'\n"
+        assert output.read_text() == f"SYNKTI_MODEL_DIR={model}\nSYNKTI_ENGINE_ARGS='{arguments}'\n"
 
 
-def test_what_the_environment_does_not_say_has_to_be_given(tmp_path: Path) -> None:
+def test_values_that_the_environment_lacks_are_required_arguments(tmp_path: Path) -> None:
     for environ in ({}, {"SYNKTI_MODELS_BUCKET": BUCKET}, {"SYNKTI_MODEL_NAME": "tiny"}):
         with pytest.raises(SystemExit) as ended:
             fetch_model.main(["--to", str(tmp_path)], environ)

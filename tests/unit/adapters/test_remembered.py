@@ -1,4 +1,4 @@
-"""What an agent starts with while AWS is away: what the last one learned on this machine, or nothing."""
+"""Values that an agent starts with while AWS is away: those that the last one stored on this machine, or none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from node_agent.ports import Identity
 WHO = Identity("i-1", "us-east-1a", "us-east-1", "g5.xlarge", "10.0.0.1")
 
 
-def test_what_was_learned_is_there_for_the_next_agent_and_for_nobody_else(tmp_path: Path) -> None:
+def test_stored_values_are_read_by_the_next_agent_and_only_its_user(tmp_path: Path) -> None:
     kept = Remembered(tmp_path)
     kept.keep_key(b"\x00key\xff")
     kept.keep_identity(WHO)
@@ -27,7 +27,7 @@ def test_what_was_learned_is_there_for_the_next_agent_and_for_nobody_else(tmp_pa
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_without_a_folder_nothing_is_kept(tmp_path: Path) -> None:
+def test_without_a_folder_nothing_is_stored(tmp_path: Path) -> None:
     for folder in (None, tmp_path / "missing"):
         kept = Remembered(folder)
         kept.keep_key(b"key")
@@ -36,7 +36,7 @@ def test_without_a_folder_nothing_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"instance_id": "i-1"}', b"9" * 100_000])
-def test_what_cannot_be_read_counts_as_absent(content: bytes, tmp_path: Path) -> None:
+def test_an_unreadable_file_counts_as_absent(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "identity.json").write_bytes(content)
     assert Remembered(tmp_path).identity() is None
 
@@ -46,22 +46,22 @@ class Away:
 
     def __init__(self, failures: int) -> None:
         self.failures = failures
-        self.asked = 0
+        self.calls = 0
 
     async def __call__(self) -> str:
-        self.asked += 1
-        if self.asked <= self.failures:
+        self.calls += 1
+        if self.calls <= self.failures:
             raise StoreUnavailable("Secrets Manager: 503")
         return "fresh"
 
 
-def test_an_aws_that_is_away_at_a_restart_does_not_keep_a_node_from_serving() -> None:
+def test_an_aws_that_is_away_at_a_restart_does_not_delay_a_node() -> None:
     away = Away(failures=100)
     assert asyncio.run(dependencies._retry_transient(away, "remembered")) == "remembered"
-    assert away.asked == 1
+    assert away.calls == 1
 
 
-def test_an_aws_that_is_slow_at_a_restart_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_aws_at_a_restart_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dependencies, "_REMEMBERED_AFTER_S", 0.01)
 
     async def slow() -> str:
@@ -71,11 +71,11 @@ def test_an_aws_that_is_slow_at_a_restart_is_not_waited_for(monkeypatch: pytest.
     assert asyncio.run(dependencies._retry_transient(slow, "remembered")) == "remembered"
 
 
-def test_what_aws_says_goes_before_what_was_remembered() -> None:
+def test_an_answer_of_aws_takes_precedence_over_a_stored_value() -> None:
     assert asyncio.run(dependencies._retry_transient(Away(failures=0), "remembered")) == "fresh"
 
 
-def test_a_fresh_instance_asks_until_aws_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fresh_instance_retries_until_aws_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """An agent that exits after a minute is started five times, and then the instance is powered off."""
     waits: list[float] = []
 

@@ -1,4 +1,4 @@
-"""systemd's socket: what the agent says to it, and when."""
+"""systemd's notification socket: the messages that the agent sends to it, and when."""
 
 from __future__ import annotations
 
@@ -23,37 +23,37 @@ def systemd(tmp_path: Path) -> Iterator[tuple[str, socket.socket]]:
         yield name, listener
 
 
-def test_the_agent_says_that_it_runs_that_it_lives_and_that_it_stops(systemd: tuple[str, socket.socket]) -> None:
+def test_ready_watchdog_and_stopping_are_sent_in_the_agents_lifetime(systemd: tuple[str, socket.socket]) -> None:
     name, listener = systemd
-    heard: list[bytes] = []
+    messages: list[bytes] = []
 
     async def story() -> None:
         async with systemd_lifecycle({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "30000"}):
-            heard.extend([await asyncio.to_thread(listener.recv, 100) for _ in range(4)])
+            messages.extend([await asyncio.to_thread(listener.recv, 100) for _ in range(4)])
 
     asyncio.run(story())
-    heard.append(listener.recv(100))
-    assert heard[0] == b"READY=1"
-    assert set(heard[1:4]) == {b"WATCHDOG=1"}
-    while heard[-1] == b"WATCHDOG=1":  # one that was on its way
-        heard.append(listener.recv(100))
-    assert heard[-1] == b"STOPPING=1"
+    messages.append(listener.recv(100))
+    assert messages[0] == b"READY=1"
+    assert set(messages[1:4]) == {b"WATCHDOG=1"}
+    while messages[-1] == b"WATCHDOG=1":  # already in flight
+        messages.append(listener.recv(100))
+    assert messages[-1] == b"STOPPING=1"
 
 
 def test_the_units_status_is_sent_when_it_changes(systemd: tuple[str, socket.socket]) -> None:
     name, listener = systemd
 
     async def story() -> None:
-        async with systemd_lifecycle({"NOTIFY_SOCKET": name}) as say:
+        async with systemd_lifecycle({"NOTIFY_SOCKET": name}) as send_status:
             for status in ("not serving: starting", "serving: ready", "serving: ready", "serving: draining"):
-                say(status)
+                send_status(status)
 
     asyncio.run(story())
-    heard = [listener.recv(100).decode() for _ in range(5)]
-    assert heard[1:4] == ["STATUS=not serving: starting", "STATUS=serving: ready", "STATUS=serving: draining"]
+    messages = [listener.recv(100).decode() for _ in range(5)]
+    assert messages[1:4] == ["STATUS=not serving: starting", "STATUS=serving: ready", "STATUS=serving: draining"]
 
 
-def test_a_loop_that_hangs_gives_no_sign_of_life(systemd: tuple[str, socket.socket]) -> None:
+def test_a_loop_that_hangs_sends_no_watchdog_message(systemd: tuple[str, socket.socket]) -> None:
     name, listener = systemd
 
     async def story() -> None:
@@ -67,20 +67,20 @@ def test_a_loop_that_hangs_gives_no_sign_of_life(systemd: tuple[str, socket.sock
     assert [listener.recv(100), listener.recv(100)] == [b"READY=1", b"STOPPING=1"]
 
 
-def test_without_systemd_nobody_is_told(tmp_path: Path) -> None:
+def test_without_systemd_nothing_is_sent(tmp_path: Path) -> None:
     async def story() -> None:
-        async with systemd_lifecycle({}) as say:
-            say("serving: ready")
+        async with systemd_lifecycle({}) as send_status:
+            send_status("serving: ready")
 
     asyncio.run(story())
     assert notifier({}) is None
 
 
-def test_a_socket_that_nobody_listens_at_is_no_reason_to_fail(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    tell = notifier({"NOTIFY_SOCKET": str(tmp_path / "nobody")})
-    assert tell is not None
+def test_a_socket_without_a_listener_is_no_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    notify = notifier({"NOTIFY_SOCKET": str(tmp_path / "nobody")})
+    assert notify is not None
     with caplog.at_level(logging.WARNING):
-        tell("READY=1")
+        notify("READY=1")
     assert "cannot send" in caplog.text
 
 
@@ -88,5 +88,5 @@ def test_a_socket_that_nobody_listens_at_is_no_reason_to_fail(tmp_path: Path, ca
     ("environ", "expected"),
     [({}, None), ({"WATCHDOG_USEC": "30000000"}, 30.0), ({"WATCHDOG_USEC": "0"}, None), ({"WATCHDOG_USEC": "x"}, None)],
 )
-def test_how_often_a_sign_of_life_is_expected(environ: dict[str, str], expected: float | None) -> None:
+def test_the_watchdog_interval_is_read_in_seconds(environ: dict[str, str], expected: float | None) -> None:
     assert watchdog_s(environ) == expected

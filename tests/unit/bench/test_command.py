@@ -16,7 +16,7 @@ from node_agent.ports import ExchangeLost
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "said"),
+    ("error", "code", "printed"),
     [
         (None, 0, ""),
         (LocalRunError("it broke"), 1, "it broke"),
@@ -25,8 +25,8 @@ from node_agent.ports import ExchangeLost
         (KeyboardInterrupt(), 130, "stopped"),
     ],
 )
-def test_the_exit_code_says_how_it_ended_and_nothing_is_left(
-    error: BaseException | None, code: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_the_exit_code_is_that_of_the_outcome_and_nothing_is_left(
+    error: BaseException | None, code: int, printed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     started: list[subprocess.Popen[bytes]] = []
 
@@ -39,10 +39,10 @@ def test_the_exit_code_says_how_it_ended_and_nothing_is_left(
     assert run("name", tmp_path, act) == code
     assert started[0].wait(timeout=10) == -9
     assert list((tmp_path / "name").iterdir()) == []
-    assert capsys.readouterr().out.rstrip().endswith(said)
+    assert capsys.readouterr().out.rstrip().endswith(printed)
 
 
-def test_figures_stand_right_names_left() -> None:
+def test_numbers_are_right_aligned_and_names_left() -> None:
     made = table("a title", ("name", "figure"), [["long name", "1"], ["n", "1234567890"]], names=1)
     console = Console(width=60)
     with console.capture() as capture:

@@ -1,4 +1,4 @@
-"""The engine speaks what the agent reads, and the clients count what it says."""
+"""The engine's stream is one that the agent reads, and the clients count its tokens."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def test_the_agent_takes_the_engines_stream_for_a_complete_answer(chat: bool) ->
     assert machine.tokens == 5
 
 
-def test_ids_are_only_for_those_who_asked() -> None:
+def test_ids_are_sent_only_on_request() -> None:
     assert b"token_ids" not in b"".join(answer_parts(True, False, 3))
     events = SseParser().feed(without_http(answer_parts(False, True, 3)))
     assert [orjson.loads(data)["choices"][0]["token_ids"] for _, data in events[:-1]] == [[1000], [1001], [1002]]
 
 
-def test_a_whole_answer_is_json_of_the_length_it_says() -> None:
+def test_a_whole_answer_is_json_of_the_length_in_its_header() -> None:
     head, _, body = whole_answer(True).partition(b"\r\n\r\n")
     assert b"content-length: %d" % len(body) in head
     assert orjson.loads(body)["choices"][0]["finish_reason"] == "stop"
@@ -63,7 +63,7 @@ def given(port: int, **changed: Any) -> argparse.Namespace:
 
 
 def against(make: Callable[[], Any], **changed: Any) -> dict[str, Any]:
-    """What the clients say of a server. make: its protocol for a connection, called inside the loop."""
+    """Return the clients' figures of a server. make: its protocol for a connection, called inside the loop."""
 
     async def measure() -> dict[str, Any]:
         made: list[Any] = []
@@ -74,11 +74,11 @@ def against(make: Callable[[], Any], **changed: Any) -> dict[str, Any]:
 
         server = await asyncio.get_running_loop().create_server(protocol, HOST, 0)
         async with server:
-            said = await run_clients(given(server.sockets[0].getsockname()[1], **changed))
+            figures = await run_clients(given(server.sockets[0].getsockname()[1], **changed))
         for connection in made:
             connection._transport.abort()
         await asyncio.sleep(0)  # the turn in which the sockets close
-        return said
+        return figures
 
     return asyncio.run(measure())
 
@@ -97,15 +97,15 @@ def engine() -> Callable[[], Connection]:
 
 
 def test_clients_count_every_token_and_time_every_gap_but_the_first() -> None:
-    said = against(engine())
-    assert (said["units"], said["failed"]) == (3 * 2 * 8, 0)
-    assert 0 < said["first_s"][0] <= said["first_s"][1]
-    assert 0 <= said["gap_s"][0] <= said["gap_s"][1]
+    figures = against(engine())
+    assert (figures["units"], figures["failed"]) == (3 * 2 * 8, 0)
+    assert 0 < figures["first_s"][0] <= figures["first_s"][1]
+    assert 0 <= figures["gap_s"][0] <= figures["gap_s"][1]
 
 
 def test_whole_answers_are_counted_as_requests() -> None:
-    said = against(engine(), whole=True)
-    assert (said["units"], said["failed"], said["gap_s"]) == (6, 0, [])
+    figures = against(engine(), whole=True)
+    assert (figures["units"], figures["failed"], figures["gap_s"]) == (6, 0, [])
 
 
 class Stub(asyncio.Protocol):
@@ -124,15 +124,15 @@ class Stub(asyncio.Protocol):
 @pytest.mark.parametrize(
     "answer",
     [
-        b"".join(answer_parts(True, False, 7)),  # one token less than was asked for
+        b"".join(answer_parts(True, False, 7)),  # one token less than requested
         b"".join(answer_parts(True, False, 8)).replace(b"200 OK", b"503 No"),
         b"".join(answer_parts(True, False, 8)[:-1]),  # broken off
     ],
 )
-def test_an_answer_that_is_not_whole_has_failed(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_incomplete_answer_is_a_failure(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Stub, "answer", answer)
-    said = against(Stub, streams=1, each=1)
-    assert (said["units"], said["failed"]) == (0, 1)
+    figures = against(Stub, streams=1, each=1)
+    assert (figures["units"], figures["failed"]) == (0, 1)
 
 
 def test_a_request_is_whole_http() -> None:
@@ -146,6 +146,6 @@ def test_cpu_time_is_read_past_a_name_with_spaces_and_parentheses() -> None:
     assert cpu_s_of_stat(stat, 100) == (14 + 15) / 100
 
 
-def test_proc_knows_this_process() -> None:
+def test_the_proc_files_of_this_process_are_read() -> None:
     assert cpu_s(os.getpid()) > 0
     assert rss_bytes(os.getpid()) > 2**20

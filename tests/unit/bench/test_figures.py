@@ -1,4 +1,4 @@
-"""The bench's pure part: from runs to what is told."""
+"""The bench's pure part: from runs to rows."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_quantile_is_the_smallest_value_that_so_many_do_not_exceed(
     assert quantile(values, share) == expected
 
 
-def test_there_is_no_quantile_of_nothing() -> None:
+def test_an_empty_list_has_no_quantile() -> None:
     with pytest.raises(ValueError, match="of nothing"):
         quantile([], 0.5)
 
@@ -56,7 +56,7 @@ def test_a_quantile_is_one_of_the_values_and_covers_its_share(values: list[float
     assert sum(value <= found for value in values) >= share * len(values) - 1e-6
 
 
-def test_runs_are_paired_within_their_round_and_load_only() -> None:
+def test_runs_are_paired_within_their_round_and_load() -> None:
     runs = [run(MINE, 0), run(ROUTER, 0), run(MINE, 1), run(ROUTER, 0, streams=256), run(ROUTER, 2)]
     assert paired_runs(runs, MINE, ROUTER, 64) == [(runs[0], runs[1])]
 
@@ -75,31 +75,31 @@ def test_without_a_pair_or_without_a_tick_of_cpu_there_is_no_ratio() -> None:
 
 def test_costs_leave_out_the_engine_and_loads_too_small_for_the_kernels_ticks() -> None:
     runs = [run(door, 0, streams=streams) for door in (DIRECT, ROUTER, MINE) for streams in (1, 64, WHOLE)]
-    told = cpu_costs(runs)
-    assert [(cost.proxy, cost.streams) for cost in told] == [(ROUTER, 64), (ROUTER, WHOLE), (MINE, 64), (MINE, WHOLE)]
-    assert told[0] == CpuCost(ROUTER, 64, 1_000.0, (1.0,))
+    result = cpu_costs(runs)
+    assert [(cost.proxy, cost.streams) for cost in result] == [(ROUTER, 64), (ROUTER, WHOLE), (MINE, 64), (MINE, WHOLE)]
+    assert result[0] == CpuCost(ROUTER, 64, 1_000.0, (1.0,))
 
 
-def test_what_a_door_adds_is_the_difference_to_the_engine_asked_directly() -> None:
+def test_the_latency_of_a_proxy_is_its_difference_to_the_engine_alone() -> None:
     runs = [run(DIRECT, 0, wait_ms=1.0), run(MINE, 0, wait_ms=1.5), run(MINE, 0, streams=WHOLE)]
-    (told,) = added_latencies(runs)
-    assert (told.proxy, told.streams) == (MINE, 64)
-    assert told.first_ms == pytest.approx((0.5, 1.0))
-    assert told.gap_ms == pytest.approx((1.5, 2.0))
+    (result,) = added_latencies(runs)
+    assert (result.proxy, result.streams) == (MINE, 64)
+    assert result.first_ms == pytest.approx((0.5, 1.0))
+    assert result.gap_ms == pytest.approx((1.5, 2.0))
 
 
-def test_every_door_begins_a_round_in_its_turn() -> None:
+def test_every_proxy_begins_a_round_in_turn() -> None:
     assert [rotation("abc", round_)[0] for round_ in range(4)] == ["a", "b", "c", "a"]
     assert sorted(rotation("abc", 5)) == ["a", "b", "c"]
 
 
-def test_rows_go_up_in_load_and_say_what_is_not_known() -> None:
-    told = [
+def test_rows_are_sorted_by_load_and_mark_missing_values() -> None:
+    result = [
         CpuCost(MINE, WHOLE, 60.04, (0.8,)),
         CpuCost(MINE, 256, 20.0, ()),
         CpuCost(MINE, 64, 30.0, (3.0, 1.0, 1.234)),
     ]
-    assert cost_rows(told) == [
+    assert cost_rows(result) == [
         ["64 streams", MINE, "30.0", "1.23", "1.00-3.00"],
         ["256 streams", MINE, "20.0", "-", "-"],
         ["small requests", MINE, "60.0", "0.80", "0.80-0.80"],

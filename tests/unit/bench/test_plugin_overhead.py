@@ -38,14 +38,14 @@ class FakeEngine:
         return float(len(self.requests))
 
 
-def test_every_load_comes_first_in_the_middle_and_last_as_often() -> None:
+def test_every_load_is_first_middle_and_last_equally_often() -> None:
     orders = [turns(number) for number in range(6)]
     assert all(Counter(order) == Counter((WITHOUT, THERE, TELLS)) for order in orders)
     for place in range(3):
         assert set(Counter(order[place] for order in orders).values()) == {2}
 
 
-def test_the_same_prompts_are_asked_of_both_and_one_load_is_told(tmp_path: Path, monkeypatch: Any) -> None:
+def test_both_engines_get_the_same_prompts_and_one_load_requests_ids(tmp_path: Path, monkeypatch: Any) -> None:
     without, plugged = (FakeEngine(BlockFolder(tmp_path / name, 1)) for name in ("a", "b"))
     monkeypatch.setattr(
         ContextEngine, "generate_streamed", lambda engine, *one, **fields: engine.generate_streamed(*one, **fields)
@@ -53,15 +53,15 @@ def test_the_same_prompts_are_asked_of_both_and_one_load_is_told(tmp_path: Path,
     costs = measure(cast(ContextEngine, without), cast(ContextEngine, plugged), 3)
     assert {name: len(found) for name, found in costs.items()} == {WITHOUT: 3, THERE: 3, TELLS: 3}
     assert all(cost.cpu_us == pytest.approx(1e6 / ANSWER) for found in costs.values() for cost in found)
-    asked = Counter(prompt for prompt, _ in without.requests)
-    assert len(asked) == STREAMS * 4
-    assert Counter(prompt for prompt, _ in plugged.requests) == dict.fromkeys(asked, 2)
+    prompts = Counter(prompt for prompt, _ in without.requests)
+    assert len(prompts) == STREAMS * 4
+    assert Counter(prompt for prompt, _ in plugged.requests) == dict.fromkeys(prompts, 2)
     assert not any(fields for _, fields in without.requests)
-    told = [prompt for prompt, fields in plugged.requests if fields == {"vllm_xargs": {"synkti_tell_ids": 1}}]
-    assert Counter(told) == asked
+    with_ids = [prompt for prompt, fields in plugged.requests if fields == {"vllm_xargs": {"synkti_tell_ids": 1}}]
+    assert Counter(with_ids) == prompts
 
 
-def test_a_table_has_medians_and_compares_what_took_turns() -> None:
+def test_a_table_has_medians_and_compares_the_loads_of_a_round() -> None:
     costs = {"off": [Cost(100, 10), Cost(200, 10), Cost(400, 10)], "on": [Cost(102, 9), Cost(200, 10), Cost(440, 8)]}
     lines = table(costs, {"on against off": ("on", "off")}).splitlines()
     assert lines[-3:] == [
@@ -72,6 +72,6 @@ def test_a_table_has_medians_and_compares_what_took_turns() -> None:
     assert "medians of 3 loads" in lines[0]
 
 
-def test_loads_that_have_no_pair_are_not_compared() -> None:
+def test_loads_without_a_pair_are_not_compared() -> None:
     with pytest.raises(ValueError, match="longer"):
         table({"off": [Cost(1, 1)] * 2, "on": [Cost(1, 1)]}, {"on": ("on", "off")})

@@ -1,4 +1,4 @@
-"""The bench of policies: what its clients say, what it counts, and that it fails where an engine does."""
+"""The bench of policies: its clients' prompts, its counts, and its failure where an engine fails."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def played(policy: Policy, clients: str, trace: list[Conversation], engines: lis
     return asyncio.run(run_trace(policy, clients, trace, engines, seed=1))
 
 
-def test_conversations_stay_warm_where_their_beginning_decides_and_only_there(engines: list[Address]) -> None:
+def test_conversations_stay_cached_only_where_their_prefix_decides(engines: list[Address]) -> None:
     trace = shared_prompt_trace(1, ENGINES)
     plays = {policy: played(policy, "chat", trace, engines) for policy in Policy}
     for found in plays.values():
@@ -123,7 +123,7 @@ def test_conversations_stay_warm_where_their_beginning_decides_and_only_there(en
     assert plays[Policy.ROUND_ROBIN].imbalance < 1.15
 
 
-def test_nothing_is_warm_for_unrelated_prompts_nor_left_from_the_play_before(engines: list[Address]) -> None:
+def test_unrelated_prompts_are_never_cached_nor_those_of_an_earlier_run(engines: list[Address]) -> None:
     trace = unrelated_trace(1, ENGINES)
     for policy in Policy:
         found = played(policy, "unrelated", trace, engines)
@@ -132,12 +132,12 @@ def test_nothing_is_warm_for_unrelated_prompts_nor_left_from_the_play_before(eng
 
 
 @pytest.mark.parametrize("last", [None, FINISHED | {"finish_reason": "abort"}])
-def test_an_answer_that_only_seems_whole_ends_the_bench(last: dict[str, Any] | None) -> None:
+def test_an_incomplete_answer_ends_the_bench(last: dict[str, Any] | None) -> None:
     with serving(FakeEngine(last)) as engine, pytest.raises(LocalRunError, match="ended an answer with"):
         played(Policy.PREFIX, "chat", shared_prompt_trace(1, 1), [engine])
 
 
-def test_an_engine_that_counts_no_prefixes_ends_the_bench() -> None:
+def test_an_engine_without_prefix_metrics_ends_the_bench() -> None:
     with serving(FakeEngine(caching=False)) as engine, pytest.raises(LocalRunError, match="is prefix caching on"):
         prefix_counts([engine])
 
@@ -160,7 +160,7 @@ def test_chats_share_their_system_prompt_and_no_key() -> None:
     assert all(one[:BLOCK] != other[:BLOCK] for one, other in pairwise(firsts))
 
 
-def test_what_clients_say_fits_into_the_engine() -> None:
+def test_the_prompts_of_clients_fit_into_the_engine() -> None:
     around = 20  # tokens that the chat template puts around a message, at most
     most_bytes = 4 * ANSWER_TOKENS  # an answer's characters may be other tokens in the next prompt
     question_characters = conversations.QUESTION_CHARACTERS[1]
@@ -172,12 +172,12 @@ def test_what_clients_say_fits_into_the_engine() -> None:
     assert int(command[command.index("--max-num-seqs") + 1]) >= CLIENTS
 
 
-def test_rows_tell_the_middle_round_and_compare_within_each() -> None:
-    def told(seed: int, policy: str, *first: float, cached: int = 100) -> RunResult:
+def test_rows_have_the_median_round_and_compare_within_each_round() -> None:
+    def result(seed: int, policy: str, *first: float, cached: int = 100) -> RunResult:
         return RunResult("chat", seed, policy, first, (2, 1, 0), 200, cached, 2.0 * seed)
 
-    mine = [told(1, "mine", 0.1, cached=140), told(2, "mine", 0.6, cached=150), told(3, "mine", 0.3, cached=160)]
-    usual = [told(1, "usual", 0.2), told(2, "usual", 0.8), told(3, "usual", 0.4, 0.4, 0.9)]
+    mine = [result(1, "mine", 0.1, cached=140), result(2, "mine", 0.6, cached=150), result(3, "mine", 0.3, cached=160)]
+    usual = [result(1, "usual", 0.2), result(2, "usual", 0.8), result(3, "usual", 0.4, 0.4, 0.9)]
     alone = RunResult("alone", 1, "mine", (0.1,), (1, 1, 1), 10, 0, 3.0)
     assert rows([mine[0], alone, *usual, *mine[1:]], "usual") == [
         ["alone", "mine", "0", "0.10", "-", "0.10", "-", "1.00"],

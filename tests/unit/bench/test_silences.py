@@ -1,4 +1,4 @@
-"""What the bench of silences makes of what it heard."""
+"""The table of the bench of silences."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from rich.console import Console
 from bench.silences import StreamSilence, report
 
 
-def test_a_table_says_how_many_streams_were_silent_and_for_how_long() -> None:
+def test_a_table_counts_silent_streams_by_the_length_of_the_silence() -> None:
     console = Console(record=True, width=120)
     console.print(
         report(

@@ -63,7 +63,7 @@ class Instance:
         return [line for line in lines if not line.startswith(("sleep", "curl -sf --max-time 2"))]
 
     def answers(self, program: str, script: str) -> None:
-        """From now on, the program is this bash script. It knows $CALLS and its own arguments."""
+        """From now on, the program is this bash script; it gets $CALLS and its own arguments."""
         path = self.root / "answers" / program
         path.write_text(f"#!/bin/bash\n{script}\n")
         path.chmod(0o755)

@@ -37,7 +37,7 @@ def script(instance: Instance) -> Path:
     return path
 
 
-def test_the_archive_is_fetched_checked_unpacked_and_handed_over_to(instance: Instance, script: Path) -> None:
+def test_the_archive_is_fetched_verified_unpacked_and_run(instance: Instance, script: Path) -> None:
     done = instance.shell(str(script))
     assert done.returncode == 0, done.stderr
     release = instance.root / "opt/synkti/current"
@@ -54,8 +54,8 @@ def test_the_archive_is_fetched_checked_unpacked_and_handed_over_to(instance: In
 def test_the_settings_are_a_file_that_a_shell_reads(instance: Instance, script: Path) -> None:
     instance.shell(str(script))
     env = instance.root / "etc/synkti/boot.env"
-    asked = instance.shell("-c", f'. {env}; echo "$SYNKTI_ENGINE_ARGS|$SYNKTI_MODEL_SHA256|$SYNKTI_GROUP"')
-    assert asked.stdout == '["--max-model-len", "8192"]||synkti-fleet\n'
+    printed = instance.shell("-c", f'. {env}; echo "$SYNKTI_ENGINE_ARGS|$SYNKTI_MODEL_SHA256|$SYNKTI_GROUP"')
+    assert printed.stdout == '["--max-model-len", "8192"]||synkti-fleet\n'
     lines = env.read_text().splitlines()
     assert not any('"' in line and "'" not in line for line in lines), "systemd would take the quotes away"
 
@@ -67,7 +67,7 @@ def test_a_second_run_downloads_nothing(instance: Instance, script: Path) -> Non
     assert len([call for call in instance.calls if call.startswith("aws s3 cp")]) == before == 1
 
 
-def test_another_archive_than_was_deployed_is_not_unpacked(instance: Instance, script: Path) -> None:
+def test_an_archive_other_than_the_deployed_one_is_not_unpacked(instance: Instance, script: Path) -> None:
     (instance.root / "archive.tar").write_bytes(ARCHIVE.content + b"and more")
     done = instance.shell(str(script))
     assert done.returncode == 1
@@ -77,16 +77,16 @@ def test_another_archive_than_was_deployed_is_not_unpacked(instance: Instance, s
     assert hashlib.sha256(ARCHIVE.content).hexdigest() == ARCHIVE.sha256
 
 
-def test_an_archive_that_cannot_be_had_is_asked_for_some_times(instance: Instance, script: Path) -> None:
+def test_an_unavailable_archive_is_retried_a_few_times(instance: Instance, script: Path) -> None:
     instance.answers("aws", "exit 1")
     assert instance.shell(str(script)).returncode == 1
     assert len([call for call in instance.calls if "s3://assets/" in call]) == 5
     assert instance.calls[-1] == "systemctl poweroff"
 
 
-def test_a_failed_instance_stays_where_that_is_wanted(instance: Instance, script: Path) -> None:
+def test_a_failed_instance_is_kept_if_the_settings_require_it(instance: Instance, script: Path) -> None:
     instance.answers("aws", "exit 1")
-    told = script.read_text().replace("SYNKTI_KEEP_FAILED_NODES=false", "SYNKTI_KEEP_FAILED_NODES=true")
-    script.write_text(told)
+    script_text = script.read_text().replace("SYNKTI_KEEP_FAILED_NODES=false", "SYNKTI_KEEP_FAILED_NODES=true")
+    script.write_text(script_text)
     assert instance.shell(str(script)).returncode == 1
     assert not any("poweroff" in call for call in instance.calls)

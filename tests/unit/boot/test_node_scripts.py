@@ -27,12 +27,12 @@ def released(instance: Instance) -> Instance:
         path = instance.root / "programs" / program
         path.write_text((instance.root / "programs/aws").read_text())
         path.chmod(0o755)
-    # python3 -m venv FOLDER: with a python and a uv that tell what they are asked.
+    # python3 -m venv FOLDER: with a python and a uv that record their arguments.
     site = instance.root / "site"
     site.mkdir()
-    told = 'printf \'%s\\n\' "$(basename "$(dirname "$(dirname "$0")")") $(basename "$0") $*" >>"$CALLS"'
+    record = 'printf \'%s\\n\' "$(basename "$(dirname "$(dirname "$0")")") $(basename "$0") $*" >>"$CALLS"'
     (instance.root / "answers/inner").write_text(
-        f'#!/bin/bash\n{told}\ncase "$*" in *getsitepackages*) echo {site};; '
+        f'#!/bin/bash\n{record}\ncase "$*" in *getsitepackages*) echo {site};; '
         '*node_agent.fetch_model*) [ -e "$ANSWERS/no-model" ] && exit 66; '
         'printf "SYNKTI_MODEL_DIR=%s\\nSYNKTI_ENGINE_ARGS=\'%s\'\\n" "$4" "$SYNKTI_ENGINE_ARGS" >"$6";; esac\nexit 0\n'
     )
@@ -76,14 +76,14 @@ def test_the_engine_has_the_plug_in_of_this_release_at_every_start(released: Ins
     assert "--no-deps" in plugged[0]
 
 
-def test_a_node_serves_without_the_plug_in_where_it_cannot_be_installed(released: Instance) -> None:
+def test_a_node_serves_without_the_plugin_if_it_cannot_be_installed(released: Instance) -> None:
     inner = released.root / "answers/inner"
     inner.write_text(inner.read_text().replace('case "$*" in', 'case "$*" in *engine_plugin*) exit 2;;', 1))
     assert "plug-in cannot be installed" in boot(released)
     assert released.calls[-1] == "systemctl start --no-block synkti.service synkti-load.timer"
 
 
-def test_nothing_is_installed_twice_and_a_new_lock_file_is(released: Instance) -> None:
+def test_only_a_new_lock_file_is_installed_again(released: Instance) -> None:
     boot(released)
     boot(released)
     assert len(installed(released)) == 3
@@ -93,7 +93,7 @@ def test_nothing_is_installed_twice_and_a_new_lock_file_is(released: Instance) -
     assert installed(released)[-1].endswith("engine.txt")
 
 
-def test_an_environment_that_was_not_finished_is_made_anew(released: Instance) -> None:
+def test_an_unfinished_environment_is_made_anew(released: Instance) -> None:
     boot(released)
     (stamp,) = (released.root / "opt/synkti/env").glob("agent-*/.installed")
     (stamp.parent / "half").touch()
@@ -123,7 +123,7 @@ def test_every_gpu_gets_its_device_file(minors: tuple[int, ...], released: Insta
     assert sorted(calls[1:]) == sorted(f"nvidia-modprobe -c {minor}" for minor in minors if minor)
 
 
-def test_a_package_index_that_is_away_is_no_reason_to_give_up(released: Instance) -> None:
+def test_an_unreachable_package_index_is_retried(released: Instance) -> None:
     inner = released.root / "answers/inner"
     inner.write_text(
         inner.read_text().replace('case "$*" in', 'case "$*" in *require-hashes*) exit 1;; esac; case "$*" in')
@@ -132,32 +132,32 @@ def test_a_package_index_that_is_away_is_no_reason_to_give_up(released: Instance
     assert done.returncode == 69
 
 
-def test_the_agent_is_told_what_it_needs_and_started(released: Instance) -> None:
+def test_the_agent_is_started_with_its_environment(released: Instance) -> None:
     boot(released)
     env = released.root / "etc/synkti/node.env"
-    told = dict(line.split("=", 1) for line in env.read_text().splitlines())
-    assert told["SYNKTI_MODEL_DIR"] == str(released.root / "opt/synkti/models/tiny")
-    assert (told["SYNKTI_CLUSTER"], told["SYNKTI_MODEL_NAME"]) == ("synkti", "tiny")
+    environ = dict(line.split("=", 1) for line in env.read_text().splitlines())
+    assert environ["SYNKTI_MODEL_DIR"] == str(released.root / "opt/synkti/models/tiny")
+    assert (environ["SYNKTI_CLUSTER"], environ["SYNKTI_MODEL_NAME"]) == ("synkti", "tiny")
     assert arguments_of(env) == ["--max-model-len", "8192"]
-    assert told["PATH"].startswith("/opt/synkti/engine/bin:")
-    assert told["AWS_DEFAULT_REGION"] == "us-east-1"
+    assert environ["PATH"].startswith("/opt/synkti/engine/bin:")
+    assert environ["AWS_DEFAULT_REGION"] == "us-east-1"
     assert released.calls[-1] == "systemctl start --no-block synkti.service synkti-load.timer"
 
 
 def fetched(instance: Instance) -> list[str]:
-    """Where models were brought to."""
+    """Return the folders that models were downloaded to."""
     found = [call.partition("node_agent.fetch_model --to ")[2] for call in instance.calls if "fetch_model" in call]
     return [call.split()[0] for call in found]
 
 
-def test_the_model_lies_on_the_instances_own_disk_where_there_is_one(released: Instance) -> None:
+def test_the_model_is_on_the_instance_store_if_there_is_one(released: Instance) -> None:
     released.answers("mountpoint", "exit 0")
     (released.root / "opt/dlami/nvme").mkdir(parents=True)
     boot(released)
     assert fetched(released) == [f"{released.root}/opt/dlami/nvme/synkti-models/tiny"]
 
 
-def test_a_model_in_the_image_is_compared_and_used_where_it_lies(released: Instance) -> None:
+def test_a_model_in_the_image_is_verified_and_used_in_place(released: Instance) -> None:
     baked = released.root / "opt/synkti/baked-models/tiny"
     baked.mkdir(parents=True)
     boot(released)
@@ -172,15 +172,15 @@ def test_without_its_model_no_agent_is_started(released: Instance) -> None:
     assert not any("systemctl start" in call for call in released.calls)
 
 
-def test_logs_go_to_cloudwatch_where_its_agent_is_there(released: Instance) -> None:
-    said = boot(released)
-    assert "no CloudWatch agent" in said
+def test_logs_are_sent_to_cloudwatch_if_its_agent_is_installed(released: Instance) -> None:
+    output = boot(released)
+    assert "no CloudWatch agent" in output
     watcher = released.root / "opt/aws/amazon-cloudwatch-agent/bin/amazon-cloudwatch-agent-ctl"
     watcher.parent.mkdir(parents=True)
     watcher.write_text((released.root / "programs/aws").read_text())
     watcher.chmod(0o755)
-    said = boot(released)
-    assert "no CloudWatch agent" not in said
+    output = boot(released)
+    assert "no CloudWatch agent" not in output
     assert any(call.startswith("amazon-cloudwatch-agent-ctl -a fetch-config") for call in released.calls)
     config = (released.root / "etc/synkti/cloudwatch-agent.json").read_text()
     assert '"log_group_name": "/synkti/synkti/nodes"' in config
@@ -196,7 +196,7 @@ def completed(instance: Instance) -> list[str]:
     return [call.partition("--lifecycle-action-result ")[2].split()[0] for call in found]
 
 
-def test_the_group_is_told_once_when_the_node_serves(instance: Instance) -> None:
+def test_the_lifecycle_action_is_completed_once_when_the_node_serves(instance: Instance) -> None:
     """It serves for three questions, and then no more: after its time it is given up."""
     left = instance.root / "left"
     left.write_text("xxx")
@@ -224,7 +224,7 @@ def serves_times(instance: Instance, count: int) -> str:
     return f'n=$(cat {left}); [ -n "$n" ] && echo "${{n#x}}" >{left}; [ -n "$n" ] && exit 0; exit 22'
 
 
-def test_a_group_that_does_not_wait_is_told_once(instance: Instance) -> None:
+def test_a_group_that_does_not_wait_gets_one_request(instance: Instance) -> None:
     instance.answers("aws", 'echo "ValidationError: No active Lifecycle Action found with instance ID" >&2; exit 1')
     instance.answers("curl", SERVES.format(node=NODE, ready=serves_times(instance, 3)))
     done = instance.run("ready.sh")
@@ -243,23 +243,21 @@ AWAY = [
 
 
 @pytest.mark.parametrize("away", AWAY)
-def test_a_group_that_does_not_answer_is_told_until_it_does_and_the_node_serves_on(
-    away: str, instance: Instance
-) -> None:
+def test_the_lifecycle_action_is_retried_until_aws_answers_while_the_node_serves(away: str, instance: Instance) -> None:
     """`complete-lifecycle-action` was away for 31 s, and a serving node was powered off."""
-    asked = instance.root / "asked"
-    asked.touch()
-    instance.answers("aws", f"echo >>{asked}; [ $(wc -l <{asked}) -gt 12 ] && exit 0; {away}")
+    attempts = instance.root / "attempts"
+    attempts.touch()
+    instance.answers("aws", f"echo >>{attempts}; [ $(wc -l <{attempts}) -gt 12 ] && exit 0; {away}")
     instance.answers("curl", SERVES.format(node=NODE, ready=serves_times(instance, 15)))
     instance.variables["SYNKTI_READY_WITHIN_S"] = "1"
     done = instance.run("ready.sh")
     assert completed(instance) == ["CONTINUE"] * 13
     assert "reported to the group: CONTINUE" in done.stdout
     waits = [line for line in (instance.root / "calls").read_text().splitlines() if line.startswith("sleep")]
-    assert max(int(wait.split()[1]) for wait in waits) == 30, "asked less and less often, and not for ever less"
+    assert max(int(wait.split()[1]) for wait in waits) == 30, "retried with growing delays within a bound"
 
 
-def test_the_group_is_told_without_imds_too(instance: Instance) -> None:
+def test_the_lifecycle_action_is_completed_without_imds_too(instance: Instance) -> None:
     cloud = instance.root / "var/lib/cloud/data"
     cloud.mkdir(parents=True)
     (cloud / "instance-id").write_text(NODE)
@@ -270,50 +268,50 @@ def test_the_group_is_told_without_imds_too(instance: Instance) -> None:
     assert call.endswith(f"--instance-id {NODE}")
 
 
-SAYS = (
+UNIT_STATUS = (
     'case "$*" in *SubState*) echo running;; *StatusText*) printf "ActiveState={active}\nStatusText={status}\n";; esac'
 )
 
 
-def test_a_node_whose_door_is_full_serves_by_its_own_word(instance: Instance) -> None:
+def test_a_node_with_a_full_server_counts_as_serving_by_its_units_status(instance: Instance) -> None:
     """8,200 connections: /readyz is 503 for everybody, and it was given up."""
     shown = instance.root / "shown"
     shown.touch()
-    word = SAYS.format(active="active", status="serving")
+    word = UNIT_STATUS.format(active="active", status="serving")
     instance.answers("systemctl", f"echo >>{shown}; [ $(wc -l <{shown}) -gt 40 ] && exit 0; {word}")
     instance.variables["SYNKTI_READY_WITHIN_S"] = "1"
     done = instance.run("ready.sh")
     assert completed(instance) == ["CONTINUE"]
-    assert done.returncode == 1, "once it does not say so any more"
+    assert done.returncode == 1, "once its status has changed"
 
 
-def test_the_watch_does_not_look_at_the_time_of_day() -> None:
+def test_the_scripts_do_not_measure_time_by_the_wall_clock() -> None:
     """bash's SECONDS follows it, and chrony sets the clock while an instance starts."""
     for path in BOOT.glob("*.sh"):
         assert "SECONDS" not in path.read_text().replace("bash's own SECONDS", ""), path.name
 
 
 @pytest.mark.parametrize("answer", ["door", "word"])
-def test_a_node_that_serves_is_not_given_up_whatever_failed(answer: str, instance: Instance) -> None:
+def test_a_node_that_serves_is_not_given_up(answer: str, instance: Instance) -> None:
     if answer == "door":
         instance.answers("curl", SERVES.format(node=NODE, ready="exit 0"))
     else:
-        instance.answers("systemctl", SAYS.format(active="active", status="serving until its drain ends"))
+        instance.answers("systemctl", UNIT_STATUS.format(active="active", status="serving until its drain ends"))
     done = instance.run("give-up.sh")
     assert done.returncode == 0
     assert "the agent serves" in done.stdout
     assert not any("poweroff" in call or call.startswith("aws") for call in instance.calls)
-    assert instance.calls[-1] == "systemctl start --no-block synkti-ready.service", "somebody has to watch on"
+    assert instance.calls[-1] == "systemctl start --no-block synkti-ready.service", "the watch continues"
 
 
 @pytest.mark.parametrize(("active", "status"), [("failed", "serving"), ("active", "starting"), ("active", "")])
-def test_an_old_word_of_an_agent_that_is_gone_saves_nobody(active: str, status: str, instance: Instance) -> None:
-    instance.answers("systemctl", SAYS.format(active=active, status=status))
+def test_an_old_status_of_a_stopped_agent_does_not_keep_the_node(active: str, status: str, instance: Instance) -> None:
+    instance.answers("systemctl", UNIT_STATUS.format(active=active, status=status))
     instance.run("give-up.sh")
     assert instance.calls[-1] == "systemctl poweroff"
 
 
-def test_a_node_that_gives_up_leaves_its_log_and_powers_off(instance: Instance) -> None:
+def test_a_node_that_gives_up_uploads_its_log_and_powers_off(instance: Instance) -> None:
     instance.answers("journalctl", "echo the last words")
     kept = instance.root / "kept.log"
     instance.answers("aws", f'case "$*" in *"s3 cp"*) cp "$4" {kept};; esac')
@@ -327,7 +325,7 @@ def test_a_node_that_gives_up_leaves_its_log_and_powers_off(instance: Instance) 
     assert instance.calls[-1] == "systemctl poweroff"
 
 
-def test_a_node_powers_off_although_nothing_else_works(instance: Instance) -> None:
+def test_a_node_powers_off_although_all_else_fails(instance: Instance) -> None:
     instance.answers("aws", "exit 1")
     instance.answers("curl", "exit 7")
     instance.answers("journalctl", "exit 1")
@@ -335,7 +333,7 @@ def test_a_node_powers_off_although_nothing_else_works(instance: Instance) -> No
     assert instance.calls[-1] == "systemctl poweroff"
 
 
-def test_a_failed_node_is_kept_where_that_is_wanted(instance: Instance) -> None:
+def test_a_failed_node_is_kept_if_the_settings_require_it(instance: Instance) -> None:
     instance.variables["SYNKTI_KEEP_FAILED_NODES"] = "true"
     done = instance.run("give-up.sh")
     assert "the instance stays" in done.stdout
@@ -345,7 +343,7 @@ def test_a_failed_node_is_kept_where_that_is_wanted(instance: Instance) -> None:
 
 
 @pytest.mark.parametrize("unit_name", ["synkti", "synkti-boot", "synkti-ready"])
-def test_what_is_started_again_is_not_given_up(unit_name: str, instance: Instance) -> None:
+def test_a_unit_that_restarts_is_not_given_up(unit_name: str, instance: Instance) -> None:
     instance.answers("systemctl", f'case "$*" in *SubState*{unit_name}.service) echo auto-restart;; esac')
     assert "nothing is given up yet" in instance.run("give-up.sh").stdout
     assert not any("poweroff" in call or "aws" in call for call in instance.calls)
@@ -360,7 +358,7 @@ def test_a_long_log_is_cut_to_its_end(instance: Instance) -> None:
     assert kept.read_text().endswith("the last words\n")
 
 
-def test_how_much_is_under_way_is_told(instance: Instance) -> None:
+def test_the_number_of_requests_in_flight_is_published(instance: Instance) -> None:
     metrics = "# HELP synkti_engine_requests Requests\\nsynkti_streams_open 9.0\\nsynkti_engine_requests 4.0\\n"
     instance.answers("curl", f'printf "{metrics}"')
     assert instance.run("load.sh").returncode == 0
@@ -371,12 +369,12 @@ def test_how_much_is_under_way_is_told(instance: Instance) -> None:
 
 
 @pytest.mark.parametrize("answer", ["exit 7", 'printf "synkti_streams_open 9.0\\n"'])
-def test_nothing_is_told_where_nothing_is_known(answer: str, instance: Instance) -> None:
+def test_nothing_is_published_without_a_value(answer: str, instance: Instance) -> None:
     instance.answers("curl", answer)
     assert instance.run("load.sh").returncode != 0
     assert not any(call.startswith("aws") for call in instance.calls)
 
 
-def test_the_metric_is_one_that_the_agent_has() -> None:
+def test_the_published_metric_exists_in_the_agent() -> None:
     assert '"synkti_engine_requests"' in (ROOT / "node_agent/runtime/common/metrics.py").read_text()
     assert "synkti_engine_requests" in Path(ROOT / "stacks/boot/load.sh").read_text()

@@ -17,7 +17,7 @@ from tests.unit.boot.conftest import BOOT, unit
 UNITS = sorted(path.name for path in BOOT.glob("synkti*"))
 
 
-def test_the_agent_is_watched_restarted_and_ended_whole() -> None:
+def test_the_agent_has_a_watchdog_and_is_restarted_and_stopped_whole() -> None:
     node = unit("synkti.service")
     assert node["Type"] == ["notify"]
     assert float(node["WatchdogSec"][0]) > 0
@@ -27,12 +27,12 @@ def test_the_agent_is_watched_restarted_and_ended_whole() -> None:
     assert node["ExecStart"][0].endswith("/python -m node_agent")
 
 
-def test_a_drain_has_its_time() -> None:
+def test_a_drain_has_time_before_the_unit_is_killed() -> None:
     term = from_environ({"SYNKTI_MODEL_NAME": "m", "SYNKTI_MODEL_DIR": "d"}).term_grace_s
     assert int(unit("synkti.service")["TimeoutStopSec"][0]) > term
 
 
-def test_the_agent_may_do_little_on_its_machine() -> None:
+def test_the_agent_has_few_rights_on_its_machine() -> None:
     node = unit("synkti.service")
     assert node["User"] == ["synkti"]
     for setting in ("NoNewPrivileges", "ProtectHome", "PrivateTmp", "RestrictSUIDSGID", "ProtectKernelTunables"):
@@ -42,11 +42,11 @@ def test_the_agent_may_do_little_on_its_machine() -> None:
 
 
 @pytest.mark.parametrize("name", ["synkti-boot.service", "synkti.service", "synkti-ready.service"])
-def test_whatever_fails_for_good_gives_the_instance_back(name: str) -> None:
+def test_a_unit_that_fails_for_good_gives_up_the_instance(name: str) -> None:
     assert unit(name)["OnFailure"] == ["synkti-give-up.service"]
 
 
-def test_a_node_starts_after_its_boot_also_when_the_instance_starts_again() -> None:
+def test_a_node_starts_after_its_boot_also_after_a_restart_of_the_instance() -> None:
     node = unit("synkti.service")
     assert node["Requires"] == ["synkti-boot.service"]
     assert "synkti-boot.service" in node["After"][0]
@@ -54,12 +54,12 @@ def test_a_node_starts_after_its_boot_also_when_the_instance_starts_again() -> N
     assert "systemctl enable synkti-logs.service synkti-ready.service synkti.service" in first
 
 
-def test_the_model_waits_for_the_instances_own_disk() -> None:
+def test_the_model_waits_for_the_instance_store() -> None:
     """AWS's image mounts it in a unit of its own; before that the model went to the root volume."""
     assert "dlami-nvme.service" in unit("synkti-boot.service")["After"][0].split()
 
 
-def test_what_is_away_for_a_while_is_tried_again_and_what_does_not_mend_itself_is_not() -> None:
+def test_temporary_failures_are_retried_and_permanent_ones_are_not() -> None:
     boot, ready = unit("synkti-boot.service"), unit("synkti-ready.service")
     assert boot["Restart"] == ["on-failure"]
     assert boot["StartLimitIntervalSec"] == ["0"], "however long it takes: ready.sh has the bound"
@@ -70,7 +70,7 @@ def test_what_is_away_for_a_while_is_tried_again_and_what_does_not_mend_itself_i
 
 
 @pytest.mark.parametrize("name", UNITS)
-def test_a_unit_starts_what_is_there(name: str) -> None:
+def test_a_unit_starts_an_existing_program(name: str) -> None:
     parsed = configparser.ConfigParser(strict=False, interpolation=None, comment_prefixes=("#",))
     parsed.optionxform = str  # type: ignore[assignment, method-assign] # systemd's keys have capitals
     parsed.read(BOOT / name)
@@ -80,16 +80,16 @@ def test_a_unit_starts_what_is_there(name: str) -> None:
         assert all((BOOT / Path(script).name).exists() for script in scripts)
 
 
-def test_systemd_itself_has_nothing_to_say(tmp_path: Path) -> None:
+def test_systemd_analyze_finds_no_fault(tmp_path: Path) -> None:
     """Where systemd is there. The programs are an instance's, so they are stood in for by one that is everywhere."""
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
         pytest.skip("no systemd here")
     for name in UNITS:
-        told = (BOOT / name).read_text().replace("/opt/synkti/agent/bin/python", "/bin/true")
+        unit = (BOOT / name).read_text().replace("/opt/synkti/agent/bin/python", "/bin/true")
         lines = [
             line.split("=")[0] + "=/bin/true" if line.startswith("ExecStart=/opt") else line
-            for line in told.splitlines()
+            for line in unit.splitlines()
             if not line.startswith("EnvironmentFile")
         ]
         (tmp_path / name).write_text("\n".join(lines) + "\n")

@@ -20,12 +20,12 @@ def report(*failed: dict[str, str], errors: int = 0) -> dict[str, Any]:
     return {"summary": summary, "results": {"failed_checks": list(failed), "parsing_errors": ["a.json"] * errors}}
 
 
-def test_what_is_accepted_is_no_complaint_and_anything_else_is() -> None:
+def test_an_accepted_finding_is_no_complaint_and_any_other_is() -> None:
     assert violations([ONE], {"CKV_1": "why"}) == []
     assert violations([ONE], {}) == ["CKV_1 at AWS::S3::Bucket.Models: Ensure that it is right"]
 
 
-def test_an_entry_that_nothing_finds_any_more_is_a_complaint() -> None:
+def test_an_accepted_entry_without_a_finding_is_a_complaint() -> None:
     assert violations([], {"CKV_1": "why"}) == ["CKV_1 is accepted, but there is no such finding any more"]
 
 
@@ -39,11 +39,11 @@ def test_a_template_that_was_not_read_is_not_taken_for_a_good_one() -> None:
         findings(report(errors=1))
 
 
-def test_every_reason_is_a_reason() -> None:
+def test_every_accepted_entry_has_a_reason() -> None:
     assert all(len(reason) > 40 for reason in ACCEPTED.values())
 
 
-def test_the_command_says_what_is_wrong(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_each_complaint(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     failed = [{"check_id": check, "check_name": "", "resource": "r"} for check in (*ACCEPTED, "CKV_NEW")]
     monkeypatch.setattr(checkov, "ensure_checkov", lambda: Path("/nowhere"))
     monkeypatch.setattr(checkov, "run", lambda _: report(*failed))
@@ -53,7 +53,7 @@ def test_the_command_says_what_is_wrong(monkeypatch: pytest.MonkeyPatch, capsys:
     assert checkov.main() == 0
 
 
-def test_a_tool_that_cannot_be_installed_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_tool_that_cannot_be_installed_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SYNKTI_CACHE", str(tmp_path))
 
     def fail(command: list[str], **_: object) -> None:

@@ -12,10 +12,10 @@ RESULT = {"what": "`seed`", "way": "resume", "outcome": "exact", "cuts": {"resum
 
 
 def test_a_result_is_a_row() -> None:
-    made = render_table([RESULT, {**RESULT, "outcome": "refused", "cuts": {}, "why": "nobody knows"}])
+    made = render_table([RESULT, {**RESULT, "outcome": "refused", "cuts": {}, "why": "unknown"}])
     assert made.splitlines()[2:] == [
         "| `seed` | resume | exact | resume 5, forced 2 | fails |",
-        "| `seed` | resume | an explicit error: nobody knows | - | fails |",
+        "| `seed` | resume | an explicit error: unknown | - | fails |",
     ]
 
 

@@ -40,10 +40,10 @@ def test_a_page_names_files_and_tests_that_exist(name: str) -> None:
     assert missing(text(name)) == []
 
 
-def test_what_does_not_exist_is_found() -> None:
+def test_a_missing_file_or_test_is_found() -> None:
     here = "tests/unit/checks/test_habits.py"
     wrong = ["node_agent/nowhere.py", f"{here}::test_nothing"]
-    assert missing(f"`{wrong[0]}`, `{wrong[1]}`, `{here}::test_what_does_not_exist_is_found` [x](no.md)") == [
+    assert missing(f"`{wrong[0]}`, `{wrong[1]}`, `{here}::test_a_missing_file_or_test_is_found` [x](no.md)") == [
         *wrong,
         "no.md",
     ]
@@ -73,7 +73,7 @@ def test_contributing_names_every_marker() -> None:
         assert f"**`{marker}`**" in text("CONTRIBUTING.md")
 
 
-def test_the_changelog_begins_with_what_is_not_released() -> None:
+def test_the_changelog_begins_with_the_unreleased_section() -> None:
     headings = re.findall(r"^## .*", text("CHANGELOG.md"), re.MULTILINE)
     assert headings[0] == "## [Unreleased]"
     assert [heading for heading in headings if not HEADING.fullmatch(heading)] == []
@@ -91,7 +91,7 @@ def test_hooks_are_the_projects_own_tools() -> None:
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_a_form_has_what_github_wants(name: str) -> None:
+def test_an_issue_form_has_the_fields_that_github_requires(name: str) -> None:
     form: dict[str, Any] = yaml.safe_load(text(f".github/ISSUE_TEMPLATE/{name}"))
     assert {"name", "description", "body"} <= set(form)
     kinds = [field["type"] for field in form["body"]]

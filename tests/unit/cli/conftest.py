@@ -51,9 +51,9 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     def one(*argv: str | Path) -> Done:
         capsys.readouterr()
         code = main([str(word) for word in argv])
-        told = capsys.readouterr()
-        assert "Traceback" not in told.err
-        return Done(code, told.out, told.err)
+        output = capsys.readouterr()
+        assert "Traceback" not in output.err
+        return Done(code, output.out, output.err)
 
     return one
 
@@ -179,5 +179,5 @@ def make_fleet(
 
 @pytest.fixture
 def fleet(aws: MemoryCloudFormation) -> DeployedFleet:
-    """The cluster `synkti`, with two nodes that have said nothing yet."""
+    """The cluster `synkti`, with two nodes that have no tags yet."""
     return make_fleet(aws, "synkti")

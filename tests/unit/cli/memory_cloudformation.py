@@ -29,7 +29,7 @@ class MemoryStack:
 class MemoryCloudFormation:
     """undeletable: a stack that fails to be deleted, and CloudFormation's reason. deleted: the names, in order.
 
-    invalid: what it says against every template. imported: names by logical id, of each import; unimportable: why
+    invalid: its error for every template. imported: names by logical id, of each import; unimportable: why
     there can be none.
     """
 

@@ -54,7 +54,7 @@ synkti --help
 
 In a checkout `make setup` makes `.venv/bin/synkti`, which runs what is checked out.
 
-It needs Python 3.11+; `doctor`, `bootstrap` and whoever deploys need Node 20+ as well (the CDK's command-line tool runs
+It needs Python 3.11+; `doctor`, `bootstrap` and deployments need Node 20+ as well (the CDK's command-line tool runs
 on it, from `node_modules` in a checkout, through `npx` elsewhere). Install it into an environment of its own, as both
 lines do: an application that only wants to survive the loss of nodes takes `synkti_client` (docs/clients.md).
 
@@ -68,7 +68,7 @@ is one document on standard output and nothing else; an error is a document as w
 "message", "advice"}}`. Colour and moving bars are for terminals, and `NO_COLOR` is honoured.
 
 **An AWS on this machine:** where `AWS_ENDPOINT_URL` leads to this machine the commands work against it, and deploy the
-templates for the embedded AWS (docs/architecture.md says how they differ).
+templates for the embedded AWS (docs/architecture.md lists the differences).
 """
 
 _OUTRO = """
@@ -93,15 +93,15 @@ def page() -> str:
 
 
 def _help(argv: Sequence[str]) -> str:
-    return _told([*argv, "--help"]).strip()
+    return _output_of([*argv, "--help"]).strip()
 
 
-def _told(argv: Sequence[str]) -> str:
-    """What a person sees: both outputs together, as on a terminal."""
-    told = io.StringIO()
-    with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
+def _output_of(argv: Sequence[str]) -> str:
+    """Return both outputs of a command together, as on a terminal."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         main(list(argv))
-    return told.getvalue()
+    return output.getvalue()
 
 
 class _Fixed:
@@ -112,11 +112,13 @@ class _Fixed:
         self._ids = iter(_IDS)
         self._known: dict[str, str] = {}
 
-    def text(self, told: str) -> str:
-        told = told.replace(self._folder, ".")
-        told = re.sub(r"\bi-[0-9a-f]{17}\b", lambda match: self._one(match[0]), told)
-        told = re.sub(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "6fd1a7e2-0c55-4c0e-9f57-2b9d4c6a1e03", told)
-        return "\n".join(line.rstrip() for line in told.strip().splitlines())
+    def text(self, output: str) -> str:
+        output = output.replace(self._folder, ".")
+        output = re.sub(r"\bi-[0-9a-f]{17}\b", lambda match: self._one(match[0]), output)
+        output = re.sub(
+            r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "6fd1a7e2-0c55-4c0e-9f57-2b9d4c6a1e03", output
+        )
+        return "\n".join(line.rstrip() for line in output.strip().splitlines())
 
     def _one(self, found: str) -> str:
         if found not in self._known:
@@ -133,7 +135,7 @@ class _World:
         self.journal = MemorySsm("", "")
 
     def _example(self, *argv: str) -> str:
-        return self._fixed.text(f"$ synkti {' '.join(argv)}\n{_told(argv)}")
+        return self._fixed.text(f"$ synkti {' '.join(argv)}\n{_output_of(argv)}")
 
     def commands(self) -> Iterator[tuple[str, tuple[str, ...], list[str]]]:
         """Title, words of the command, and its examples."""
@@ -167,7 +169,7 @@ class _World:
         found.sort(key=lambda instance: (instance["LaunchTime"], instance["InstanceId"]))
         ids = tuple(instance["InstanceId"] for instance in found)
         self.journal.instance_id = ids[0]
-        self.journal.said = (
+        self.journal.output = (
             "2026-11-24T10:02:11+0000 ip-10-71-3-9 synkti-boot[812]: [96.20 s] synkti: the agent starts\n"
             "2026-11-24T10:03:40+0000 ip-10-71-3-9 synkti[1203]: the engine answers\n"
             "2026-11-24T10:03:40+0000 ip-10-71-3-9 synkti[1203]: ready\n"

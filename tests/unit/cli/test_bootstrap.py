@@ -36,7 +36,7 @@ STATE = {
 
 
 class MemoryCdk:
-    """Deploys into CloudFormation in memory: the state stack, then the others. ran: what was asked for, in order."""
+    """Deploys into CloudFormation in memory: the state stack, then the others. ran: the calls, in order."""
 
     ran: list[str]
     cloudformation: MemoryCloudFormation
@@ -86,7 +86,7 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "weights"
 
 
-def test_everything_in_its_order(cdk: type[MemoryCdk], model: Path, run: Run) -> None:
+def test_bootstrap_runs_all_steps_in_order(cdk: type[MemoryCdk], model: Path, run: Run) -> None:
     document = run("bootstrap", "--model", model, "--yes", "--json").document
     assert cdk.ran == [
         "synth",
@@ -99,7 +99,7 @@ def test_everything_in_its_order(cdk: type[MemoryCdk], model: Path, run: Run) ->
     assert len(document["base_urls"]) == 2
 
 
-def test_a_second_time_nothing_is_changed(cdk: type[MemoryCdk], model: Path, run: Run) -> None:
+def test_a_second_bootstrap_changes_nothing(cdk: type[MemoryCdk], model: Path, run: Run) -> None:
     assert run("bootstrap", "--model", model, "--yes").code == 0
     cdk.ran.clear()
     document = run("bootstrap", "--yes", "--json").document
@@ -119,21 +119,21 @@ def test_without_a_model_no_node_is_started(cdk: type[MemoryCdk], model: Path, r
     assert cdk.ran == ["synth", "deploy everything"]
 
 
-def test_other_weights_than_the_pinned_ones_are_refused(cdk: type[MemoryCdk], model: Path, run: Run) -> None:
+def test_weights_other_than_the_pinned_ones_are_refused(cdk: type[MemoryCdk], model: Path, run: Run) -> None:
     done = run("bootstrap", "--model", model, "--yes", "-c", f"model_sha256={'0' * 64}")
     assert done.code == 1
     assert 'model_sha256 = "' in done.err
     assert "deploy everything" not in cdk.ran
 
 
-def test_nothing_is_made_before_somebody_says_yes(cdk: type[MemoryCdk], model: Path, run: Run) -> None:
+def test_nothing_is_created_before_a_confirmation(cdk: type[MemoryCdk], model: Path, run: Run) -> None:
     done = run("bootstrap", "--model", model)
     assert done.code == 9
     assert f"account {ACCOUNT}, region us-east-1: 3 nodes of g6.xlarge" in done.err
     assert cdk.ran == []
 
 
-def test_a_fault_stops_it_before_anything_is_made(
+def test_a_fault_stops_bootstrap_before_anything_is_created(
     cdk: type[MemoryCdk], model: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor_collector, "_quotas", lambda account, types: {"L-3819A6DF": 0.0, "L-DB2E81BA": 64.0})
@@ -144,20 +144,20 @@ def test_a_fault_stops_it_before_anything_is_made(
     assert run("bootstrap", "--model", model, "--yes", "--anyway").code == 0
 
 
-def test_a_failed_deployment_says_what_cloudformation_says(
+def test_a_failed_deployment_reports_the_reason_of_cloudformation(
     cdk: type[MemoryCdk], aws: MemoryCloudFormation, model: Path, run: Run
 ) -> None:
     cdk.fails = "everything"
-    aws.undeletable["synkti-state"] = "no more buckets"  # what its events say
+    aws.undeletable["synkti-state"] = "no more buckets"  # the reason in its events
     done = run("bootstrap", "--model", model, "--yes")
     assert done.code == 1
     assert "❌ synkti-fleet" in done.err
     assert "synkti-state: Checkpoints: no more buckets" in done.err
     cdk.fails = ""
-    assert run("bootstrap", "--yes").code == 0, "it goes on from there"
+    assert run("bootstrap", "--yes").code == 0, "it continues from there"
 
 
-def test_nodes_that_do_not_come_are_not_waited_for_forever(
+def test_missing_nodes_are_waited_for_a_bounded_time(
     cdk: type[MemoryCdk], aws: MemoryCloudFormation, model: Path, run: Run
 ) -> None:
     assert run("bootstrap", "--model", model, "--yes").code == 0
@@ -169,7 +169,7 @@ def test_nodes_that_do_not_come_are_not_waited_for_forever(
     assert run("bootstrap", "--yes", "--no-wait").code == 0
 
 
-def test_another_account_than_the_settings_say_is_refused(cdk: type[MemoryCdk], run: Run) -> None:
+def test_another_account_than_in_the_settings_is_refused(cdk: type[MemoryCdk], run: Run) -> None:
     done = run("bootstrap", "--yes", "--anyway", "-c", "account=999999999999")
     assert (done.code, "these credentials are for" in done.err) == (78, True)
 
@@ -184,7 +184,7 @@ def test_a_second_cluster_has_to_be_named(cdk: type[MemoryCdk], aws: MemoryCloud
 # --- what an earlier cluster left -------------------------------------------------------------------------------------
 
 
-def test_only_what_is_kept_is_taken_over() -> None:
+def test_only_retained_resources_are_imported() -> None:
     known = {"AWS::S3::Bucket": BUCKET, "AWS::DynamoDB::Table": "synkti-records"}
     left = retained(STATE, known)
     assert [(each.logical_id, each.name) for each in left] == [("Models", BUCKET), ("Records", "synkti-records")]
@@ -197,7 +197,7 @@ def test_only_what_is_kept_is_taken_over() -> None:
     assert set(import_template(STATE, left[:1])["Resources"]) == {"Models"}
 
 
-def test_a_bucket_that_was_left_is_taken_over(
+def test_a_retained_bucket_is_imported(
     cdk: type[MemoryCdk], aws: MemoryCloudFormation, model: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run("bootstrap", "--model", model, "--yes").code == 0
@@ -213,7 +213,7 @@ def test_a_bucket_that_was_left_is_taken_over(
     assert aws.imported == [{"Models": BUCKET}]
 
 
-def test_a_take_over_that_fails_says_why(
+def test_a_failed_import_reports_the_reason(
     cdk: type[MemoryCdk], aws: MemoryCloudFormation, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bootstrap, "CLOCK", FakeClock().clock)
@@ -226,7 +226,7 @@ def test_a_take_over_that_fails_says_why(
 # --- destroy ----------------------------------------------------------------------------------------------------------
 
 
-def test_what_depends_on_others_goes_first() -> None:
+def test_dependent_stacks_are_deleted_first() -> None:
     parts = ("state", "image", "events", "fleet", "github", "extra")
     stacks = [Stack(f"synkti-{part}", "CREATE_COMPLETE", "synkti", {}, 0.0) for part in parts]
     assert [each.name.removeprefix("synkti-") for each in deletion_order("synkti", stacks)] == [
@@ -246,7 +246,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_destroy_says_what_stays_before_it_asks(fleet: DeployedFleet, run: Run) -> None:
+def test_destroy_lists_what_stays_before_the_confirmation(fleet: DeployedFleet, run: Run) -> None:
     done = run("destroy")
     assert done.code == 9
     assert "delete: synkti-fleet, synkti-state" in done.err
@@ -254,7 +254,7 @@ def test_destroy_says_what_stays_before_it_asks(fleet: DeployedFleet, run: Run) 
     assert fleet.cloudformation.deleted == []
 
 
-def test_destroy_keeps_the_models_and_nothing_else(fleet: DeployedFleet, run: Run, clock: Clock) -> None:
+def test_destroy_keeps_only_the_models(fleet: DeployedFleet, run: Run, clock: Clock) -> None:
     s3 = boto3.client("s3")
     checkpoints = checkpoints_bucket_name("synkti", ACCOUNT, REGION)
     s3.create_bucket(Bucket=checkpoints)
@@ -269,7 +269,7 @@ def test_destroy_keeps_the_models_and_nothing_else(fleet: DeployedFleet, run: Ru
     assert run("destroy", "--yes").code == 4
 
 
-def test_a_stack_that_cannot_be_deleted_says_why(fleet: DeployedFleet, run: Run, clock: Clock) -> None:
+def test_a_stack_that_cannot_be_deleted_reports_the_reason(fleet: DeployedFleet, run: Run, clock: Clock) -> None:
     fleet.cloudformation.undeletable["synkti-state"] = "the bucket is not empty"
     done = run("destroy", "--yes")
     assert done.code == 1
@@ -278,7 +278,7 @@ def test_a_stack_that_cannot_be_deleted_says_why(fleet: DeployedFleet, run: Run,
     assert run("destroy", "--yes").code == 0
 
 
-def test_a_deletion_is_not_waited_for_forever(
+def test_a_deletion_is_waited_for_a_bounded_time(
     fleet: DeployedFleet, run: Run, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(StackName: str) -> None:

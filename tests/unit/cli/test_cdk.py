@@ -20,7 +20,7 @@ from cli.errors import Failed, TimedOut, ToolMissing
 ROOT = Path(__file__).parents[3]
 
 
-def test_events_of_cloudformation_in_short() -> None:
+def test_events_of_cloudformation_are_shortened() -> None:
     line = "synkti-state |  3/12 | 10:00:00 PM | CREATE_IN_PROGRESS   | AWS::S3::Bucket | Models (ModelsC55D3500)"
     assert parse_progress(line) == "synkti-state 3/12: create in progress Models (ModelsC55D3500)"
     uncounted = "synkti-state |   0 | 10:00:00 PM | UPDATE_COMPLETE | AWS::S3::Bucket | Models"
@@ -28,26 +28,26 @@ def test_events_of_cloudformation_in_short() -> None:
     assert parse_progress("synkti-state: deploying... [1/1]") is None
 
 
-def test_what_has_ended_and_whether_it_changed_anything() -> None:
+def test_a_completion_names_its_stack_and_whether_it_changed() -> None:
     assert parse_completion(" ✅  synkti-state") == "synkti-state is deployed"
     assert parse_completion(" ✅  synkti-state (no changes)") == "synkti-state: no change"
     assert parse_completion(" ✅  Environment aws://1/us-east-1 bootstrapped.") == "aws://1/us-east-1 is deployed"
     assert parse_completion("✨  Synthesis time: 9.78s") is None
 
 
-def test_colours_are_left_out() -> None:
+def test_colours_are_removed() -> None:
     assert strip_colors("\x1b[31m❌\x1b[39m  failed  \n") == "❌  failed"
 
 
-def test_why_it_failed_is_where_it_says_so() -> None:
-    told = ["a", "", "❌  synkti-fleet failed", "‣ quota", "b"]
-    assert failure_excerpt(told) == "❌  synkti-fleet failed\n‣ quota\nb"
+def test_a_failure_is_the_excerpt_from_its_first_line() -> None:
+    lines = ["a", "", "❌  synkti-fleet failed", "‣ quota", "b"]
+    assert failure_excerpt(lines) == "❌  synkti-fleet failed\n‣ quota\nb"
     assert failure_excerpt([f"line {n}" for n in range(40)]).splitlines() == [f"line {n}" for n in range(28, 40)]
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    """A checkout whose tool is a script that tells what it was asked, and does as `behave` says."""
+    """A checkout whose tool is a script that prints its arguments and runs `behave`."""
     for name in ("app.py", "stacks/settings.py", "synkti.toml"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -61,10 +61,10 @@ def project(tmp_path: Path) -> Project:
     return find_project(tmp_path / "stacks", tmp_path / "cache")
 
 
-def made(project: Project, told: list[str] | None = None, shown: list[str] | None = None) -> Cdk:
-    tell, show = [] if told is None else told, [] if shown is None else shown
+def made(project: Project, logged: list[str] | None = None, shown: list[str] | None = None) -> Cdk:
+    log, show = [] if logged is None else logged, [] if shown is None else shown
     context = {"nodes": "5"}
-    return Cdk(project, dict(os.environ), context, project.root / "log" / "x.log", tell.append, show.append)
+    return Cdk(project, dict(os.environ), context, project.root / "log" / "x.log", log.append, show.append)
 
 
 def test_a_checkout_deploys_itself_from_any_of_its_folders(project: Project, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_checkout_deploys_itself_from_any_of_its_folders(project: Project, tmp
     assert tool_command(project) == [str(tmp_path / "node_modules" / ".bin" / "cdk")]
 
 
-def test_elsewhere_the_installed_app_is_deployed_with_the_settings_found_there(tmp_path: Path) -> None:
+def test_elsewhere_the_installed_app_is_deployed_with_the_local_settings(tmp_path: Path) -> None:
     here = tmp_path / "anywhere"
     here.mkdir()
     (here / "synkti.toml").touch()
@@ -83,46 +83,46 @@ def test_elsewhere_the_installed_app_is_deployed_with_the_settings_found_there(t
     assert find_project(tmp_path, tmp_path / "cache").settings is None
 
 
-def test_without_node_modules_npx_brings_the_pinned_one(project: Project) -> None:
+def test_without_node_modules_npx_runs_the_pinned_version(project: Project) -> None:
     shutil.rmtree(project.root / "node_modules")
     assert tool_command(project) == ["npx", "--yes", "aws-cdk@2.9.9"]
 
 
-@pytest.mark.parametrize(("version", "said"), [(None, "Node.js is not installed"), (18, "Node.js 18 is too old")])
-def test_without_node_it_says_what_to_install(
-    version: int | None, said: str, project: Project, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("version", "message"), [(None, "Node.js is not installed"), (18, "Node.js 18 is too old")])
+def test_without_node_the_error_names_the_required_version(
+    version: int | None, message: str, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cdk, "node_version", lambda: version)
-    with pytest.raises(ToolMissing, match=said):
+    with pytest.raises(ToolMissing, match=message):
         tool_command(project)
 
 
-def test_what_it_is_asked(project: Project) -> None:
+def test_the_arguments_of_each_call_are_those_of_the_cdk(project: Project) -> None:
     tools = made(project)
     tools.synth(project.root / "out")
     tools.bootstrap("123456789012", "us-east-1")
     tools.deploy(project.root / "out", ("synkti-state",), direct=False)
     tools.deploy(project.root / "out", (), direct=True)
-    asked = [line for line in (project.root / "log" / "x.log").read_text().splitlines() if not line.startswith("$")]
-    assert asked[0] == (
+    calls = [line for line in (project.root / "log" / "x.log").read_text().splitlines() if not line.startswith("$")]
+    assert calls[0] == (
         f"synth --quiet --all --app {sys.executable} {project.root}/app.py --output {project.root}/out "
         f"-c settings_file={project.root}/synkti.toml -c nodes=5"
     )
-    assert asked[1] == "bootstrap aws://123456789012/us-east-1"
-    assert asked[2] == (
+    assert calls[1] == "bootstrap aws://123456789012/us-east-1"
+    assert calls[2] == (
         f"deploy synkti-state --app {project.root}/out --require-approval never --progress events --concurrency 3"
     )
-    assert asked[3].startswith("deploy --all ")
-    assert asked[3].endswith("--method direct")
+    assert calls[3].startswith("deploy --all ")
+    assert calls[3].endswith("--method direct")
 
 
-def test_its_output_is_followed(project: Project) -> None:
-    told: list[str] = []
+def test_the_output_of_the_tool_is_followed(project: Project) -> None:
+    logged: list[str] = []
     shown: list[str] = []
     lines = ["s | 1/2 | 10 | CREATE_COMPLETE | AWS::S3::Bucket | B", " ✅  s"]
     (project.root / "behave").write_text("\n".join(f"print({line!r})" for line in lines))
-    made(project, told, shown).deploy(project.root, (), direct=True)
-    assert (shown, told) == (["s 1/2: create complete B"], ["s is deployed"])
+    made(project, logged, shown).deploy(project.root, (), direct=True)
+    assert (shown, logged) == (["s 1/2: create complete B"], ["s is deployed"])
 
 
 def test_a_failure_has_its_reason_and_its_log(project: Project) -> None:
@@ -132,14 +132,14 @@ def test_a_failure_has_its_reason_and_its_log(project: Project) -> None:
     assert str(project.root / "log" / "x.log") in failed.value.advice
 
 
-def test_one_that_does_not_end_is_ended(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tool_that_does_not_end_is_killed(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cdk, "_DEPLOY_TIMEOUT_S", 0.2)
     (project.root / "behave").write_text("import threading; threading.Event().wait(60)")
     with pytest.raises(TimedOut, match="did not end within 0 s"):
         made(project).deploy(project.root, (), direct=True)
 
 
-def test_what_an_assembly_says(tmp_path: Path) -> None:
+def test_an_assembly_has_its_templates_and_the_required_toolkit(tmp_path: Path) -> None:
     artifacts = {
         "synkti-state": {
             "type": "aws:cloudformation:stack",
@@ -155,7 +155,7 @@ def test_what_an_assembly_says(tmp_path: Path) -> None:
     assert required_toolkit(tmp_path) == 0
 
 
-def test_the_wheel_has_everything_that_the_app_deploys_from() -> None:
+def test_the_wheel_has_every_file_that_the_app_deploys() -> None:
     """Every file of the packages that is no module is named as package data, or it would not be installed."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     include = settings["packages"]["find"]["include"]

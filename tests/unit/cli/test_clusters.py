@@ -1,4 +1,4 @@
-"""Which cluster is meant, and what CloudFormation says of a failure."""
+"""The choice of a cluster, and the reason of a failure in CloudFormation's events."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def stack(name: str, cluster: str | None, status: str = "CREATE_COMPLETE", chang
     return Stack(name, status, cluster, {}, changed)
 
 
-def test_clusters_are_known_by_their_stacks() -> None:
+def test_clusters_are_found_by_their_stacks() -> None:
     found = clusters_of(
         [
             stack("prod-fleet", "prod", changed=2),
@@ -31,12 +31,12 @@ def test_clusters_are_known_by_their_stacks() -> None:
     }
 
 
-def test_the_one_that_is_named_or_the_only_one() -> None:
+def test_the_named_cluster_or_the_only_one_is_chosen() -> None:
     assert choose("a", ["a", "b"], "here") == "a"
     assert choose(None, ["b"], "here") == "b"
 
 
-def test_no_cluster_and_several_clusters_are_told_apart() -> None:
+def test_no_cluster_and_several_clusters_are_different_errors() -> None:
     with pytest.raises(NotFound, match="no cluster in here"):
         choose(None, [], "here")
     with pytest.raises(NotFound, match="no cluster 'c' in here; there is 'a', 'b'"):
@@ -45,7 +45,7 @@ def test_no_cluster_and_several_clusters_are_told_apart() -> None:
         choose(None, ["b", "a"], "here")
 
 
-def test_a_deployment_makes_a_new_cluster_only_where_nobody_could_mean_another() -> None:
+def test_a_deployment_makes_a_new_cluster_only_if_no_other_exists() -> None:
     assert choose_for_deployment(None, "synkti", [], "here") == "synkti"
     assert choose_for_deployment(None, "synkti", ["synkti"], "here") == "synkti"
     assert choose_for_deployment("new", "synkti", ["a", "b"], "here") == "new"
@@ -61,7 +61,7 @@ def event(name: str, status: str, reason: str = "", kind: str = "AWS::S3::Bucket
 OWN = "AWS::CloudFormation::Stack"
 
 
-def test_the_first_failure_of_the_last_operation() -> None:
+def test_the_first_failure_of_the_last_operation_is_the_reason() -> None:
     events = [
         event("s", "ROLLBACK_COMPLETE", kind=OWN),
         event("Table", "CREATE_FAILED", "Resource creation cancelled"),

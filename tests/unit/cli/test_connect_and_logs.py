@@ -28,12 +28,12 @@ def became(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return found
 
 
-def test_a_shell_on_a_node(fleet: DeployedFleet, run: Run, became: list[list[str]]) -> None:
+def test_a_shell_is_a_session_on_the_node(fleet: DeployedFleet, run: Run, became: list[list[str]]) -> None:
     assert run("connect", fleet.ids[0]).code == 0
     assert became == [["aws", "ssm", "start-session", "--target", fleet.ids[0], "--region", "us-east-1"]]
 
 
-def test_a_port_of_a_node(fleet: DeployedFleet, run: Run, became: list[list[str]]) -> None:
+def test_a_port_of_a_node_is_forwarded(fleet: DeployedFleet, run: Run, became: list[list[str]]) -> None:
     assert run("connect", fleet.ids[0], "--forward", "9000:8000").code == 0
     (command,) = became
     assert command[-3:] == [
@@ -61,7 +61,7 @@ def test_for_a_program_the_command_is_printed(fleet: DeployedFleet, run: Run) ->
     assert document["command"][:3] == ["aws", "ssm", "start-session"]
 
 
-def test_the_node_is_found_by_a_part_or_an_address(fleet: DeployedFleet, run: Run, became: list[list[str]]) -> None:
+def test_a_node_is_found_by_a_prefix_or_an_address(fleet: DeployedFleet, run: Run, became: list[list[str]]) -> None:
     first, _ = fleet.ids
     fleet.tag(first, Address="10.9.9.9:8001")
     for given in (first, first[:-1], "10.9.9.9"):
@@ -76,10 +76,10 @@ def test_the_node_is_found_by_a_part_or_an_address(fleet: DeployedFleet, run: Ru
 
 @dataclass
 class MemorySsm:
-    """Runs commands on nodes: answers after two looks."""
+    """Runs commands on nodes: answers at the third poll."""
 
     instance_id: str
-    said: str
+    output: str
     status: str = "Success"
     looks: int = 0
     sent: list[str] = field(default_factory=list)
@@ -97,7 +97,7 @@ class MemorySsm:
         if self.looks == 2:
             return {"Status": "InProgress"}
         error = "" if self.status == "Success" else "no journal"
-        return {"Status": self.status, "StandardOutputContent": self.said, "StandardErrorContent": error}
+        return {"Status": self.status, "StandardOutputContent": self.output, "StandardErrorContent": error}
 
 
 def client_error(code: str) -> Exception:
@@ -107,7 +107,7 @@ def client_error(code: str) -> Exception:
 
 @pytest.fixture
 def journal(fleet: DeployedFleet, monkeypatch: pytest.MonkeyPatch) -> MemorySsm:
-    """The SSM that knows the first node."""
+    """An SSM in which the first node is registered."""
     memory = MemorySsm(fleet.ids[0], "2026-11-24T10:00:00 synkti: ready\n2026-11-24T10:00:01 synkti: [more]\n")
     before = Account._client
 
@@ -119,37 +119,37 @@ def journal(fleet: DeployedFleet, monkeypatch: pytest.MonkeyPatch) -> MemorySsm:
     return memory
 
 
-def test_a_nodes_journal(fleet: DeployedFleet, journal: MemorySsm, run: Run) -> None:
+def test_the_journal_of_a_node_is_printed(fleet: DeployedFleet, journal: MemorySsm, run: Run) -> None:
     done = run("logs", fleet.ids[0], "--lines", "50")
     assert done.code == 0
-    assert done.out == journal.said
+    assert done.out == journal.output
     assert journal.sent == ["journalctl --unit 'synkti*' --lines 50 --no-pager --output short-iso"]
 
 
-def test_a_journal_for_programs(fleet: DeployedFleet, journal: MemorySsm, run: Run) -> None:
+def test_the_journal_is_json_for_programs(fleet: DeployedFleet, journal: MemorySsm, run: Run) -> None:
     document = run("logs", fleet.ids[0], "--json").document
     assert (document["from"], len(document["lines"])) == ("journal", 2)
 
 
-def test_a_node_that_ssm_does_not_know(fleet: DeployedFleet, journal: MemorySsm, run: Run) -> None:
+def test_a_node_without_ssm_is_an_error(fleet: DeployedFleet, journal: MemorySsm, run: Run) -> None:
     done = run("logs", fleet.ids[1])
     assert (done.code, "--from cloudwatch" in done.err) == (1, True)
 
 
-def test_a_command_that_fails_on_the_node(fleet: DeployedFleet, journal: MemorySsm, run: Run) -> None:
+def test_a_command_that_fails_on_the_node_is_an_error(fleet: DeployedFleet, journal: MemorySsm, run: Run) -> None:
     journal.status = "Failed"
     done = run("logs", fleet.ids[0])
     assert (done.code, "no journal" in done.err) == (1, True)
 
 
-def test_a_command_that_never_ends_is_not_waited_for(
+def test_a_command_that_never_ends_is_waited_for_a_bounded_time(
     fleet: DeployedFleet, journal: MemorySsm, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal, "get_command_invocation", lambda **_: {"Status": "InProgress"}, raising=False)
     assert run("logs", fleet.ids[0]).code == 8
 
 
-def test_following_becomes_a_session(
+def test_following_the_journal_is_a_session(
     fleet: DeployedFleet, journal: MemorySsm, run: Run, became: list[list[str]]
 ) -> None:
     run("logs", fleet.ids[0], "--follow")
@@ -159,7 +159,7 @@ def test_following_becomes_a_session(
     assert run("logs", fleet.ids[0], "--follow", "--json").code == 2
 
 
-def test_the_lines_of_a_node_that_is_gone(fleet: DeployedFleet, run: Run) -> None:
+def test_the_log_of_a_terminated_node_is_found(fleet: DeployedFleet, run: Run) -> None:
     client, group = boto3.client("logs"), node_log_group_name("synkti")
     gone = "i-0dead"
     assert run("logs", gone).code == 4
@@ -177,7 +177,7 @@ def test_the_lines_of_a_node_that_is_gone(fleet: DeployedFleet, run: Run) -> Non
     assert run("logs", gone, "--from", "journal").code == 4
 
 
-def test_the_log_that_a_node_left_at_its_end(fleet: DeployedFleet, run: Run) -> None:
+def test_the_log_that_a_node_uploaded_at_its_end_is_printed(fleet: DeployedFleet, run: Run) -> None:
     gone, s3 = "i-0dead", boto3.client("s3")
     assert run("logs", gone, "--from", "last").code == 4, "the state stack names no checkpoints bucket"
     fleet.cloudformation.stacks["synkti-state"].outputs = {"CheckpointsBucket": "checkpoints"}

@@ -56,7 +56,7 @@ def found(check: str, **changes: Any) -> Finding:
     return next(finding for finding in evaluate(replace(WELL, **changes)) if finding.check == check)
 
 
-def test_where_everything_is_well_nothing_is_to_be_done() -> None:
+def test_without_faults_there_is_no_advice() -> None:
     findings = evaluate(WELL)
     assert {finding.verdict for finding in findings} == {Verdict.OK}
     assert not any(finding.advice for finding in findings)
@@ -85,11 +85,11 @@ FAULTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("check", "changes", "said"), FAULTS)
-def test_a_fault_is_told_with_what_to_do(check: str, changes: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize(("check", "changes", "message"), FAULTS)
+def test_a_fault_has_an_advice(check: str, changes: dict[str, Any], message: str) -> None:
     finding = found(check, **changes)
     assert finding.verdict is Verdict.FAULT
-    assert said in finding.found
+    assert message in finding.found
     assert finding.advice
 
 
@@ -108,11 +108,11 @@ WARNINGS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("check", "changes", "said"), WARNINGS)
-def test_what_may_be_wanted_is_a_warning(check: str, changes: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize(("check", "changes", "message"), WARNINGS)
+def test_a_possible_problem_is_a_warning_with_an_advice(check: str, changes: dict[str, Any], message: str) -> None:
     finding = found(check, **changes)
     assert finding.verdict is Verdict.WARNING
-    assert said in finding.found
+    assert message in finding.found
     assert finding.advice
 
 
@@ -129,7 +129,7 @@ def test_what_may_be_wanted_is_a_warning(check: str, changes: dict[str, Any], sa
         ("templates", "templates"),
     ],
 )
-def test_what_could_not_be_looked_at_is_unknown_and_says_why(check: str, field: str) -> None:
+def test_a_check_that_could_not_be_made_is_unknown_with_the_reason(check: str, field: str) -> None:
     finding = found(check, **{field: Unavailable("these credentials may not do it")})
     assert finding.verdict is Verdict.UNKNOWN
     assert "these credentials may not do it" in finding.found
@@ -143,19 +143,19 @@ def test_a_default_vpc_matters_only_where_it_is_used() -> None:
     assert found("default vpc", settings=used, default_vpc=Unavailable("no")).verdict is Verdict.UNKNOWN
 
 
-def test_how_to_ask_for_a_quota_is_a_command() -> None:
+def test_the_advice_for_a_missing_quota_is_a_command() -> None:
     assert found("gpu spot quota", quotas={G_SPOT: 0.0}).advice == (
         "aws service-quotas request-service-quota-increase --service-code ec2 --quota-code L-3819A6DF "
         "--desired-value 32 --region us-east-1"
     ), "three nodes of eight vCPUs, and the one that comes before another goes"
 
 
-def test_credentials_are_not_judged_in_a_region_that_is_none() -> None:
+def test_credentials_are_not_judged_in_an_unknown_region() -> None:
     finding = found("credentials", caller=Unavailable("us-esat-1 is no region"), regions=frozenset({"eu-west-1"}))
     assert finding.verdict is Verdict.UNKNOWN
 
 
-def test_the_worst_verdict_is_the_whole_ones() -> None:
+def test_the_result_of_all_checks_is_the_worst_verdict() -> None:
     def of(*verdicts: Verdict) -> Verdict:
         return worst_verdict([Finding("x", verdict, "") for verdict in verdicts])
 
@@ -177,7 +177,7 @@ def test_the_worst_verdict_is_the_whole_ones() -> None:
         ("p6-b200.48xlarge", P5_SPOT, "L-417A185B"),
     ],
 )
-def test_which_quota_counts(instance_type: str, spot: str, demand: str) -> None:
+def test_the_family_of_an_instance_type_selects_its_quota(instance_type: str, spot: str, demand: str) -> None:
     of_spot, on_demand = quota_of(instance_type, spot=True), quota_of(instance_type, spot=False)
     assert of_spot is not None
     assert on_demand is not None
@@ -196,7 +196,7 @@ def test_other_families_have_no_quota_here() -> None:
 
 @pytest.fixture
 def quota(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    """What Service Quotas answers; moto's knows only defaults of its own."""
+    """The answers of Service Quotas; moto has only its own defaults."""
     values = {G_SPOT: 64.0, G_DEMAND: 64.0}
     monkeypatch.setattr(doctor_collector, "_quotas", lambda account, types: values)
     return values
@@ -206,16 +206,16 @@ def verdicts(document: Any) -> dict[str, str]:
     return {finding["check"]: finding["verdict"] for finding in document["findings"]}
 
 
-def test_doctor_finds_what_is_there(fleet: DeployedFleet, quota: dict[str, float], run: Run) -> None:
+def test_doctor_reports_a_verdict_for_each_check(fleet: DeployedFleet, quota: dict[str, float], run: Run) -> None:
     done = run("doctor", "--no-templates", "--json")
     assert done.code == 3
-    told = verdicts(done.document)
-    assert told["credentials"] == "ok"
-    assert told["region"] == "ok"
-    assert told["gpu spot quota"] == "ok"
-    assert told["cdk bootstrap"] == "warning"
-    assert told["model"] == "fault"
-    assert told["templates"] == "unknown"
+    reported = verdicts(done.document)
+    assert reported["credentials"] == "ok"
+    assert reported["region"] == "ok"
+    assert reported["gpu spot quota"] == "ok"
+    assert reported["cdk bootstrap"] == "warning"
+    assert reported["model"] == "fault"
+    assert reported["templates"] == "unknown"
     boto3.client("ssm").put_parameter(Name=doctor_collector.TOOLKIT_PARAMETER, Value="30", Type="String")
     assert verdicts(run("doctor", "--no-templates", "--json").document)["cdk bootstrap"] == "ok"
 
@@ -229,17 +229,17 @@ def test_doctor_for_people(fleet: DeployedFleet, quota: dict[str, float], run: R
     assert lines[at + 1].strip().startswith("-> aws service-quotas request-service-quota-increase")
 
 
-def test_doctor_without_credentials_says_so_once(run: Run) -> None:
+def test_doctor_without_credentials_reports_it_once(run: Run) -> None:
     done = run("doctor", "--no-templates", "--region", "us-east-1", "--json")
     assert done.code == 3
-    told = verdicts(done.document)
-    assert told["credentials"] == "fault"
-    assert {told[check] for check in ("region", "gpu spot quota", "stacks", "model")} == {"unknown"}
+    reported = verdicts(done.document)
+    assert reported["credentials"] == "fault"
+    assert {reported[check] for check in ("region", "gpu spot quota", "stacks", "model")} == {"unknown"}
 
 
-def test_doctor_in_a_region_that_is_none(aws: MemoryCloudFormation, run: Run) -> None:
-    told = verdicts(run("doctor", "--no-templates", "--region", "us-esat-1", "--json").document)
-    assert (told["region"], told["credentials"]) == ("fault", "unknown")
+def test_doctor_in_an_unknown_region_is_a_fault(aws: MemoryCloudFormation, run: Run) -> None:
+    reported = verdicts(run("doctor", "--no-templates", "--region", "us-esat-1", "--json").document)
+    assert (reported["region"], reported["credentials"]) == ("fault", "unknown")
 
 
 def test_doctor_examines_wrong_settings_too(aws: MemoryCloudFormation, run: Run, nowhere: Path) -> None:
@@ -252,7 +252,7 @@ def test_doctor_examines_wrong_settings_too(aws: MemoryCloudFormation, run: Run,
     assert verdicts(done.document)["templates"] == "unknown"
 
 
-def test_a_setting_that_is_none_is_told_before_anything(run: Run) -> None:
+def test_an_invalid_setting_is_reported_before_any_other_check(run: Run) -> None:
     done = run("doctor", "-c", "nods=3")
     assert (done.code, "is 'nodes' meant?" in done.err) == (2, True)
     assert run("doctor", "-c", "nodes").code == 2
@@ -275,16 +275,16 @@ class MemoryCdk:
         return output
 
 
-def test_templates_are_synthesized_and_shown_to_cloudformation(
+def test_templates_are_synthesized_and_validated_by_cloudformation(
     aws: MemoryCloudFormation, quota: dict[str, float], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command, "Cdk", MemoryCdk)
-    told = run("doctor", "--json").document["findings"]
-    (templates,) = [each["found"] for each in told if each["check"] == "templates"]
+    reported = run("doctor", "--json").document["findings"]
+    (templates,) = [each["found"] for each in reported if each["check"] == "templates"]
     assert templates == "2 are synthesized; CloudFormation accepts 1, 1 are too long to ask about"
     aws.invalid = "Template format error"
-    told = run("doctor", "--json").document["findings"]
-    assert [each["found"] for each in told if each["check"] == "templates"] == ["a: Template format error"]
+    reported = run("doctor", "--json").document["findings"]
+    assert [each["found"] for each in reported if each["check"] == "templates"] == ["a: Template format error"]
 
 
 def test_without_node_the_templates_are_unknown(
@@ -292,16 +292,16 @@ def test_without_node_the_templates_are_unknown(
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert cdk.node_version() is None
-    told = verdicts(run("doctor", "--json").document)
-    assert (told["node.js"], told["templates"], told["sessions"]) == ("fault", "unknown", "warning")
+    reported = verdicts(run("doctor", "--json").document)
+    assert (reported["node.js"], reported["templates"], reported["sessions"]) == ("fault", "unknown", "warning")
 
 
-def test_a_fleet_of_another_name_is_not_looked_at(aws: MemoryCloudFormation, quota: dict[str, float], run: Run) -> None:
+def test_a_fleet_of_another_name_is_ignored(aws: MemoryCloudFormation, quota: dict[str, float], run: Run) -> None:
     make_fleet(aws, "prod")
 
     def stacks(*options: str) -> str:
-        told = run("doctor", "--no-templates", "--json", *options).document["findings"]
-        return next(str(each["found"]) for each in told if each["check"] == "stacks")
+        reported = run("doctor", "--no-templates", "--json", *options).document["findings"]
+        return next(str(each["found"]) for each in reported if each["check"] == "stacks")
 
     assert stacks() == "synkti is not deployed"
     assert stacks("--cluster", "prod") == "prod-events not deployed"

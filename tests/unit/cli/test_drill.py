@@ -18,14 +18,16 @@ def rule(source: list[str]) -> None:
     boto3.client("events").put_rule(Name="synkti-events-node-interrupted", EventPattern=pattern)
 
 
-def test_a_drill_is_refused_where_drills_are_off(fleet: DeployedFleet, run: Run) -> None:
+def test_a_drill_is_refused_where_drills_are_disabled(fleet: DeployedFleet, run: Run) -> None:
     rule(["aws.ec2"])
     done = run("drill", fleet.ids[0])
     assert done.code == 1
     assert "drills = true" in done.err
 
 
-def test_a_drill_is_an_event_as_ec2s(fleet: DeployedFleet, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_drill_sends_an_event_in_the_form_of_ec2s(
+    fleet: DeployedFleet, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rule(["aws.ec2", "synkti.drill"])
     sent: list[dict[str, Any]] = []
     before = Account._client
@@ -52,7 +54,7 @@ def test_a_drill_is_an_event_as_ec2s(fleet: DeployedFleet, run: Run, monkeypatch
 
 
 class MemoryFis:
-    """FIS's three calls; holds what was asked for."""
+    """FIS's three calls; holds the template that was created."""
 
     def __init__(self) -> None:
         self.template: dict[str, Any] = {}
@@ -72,7 +74,9 @@ class MemoryFis:
 ROLE = "arn:aws:iam::123456789012:role/drills"
 
 
-def test_a_real_interruption(fleet: DeployedFleet, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_real_interruption_is_an_experiment_of_fis(
+    fleet: DeployedFleet, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fis, before = MemoryFis(), Account._client
 
     def client(self: Account, service: str, connections: int = 10) -> Any:
@@ -83,7 +87,7 @@ def test_a_real_interruption(fleet: DeployedFleet, run: Run, monkeypatch: pytest
     monkeypatch.setattr("cli.adapters.instances.node_of", spot())
     assert run("drill", fleet.ids[0], "--fis").code == 2
     assert run("drill", fleet.ids[0], "--fis", "--fis-role", ROLE).code == 9
-    assert fis.template == {}, "nobody has said yes"
+    assert fis.template == {}, "nothing was confirmed"
     document = run("drill", fleet.ids[0], "--fis", "--fis-role", ROLE, "--yes", "--json").document
     assert document["experiment"] == "EXP of EXT1"
     assert fis.deleted == ["EXT1"]
@@ -94,6 +98,6 @@ def test_a_real_interruption(fleet: DeployedFleet, run: Run, monkeypatch: pytest
 
 
 def spot() -> Any:
-    """As node_of, of an EC2 that says `spot`, which moto's Auto Scaling never does."""
+    """As node_of, with the lifecycle `spot`, which moto's Auto Scaling never sets."""
     before = core_nodes.node_of
     return lambda instance: before({**instance, "InstanceLifecycle": "spot"})

@@ -28,7 +28,7 @@ def client_error(code: str, message: str = "no") -> ClientError:
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "said"),
+    ("error", "code", "message"),
     [
         (aws_exceptions.NoCredentialsError(), ExitCode.NO_ACCESS, "no AWS credentials"),
         (aws_exceptions.ProfileNotFound(profile="work"), ExitCode.NO_ACCESS, "work"),
@@ -48,10 +48,12 @@ def client_error(code: str, message: str = "no") -> ClientError:
         (client_error("", ""), ExitCode.FAILED, "DescribeInstances failed"),
     ],
 )
-def test_awss_failures_in_words(error: BotoCoreError | ClientError, code: ExitCode, said: str) -> None:
-    told = to_cli_error(error)
-    assert told.exit_code is code
-    assert said in told.message
+def test_each_failure_of_aws_has_an_exit_code_and_a_message(
+    error: BotoCoreError | ClientError, code: ExitCode, message: str
+) -> None:
+    cli_error = to_cli_error(error)
+    assert cli_error.exit_code is code
+    assert message in cli_error.message
 
 
 def test_every_exit_code_has_a_meaning_and_every_error_a_code_of_its_own() -> None:
@@ -79,7 +81,7 @@ def test_an_unknown_profile_is_6(run: Run) -> None:
     assert run("nodes", "--region", "us-east-1", "--profile", "nobody").code == 6
 
 
-def test_an_aws_that_is_not_there_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_aws_is_reported(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
@@ -93,7 +95,7 @@ def _impatient(self: Account, service: str, connections: int = 10) -> Any:
     return self._session.client(service)  # type: ignore[call-overload] # without tries of its own
 
 
-def test_wrong_usage_is_2_and_says_where_help_is(run: Run) -> None:
+def test_wrong_usage_is_2_and_names_the_help_page(run: Run) -> None:
     done = run("nodes", "--wat")
     assert done.code == 2
     assert "synkti nodes --help" in done.err
@@ -101,7 +103,7 @@ def test_wrong_usage_is_2_and_says_where_help_is(run: Run) -> None:
     assert run("gateway").code == 2
 
 
-def test_wrong_settings_are_told_all_together(aws: MemoryCloudFormation, run: Run, nowhere: Path) -> None:
+def test_wrong_settings_are_reported_together(aws: MemoryCloudFormation, run: Run, nowhere: Path) -> None:
     (nowhere / "synkti.toml").write_text("nodes = 0\nzones = 9\n")
     done = run("bootstrap")
     assert done.code == 78
@@ -111,7 +113,7 @@ def test_wrong_settings_are_told_all_together(aws: MemoryCloudFormation, run: Ru
     assert run("nodes").code == 78
 
 
-def test_an_error_of_the_system_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_model_is_reported_with_exit_code_1(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def damaged(**_: object) -> None:
         raise ModelDamaged("the manifest cannot be read")
 
@@ -136,7 +138,7 @@ def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
         command.main(["nodes"])
 
 
-def test_which_one_it_is(run: Run) -> None:
+def test_the_version_is_printed(run: Run) -> None:
     done = run("--version")
     assert (done.code, done.out.startswith("synkti ")) == (0, True)
 
@@ -150,7 +152,7 @@ class Tty(io.StringIO):
 
 
 @pytest.mark.parametrize(("answer", "accepted"), [("y\n", True), ("YES\n", True), ("n\n", False), ("", False)])
-def test_a_question_is_answered_by_a_person(answer: str, accepted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_question_needs_the_answer_of_a_person(answer: str, accepted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", Tty(answer))
     terminal = Terminal()
     if accepted:
@@ -160,7 +162,7 @@ def test_a_question_is_answered_by_a_person(answer: str, accepted: bool, monkeyp
             terminal.confirm("Really?", yes=False)
 
 
-def test_where_nobody_can_answer_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_terminal_a_question_is_declined(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
     with pytest.raises(Declined, match="no terminal to confirm"):
         Terminal().confirm("Really?", yes=False)
@@ -170,7 +172,7 @@ def test_where_nobody_can_answer_nothing_is_done(monkeypatch: pytest.MonkeyPatch
     Terminal(as_json=True).confirm("Really?", yes=True)
 
 
-def test_colour_is_for_terminals(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_colours_are_only_for_terminals(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     Terminal().line("fine", "green")
     assert capsys.readouterr().out == "fine\n"
     monkeypatch.setenv("FORCE_COLOR", "1")
@@ -181,12 +183,14 @@ def test_colour_is_for_terminals(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "\x1b[32m" not in capsys.readouterr().out
 
 
-def test_long_lines_are_not_cut_where_they_are_piped(capsys: pytest.CaptureFixture[str]) -> None:
+def test_long_lines_are_not_cut_when_piped(capsys: pytest.CaptureFixture[str]) -> None:
     Terminal().table(("A", "B"), [("x" * 150, "[not markup]" * 20)])
     assert "x" * 150 + "  " + "[not markup]" * 20 in capsys.readouterr().out
 
 
-def test_a_transfer_tells_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_transfer_prints_its_progress_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     now = iter([0.0, 1.0, 12.0, 13.0])
     monkeypatch.setattr("cli.terminal.time.monotonic", lambda: next(now))
     with Terminal().transfer("models/x", 4096) as bar:
@@ -203,7 +207,7 @@ def test_on_a_terminal_a_transfer_is_a_bar(monkeypatch: pytest.MonkeyPatch, caps
     assert "4.0/4.0 KiB" in capsys.readouterr().err
 
 
-def test_sizes_and_ages_for_people() -> None:
+def test_sizes_and_ages_are_printed_for_people() -> None:
     assert [human_bytes(n) for n in (0, 1023, 1024, 15 * 2**30, 3 * 2**40)] == [
         "0 B",
         "1023 B",
@@ -236,5 +240,5 @@ def test_waiting_is_bounded() -> None:
         ("https://vpce.amazonaws.com", False),
     ],
 )
-def test_the_embedded_aws_is_on_this_machine(endpoint: str, embedded: bool) -> None:
+def test_only_an_endpoint_on_this_machine_is_the_embedded_aws(endpoint: str, embedded: bool) -> None:
     assert is_embedded(endpoint) is embedded

@@ -39,7 +39,7 @@ CHAT = "/v1/chat/completions"
         {b"host": b"127.0.0.1:8080", b"sec-fetch-site": b"none"},
     ],
 )
-def test_programs_and_named_pages_may_call(headers: dict[bytes, bytes]) -> None:
+def test_programs_and_allowed_origins_may_send_requests(headers: dict[bytes, bytes]) -> None:
     assert CallerPolicy(("gateway.internal",), ("http://localhost:3000",)).rejection_reason(headers) is None
 
 
@@ -58,24 +58,24 @@ def test_programs_and_named_pages_may_call(headers: dict[bytes, bytes]) -> None:
         ({b"host": b"127.0.0.1", b"sec-fetch-site": b"same-site"}, "--allow-origin"),
     ],
 )
-def test_web_pages_may_not(headers: dict[bytes, bytes], advice: str) -> None:
+def test_other_origins_may_not(headers: dict[bytes, bytes], advice: str) -> None:
     assert advice in (CallerPolicy(origins=("http://localhost:3000",)).rejection_reason(headers) or "")
 
 
 # over a socket
 
 
-Ask = Callable[[bytes], Awaitable[tuple[bytes, bytes]]]
+Send = Callable[[bytes], Awaitable[tuple[bytes, bytes]]]
 
 
 @contextlib.asynccontextmanager
-async def served(script: Script, callers: CallerPolicy | None = None) -> AsyncIterator[Ask]:
+async def served(script: Script, callers: CallerPolicy | None = None) -> AsyncIterator[Send]:
     """A gateway over scripted nodes; what sends it bytes and reads head and body of the answer."""
     transport = synkti_client.AsyncContinuousTransport(Nodes(NODES), QUICK, httpx.MockTransport(script))
     server, listener = HttpServer(Gateway(transport, callers)), bind("127.0.0.1", 0, "gateway")
     await server.start(listener)
 
-    async def ask(request: bytes) -> tuple[bytes, bytes]:
+    async def send(request: bytes) -> tuple[bytes, bytes]:
         reader, writer = await asyncio.open_connection(*listener.getsockname()[:2])
         writer.write(request)
         head, _, body = (await reader.read(-1)).partition(b"\r\n\r\n")
@@ -83,7 +83,7 @@ async def served(script: Script, callers: CallerPolicy | None = None) -> AsyncIt
         return head, body
 
     try:
-        yield ask
+        yield send
     finally:
         await server.close(1.0)
 
@@ -99,8 +99,8 @@ def answered(script: Script, request: bytes, callers: CallerPolicy | None = None
     """Status, head and JSON body of the answer to one request."""
 
     async def run() -> tuple[bytes, bytes]:
-        async with served(script, callers) as ask:
-            return await ask(request)
+        async with served(script, callers) as send:
+            return await send(request)
 
     head, body = asyncio.run(run())
     return int(head.split()[1]), head.lower(), json.loads(body) if body.startswith(b"{") else body
@@ -113,10 +113,10 @@ def test_a_page_of_another_origin_reaches_no_node() -> None:
         assert (status, document["error"]["code"]) == (403, "caller_not_allowed")
     status, _, document = answered(script, raw("GET", b"/v1/models", b"", b"origin: http://evil.example"))
     assert (status, document["error"]["code"]) == (403, "caller_not_allowed")
-    assert script.asked == []
+    assert script.requests == []
 
 
-def test_a_page_of_an_allowed_origin_can_read_the_answer_and_ask_before() -> None:
+def test_a_page_of_an_allowed_origin_can_send_a_preflight_and_read_the_answer() -> None:
     callers, script = CallerPolicy(origins=("http://localhost:3000",)), Script(lambda request: OK)
     origin = b"origin: http://localhost:3000"
     status, head, _ = answered(script, raw("OPTIONS", CHAT.encode(), b"", origin), callers)
@@ -131,25 +131,25 @@ def test_bytes_beyond_ascii_in_headers_are_passed_on() -> None:
     script = Script(lambda request: OK)
     status, _, _ = answered(script, raw("POST", CHAT.encode(), b"{}", b"x-a: b\xff", "x-b: ü".encode()))
     assert status == 200
-    assert dict(script.asked[0].headers.raw)[b"x-a"] == b"b\xff"
+    assert dict(script.requests[0].headers.raw)[b"x-a"] == b"b\xff"
 
 
 @pytest.mark.parametrize(
     "target", [b"http://stranger:9/x", b"*", b"/v1/\xff", b"/v1/%ff", b"/[", b"//stranger/x", b"/" + b"a" * 60_000]
 )
-def test_any_target_goes_to_a_node_or_is_refused_with_a_reason(target: bytes) -> None:
+def test_any_target_is_sent_to_a_node_or_refused_with_a_reason(target: bytes) -> None:
     script = Script(lambda request: OK)
     status, _, document = answered(script, raw("GET", target, b""))
-    if script.asked:
+    if script.requests:
         assert status == 200
-        assert all(f"http://{request.url.netloc.decode()}" in NODES for request in script.asked)
+        assert all(f"http://{request.url.netloc.decode()}" in NODES for request in script.requests)
     else:
         assert status == 400
         assert document["error"]["code"] in ("invalid_target", "invalid_http", "invalid_request")
 
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/messages"])
-def test_where_no_node_answers_the_error_says_why_and_an_sdk_does_not_try_it_again(path: str) -> None:
+def test_without_a_node_the_error_has_the_reason_and_is_not_retried(path: str) -> None:
     def down(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectTimeout("")
 
@@ -161,9 +161,9 @@ def test_where_no_node_answers_the_error_says_why_and_an_sdk_does_not_try_it_aga
     assert document.get("type") == ("error" if path == "/v1/messages" else None)
 
 
-def test_a_stream_that_is_lost_ends_with_an_event_that_the_routes_clients_read() -> None:
+def test_a_lost_stream_ends_with_an_event_in_the_routes_form() -> None:
     def lost(request: httpx.Request) -> httpx.Response:
-        if len(script.asked) == 1:
+        if len(script.requests) == 1:
             return stream(b'id: s/1\ndata: {"n":1}\n\n')
         return httpx.Response(410, json={"error": {"code": "stream_expired"}})
 
@@ -179,7 +179,7 @@ def test_a_stream_that_is_lost_ends_with_an_event_that_the_routes_clients_read()
         assert b'"code":"stream_lost"' in body
 
 
-def test_an_answer_that_breaks_in_its_middle_is_not_ended() -> None:
+def test_an_answer_that_breaks_in_the_middle_is_not_ended() -> None:
     def breaks(request: httpx.Request) -> httpx.Response:
         return httpx.Response(
             200, headers={"content-type": "audio/mpeg"}, stream=Pieces(b"half", httpx.ReadError("reset"))
@@ -190,7 +190,7 @@ def test_an_answer_that_breaks_in_its_middle_is_not_ended() -> None:
     assert b"0\r\n\r\n" not in body
 
 
-def test_pieces_are_passed_on_when_they_come() -> None:
+def test_pieces_are_passed_on_as_they_arrive() -> None:
     """The second piece is made only once the client has read the first."""
     got_first = asyncio.Event()
 

@@ -75,7 +75,7 @@ def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return written(tmp_path / "large", files)
 
 
-def test_an_interrupted_push_goes_on_where_it_was(
+def test_an_interrupted_push_continues_with_its_missing_parts(
     bucket: str, large: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_part = ModelsBucket.put_part
@@ -118,7 +118,7 @@ def test_an_upload_that_was_begun_as_another_file_is_noticed(bucket: str, large:
     assert held(bucket)[key] == (large / "w.safetensors").read_bytes()
 
 
-def test_a_model_of_other_content_is_not_written_over(bucket: str, model: Path, run: Run) -> None:
+def test_a_model_of_other_content_is_not_overwritten(bucket: str, model: Path, run: Run) -> None:
     assert run("model", "push", model).code == 0
     (model / "config.json").write_text('{"other": 1}')
     (model / "tokenizer" / "vocab.json").unlink()
@@ -150,7 +150,7 @@ def test_a_model_in_hugging_faces_cache(
     assert held(bucket)["models/Qwen2.5-7B/config.json"] == b"{}"
 
 
-def test_a_name_that_is_nowhere_says_where_it_was_looked_for(
+def test_an_unknown_name_is_an_error_that_lists_the_places_searched(
     bucket: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
@@ -160,7 +160,7 @@ def test_a_name_that_is_nowhere_says_where_it_was_looked_for(
     assert "pipx inject synkti huggingface_hub" in done.err
 
 
-def test_a_name_is_downloaded_where_the_hubs_library_is_there(
+def test_a_name_is_downloaded_if_the_hubs_library_is_installed(
     bucket: str, model: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     library: Any = types.ModuleType("huggingface_hub")
@@ -172,28 +172,28 @@ def test_a_name_is_downloaded_where_the_hubs_library_is_there(
 
 
 @pytest.mark.parametrize(
-    ("files", "code", "said"),
+    ("files", "code", "message"),
     [
         ({"readme.md": b""}, 4, "is no model"),
         ({**weights.model(), "manifest.sha256": b""}, 1, "a file's name is invalid"),
     ],
 )
-def test_what_is_no_model_is_not_pushed(
-    files: dict[str, bytes], code: int, said: str, bucket: str, run: Run, tmp_path: Path
+def test_a_folder_without_a_model_is_not_pushed(
+    files: dict[str, bytes], code: int, message: str, bucket: str, run: Run, tmp_path: Path
 ) -> None:
     done = run("model", "push", written(tmp_path / "it", files))
-    assert (done.code, said in done.err) == (code, True)
+    assert (done.code, message in done.err) == (code, True)
     assert held(bucket) == {}
 
 
-def test_bad_names_and_broken_links_are_told(bucket: str, model: Path, run: Run, tmp_path: Path) -> None:
+def test_bad_names_and_broken_links_are_reported(bucket: str, model: Path, run: Run, tmp_path: Path) -> None:
     assert run("model", "push", model, "--name", "a/b").code == 2
     assert run("model", "push", tmp_path / "not here").code == 4
     (model / "link").symlink_to(tmp_path / "nothing")
     assert "leads to no file" in run("model", "push", model).err
 
 
-def test_models_are_listed_whole_or_not(bucket: str, model: Path, run: Run) -> None:
+def test_models_are_listed_as_complete_or_incomplete(bucket: str, model: Path, run: Run) -> None:
     assert "no model in" in run("model", "ls").out
     assert run("model", "push", model).code == 0
     boto3.client("s3").put_object(Bucket=bucket, Key="models/half/config.json", Body=b"{}")
@@ -205,14 +205,14 @@ def test_models_are_listed_whole_or_not(bucket: str, model: Path, run: Run) -> N
     assert {m["name"]: m["whole"] for m in listed["models"]} == {"half": False, "tiny": True}
 
 
-def test_a_model_is_removed_only_when_somebody_says_so(bucket: str, model: Path, run: Run) -> None:
+def test_a_model_is_removed_only_after_a_confirmation(bucket: str, model: Path, run: Run) -> None:
     assert run("model", "push", model).code == 0
     assert run("model", "rm", "tiny").code == 9
     assert "models/tiny/config.json" in held(bucket)
     assert run("model", "rm", "tiny", "--yes").code == 0
     assert held(bucket) == {}
     s3 = boto3.client("s3")
-    assert s3.list_object_versions(Bucket=bucket)["Versions"], "they can be brought back"
+    assert s3.list_object_versions(Bucket=bucket)["Versions"], "they can be restored"
     assert run("model", "rm", "tiny", "--yes").code == 4
     done = run("model", "rm", "tiny", "--yes", "--purge", "--json").document
     assert done["purged_versions"] == 10
@@ -228,7 +228,7 @@ def test_many_objects_are_removed_in_several_requests(
     assert "Versions" not in boto3.client("s3").list_object_versions(Bucket=bucket)
 
 
-def test_a_bucket_that_outlived_its_cluster_is_enough(
+def test_a_bucket_that_outlived_its_cluster_is_used(
     aws: MemoryCloudFormation, bucket: str, model: Path, run: Run
 ) -> None:
     aws.delete_stack("synkti-state")

@@ -61,7 +61,7 @@ SOUND: dict[str, Callable[[], Files]] = {
 
 
 @pytest.mark.parametrize("kind", SOUND)
-def test_what_vllm_loads_is_found_whole(kind: str, tmp_path: Path) -> None:
+def test_a_complete_model_has_no_fault(kind: str, tmp_path: Path) -> None:
     files = SOUND[kind]()
     assert faults(written(tmp_path, files), sorted(files)) == []
 
@@ -152,23 +152,23 @@ UNSOUND: dict[str, tuple[Files, str]] = {
 
 
 @pytest.mark.parametrize("kind", UNSOUND)
-def test_what_it_could_not_load_is_named(kind: str, tmp_path: Path) -> None:
-    files, said = UNSOUND[kind]
+def test_each_fault_of_an_incomplete_model_is_named(kind: str, tmp_path: Path) -> None:
+    files, message = UNSOUND[kind]
     found = faults(written(tmp_path, files), sorted(files))
-    assert any(said in fault for fault in found), found
+    assert any(message in fault for fault in found), found
     assert all(word in " ".join(found) for word in ("download",)) or "pointer" in found[0]
 
 
-def test_nothing_of_it_is_sent_and_all_of_it_is_said_at_once(bucket: str, run: Run, tmp_path: Path) -> None:
+def test_an_incomplete_model_is_not_sent_and_all_faults_are_reported(bucket: str, run: Run, tmp_path: Path) -> None:
     files = {**cut(without(SHARDED, SHARDS[1]), SHARDS[0], -7), "tokenizer.json": POINTER}
     done = run("model", "push", written(tmp_path / "half", files))
     assert done.code == 1
-    for said in (SHARDS[0], SHARDS[1], "tokenizer.json", "--unchecked"):
-        assert said in done.err
+    for message in (SHARDS[0], SHARDS[1], "tokenizer.json", "--unchecked"):
+        assert message in done.err
     assert "Contents" not in boto3.client("s3").list_objects_v2(Bucket=bucket)
 
 
-def test_who_knows_better_may_push_it(bucket: str, run: Run, tmp_path: Path) -> None:
+def test_with_unchecked_an_incomplete_model_is_pushed(bucket: str, run: Run, tmp_path: Path) -> None:
     folder = written(tmp_path / "odd", without(ONE, "tokenizer.json"))
     assert run("model", "push", folder).code == 1
     assert run("model", "push", folder, "--unchecked").code == 0
@@ -182,7 +182,7 @@ def least_size(data: bytes) -> int:
 
 
 @given(st.binary(max_size=200), st.sampled_from([b"", b"GGUF", b"GGUF\3\0\0\0", b"\x20\0\0\0\0\0\0\0{"]))
-def test_no_bytes_break_the_parsers(data: bytes, beginning: bytes) -> None:
+def test_no_bytes_raise_in_the_parsers(data: bytes, beginning: bytes) -> None:
     with contextlib.suppress(safetensors.Unreadable):
         assert least_size(beginning + data) > 0
 

@@ -16,7 +16,7 @@ from tests.unit.cli.fake_clock import FakeClock
 from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
 
 
-def test_nodes_are_shown_as_their_tags_tell(fleet: DeployedFleet, run: Run) -> None:
+def test_nodes_are_shown_with_the_state_in_their_tags(fleet: DeployedFleet, run: Run) -> None:
     first, second = fleet.ids
     fleet.tag(first, State="ready")
     done = run("nodes")
@@ -49,7 +49,7 @@ def test_waiting_ends_when_every_node_is_ready(fleet: DeployedFleet, run: Run, m
     assert f"{fleet.ids[0]} running (0 of 2 nodes ready)" in done.err
 
 
-def test_waiting_for_a_version_waits_for_the_old_nodes_to_be_gone(
+def test_waiting_for_a_version_waits_until_the_old_nodes_are_gone(
     fleet: DeployedFleet, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet.ready("v1")
@@ -66,7 +66,7 @@ def test_waiting_for_a_version_waits_for_the_old_nodes_to_be_gone(
     assert f"{old} is gone" in done.err
 
 
-def test_waiting_has_an_end(fleet: DeployedFleet, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_has_a_timeout(fleet: DeployedFleet, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     time_ = FakeClock()
     monkeypatch.setattr(nodes, "CLOCK", time_.clock)
     done = run("nodes", "--wait", "--within", "60", "--version", "v3")
@@ -75,11 +75,11 @@ def test_waiting_has_an_end(fleet: DeployedFleet, run: Run, monkeypatch: pytest.
     assert time_.at <= 60
 
 
-def test_watching_and_waiting_are_two_things(fleet: DeployedFleet, run: Run) -> None:
+def test_watching_and_waiting_are_exclusive(fleet: DeployedFleet, run: Run) -> None:
     assert run("nodes", "--watch", "--wait").code == 2
 
 
-def test_watching_tells_what_changes(fleet: DeployedFleet, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watching_prints_changes(fleet: DeployedFleet, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop() -> None:
         raise KeyboardInterrupt
 
@@ -89,7 +89,9 @@ def test_watching_tells_what_changes(fleet: DeployedFleet, run: Run, monkeypatch
     assert [json.loads(line)["ready"] for line in done.out.splitlines()] == [0, 2]
 
 
-def test_why_there_are_too_few_is_told(fleet: DeployedFleet, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reason_for_missing_nodes_is_printed(
+    fleet: DeployedFleet, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     activity = {
         "StatusCode": "Failed",
         "StartTime": datetime.now(UTC),
@@ -115,12 +117,12 @@ def test_no_cluster_is_4_and_several_are_5(aws: MemoryCloudFormation, run: Run) 
     assert (error.code, error.document["error"]["code"]) == (5, "ambiguous")
 
 
-def test_a_cluster_without_a_fleet_says_how_to_go_on(bucket: str, run: Run) -> None:
+def test_a_cluster_without_a_fleet_names_the_next_step(bucket: str, run: Run) -> None:
     done = run("nodes")
     assert (done.code, "continue with synkti bootstrap" in done.err) == (4, True)
 
 
-def test_an_endpoint_for_each_ready_node(fleet: DeployedFleet, run: Run) -> None:
+def test_each_ready_node_has_an_endpoint(fleet: DeployedFleet, run: Run) -> None:
     assert run("endpoint").code == 4
     fleet.tag(fleet.ids[0], State="ready")
     fleet.tag(fleet.ids[1], State="ready", Address="127.0.0.5:8001")
@@ -137,15 +139,13 @@ def test_the_load_balancers_endpoint_comes_first(aws: MemoryCloudFormation, run:
     assert run("endpoint", "--private").code == 4
 
 
-def test_an_endpoint_is_asked_whether_it_answers(
-    fleet: DeployedFleet, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_endpoint_is_checked_for_an_answer(fleet: DeployedFleet, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     fleet.ready()
-    asked: list[str] = []
+    requested: list[str] = []
 
     def answers(url: str) -> bool:
-        asked.append(url)
-        return len(asked) == 1
+        requested.append(url)
+        return len(requested) == 1
 
     monkeypatch.setattr(endpoint, "is_reachable", answers)
     done = run("endpoint", "--check")
@@ -154,5 +154,5 @@ def test_an_endpoint_is_asked_whether_it_answers(
     assert run("endpoint", "--check").code == 1
 
 
-def test_nothing_listens_and_nobody_is_harmed() -> None:
+def test_an_endpoint_without_a_listener_is_no_error() -> None:
     assert not endpoint.is_reachable("http://127.0.0.1:9/v1")

@@ -19,7 +19,7 @@ LAUNCHED = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 
 
 def instance(**changes: Any) -> dict[str, Any]:
-    """As DescribeInstances tells of a node."""
+    """Return a node as DescribeInstances describes it."""
     tags = {"SynktiCluster": "synkti", "SynktiRole": "worker", "SynktiState": "ready", "SynktiVersion": "v2"}
     tags |= changes.pop("tags", {})
     return {
@@ -42,7 +42,7 @@ def node(**changes: Any) -> Node:
     return replace(found, **changes)
 
 
-def test_a_node_is_what_its_instance_and_its_tags_say() -> None:
+def test_a_node_has_the_fields_of_its_instance_and_tags() -> None:
     found = node()
     assert (found.state, found.purchase_option, found.zone, found.version) == (
         NodeState.READY,
@@ -55,7 +55,7 @@ def test_a_node_is_what_its_instance_and_its_tags_say() -> None:
     assert node_of(instance(Tags=[{"Key": "Name", "Value": "somebody else's"}])) is None
 
 
-def test_what_ec2_leaves_out_is_unknown_or_on_demand() -> None:
+def test_fields_missing_in_ec2_are_unknown_or_on_demand() -> None:
     bare = instance()
     for key in ("InstanceLifecycle", "PrivateIpAddress", "PublicIpAddress", "Placement", "State"):
         del bare[key]
@@ -65,7 +65,7 @@ def test_what_ec2_leaves_out_is_unknown_or_on_demand() -> None:
     assert not found.is_ready
 
 
-def test_a_stopping_instance_is_not_ready_whatever_its_tag_says() -> None:
+def test_a_stopping_instance_is_not_ready_whatever_its_tag() -> None:
     assert not node(ec2_state="shutting-down").is_ready
 
 
@@ -78,11 +78,13 @@ def test_a_stopping_instance_is_not_ready_whatever_its_tag_says() -> None:
         ({"public_address": None, "private_address": None}, None, None),
     ],
 )
-def test_where_clients_reach_it(changes: dict[str, Any], outside: str | None, inside: str | None) -> None:
+def test_the_hosts_of_a_node_depend_on_its_addresses(
+    changes: dict[str, Any], outside: str | None, inside: str | None
+) -> None:
     assert (node(**changes).host, node(**changes).private_host) == (outside, inside)
 
 
-def test_a_line_of_the_table() -> None:
+def test_a_node_is_a_line_of_the_table() -> None:
     assert table_row(node(), 0.0, "4 min") == (
         "i-0a1",
         "ready",
@@ -105,7 +107,7 @@ def status(*nodes: Node, desired: int = 2, version: str | None = None) -> FleetS
     return FleetStatus(nodes, desired, version)
 
 
-def test_a_fleet_is_whole_when_as_many_serve_as_should() -> None:
+def test_a_fleet_has_converged_when_the_desired_number_is_ready() -> None:
     assert status(node(), node()).is_converged
     assert not status(node(), node(state=NodeState.STARTING)).is_converged
     assert not status(node(), node(state=NodeState.AT_RISK)).is_converged
@@ -113,7 +115,7 @@ def test_a_fleet_is_whole_when_as_many_serve_as_should() -> None:
     assert status(node(), node(), node()).is_converged, "one more, while one takes another's place"
 
 
-def test_a_version_is_there_when_no_other_serves_any_more() -> None:
+def test_a_version_has_converged_when_no_other_is_ready() -> None:
     old = node(version="v1")
     assert not status(node(), old, version="v2").is_converged
     assert not status(node(), node(), old, version="v2").is_converged
@@ -133,7 +135,7 @@ def test_a_node_is_named_by_its_id_or_an_address(given_: str, found: int) -> Non
     assert select_node(NODES, given_) is NODES[found]
 
 
-def test_what_could_be_several_nodes_is_none() -> None:
+def test_an_ambiguous_name_of_a_node_is_an_error() -> None:
     assert select_node(NODES[:1], None) is NODES[0]
     assert select_node((node(instance_id="i-0b"), NODES[0]), "i-0b").instance_id == "i-0b"
     with pytest.raises(Ambiguous, match="there are 2 nodes"):
@@ -148,13 +150,13 @@ def test_what_could_be_several_nodes_is_none() -> None:
         select_node(NODES, "i-")
 
 
-def test_an_id_that_another_begins_with_is_itself() -> None:
+def test_an_exact_id_takes_precedence_over_a_prefix() -> None:
     short, long = node(instance_id="i-0a"), node(instance_id="i-0a1")
     assert select_node((long, short), "i-0a") is short
 
 
 @given(st.integers(0, 1_000), st.integers(0, 1_000), st.integers(0, 1_000))
-def test_a_groups_bounds_give_way(least: int, more: int, nodes: int) -> None:
+def test_desired_nodes_widen_the_bounds_of_a_group(least: int, more: int, nodes: int) -> None:
     size = with_desired(GroupSize(least, least + more, least), nodes)
     assert size.minimum <= size.desired == nodes <= size.maximum
     assert size.minimum <= least
@@ -176,27 +178,27 @@ def activity(message: str, at: int = 100, code: str = "Failed") -> dict[str, Any
         ("Launching was abandoned: lifecycle action with action result ABANDON", "did not become ready in time"),
     ],
 )
-def test_what_ec2_says_has_an_advice(message: str, advice: str) -> None:
+def test_each_message_of_ec2_has_an_advice(message: str, advice: str) -> None:
     (found,) = launch_failures([activity(message)], since=0)
     assert found.message == message
     assert advice in found.advice
 
 
-def test_each_reason_is_told_once_and_the_newest_of_it() -> None:
+def test_each_reason_is_reported_once_with_its_newest_time() -> None:
     capacity = "InsufficientInstanceCapacity in us-east-1"
     found = launch_failures(
         [
             activity("Launching a new EC2 instance", code="Successful"),
             activity(f"{capacity}b", at=300),
             activity(f"{capacity}a", at=200),
-            activity("something that nobody knows", at=150),
+            activity("something unknown", at=150),
             activity("VcpuLimitExceeded", at=50),
         ],
         since=100,
     )
     assert [(each.at, each.message) for each in found] == [
         (300, f"{capacity}b"),
-        (150, "something that nobody knows"),
+        (150, "something unknown"),
     ]
     assert found[1].advice == ""
     unnamed = {"StatusCode": "Cancelled", "StartTime": datetime.fromtimestamp(1, UTC)}

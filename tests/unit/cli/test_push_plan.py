@@ -53,7 +53,7 @@ def test_an_object_of_other_or_unknown_content_is_uploaded_again(remote: RemoteO
     assert [upload.file for upload in plan.uploads] == [CONFIG]
 
 
-def test_an_interrupted_upload_is_gone_on_with() -> None:
+def test_an_interrupted_upload_is_continued() -> None:
     begun = UnfinishedUpload(WEIGHTS.path, "u1", PARTS)
     plan = plan_push(FILES, {}, (begun,), None)
     assert plan.uploads[1].upload_id == "u1"
@@ -61,7 +61,7 @@ def test_an_interrupted_upload_is_gone_on_with() -> None:
     assert plan.abort == ()
 
 
-def test_the_upload_that_has_most_is_gone_on_with_and_the_others_end() -> None:
+def test_the_longest_upload_is_continued_and_the_others_are_aborted() -> None:
     little = UnfinishedUpload(WEIGHTS.path, "u1", {})
     much = UnfinishedUpload(WEIGHTS.path, "u2", PARTS)
     plan = plan_push(FILES, {}, (little, much), None)
@@ -74,19 +74,19 @@ def test_the_upload_that_has_most_is_gone_on_with_and_the_others_end() -> None:
     [{1: Part(5 * MIB, "m")}, {5: Part(PART_BYTES, "m")}, {4: Part(PART_BYTES, "m")}],
     ids=["cut", "more", "last"],
 )
-def test_an_upload_that_was_cut_otherwise_is_of_no_use(parts: dict[int, Part]) -> None:
+def test_an_upload_with_another_part_size_is_not_used(parts: dict[int, Part]) -> None:
     begun = UnfinishedUpload(WEIGHTS.path, "u1", parts)
     plan = plan_push(FILES, {}, (begun,), None)
     assert plan.uploads[1].upload_id is None
     assert plan.abort == (begun,)
 
 
-def test_an_upload_of_a_file_that_is_gone_or_small_now_ends() -> None:
+def test_uploads_of_missing_or_small_files_are_aborted() -> None:
     begun = (UnfinishedUpload("old.safetensors", "u1", PARTS), UnfinishedUpload(CONFIG.path, "u2", {}))
     assert plan_push(FILES, {}, begun, None).abort == begun
 
 
-def test_what_does_not_belong_is_removed_and_the_manifest_goes_first() -> None:
+def test_foreign_objects_are_removed_and_the_manifest_first() -> None:
     plan = plan_push(
         FILES, {**THERE, "old.safetensors": RemoteObject(1, None)}, (), (*FILES, ModelFile("old", "0" * 64, 1))
     )
@@ -95,7 +95,7 @@ def test_what_does_not_belong_is_removed_and_the_manifest_goes_first() -> None:
     assert not plan.is_noop
 
 
-def test_a_whole_model_of_other_content_is_told_from_a_half_one() -> None:
+def test_a_complete_model_of_other_content_differs_from_an_incomplete_one() -> None:
     assert replaces_model(FILES, (CONFIG,))
     assert not replaces_model(FILES, FILES)
     assert not replaces_model(FILES, None)
@@ -129,7 +129,7 @@ def test_weights_are_taken_once() -> None:
     assert select_files(["config.json", "m.bin"], everything=False).included == ("config.json", "m.bin")
 
 
-def test_what_vllm_could_not_load_is_no_model() -> None:
+def test_files_that_vllm_cannot_load_are_no_model() -> None:
     assert "no file" in (model_fault([]) or "")
     assert "none of config.json" in (model_fault(["readme.md"]) or "")
     assert model_fault(["config.json"]) is None
@@ -145,11 +145,11 @@ def test_what_vllm_could_not_load_is_no_model() -> None:
         ("/hub/models--gpt2/snapshots/abc", "gpt2"),
     ],
 )
-def test_a_model_is_called_after_its_folder(folder: str, name: str) -> None:
+def test_a_model_is_named_after_its_folder(folder: str, name: str) -> None:
     assert default_name(PurePath(folder)) == name
 
 
-def test_names_on_a_hub() -> None:
+def test_names_on_a_hub_are_recognized() -> None:
     assert is_repository("meta-llama/Llama-3.1-8B")
     assert is_repository("gpt2")
     assert not is_repository("./gpt2")

@@ -1,4 +1,4 @@
-"""docs/cli.md says what the commands say."""
+"""docs/cli.md matches the output of the commands."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ GUIDE = ROOT / "docs" / "gitops.md"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def test_the_page_is_what_the_commands_say() -> None:
+def test_the_page_matches_the_output_of_the_commands() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "write it anew: python -m tests.unit.cli.reference"
 
 
 def test_every_command_and_every_exit_code_is_on_the_page() -> None:
-    told = PAGE.read_text(encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
     names = [command.callback.__name__ for command in app.registered_commands if command.callback]
     assert len(names) > 10
     for name in [*names, "model push", "model ls", "model rm"]:
-        assert f"## `synkti {name}`" in told
+        assert f"## `synkti {name}`" in page
     for code in ExitCode:
-        assert f"| {int(code)} | `{code.label}` |" in told
+        assert f"| {int(code)} | `{code.label}` |" in page
 
 
 def test_every_command_has_examples_and_json() -> None:
-    told = PAGE.read_text(encoding="utf-8").split("\n## ")
-    commands = [section for section in told if section.startswith("`synkti ")]
+    page = PAGE.read_text(encoding="utf-8").split("\n## ")
+    commands = [section for section in page if section.startswith("`synkti ")]
     for section in commands:
         assert "Examples:\n    synkti " in section
         assert "--json" in section
@@ -46,27 +46,27 @@ def names_of_commands() -> set[str]:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.name))
-def test_every_command_that_a_page_names_is_one(path: Path) -> None:
-    told = re.sub(r"\s+", " ", path.read_text(encoding="utf-8"))
-    named = set(re.findall(r"(?:`|\$ |^|; |\( ?)synkti ([a-z]+)", told))
+def test_every_command_that_a_page_names_exists(path: Path) -> None:
+    page = re.sub(r"\s+", " ", path.read_text(encoding="utf-8"))
+    named = set(re.findall(r"(?:`|\$ |^|; |\( ?)synkti ([a-z]+)", page))
     assert named <= names_of_commands(), named - names_of_commands()
 
 
-def test_every_setting_and_every_path_that_the_guide_names_is_there() -> None:
-    told = GUIDE.read_text(encoding="utf-8")
+def test_every_setting_and_path_that_the_guide_names_exists() -> None:
+    page = GUIDE.read_text(encoding="utf-8")
     known = {each.name for each in fields(FleetSettings)}
-    assigned = set(re.findall(r"^([a-z_]+) = ", told, re.MULTILINE)) | set(re.findall(r"`([a-z_]+) = ", told))
+    assigned = set(re.findall(r"^([a-z_]+) = ", page, re.MULTILINE)) | set(re.findall(r"`([a-z_]+) = ", page))
     assert assigned <= known, assigned - known
     assert len(assigned) > 5
     paths = {
-        each for each in re.findall(r"`([\w./-]+)`", told) if each.startswith(("cli/", "stacks/", "node_agent/", "."))
+        each for each in re.findall(r"`([\w./-]+)`", page) if each.startswith(("cli/", "stacks/", "node_agent/", "."))
     }
-    for each in paths | set(re.findall(r"\]\((\w+\.md)\)", told)):
+    for each in paths | set(re.findall(r"\]\((\w+\.md)\)", page)):
         assert (ROOT / each).exists() or (GUIDE.parent / each).exists(), each
 
 
-def test_the_guides_own_links_lead_somewhere() -> None:
-    told = GUIDE.read_text(encoding="utf-8")
-    titles = re.findall(r"^## (.+)$", told, re.MULTILINE)
+def test_the_guides_own_links_resolve() -> None:
+    page = GUIDE.read_text(encoding="utf-8")
+    titles = re.findall(r"^## (.+)$", page, re.MULTILINE)
     anchors = {re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in titles}
-    assert set(re.findall(r"\(#([a-z0-9-]+)\)", told)) == anchors
+    assert set(re.findall(r"\(#([a-z0-9-]+)\)", page)) == anchors

@@ -10,7 +10,7 @@ from tests.unit.cli.conftest import DeployedFleet, Run
 from tests.unit.cli.fake_clock import FakeClock
 
 
-def test_a_node_is_drained_and_replaced(fleet: DeployedFleet, run: Run) -> None:
+def test_a_drained_node_is_replaced(fleet: DeployedFleet, run: Run) -> None:
     done = run("drain", fleet.ids[0], "--yes")
     assert (done.code, fleet.size()) == (0, (0, 4, 2))
     assert f"{fleet.ids[0]} drains and ends; another takes its place" in done.out
@@ -18,7 +18,7 @@ def test_a_node_is_drained_and_replaced(fleet: DeployedFleet, run: Run) -> None:
     assert len(fleet.running()) == 2
 
 
-def test_a_node_less_is_kept_also_where_the_least_number_was_reached(fleet: DeployedFleet, run: Run) -> None:
+def test_a_removed_node_lowers_the_size_also_at_the_minimum(fleet: DeployedFleet, run: Run) -> None:
     boto3.client("autoscaling").update_auto_scaling_group(AutoScalingGroupName=fleet.group, MinSize=2)
     document = run("drain", fleet.ids[0], "--shrink", "--yes", "--json").document
     assert document == {"cluster": "synkti", "node": fleet.ids[0], "replaced": False}
@@ -26,13 +26,13 @@ def test_a_node_less_is_kept_also_where_the_least_number_was_reached(fleet: Depl
     assert fleet.running() == {fleet.ids[1]}
 
 
-def test_nobody_is_drained_without_a_yes_nor_by_a_name_that_nobody_has(fleet: DeployedFleet, run: Run) -> None:
+def test_a_drain_needs_a_confirmation_and_a_known_node(fleet: DeployedFleet, run: Run) -> None:
     assert run("drain", fleet.ids[0]).code == 9
     assert run("drain", "i-nobody", "--yes").code == 4
     assert fleet.running() == set(fleet.ids)
 
 
-def test_scaling_goes_beyond_the_bounds_and_says_for_how_long(fleet: DeployedFleet, run: Run) -> None:
+def test_scaling_beyond_the_bounds_changes_them_and_reports_how_long(fleet: DeployedFleet, run: Run) -> None:
     done = run("scale", "6")
     assert done.code == 0
     assert fleet.size() == (0, 6, 6)
@@ -43,7 +43,7 @@ def test_scaling_goes_beyond_the_bounds_and_says_for_how_long(fleet: DeployedFle
     assert run("scale", "some").code == 2
 
 
-def test_scaling_can_wait(fleet: DeployedFleet, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scaling_can_wait_for_the_nodes(fleet: DeployedFleet, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     fleet.ready()
     monkeypatch.setattr(nodes, "CLOCK", FakeClock().clock)
     assert run("scale", "2", "--wait", "--json").document == {

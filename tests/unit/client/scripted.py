@@ -51,20 +51,20 @@ class Pieces(httpx.SyncByteStream, httpx.AsyncByteStream):
 
 @dataclass
 class Script:
-    """answer: of every node to anything but a question for the list; asked: what was asked, in order."""
+    """answer: of every node to any request but that for the list; requests: the requests so far, in order."""
 
     answer: Answer
-    asked: list[httpx.Request] = field(default_factory=list)
+    requests: list[httpx.Request] = field(default_factory=list)
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         if request.url.path == NODES_PATH:
             listed = [{"front": node.removeprefix("http://"), "model": "m"} for node in NODES]
             return httpx.Response(200, json={"nodes": listed})
-        self.asked.append(request)
+        self.requests.append(request)
         return self.answer(request)
 
     def timeouts(self) -> list[dict[str, Any]]:
-        return [dict(request.extensions["timeout"]) for request in self.asked]
+        return [dict(request.extensions["timeout"]) for request in self.requests]
 
 
 def sync_client(script: Script, patience: RetryPolicy = QUICK, **options: Any) -> httpx.Client:
@@ -79,12 +79,12 @@ def post(script: Script, body: Any, kind: str, patience: RetryPolicy = QUICK, ur
         with sync_client(script, patience) as client:
             return client.post(url, content=content, **options)
 
-    async def ask() -> httpx.Response:
+    async def send() -> httpx.Response:
         transport = AsyncContinuousTransport(Nodes(NODES), patience, httpx.MockTransport(script))
         async with httpx.AsyncClient(transport=transport) as client:
             return await client.post(url, content=content, **options)
 
-    return asyncio.run(ask())
+    return asyncio.run(send())
 
 
 def error(status: int, code: str | None, **headers: str) -> httpx.Response:

@@ -1,4 +1,4 @@
-"""The client's machines: whole events in order over any connections, and the next node to ask."""
+"""The client's machines: whole events in order over any connections, and the next node to try."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ def error(code: str) -> bytes:
 
 
 @given(st.lists(st.tuples(st.integers(0, 11), st.integers(0, 30)), max_size=5), st.integers(1, 40))
-def test_over_any_connections_in_any_cuts_the_application_gets_every_event_once(
-    cuts: list[tuple[int, int]], step: int
-) -> None:
+def test_the_application_gets_every_event_once_over_any_connections(cuts: list[tuple[int, int]], step: int) -> None:
     """Each connection begins behind the last event that was got, and breaks off somewhere, in an event too."""
     continuity, got = ResumableSse("s"), b""
     for events, rest in [*cuts, (11, 0)]:
@@ -39,7 +37,7 @@ def test_over_any_connections_in_any_cuts_the_application_gets_every_event_once(
 
 
 @pytest.mark.parametrize("code", sorted(RETRY_ELSEWHERE_CODES))
-def test_an_error_that_only_means_not_here_is_kept_from_the_application(code: str) -> None:
+def test_an_error_of_the_node_alone_is_not_passed_to_the_application(code: str) -> None:
     continuity = ResumableSse("s")
     assert continuity.feed(EVENTS[0] + error(code) + EVENTS[1]) == EVENTS[0]
     assert (continuity.redirect_code, continuity.is_over) == (code, False)
@@ -48,7 +46,7 @@ def test_an_error_that_only_means_not_here_is_kept_from_the_application(code: st
 
 
 @pytest.mark.parametrize("data", [error("continuation_impossible"), b'data: {"error":"odd"}\n\n'])
-def test_any_other_error_is_the_applications_to_see_and_the_end(data: bytes) -> None:
+def test_any_other_error_is_passed_to_the_application_and_ends_the_stream(data: bytes) -> None:
     continuity = ResumableSse("s")
     assert continuity.feed(data) == data
     assert continuity.is_over
@@ -69,7 +67,7 @@ def test_nodes_that_failed_come_last_until_they_answer() -> None:
     assert nodes.by_preference()[-1] == "http://a:1"
 
 
-def test_the_list_is_learned_from_any_node_and_the_given_ones_stay_the_way_back() -> None:
+def test_the_list_is_read_from_any_node_and_the_configured_nodes_stay() -> None:
     nodes = Nodes(["http://a:1"])
     assert nodes.list_urls(100.0) == ["http://a:1/v1/synkti/nodes"]
     assert nodes.list_urls(100.0 + REFRESH_S / 2) == []
@@ -85,30 +83,30 @@ def test_the_list_is_learned_from_any_node_and_the_given_ones_stay_the_way_back(
     assert nodes.list_urls(101.0)[0] == "http://b:1/v1/synkti/nodes"
 
 
-def test_who_told_the_list_is_known_to_answer_once_unless_it_is_no_node() -> None:
-    told = b'{"nodes":[{"front":"b:1","model":"m"}]}'
+def test_the_node_that_sent_the_list_is_the_preferred_one_once() -> None:
+    body = b'{"nodes":[{"front":"b:1","model":"m"}]}'
     nodes = Nodes(["http://a:1"], "http://lb/v1/synkti/nodes")
-    nodes.update_from("http://b:1/v1/synkti/nodes", told)
+    nodes.update_from("http://b:1/v1/synkti/nodes", body)
     assert (nodes.pop_last_responder(), nodes.pop_last_responder()) == ("http://b:1", None)
-    nodes.update_from("http://lb/v1/synkti/nodes", told)
+    nodes.update_from("http://lb/v1/synkti/nodes", body)
     assert nodes.pop_last_responder() is None
 
 
-def test_that_a_stream_is_unknown_is_believed_when_two_nodes_say_so_or_the_only_one() -> None:
-    for urls, believed in ((["http://a:1", "http://b:1"], [False, False, True]), (["http://a:1"], [True])):
+def test_a_stream_is_unknown_when_two_nodes_or_the_only_one_answer_so() -> None:
+    for urls, expected in ((["http://a:1", "http://b:1"], [False, False, True]), (["http://a:1"], [True])):
         attempts = Attempts(Nodes(urls), RetryPolicy())
-        said = ["http://a:1", "http://a:1", "http://b:1"][: len(believed)]
-        assert [attempts.on_not_found(url) for url in said] == believed
+        answering = ["http://a:1", "http://a:1", "http://b:1"][: len(expected)]
+        assert [attempts.on_not_found(url) for url in answering] == expected
 
 
-def test_what_is_no_url_of_a_node_is_said_at_once() -> None:
+def test_an_invalid_url_of_a_node_is_an_error_at_once() -> None:
     with pytest.raises(ValueError, match="not the URL of a node"):
         Nodes(["10.0.0.1:8000"])
     with pytest.raises(ValueError, match="at least one node"):
         Nodes([])
 
 
-def test_nodes_are_asked_one_after_another_at_once_and_then_ever_slower_up_to_a_bound() -> None:
+def test_each_node_is_tried_at_once_and_then_with_growing_delays() -> None:
     patience = RetryPolicy()
     assert [patience.backoff_s(attempt, 3) for attempt in (1, 2, 3)] == [0, 0, 0]
     waits = [patience.backoff_s(attempt, 3) for attempt in range(4, 40)]

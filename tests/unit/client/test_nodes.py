@@ -13,7 +13,7 @@ from synkti_client._nodes import Nodes
 from tests.unit.client.scripted import NODES, QUICK
 
 
-def test_an_entry_of_a_list_that_cannot_be_read_is_not_there() -> None:
+def test_an_invalid_entry_of_a_list_is_left_out() -> None:
     nodes = Nodes(["http://a:1"])
     fronts = ["b:1", "c:99999", "d e:1", "[::1", "", "f:0", "[::1]:8000"]
     body = json.dumps({"nodes": [{"front": front, "model": "m"} for front in fronts]}).encode()
@@ -21,12 +21,12 @@ def test_an_entry_of_a_list_that_cannot_be_read_is_not_there() -> None:
     assert sorted(nodes.by_preference()) == ["http://[::1]:8000", "http://a:1", "http://b:1"]
 
 
-def test_a_discovery_that_lists_nobody_is_an_error_that_says_so() -> None:
+def test_a_discovery_without_nodes_is_an_error_that_names_the_count() -> None:
     with pytest.raises(NoNodeAnswers, match="0 nodes are known"):
         Attempts(Nodes([], "http://lb/v1/synkti/nodes"), RetryPolicy()).next()
 
 
-def test_a_node_that_is_asked_for_the_list_in_vain_is_let_end_and_waited_for() -> None:
+def test_a_late_request_for_the_list_is_not_cancelled_and_is_awaited() -> None:
     """Cancelled while it connects, a request leaves its socket behind."""
     ended: list[str] = []
 

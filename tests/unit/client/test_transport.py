@@ -30,7 +30,7 @@ def test_the_head_of_a_stream_has_a_limit_of_its_own(kind: str, path: str) -> No
 
     def frozen(request: httpx.Request) -> httpx.Response:
         assert request.extensions["timeout"]["read"] == QUICK.header_timeout_s
-        if len(script.asked) == 1:
+        if len(script.requests) == 1:
             raise httpx.ReadTimeout("")
         return stream(*EVENTS)
 
@@ -61,7 +61,7 @@ def test_the_applications_timeout_is_raised_and_nothing_is_generated_again(
     script = Script(slow)
     with pytest.raises(kind_of_timeout):
         post(script, WHOLE, kind, timeout=3.0)
-    assert len(script.asked) == 1
+    assert len(script.requests) == 1
     assert 2.0 < script.timeouts()[0]["read"] <= 3.0
 
 
@@ -73,11 +73,11 @@ def test_the_applications_timeout_bounds_all_attempts_together(kind: str) -> Non
     script = Script(lost)
     with pytest.raises(httpx.ReadTimeout, match="the client's own timeout"):
         post(script, WHOLE, kind, timeout=0.0)
-    assert len(script.asked) <= 1
+    assert len(script.requests) <= 1
 
 
 @both
-def test_looking_for_nodes_takes_none_of_the_time_that_the_application_has_not(kind: str) -> None:
+def test_listing_nodes_takes_no_time_that_the_application_does_not_have(kind: str) -> None:
     """Frozen nodes: each question for the list takes as long as it may."""
     allowed: list[float] = []
 

@@ -13,15 +13,15 @@ from tests.unit.client.scripted import EVENTS, NODES, PLAIN, QUICK, STREAM, Piec
 # ids of events (F1)
 
 
-def test_the_header_that_asks_for_ids_is_the_nodes_own() -> None:
+def test_the_header_for_event_ids_is_the_same_as_the_nodes() -> None:
     assert names.EVENT_IDS_HEADER == EVENT_IDS_HEADER
 
 
 @both
-def test_nodes_are_asked_for_ids_and_the_application_gets_a_stream_as_an_engine_sends_it(kind: str) -> None:
+def test_nodes_send_ids_and_the_application_gets_a_plain_stream(kind: str) -> None:
     script = Script(lambda request: stream(b"retry: 250\n\n", *EVENTS))
     assert post(script, STREAM, kind).content == PLAIN
-    assert script.asked[0].headers[EVENT_IDS_HEADER] == "true"
+    assert script.requests[0].headers[EVENT_IDS_HEADER] == "true"
 
 
 @both
@@ -38,7 +38,7 @@ def test_an_application_that_uses_ids_gets_them(kind: str, headers: dict[str, st
     "headers",
     [{"accept": "application/json"}, {"accept": "text/event-stream", "x-synkti-event-ids": "false"}, {"accept": "*/*"}],
 )
-def test_all_others_do_not(kind: str, headers: dict[str, str]) -> None:
+def test_an_application_without_ids_gets_none(kind: str, headers: dict[str, str]) -> None:
     script = Script(lambda request: stream(*EVENTS))
     assert post(script, STREAM, kind, headers=headers).content == PLAIN
 
@@ -49,7 +49,7 @@ def test_all_others_do_not(kind: str, headers: dict[str, str]) -> None:
 @both
 def test_a_stream_is_resumed_with_the_last_id_that_was_read(kind: str) -> None:
     def breaks(request: httpx.Request) -> httpx.Response:
-        if len(script.asked) == 1:
+        if len(script.requests) == 1:
             return stream(EVENTS[0], EVENTS[1][:9], httpx.ReadError("reset"))
         assert request.url.path == "/v1/streams/s"
         assert request.headers["last-event-id"] == "s/1"
@@ -62,12 +62,12 @@ def test_a_stream_is_resumed_with_the_last_id_that_was_read(kind: str) -> None:
 
 
 @both
-def test_an_event_source_that_came_back_is_not_given_the_beginning_again(kind: str) -> None:
+def test_an_event_source_that_reconnects_gets_only_later_events(kind: str) -> None:
     """Its own last id counts until it got another event."""
 
     def breaks(request: httpx.Request) -> httpx.Response:
         assert request.headers["last-event-id"] == "s/1"
-        return stream(httpx.ReadError("reset")) if len(script.asked) == 1 else stream(*EVENTS[1:])
+        return stream(httpx.ReadError("reset")) if len(script.requests) == 1 else stream(*EVENTS[1:])
 
     script = Script(breaks)
     url = "http://synkti/v1/streams/s"
@@ -76,23 +76,23 @@ def test_an_event_source_that_came_back_is_not_given_the_beginning_again(kind: s
 
 
 @both
-def test_engines_lost_again_and_again_under_a_stream_end_it(kind: str) -> None:
+def test_engines_lost_repeatedly_under_a_stream_end_it(kind: str) -> None:
     """Whatever kills engines would kill the fleet."""
     lost = b'data: {"error":{"message":"m","code":"engine_lost"}}\n\n'
 
     def dies(request: httpx.Request) -> httpx.Response:
-        return stream(EVENTS[0], lost) if len(script.asked) == 1 else stream(lost)
+        return stream(EVENTS[0], lost) if len(script.requests) == 1 else stream(lost)
 
     script = Script(dies)
     with pytest.raises(StreamLost, match="Engines were lost"):
         post(script, STREAM, kind)
-    assert len(script.asked) == 3
+    assert len(script.requests) == 3
 
 
 @both
-def test_a_stream_that_no_node_knows_ends_with_the_reason(kind: str) -> None:
+def test_a_stream_unknown_to_all_nodes_ends_with_the_reason(kind: str) -> None:
     def forgotten(request: httpx.Request) -> httpx.Response:
-        return stream(EVENTS[0]) if len(script.asked) == 1 else error(404, "stream_not_found")
+        return stream(EVENTS[0]) if len(script.requests) == 1 else error(404, "stream_not_found")
 
     script = Script(forgotten)
     with pytest.raises(StreamLost, match="404 stream_not_found"):
@@ -101,7 +101,7 @@ def test_a_stream_that_no_node_knows_ends_with_the_reason(kind: str) -> None:
 
 def test_errors_in_anthropics_form_are_read_too() -> None:
     def moved(request: httpx.Request) -> httpx.Response:
-        if len(script.asked) == 1:
+        if len(script.requests) == 1:
             return stream(
                 EVENTS[0], b'event: error\ndata: {"type":"error","error":{"message":"m","code":"handoff"}}\n\n'
             )
@@ -116,7 +116,7 @@ def test_errors_in_anthropics_form_are_read_too() -> None:
 
 
 @pytest.mark.parametrize("media_type", ["text/event-stream", "audio/mpeg", "application/x-ndjson"])
-def test_what_comes_in_pieces_is_passed_on_in_pieces(media_type: str) -> None:
+def test_an_answer_in_pieces_is_passed_on_in_pieces(media_type: str) -> None:
     pieces = Pieces(b"one", b"two", b"three")
     script = Script(lambda request: httpx.Response(200, headers={"content-type": media_type}, stream=pieces))
     request = httpx.Request("POST", "http://synkti/v1/audio/speech", content=b"{}", extensions={"timeout": {"read": 9}})

@@ -1,4 +1,4 @@
-"""Where a node may be: an IPv4 address of one node and a port; a tag that says anything else counts as absent."""
+"""Where a node may be: an IPv4 address of one node and a port; a tag with anything else counts as absent."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_anything_else_is_refused_and_as_a_tag_absent(text: str) -> None:
 
 
 @given(st.text(), st.text(), st.text())
-def test_tags_of_any_text_are_read_as_far_as_they_can_be(state: str, address: str, deadline: str) -> None:
+def test_tags_of_any_text_are_read_in_part(state: str, address: str, deadline: str) -> None:
     tags = NodeTags("synkti", None).encode() | {STATE_TAG: state, ADDRESS_TAG: address, DEADLINE_TAG: deadline}
     decoded = decode_tags(tags)
     assert decoded is not None
@@ -41,5 +41,5 @@ def test_tags_of_any_text_are_read_as_far_as_they_can_be(state: str, address: st
 @pytest.mark.parametrize(
     "listed", [None, 5, "x", [5], [{}], [{"Key": "a"}], [{"Key": 1, "Value": "b"}], [{"Key": "a", "Value": None}]]
 )
-def test_a_list_of_tags_in_another_form_has_none(listed: object) -> None:
+def test_an_invalid_list_of_tags_has_none(listed: object) -> None:
     assert tags_from_ec2(listed) == {}

@@ -63,12 +63,12 @@ def test_another_kind_is_none() -> None:
         ({**SUCCEEDED, "detail": {**SUCCEEDED["detail"], "EC2InstanceId": ""}}, "EC2InstanceId"),
     ],
 )
-def test_what_lacks_what_it_must_have_is_malformed(event: dict[str, Any], missing: str) -> None:
+def test_an_event_that_lacks_a_field_is_malformed(event: dict[str, Any], missing: str) -> None:
     with pytest.raises(ValueError, match=missing):
         parse_launch(event)
 
 
-def test_a_record_is_what_its_item_says() -> None:
+def test_a_record_round_trips_through_its_item() -> None:
     record = CapacityRecord("synkti-fleet", 2, 1.5, 2.25, "e-1", 7, 99, (CapacityChange(2, 2.25, "why"),))
     item = record.to_item()
     assert (item["pk"], item["sk"]) == ("group#synkti-fleet", "capacity")

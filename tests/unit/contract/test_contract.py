@@ -31,12 +31,12 @@ from node_agent.contract.timestamps import format_instant, parse_instant
 
 
 @given(st.integers(min_value=0, max_value=4_000_000_000_000))
-def test_an_instant_survives_the_way_out_and_back_to_the_millisecond(at_ms: int) -> None:
+def test_a_time_round_trips_to_the_millisecond(at_ms: int) -> None:
     assert round(parse_instant(format_instant(at_ms / 1000)) * 1000) == at_ms
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2026-11-23", "2026-11-23T10:00:00"])
-def test_an_instant_without_an_offset_is_none(text: str) -> None:
+def test_a_time_without_an_offset_is_none(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         parse_instant(text)
 
@@ -67,11 +67,11 @@ def test_cluster_names_fit_in_a_bucket_name(name: str, ok: bool) -> None:
         deadline=st.none() | st.integers(min_value=0, max_value=4_000_000_000).map(float),
     )
 )
-def test_tags_survive_the_way_out_and_back(tags: NodeTags) -> None:
+def test_tags_round_trip(tags: NodeTags) -> None:
     assert decode_tags(tags.encode()) == tags
 
 
-def test_tags_that_a_person_edited_are_read_as_far_as_they_can_be() -> None:
+def test_tags_that_a_person_edited_are_read_in_part() -> None:
     tags = decode_tags(
         {"SynktiCluster": "c1", "SynktiRole": "worker", "SynktiState": "happy", "SynktiDeadline": "soon"}
     )
@@ -79,7 +79,7 @@ def test_tags_that_a_person_edited_are_read_as_far_as_they_can_be() -> None:
 
 
 @pytest.mark.parametrize("tags", [{}, {"SynktiCluster": "c1"}, {"SynktiRole": "worker"}, {"Name": "x"}])
-def test_other_peoples_instances_are_no_nodes(tags: dict[str, str]) -> None:
+def test_instances_of_others_are_no_nodes(tags: dict[str, str]) -> None:
     assert decode_tags(tags) is None
 
 
@@ -128,7 +128,7 @@ def test_a_malformed_event_of_a_known_kind_is_an_error(broken: dict[str, Any]) -
         parse_event({**event("EC2 Instance State-change Notification", state="stopped"), **broken})
 
 
-def test_what_imds_says_is_read() -> None:
+def test_notices_of_imds_are_read() -> None:
     assert parse_instance_action('{"action":"terminate","time":"2026-11-23T10:00:00Z"}') == InterruptionNotice(
         AT, "terminate"
     )
@@ -139,7 +139,7 @@ def test_what_imds_says_is_read() -> None:
                 parse(body)
 
 
-def test_a_record_survives_the_way_out_and_back_and_tells_its_story_in_order() -> None:
+def test_a_record_round_trips_with_its_steps_in_order() -> None:
     late, early = TimelineStep("drained", "agent", 20.5), TimelineStep("interruption-notice", "eventbridge", 10.25)
     record = NodeRecord("i-1", "us-east-1a", "g5.xlarge", NodeState.DRAINING, 7, 99, {late.key: late, early.key: early})
     item = record.to_item()

@@ -22,7 +22,7 @@ ONE = ModelFile("model.safetensors", "a" * 64, 5_000_000_000)
 TWO = ModelFile("tokenizer/merges and ranks.txt", "0" * 64, 0)
 
 
-def test_what_was_written_is_read_again_in_the_order_of_paths() -> None:
+def test_a_manifest_round_trips_in_the_order_of_paths() -> None:
     text = format_manifest([TWO, ONE])
     assert text.splitlines()[0] == "a" * 64 + " 5000000000 model.safetensors"
     assert parse_manifest(text) == (ONE, TWO)
@@ -49,7 +49,7 @@ def test_a_path_outside_the_folder_is_neither_written_nor_read(path: str) -> Non
         ("".join(f"{'a' * 64} 1 {n}\n" for n in range(MAX_FILES + 1)), "more than"),
     ],
 )
-def test_what_is_no_manifest_is_refused_and_told(text: str, why: str) -> None:
+def test_an_invalid_manifest_is_refused_with_the_reason(text: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         parse_manifest(text)
 

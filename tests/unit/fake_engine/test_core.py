@@ -72,16 +72,16 @@ def play(tmp_path: Path, story: Callable[[Client], Awaitable[None]]) -> None:
         asyncio.run(run(engine.url))
 
 
-def test_a_wedged_core_answers_health_and_makes_no_token_until_it_goes_on(tmp_path: Path) -> None:
+def test_a_wedged_core_answers_health_and_makes_no_token_until_it_resumes(tmp_path: Path) -> None:
     async def story(client: Client) -> None:
         async with client.stream() as came:
             assert (await client.change(wedged=True)).json() == {"wedged": True, "seconds_per_token": 0.01}
             before = await client.figures()
-            asked = asyncio.create_task(
+            answer = asyncio.create_task(
                 client.http.post(f"{client.url}/v1/completions", json={**BODY, "stream": False})
             )
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(asked), 0.5)
+                await asyncio.wait_for(asyncio.shield(answer), 0.5)
             count = len(came)
             assert (await client.http.get(f"{client.url}/health")).status_code == 200
             assert await client.figures() == before
@@ -89,12 +89,12 @@ def test_a_wedged_core_answers_health_and_makes_no_token_until_it_goes_on(tmp_pa
             await client.change(wedged=False)
             await until(lambda: _more_than(came, count + 5))
             assert (await client.figures()).generated_tokens != before.generated_tokens
-            asked.cancel()
+            answer.cancel()
 
     play(tmp_path, story)
 
 
-def test_streams_that_are_preempted_wait_and_count_as_waiting_while_others_go_on(tmp_path: Path) -> None:
+def test_preempted_streams_wait_and_count_as_waiting_while_others_continue(tmp_path: Path) -> None:
     async def story(client: Client) -> None:
         async with client.stream() as older, client.stream() as younger:
             await client.change(preempt={"seconds": 1.5, "share": 0.5})
@@ -110,7 +110,7 @@ def test_streams_that_are_preempted_wait_and_count_as_waiting_while_others_go_on
     play(tmp_path, story)
 
 
-def test_a_long_step_holds_up_all_alike_and_a_slow_core_is_slow(tmp_path: Path) -> None:
+def test_a_long_step_delays_all_streams_alike_and_a_slow_core_is_slow(tmp_path: Path) -> None:
     async def story(client: Client) -> None:
         async with client.stream() as came:
             await client.change(step_s=1.0)
@@ -128,7 +128,7 @@ def test_a_long_step_holds_up_all_alike_and_a_slow_core_is_slow(tmp_path: Path) 
 @pytest.mark.parametrize(
     "wanted", [{"dead": True}, {"seconds_per_token": "5"}, {"preempt": 3}, {"step_s": -1.0}, [], None]
 )
-def test_what_is_no_change_is_refused(tmp_path: Path, wanted: object) -> None:
+def test_an_invalid_change_is_refused(tmp_path: Path, wanted: object) -> None:
     with fake_engine(tmp_path, "--faults") as engine:
         answered = httpx.post(f"{engine.url}/standin/core", content=json.dumps(wanted))
         assert answered.status_code == 400

@@ -36,10 +36,10 @@ ALL = b"".join(chunk.data for chunk in (ROLE, *TOKENS))
 
 
 def played(fault: Fault) -> tuple[bytes, ConnectionEnd | None]:
-    told = list(inject_fault(fault, [ROLE, *TOKENS], lambda: WORDS))
-    endings = [item for item in told if isinstance(item, ConnectionEnd)]
-    assert endings in ([], told[-1:])
-    return b"".join(item.data for item in told if isinstance(item, Chunk)), endings[0] if endings else None
+    sent = list(inject_fault(fault, [ROLE, *TOKENS], lambda: WORDS))
+    endings = [item for item in sent if isinstance(item, ConnectionEnd)]
+    assert endings in ([], sent[-1:])
+    return b"".join(item.data for item in sent if isinstance(item, Chunk)), endings[0] if endings else None
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_faults_are_read() -> None:
         [{"kind": "before-finish", "after_tokens": 3}],
     ],
 )
-def test_what_is_no_list_of_faults_is_refused(wrong: object) -> None:
+def test_an_invalid_list_of_faults_is_refused(wrong: object) -> None:
     with pytest.raises(BadRequest):
         read_faults(wrong)
 
@@ -123,14 +123,14 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
         yield made
 
 
-def tell(engine: Engine, *faults: dict[str, Any]) -> None:
+def set_faults(engine: Engine, *faults: dict[str, Any]) -> None:
     httpx.post(f"{engine.url}/standin/faults", json=faults).raise_for_status()
 
 
 def happened(engine: Engine) -> list[str]:
-    told = httpx.get(f"{engine.url}/standin/faults").json()
-    assert told["waiting"] == []
-    return [fault["kind"] for fault in told["happened"]]
+    faults = httpx.get(f"{engine.url}/standin/faults").json()
+    assert faults["waiting"] == []
+    return [fault["kind"] for fault in faults["happened"]]
 
 
 def raw_stream(engine: Engine, path: str = CHAT) -> tuple[bytes, str]:
@@ -170,8 +170,10 @@ END_OF_BODY = b"0\r\n\r\n"
         ("half-character", "closed", False),
     ],
 )
-def test_what_a_client_gets_of_a_broken_stream(engine: Engine, path: str, kind: str, how: str, says_done: bool) -> None:
-    tell(engine, {"kind": kind, "after_tokens": 20})
+def test_a_broken_stream_has_the_form_of_its_fault(
+    engine: Engine, path: str, kind: str, how: str, says_done: bool
+) -> None:
+    set_faults(engine, {"kind": kind, "after_tokens": 20})
     got, ended = raw_stream(engine, path)
     assert ended == how
     assert happened(engine) == [kind]
@@ -190,7 +192,7 @@ def test_what_a_client_gets_of_a_broken_stream(engine: Engine, path: str, kind: 
 
 
 def test_silence_before_the_first_and_a_loss_before_the_finish(engine: Engine) -> None:
-    tell(engine, {"kind": "silence-before-first"}, {"kind": "before-finish"})
+    set_faults(engine, {"kind": "silence-before-first"}, {"kind": "before-finish"})
     got, ended = raw_stream(engine)
     assert (ended, got.count(b"data: ")) == ("silence", 0)
     assert got.startswith(b"HTTP/1.1 200 ")
@@ -200,16 +202,16 @@ def test_silence_before_the_first_and_a_loss_before_the_finish(engine: Engine) -
     assert happened(engine) == ["silence-before-first", "before-finish"]
 
 
-def test_refusals_in_place_of_a_stream(engine: Engine) -> None:
-    tell(engine, {"kind": "status-500"}, {"kind": "wrong-model"})
+def test_refusals_replace_a_stream(engine: Engine) -> None:
+    set_faults(engine, {"kind": "status-500"}, {"kind": "wrong-model"})
     assert raw_stream(engine)[0].startswith(b"HTTP/1.1 500 ")
     got, _ = raw_stream(engine)
     assert got.startswith(b"HTTP/1.1 404 ")
     assert f"The model `{MODEL}` does not exist.".encode() in got
 
 
-def test_a_silence_ends_when_its_client_goes(engine: Engine) -> None:
-    tell(engine, {"kind": "silence", "after_tokens": 2})
+def test_a_silence_ends_when_its_client_disconnects(engine: Engine) -> None:
+    set_faults(engine, {"kind": "silence", "after_tokens": 2})
     listening = threading.Thread(target=lambda: raw_stream(engine))  # gives up after a second without a byte
     listening.start()
     seen_running = False
@@ -225,7 +227,7 @@ def test_a_silence_ends_when_its_client_goes(engine: Engine) -> None:
     assert httpx.get(f"{engine.url}/load").json()["server_load"] == 0
 
 
-def test_faults_are_told_to_those_only_who_were_started_for_it(tmp_path: Path, engine: Engine) -> None:
+def test_only_an_engine_started_for_faults_accepts_them(tmp_path: Path, engine: Engine) -> None:
     assert httpx.post(f"{engine.url}/standin/faults", content=b"{").status_code == 400
     assert httpx.post(f"{engine.url}/standin/faults", json=[{"kind": "fire"}]).status_code == 400
     with contextlib.ExitStack() as stack:

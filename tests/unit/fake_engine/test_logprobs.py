@@ -1,4 +1,4 @@
-"""Values of the fake engine: in vLLM's shapes, and the same wherever an answer goes on."""
+"""Values of the fake engine: in vLLM's shapes, and the same wherever an answer continues."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ def test_a_chats_shape() -> None:
 def test_a_completions_shape() -> None:
     scorer = Scorer(3, 5)
     scored = [scorer.score(token) for token in model.encode("né the")]
-    told = completion_logprobs(scored, 10)
-    assert told["tokens"] == ["n", "", "é", " the"]
-    assert told["text_offset"] == [10, 11, 11, 12]
-    assert told["token_logprobs"] == [each.logprob for each in scored]
-    assert [len(top) for top in told["top_logprobs"]] == [5] * 4
+    logprobs = completion_logprobs(scored, 10)
+    assert logprobs["tokens"] == ["n", "", "é", " the"]
+    assert logprobs["text_offset"] == [10, 11, 11, 12]
+    assert logprobs["token_logprobs"] == [each.logprob for each in scored]
+    assert [len(top) for top in logprobs["top_logprobs"]] == [5] * 4
     only_itself = completion_logprobs([Scorer(3, 0).score(65)], 0)["top_logprobs"]
     assert [list(top) for top in only_itself] == [["A"]]
 
 
 def test_a_prompts_tokens_are_followed_by_the_likeliest_and_its_first_has_no_values() -> None:
     scorer = Scorer(0, 2)
-    told = completion_logprobs([scorer.score(token, of_prompt=True) for token in (65, 66)], 0)
-    assert told["token_logprobs"][0] is None
-    assert told["top_logprobs"][0] is None
-    assert len(told["top_logprobs"][1]) == 3
+    logprobs = completion_logprobs([scorer.score(token, of_prompt=True) for token in (65, 66)], 0)
+    assert logprobs["token_logprobs"][0] is None
+    assert logprobs["top_logprobs"][0] is None
+    assert len(logprobs["top_logprobs"][1]) == 3

@@ -11,12 +11,12 @@ from local.fake_engine.answers import BadRequest, SamplingParams, generate, gene
 
 
 @given(st.text(max_size=60))
-def test_every_text_survives_its_ids(text: str) -> None:
+def test_every_text_round_trips_through_its_ids(text: str) -> None:
     assert model.decode(model.encode(text)) == text
 
 
 @given(st.text(min_size=1, max_size=20), st.integers(0, 500), st.booleans())
-def test_an_answer_goes_on_exactly_from_any_whole_character(prompt_text: str, cut: int, ignore_eos: bool) -> None:
+def test_an_answer_continues_exactly_from_any_whole_character(prompt_text: str, cut: int, ignore_eos: bool) -> None:
     prompt = model.completion_prompt(prompt_text)
     whole = generate(prompt, SamplingParams(max_tokens=300, ignore_eos=ignore_eos))
     cut = min(cut, len(whole.token_ids) - 1)
@@ -41,7 +41,7 @@ def test_a_character_of_several_tokens_is_sent_with_its_last() -> None:
 
 
 @given(st.sampled_from(["the", "day", "日", "🌍🎉", "one\n2"]), st.booleans())
-def test_a_stop_string_ends_the_answer_in_front_of_it(stop: str, include: bool) -> None:
+def test_a_stop_string_ends_the_answer_before_it(stop: str, include: bool) -> None:
     for topic in range(30):
         prompt = model.completion_prompt(f"topic {topic}")
         whole = generate(prompt, SamplingParams())
@@ -55,11 +55,12 @@ def test_text_is_held_back_while_a_stop_string_may_form() -> None:
     prompt = model.completion_prompt("x")
     free = [step.text for step in generate_steps(prompt, SamplingParams(), 4096)]
     held = [step.text for step in generate_steps(prompt, SamplingParams(stop=("\x00" * 5,)), 4096)]
+    assert len("".join(free)) > 4
     assert "".join(free) == "".join(held)
     assert all(len("".join(held[:n])) <= max(0, len("".join(free[:n])) - 4) for n in range(1, len(free)))
 
 
-def test_limits() -> None:
+def test_max_tokens_and_context_limit_the_answer() -> None:
     prompt = model.completion_prompt("x")
     assert len(generate(prompt, SamplingParams(max_tokens=5)).token_ids) == 5
     assert generate(prompt, SamplingParams(max_tokens=5)).finish_reason == "length"

@@ -49,7 +49,7 @@ def test_sigterm_ends_a_chat_stream_with_an_error_chunk_and_done(tmp_path: Path)
     assert finish_reasons(lines) == []
 
 
-def test_sigterm_ends_a_plain_stream_with_done_as_if_it_were_whole(tmp_path: Path) -> None:
+def test_sigterm_ends_a_plain_stream_with_done_as_if_complete(tmp_path: Path) -> None:
     with fake_engine(tmp_path) as engine:
         lines = cut(engine, PLAIN, 2000)
         assert engine.process.wait(10) == 0

@@ -16,7 +16,7 @@ from local.fake_engine.triggers import (
 )
 
 
-def test_a_trigger_is_a_text_and_what_becomes_of_requests_with_it() -> None:
+def test_a_trigger_is_a_text_and_the_end_of_its_requests() -> None:
     triggers = [parse_trigger("a=b=dies"), parse_trigger("boom=error-500")]
     assert triggers == [Trigger("a=b", RequestFailure.DIES), Trigger("boom", RequestFailure.ERROR_500)]
     assert matching_failure(triggers, b'{"prompt":"so a=b it is"}') is RequestFailure.DIES
@@ -25,7 +25,7 @@ def test_a_trigger_is_a_text_and_what_becomes_of_requests_with_it() -> None:
 
 
 @pytest.mark.parametrize("given", ["", "=dies", "text", "text=", "text=unheard-of"])
-def test_anything_else_is_none(given: str) -> None:
+def test_an_invalid_trigger_is_refused(given: str) -> None:
     with pytest.raises(ValueError, match="not"):
         parse_trigger(given)
 
@@ -40,7 +40,7 @@ def test_anything_else_is_none(given: str) -> None:
         ({"logit_bias": {"99999999": 1}}, 400),
     ],
 )
-def test_vllms_own_faults_are_the_stand_ins(body: dict[str, Any], status: int) -> None:
+def test_the_fake_engine_has_vllms_own_faults(body: dict[str, Any], status: int) -> None:
     fault = generation_error(body)
     assert fault is not None
     assert fault.status == status
@@ -56,5 +56,5 @@ def test_vllms_own_faults_are_the_stand_ins(body: dict[str, Any], status: int) -
         {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}}},
     ],
 )
-def test_and_nothing_else_is(body: dict[str, Any]) -> None:
+def test_other_requests_have_no_fault(body: dict[str, Any]) -> None:
     assert generation_error(body) is None

@@ -23,7 +23,7 @@ def held(folder: BlockFolder) -> list[str]:
     return sorted(path.name for path in folder.root.rglob("*.kv"))
 
 
-def test_a_block_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_a_block_round_trips(tmp_path: Path) -> None:
     folder = BlockFolder(tmp_path / "not there yet", 10**6)
     assert folder.read(name(1)) is None
     assert not folder.contains(name(1))
@@ -58,7 +58,7 @@ def test_a_block_that_is_being_written_has_no_name_yet(tmp_path: Path) -> None:
     assert not any(seen)
 
 
-def test_the_bound_holds_and_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
+def test_the_bound_holds_and_the_least_recently_used_are_removed_first(tmp_path: Path) -> None:
     bound = 32 * BLOCK
     folder = BlockFolder(tmp_path, bound)
     for number in range(200):
@@ -91,7 +91,7 @@ def test_the_bound_holds_for_several_writers_at_once(tmp_path: Path) -> None:
     assert len(held(BlockFolder(tmp_path, bound))) * BLOCK <= bound
 
 
-def test_what_an_earlier_process_left_is_counted(tmp_path: Path) -> None:
+def test_blocks_of_an_earlier_process_are_counted(tmp_path: Path) -> None:
     large = BlockFolder(tmp_path, 10**6)
     for number in range(100):
         large.write(name(number), bytes(BLOCK))
@@ -100,13 +100,13 @@ def test_what_an_earlier_process_left_is_counted(tmp_path: Path) -> None:
     assert len(held(small)) <= 32
 
 
-def test_a_block_above_its_share_is_not_taken(tmp_path: Path) -> None:
+def test_a_block_above_its_share_is_refused(tmp_path: Path) -> None:
     folder = BlockFolder(tmp_path, 16 * BLOCK)
     assert not folder.write(name(1), bytes(16 * BLOCK))
     assert not folder.contains(name(1))
 
 
-def test_unfinished_files_of_a_process_that_was_killed_go(tmp_path: Path) -> None:
+def test_unfinished_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     folder = BlockFolder(tmp_path, 10**6)
     folder.write(name(1), b"x")
     fresh, old = (folder.path(name(1)).with_suffix(suffix) for suffix in (".kv.1.0.tmp", ".kv.1.1.tmp"))
@@ -117,7 +117,7 @@ def test_unfinished_files_of_a_process_that_was_killed_go(tmp_path: Path) -> Non
     assert (fresh.exists(), old.exists(), folder.contains(name(1))) == (True, False, True)
 
 
-def test_the_layout_is_whole_or_not_there(tmp_path: Path) -> None:
+def test_the_layout_is_complete_or_absent(tmp_path: Path) -> None:
     folder = BlockFolder(tmp_path / "x", 10**6)
     assert folder.read_layout() is None
     folder.write_layout({"block_tokens": 16})
@@ -128,7 +128,7 @@ def test_the_layout_is_whole_or_not_there(tmp_path: Path) -> None:
     assert folder.read_layout() is None
 
 
-def test_heads_the_latest_wins_and_half_a_line_is_none(tmp_path: Path) -> None:
+def test_the_latest_head_of_a_stream_wins_and_half_a_line_is_ignored(tmp_path: Path) -> None:
     folder = BlockFolder(tmp_path, 10**6)
     assert folder.last_blocks() == {}
     folder.append_last_blocks({"a b": b"\x01", "c": b"\x02"})
@@ -150,7 +150,7 @@ def test_the_list_of_heads_is_bounded_and_keeps_the_latest(tmp_path: Path, monke
     assert folder.last_blocks("request-200") == {}
 
 
-def test_used_is_noted_and_of_a_block_that_is_gone_it_is_none(tmp_path: Path) -> None:
+def test_a_use_is_noted_and_that_of_a_missing_block_is_none(tmp_path: Path) -> None:
     folder = BlockFolder(tmp_path, 10**6)
     folder.write(name(1), b"x")
     os.utime(folder.path(name(1)), (1, 1))

@@ -45,7 +45,7 @@ def kept(folder: BlockFolder, *places: int) -> None:
     writer.close(WITHIN_S)
 
 
-def test_what_is_written_is_whole_and_its_request_has_a_head(folder: BlockFolder) -> None:
+def test_a_written_block_is_complete_and_its_request_has_a_head(folder: BlockFolder) -> None:
     kept(folder, 0, 1, 2)
     for place in range(3):
         data = folder.read(block_name(KEYS[place]))
@@ -69,7 +69,7 @@ def test_only_the_first_shard_notes_heads(folder: BlockFolder) -> None:
     assert folder.last_blocks() == {}
 
 
-def test_a_queue_that_is_full_drops_and_leaves_no_gap_in_what_it_keeps(folder: BlockFolder) -> None:
+def test_a_full_queue_drops_blocks_and_leaves_no_gap(folder: BlockFolder) -> None:
     writer, go_on = Writer(folder, MADE, max_bytes=250), threading.Event()
 
     def slow() -> memoryview:
@@ -90,7 +90,7 @@ def test_a_queue_that_is_full_drops_and_leaves_no_gap_in_what_it_keeps(folder: B
     writer.close(WITHIN_S)
 
 
-def test_a_disk_that_refuses_costs_blocks_and_nothing_else(folder: BlockFolder) -> None:
+def test_a_disk_that_refuses_writes_costs_only_blocks(folder: BlockFolder) -> None:
     writer = Writer(folder, MADE)
 
     def broken() -> memoryview:
@@ -134,7 +134,7 @@ def load(folder: BlockFolder, *places: int) -> tuple[Cache, set[int]]:
     return cache, over[-1][1]
 
 
-def test_blocks_are_loaded_where_they_belong(folder: BlockFolder) -> None:
+def test_blocks_are_loaded_into_their_places(folder: BlockFolder) -> None:
     kept(folder, *range(10))
     cache, broken = load(folder, *range(10))
     assert not broken
@@ -143,7 +143,7 @@ def test_blocks_are_loaded_where_they_belong(folder: BlockFolder) -> None:
 
 @pytest.mark.parametrize("damage", ["missing", "damaged", "half"])
 @pytest.mark.parametrize("at", [0, 4, 9])
-def test_from_the_first_that_cannot_be_used_all_are_broken(folder: BlockFolder, damage: str, at: int) -> None:
+def test_after_the_first_unusable_block_all_are_broken(folder: BlockFolder, damage: str, at: int) -> None:
     kept(folder, *range(10))
     path = folder.path(block_name(KEYS[at]))
     data = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Which blocks are to be kept and which need not be computed, step by step, as vLLM's scheduler would ask."""
+"""Which blocks are stored and which are not computed, step by step, in the order of vLLM's scheduler calls."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_ids_that_lag_behind_the_step_keep_their_block_back() -> None:
     assert vllm.step(request, 1) == ([(50, 0)], None)
 
 
-def test_what_is_there_is_offered_up_to_the_first_gap_and_loaded() -> None:
+def test_stored_blocks_are_offered_up_to_the_first_gap_and_loaded() -> None:
     vllm, request = Scheduler(), Request()
     vllm.keep(0, 1, 3)
     assert vllm.requests.match(request, "", 0, 18) == 2 * SIZE
@@ -83,7 +83,7 @@ def test_what_is_there_is_offered_up_to_the_first_gap_and_loaded() -> None:
     assert vllm.step(request, 10) == ([(52, 2)], KEYS[3]), "the fourth block is there; it is this request's last"
 
 
-def test_what_the_engine_has_itself_is_not_loaded_and_what_is_behind_it_is() -> None:
+def test_blocks_that_the_engine_has_are_not_loaded_and_those_behind_are() -> None:
     vllm, request = Scheduler(), Request()
     vllm.keep(0, 1, 2, 3)
     assert vllm.requests.match(request, "", 2 * SIZE, 18) == 2 * SIZE
@@ -91,7 +91,7 @@ def test_what_the_engine_has_itself_is_not_loaded_and_what_is_behind_it_is() -> 
     assert load == Load("r", ((52, KEYS[2]), (53, KEYS[3])))
 
 
-def test_the_scheduler_may_ask_again_and_take_less() -> None:
+def test_the_scheduler_may_repeat_a_call_and_take_less() -> None:
     vllm, request = Scheduler(), Request()
     vllm.keep(0, 1, 2)
     for _ in range(3):
@@ -101,7 +101,7 @@ def test_the_scheduler_may_ask_again_and_take_less() -> None:
     assert load == Load("r", ((51, KEYS[1]),))
 
 
-def test_blocks_are_offered_once_so_that_a_load_that_fails_is_computed() -> None:
+def test_blocks_are_offered_once_so_that_a_failed_load_is_computed() -> None:
     vllm, request = Scheduler(), Request()
     vllm.keep(0, 1)
     assert vllm.requests.match(request, "", 0, 18) == 2 * SIZE
@@ -113,26 +113,26 @@ def test_blocks_are_offered_once_so_that_a_load_that_fails_is_computed() -> None
 
 
 @pytest.mark.parametrize("most", [0, 3, 4, 11])
-def test_no_more_is_offered_than_the_scheduler_believes(most: int) -> None:
+def test_no_more_is_offered_than_the_scheduler_accepts(most: int) -> None:
     vllm, request = Scheduler(), Request()
     vllm.keep(0, 1, 2, 3)
     assert vllm.requests.match(request, "", 0, most) == most // SIZE * SIZE
 
 
-def test_a_block_is_there_when_all_its_shards_are() -> None:
+def test_a_block_is_available_when_all_its_shards_are() -> None:
     vllm, request = Scheduler(shards=2), Request()
     vllm.keep(0, shards=2)
     vllm.there.add(block_name(KEYS[1], 0, 2))
     assert vllm.requests.match(request, "", 0, 18) == SIZE
 
 
-def test_a_salt_has_blocks_of_its_own() -> None:
+def test_a_salt_has_its_own_blocks() -> None:
     vllm, request = Scheduler(), Request()
     vllm.keep(0, 1, 2)
     assert vllm.requests.match(request, "tenant", 0, 18) == 0
 
 
-def test_nothing_is_remembered_of_what_is_over() -> None:
+def test_nothing_is_kept_of_a_finished_request() -> None:
     vllm = Scheduler()
     vllm.keep(0)
     for number in range(3):

@@ -53,14 +53,14 @@ def test_a_record_moves_forward_with_its_step(records: Records) -> None:
     [replace(RECORD, incarnation=6), replace(RECORD, state=NodeState.AT_RISK)],
     ids=["another incarnation", "another state than was read"],
 )
-def test_a_write_depends_on_what_was_read(records: Records, stale: NodeRecord) -> None:
+def test_a_write_depends_on_the_version_that_was_read(records: Records, stale: NodeRecord) -> None:
     records.write(CREATE)
     with pytest.raises(RecordChanged):
         records.write(replace(ADVANCE, record=stale))
     assert records.find(NODE) == RECORD
 
 
-def test_a_step_is_told_once(records: Records) -> None:
+def test_a_step_is_recorded_once(records: Records) -> None:
     records.write(CREATE)
     note = replace(ADVANCE, action=Action.APPEND_STEP, state=None)
     records.write(note)
@@ -73,7 +73,7 @@ def test_an_unknown_record_cannot_be_advanced(records: Records) -> None:
         records.write(ADVANCE)
 
 
-def test_a_pools_interruptions_add_up(records: Records) -> None:
+def test_the_interruptions_of_a_pool_add_up(records: Records) -> None:
     assert records.recent_interruptions("us-east-1a", "g5.xlarge") == ()
     for at in (3.0, 1.0, 2.0, 2.0):
         records.record_interruption("us-east-1a", "g5.xlarge", at, now=10.0)
@@ -84,7 +84,7 @@ def test_a_pools_interruptions_add_up(records: Records) -> None:
 HALF = {"state": "ready", "expires_at": 9, "timeline": {"x": 1, "y": {"step": "a", "source": "b", "at_ms": "c"}}}
 
 
-def test_half_a_record_counts_as_absent_and_is_replaced(table: Any) -> None:
+def test_an_incomplete_record_counts_as_absent_and_is_replaced(table: Any) -> None:
     """As a write leaves it that came after the table had deleted the rest."""
     table.put_item(Item={**node_key(NODE), **HALF})
     records = DynamoRecords(table)
@@ -93,20 +93,20 @@ def test_half_a_record_counts_as_absent_and_is_replaced(table: Any) -> None:
     assert records.find(NODE) == RECORD
 
 
-def test_steps_that_cannot_be_read_are_left_out(table: Any) -> None:
+def test_unreadable_steps_are_left_out(table: Any) -> None:
     table.put_item(Item={**RECORD.to_item(), "timeline": HALF["timeline"]})
     assert DynamoRecords(table).find(NODE) == RECORD
 
 
 @pytest.mark.parametrize("recent", [None, "x", ["x", None, 5], [5], []])
-def test_a_pools_record_of_any_form_counts_on(table: Any, recent: object) -> None:
+def test_an_invalid_record_of_a_pool_is_counted_on(table: Any, recent: object) -> None:
     table.put_item(Item={**pool_key("z", "t"), "recent": recent})
     records = DynamoRecords(table)
     records.record_interruption("z", "t", 9.0, 10.0)
     assert records.recent_interruptions("z", "t")[-1] == 9000
 
 
-def test_half_a_capacity_record_counts_as_absent_and_is_replaced(table: Any) -> None:
+def test_an_incomplete_capacity_record_counts_as_absent_and_is_replaced(table: Any) -> None:
     table.put_item(Item={**group_key(GROUP), "base": "two"})
     first = CapacityRecord(GROUP, 1, 5.0, 6.0, "e-1", 1, 99)
     capacity = DynamoCapacity(table)
@@ -182,25 +182,25 @@ def groups(request: pytest.FixtureRequest) -> Groups:
     return AutoScalingGroups(autoscaling)
 
 
-def test_a_group_is_found_as_it_is(groups: Groups) -> None:
+def test_a_group_is_described(groups: Groups) -> None:
     assert groups.find(GROUP) == GroupDescription(GROUP, on_demand_base=1, desired=3, present=3)
     assert groups.find("another") is None
 
 
-def test_a_base_is_set_and_nothing_else() -> None:
+def test_setting_a_base_changes_nothing_else() -> None:
     """moto wants the whole policy; botocore checks the request against EC2 Auto Scaling's own model."""
     client = boto3.client("autoscaling", "us-east-1", aws_access_key_id="test", aws_secret_access_key="test")
-    asked = {
+    expected = {
         "AutoScalingGroupName": GROUP,
         "MixedInstancesPolicy": {"InstancesDistribution": {"OnDemandBaseCapacity": 2}},
     }
     with Stubber(client) as stub:
-        stub.add_response("update_auto_scaling_group", {}, asked)
+        stub.add_response("update_auto_scaling_group", {}, expected)
         AutoScalingGroups(client).set_on_demand_base(GROUP, 2)
         stub.assert_no_pending_responses()
 
 
-def test_a_base_in_memory_is_set_as_often_as_one_likes() -> None:
+def test_a_base_in_memory_can_be_set_repeatedly() -> None:
     twin = MemoryGroups({GROUP: GroupDescription(GROUP, 1, 3, 3)})
     twin.set_on_demand_base(GROUP, 2)
     twin.set_on_demand_base(GROUP, 2)
@@ -212,7 +212,7 @@ def capacity(request: pytest.FixtureRequest) -> CapacityRecords:
     return MemoryCapacity() if request.param == "memory" else DynamoCapacity(request.getfixturevalue("table"))
 
 
-def test_a_capacity_record_stands_on_the_one_that_was_read(capacity: CapacityRecords) -> None:
+def test_a_capacity_record_is_written_over_the_version_that_was_read(capacity: CapacityRecords) -> None:
     first = CapacityRecord(GROUP, 1, 5.0, 6.0, "e-1", 1, 99, (CapacityChange(1, 5.0, "why"),))
     assert capacity.find(GROUP) is None
     capacity.write(first)

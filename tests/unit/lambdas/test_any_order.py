@@ -29,8 +29,8 @@ from node_agent.contract.timestamps import format_instant
 
 NODE = "i-0123456789abcdef0"
 AT = 1_795_514_400.0
-Told = tuple[str, type[Ec2Event], dict[str, str], float]
-STORY: list[Told] = [
+Delivered = tuple[str, type[Ec2Event], dict[str, str], float]
+STORY: list[Delivered] = [
     (STATE_CHANGE_EVENT, StateChange, {"state": "running"}, 0),
     (REBALANCE_EVENT, RebalanceRecommendation, {}, 600),
     (INTERRUPTION_EVENT, SpotInterruption, {"instance-action": "terminate"}, 700),
@@ -48,8 +48,8 @@ def adapters(now: float, *, recorded: bool) -> Dependencies:
     return Dependencies(Environment("synkti", "t"), MemoryInstances({NODE: seen}), records, lambda: now)
 
 
-def raw(number: int, told: Told) -> dict[str, Any]:
-    kind, _, detail, after = told
+def raw(number: int, delivered: Delivered) -> dict[str, Any]:
+    kind, _, detail, after = delivered
     return {
         "id": f"e-{number}",
         "detail-type": kind,
@@ -63,7 +63,9 @@ orders = st.lists(st.sampled_from(range(len(STORY))), max_size=12).map(lambda mo
 
 
 @given(orders.flatmap(st.permutations), st.booleans(), st.floats(0, 7200))
-def test_the_end_is_the_same_whatever_the_order(order: list[int], recorded: bool, late_s: float) -> None:
+def test_the_final_state_does_not_depend_on_the_order_of_events(
+    order: list[int], recorded: bool, late_s: float
+) -> None:
     held = adapters(AT + 900 + late_s, recorded=recorded)
     highest = 0
     for number in order:
@@ -97,9 +99,7 @@ KINDS = [(kind, expected) for kind, expected, _, _ in STORY[1:4]]
         {"id": 7},
     ],
 )
-def test_what_is_malformed_fails_whatever_kind_it_is(
-    kind: str, expected: type[Ec2Event], broken: dict[str, Any]
-) -> None:
+def test_a_malformed_event_of_any_kind_fails(kind: str, expected: type[Ec2Event], broken: dict[str, Any]) -> None:
     detail = {"instance-id": NODE, "state": "terminated", "instance-action": "terminate"}
     event = {"id": "e", "detail-type": kind, "time": format_instant(AT), "detail": detail, **broken}
     held = adapters(AT, recorded=True)
@@ -111,9 +111,9 @@ def test_what_is_malformed_fails_whatever_kind_it_is(
 
 
 @pytest.mark.parametrize("refused", ["find", "tag"])
-@pytest.mark.parametrize("told", STORY[1:4])
+@pytest.mark.parametrize("delivered", STORY[1:4])
 def test_a_throttled_call_fails_and_the_retry_finishes(
-    told: Told, refused: str, monkeypatch: pytest.MonkeyPatch
+    delivered: Delivered, refused: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = adapters(AT + 900, recorded=True)
 
@@ -123,8 +123,8 @@ def test_a_throttled_call_fails_and_the_retry_finishes(
     with monkeypatch.context() as patch:
         patch.setattr(held.instances, refused, throttled)
         with pytest.raises(ClientError):
-            handle_node_event(raw(0, told), told[1], held)
-    handle_node_event(raw(0, told), told[1], held)
+            handle_node_event(raw(0, delivered), delivered[1], held)
+    handle_node_event(raw(0, delivered), delivered[1], held)
     record, instance = held.records.find(NODE), held.instances.find(NODE)
     assert record is not None
     assert instance is not None

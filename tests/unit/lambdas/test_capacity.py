@@ -67,7 +67,9 @@ def base(adapters: LaunchDependencies) -> int:
     return found.on_demand_base
 
 
-def test_spot_goes_and_comes_back(handler: ModuleType, adapters: LaunchDependencies) -> None:
+def test_the_base_is_raised_without_spot_capacity_and_lowered_with_it(
+    handler: ModuleType, adapters: LaunchDependencies
+) -> None:
     failed = event(LAUNCH_FAILED_EVENT)
     first = handler.handler(failed, Context())
     assert first == {"action": "raise", "reason": "UnfulfillableCapacity: 1 of 3 missing"}
@@ -82,7 +84,7 @@ def test_spot_goes_and_comes_back(handler: ModuleType, adapters: LaunchDependenc
 
 
 @pytest.mark.parametrize(
-    ("told", "reason"),
+    ("raw_event", "reason"),
     [
         (event(LAUNCH_FAILED_EVENT, AutoScalingGroupName="somebody-elses"), "another group"),
         (event("EC2 Instance Terminate Successful"), "not a launch event"),
@@ -90,10 +92,10 @@ def test_spot_goes_and_comes_back(handler: ModuleType, adapters: LaunchDependenc
         (event(LAUNCH_SUCCEEDED_EVENT), "the base is not raised"),
     ],
 )
-def test_what_is_not_about_spot_here_changes_nothing(
-    told: dict[str, Any], reason: str, handler: ModuleType, adapters: LaunchDependencies
+def test_an_event_that_is_not_about_spot_in_this_group_changes_nothing(
+    raw_event: dict[str, Any], reason: str, handler: ModuleType, adapters: LaunchDependencies
 ) -> None:
-    assert handler.handler(told, Context()) == {"action": "ignore", "reason": reason}
+    assert handler.handler(raw_event, Context()) == {"action": "ignore", "reason": reason}
     assert (base(adapters), adapters.records.find(GROUP)) == (0, None)
 
 
@@ -108,13 +110,13 @@ def test_a_throttled_call_fails_the_invocation_and_its_retry_finishes_it(
     def throttled(*_: object) -> None:
         raise ClientError({"Error": {"Code": "Throttling"}}, "UpdateAutoScalingGroup")
 
-    told = event(LAUNCH_FAILED_EVENT)
+    raw_event = event(LAUNCH_FAILED_EVENT)
     with monkeypatch.context() as patch:
         patch.setattr(adapters.groups, "set_on_demand_base", throttled)
         with pytest.raises(ClientError):
-            handler.handler(told, Context())
+            handler.handler(raw_event, Context())
     assert base(adapters) == 0
-    assert handler.handler(told, Context()) == {"action": "raise", "reason": "completes an earlier decision"}
+    assert handler.handler(raw_event, Context()) == {"action": "raise", "reason": "completes an earlier decision"}
     assert base(adapters) == 1
 
 
@@ -131,13 +133,13 @@ def race(adapters: LaunchDependencies, monkeypatch: pytest.MonkeyPatch, losses: 
     monkeypatch.setattr(adapters.records, "write", write)
 
 
-def test_a_race_is_decided_again(adapters: LaunchDependencies, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_conflicting_write_is_decided_again(adapters: LaunchDependencies, monkeypatch: pytest.MonkeyPatch) -> None:
     race(adapters, monkeypatch, 2)
     assert handle_launch_event(event(LAUNCH_FAILED_EVENT), adapters)["action"] == "raise"
     assert base(adapters) == 1
 
 
-def test_an_endless_race_fails_the_invocation_before_the_group_is_touched(
+def test_an_endless_conflict_fails_the_invocation_before_the_group_changes(
     adapters: LaunchDependencies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     race(adapters, monkeypatch, 3)
@@ -146,7 +148,7 @@ def test_an_endless_race_fails_the_invocation_before_the_group_is_touched(
     assert base(adapters) == 0
 
 
-def test_the_real_adapters_are_made_of_the_environment(
+def test_the_adapters_are_built_from_the_environment(
     adapters: LaunchDependencies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = launch_events.from_aws(lambda: AT)
@@ -160,7 +162,7 @@ def test_the_real_adapters_are_made_of_the_environment(
         launch_events.from_aws(lambda: AT)
 
 
-def test_what_somebody_else_wrote_between_reading_and_writing_is_not_lost(
+def test_a_concurrent_write_between_read_and_write_is_not_lost(
     adapters: LaunchDependencies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, others = adapters.records.find, [event(LAUNCH_FAILED_EVENT, "e-other")]
@@ -168,13 +170,13 @@ def test_what_somebody_else_wrote_between_reading_and_writing_is_not_lost(
     def find(group: str) -> CapacityRecord | None:
         read = real(group)
         if others:
-            told = others.pop()
-            assert handle_launch_event(told, adapters)["action"] == "raise"
+            raw_event = others.pop()
+            assert handle_launch_event(raw_event, adapters)["action"] == "raise"
         return read
 
     monkeypatch.setattr(adapters.records, "find", find)
-    told = handle_launch_event(event(LAUNCH_FAILED_EVENT, "e-1"), adapters)
-    assert told["reason"] == "older than the last change"  # decided again, on what the other one wrote
+    result = handle_launch_event(event(LAUNCH_FAILED_EVENT, "e-1"), adapters)
+    assert result["reason"] == "older than the last change"  # decided again, on the other one's record
     record = real(GROUP)
     assert record is not None
     assert (record.event_id, record.version, record.base) == ("e-other", 1, base(adapters))

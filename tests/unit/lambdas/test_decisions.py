@@ -59,7 +59,7 @@ def test_each_event_moves_a_ready_node_forward(event: Ec2Event, state: NodeState
     assert decision.interrupted is (event is INTERRUPTED)
 
 
-def test_an_event_that_comes_before_the_node_wrote_its_record_makes_one() -> None:
+def test_an_event_before_the_nodes_own_record_creates_one() -> None:
     decision = decide(INTERRUPTED, Snapshot(seen(), None), "synkti", AT)
     assert decision.action is Action.CREATE
     assert decision.record is not None
@@ -67,15 +67,15 @@ def test_an_event_that_comes_before_the_node_wrote_its_record_makes_one() -> Non
     assert list(decision.record.timeline) == ["interruption-notice@eventbridge"]
 
 
-def test_a_state_never_moves_back_but_the_late_step_is_told() -> None:
+def test_a_state_never_moves_back_but_the_late_step_is_recorded() -> None:
     decision = decide(REBALANCE, Snapshot(seen(NodeState.DRAINING), record(NodeState.DRAINING)), "synkti", AT)
     assert (decision.action, decision.state, decision.tags) == (Action.APPEND_STEP, None, None)
     assert decision.step is not None
 
 
-def test_a_repeat_changes_nothing_but_may_write_tags_that_were_not_written() -> None:
-    told = TimelineStep("interruption-notice", "eventbridge", AT)
-    held = record(NodeState.DRAINING, told)
+def test_a_repeated_event_changes_nothing_but_may_write_missing_tags() -> None:
+    step = TimelineStep("interruption-notice", "eventbridge", AT)
+    held = record(NodeState.DRAINING, step)
     done = decide(INTERRUPTED, Snapshot(seen(NodeState.DRAINING), held), "synkti", AT)
     assert (done.action, done.reason, done.tags) == (Action.IGNORE, "already recorded", None)
     half = decide(INTERRUPTED, Snapshot(seen(NodeState.READY), held), "synkti", AT)
@@ -92,28 +92,28 @@ def test_a_repeat_changes_nothing_but_may_write_tags_that_were_not_written() -> 
         (Snapshot(seen(), record(incarnation_s=AT + 3600)), "older than the node's incarnation"),
     ],
 )
-def test_what_is_not_ours_or_not_now_is_left_alone(snapshot: Snapshot, reason: str) -> None:
+def test_an_event_of_another_cluster_or_an_older_incarnation_is_ignored(snapshot: Snapshot, reason: str) -> None:
     decision = decide(INTERRUPTED, snapshot, "synkti", AT)
     assert (decision.action, decision.reason, decision.tags) == (Action.IGNORE, reason, None)
 
 
 @pytest.mark.parametrize("state", ["pending", "running", "rebooting"])
-def test_a_state_that_ends_nothing_means_nothing(state: str) -> None:
+def test_a_state_that_ends_nothing_is_ignored(state: str) -> None:
     assert decide(changed(state), Snapshot(seen(), record()), "synkti", AT).action is Action.IGNORE
 
 
-def test_an_instance_that_ec2_has_forgotten_is_still_gone_in_its_record() -> None:
+def test_an_instance_unknown_to_ec2_is_gone_in_its_record() -> None:
     decision = decide(changed("terminated"), Snapshot(None, record(NodeState.DRAINING)), "synkti", AT + 7200)
     assert (decision.action, decision.state, decision.tags) == (Action.ADVANCE, NodeState.GONE, None)
 
 
-def test_a_node_that_untagged_itself_gets_no_tags_again() -> None:
+def test_a_node_that_removed_its_tags_gets_none_again() -> None:
     bare = InstanceDescription(NODE, "z", "t", {"SynktiCluster": "synkti"})
     decision = decide(INTERRUPTED, Snapshot(bare, record()), "synkti", AT)
     assert (decision.action, decision.tags) == (Action.ADVANCE, None)
 
 
-def test_a_peers_address_stays_in_the_tags() -> None:
+def test_the_peer_address_stays_in_the_tags() -> None:
     addressed = replace(seen(), tags=NodeTags("synkti", NodeState.READY, "127.0.0.9:8001").encode())
     decision = decide(INTERRUPTED, Snapshot(addressed, record()), "synkti", AT)
     assert decision.tags is not None

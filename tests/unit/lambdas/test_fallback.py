@@ -47,7 +47,7 @@ def decided(
     return decide_capacity(event, CapacitySnapshot(seen, record, spot), BOUNDS, now)
 
 
-def test_a_missing_spot_instance_is_asked_for_on_demand() -> None:
+def test_a_missing_spot_instance_raises_the_on_demand_base() -> None:
     decision = decided(FAILED, group())
     assert (decision.action, decision.on_demand_base) == (CapacityAction.RAISE, 1)
     assert decision.reason == "UnfulfillableCapacity: 1 of 3 missing"
@@ -78,7 +78,7 @@ def test_what_is_missing_is_asked_for_within_the_bounds(seen: GroupDescription, 
 
 
 @pytest.mark.parametrize("seen", [group(base=2), group(desired=1, present=0), group(base=3, present=2)])
-def test_at_the_bound_the_failure_is_noted_and_nothing_is_changed(seen: GroupDescription) -> None:
+def test_a_failure_at_the_bound_is_recorded_and_changes_no_base(seen: GroupDescription) -> None:
     decision = decided(FAILED, seen)
     assert (decision.action, decision.on_demand_base) == (CapacityAction.RECORD_FAILURE, None)
     assert decision.record is not None
@@ -93,7 +93,7 @@ def test_a_failed_replacement_of_a_node_that_serves_buys_nothing(present: int) -
     assert decision.reason == "UnfulfillableCapacity, and no instance is missing"
 
 
-def test_a_limit_below_what_was_deployed_turns_it_off() -> None:
+def test_a_limit_below_the_deployed_base_disables_the_fallback() -> None:
     snapshot = CapacitySnapshot(group(base=2), None)
     assert decide_capacity(FAILED, snapshot, BaseLimits(2, 0), AT).action is CapacityAction.RECORD_FAILURE
 
@@ -107,21 +107,21 @@ def test_a_limit_below_what_was_deployed_turns_it_off() -> None:
         "Could not launch Spot Instances. UnauthorizedOperation - You are not authorized",
         "Instance failed to complete user's Lifecycle Action: Lifecycle Action with token x was abandoned",
         "You have requested more vCPU capacity than your current vCPU limit of 0 allows",
-        "something that AWS has not said before",
+        "an unknown message",
     ],
 )
-def test_what_money_does_not_mend_changes_nothing(message: str) -> None:
+def test_a_failure_for_another_reason_than_spot_capacity_changes_nothing(message: str) -> None:
     decision = decided(replace(FAILED, message=message), group())
     assert (decision.action, decision.reason) == (CapacityAction.IGNORE, "not for lack of spot capacity")
     assert decision.record is None
 
 
 @pytest.mark.parametrize("code", ["InsufficientInstanceCapacity", "UnfulfillableCapacity", "SpotMaxPriceTooLow"])
-def test_awss_codes_for_a_lack_of_spot(code: str) -> None:
+def test_each_code_for_a_lack_of_spot_capacity_is_recognized(code: str) -> None:
     assert spot_shortage_code(f"Could not launch Spot Instances. {code} - There is no Spot capacity available") == code
 
 
-def test_a_spot_instance_that_comes_lets_one_on_demand_instance_go() -> None:
+def test_a_launched_spot_instance_lowers_the_base_by_one() -> None:
     decision = decided(SUCCEEDED, group(base=2), replace(RAISED, base=2))
     assert (decision.action, decision.on_demand_base) == (CapacityAction.LOWER, 1)
     assert decision.record is not None
@@ -144,25 +144,25 @@ def test_a_raised_base_whose_record_expired_still_steps_back() -> None:
         (None, RAISED, True, "unknown group"),
     ],
 )
-def test_a_success_that_says_nothing_of_spot_now_changes_nothing(
+def test_a_success_that_is_no_current_spot_launch_changes_nothing(
     seen: GroupDescription | None, record: CapacityRecord, spot: bool | None, reason: str
 ) -> None:
     decision = decided(SUCCEEDED, seen, record, spot)
     assert (decision.action, decision.reason) == (CapacityAction.IGNORE, reason)
 
 
-def test_a_failure_from_before_the_last_change_is_answered_already() -> None:
+def test_a_failure_before_the_last_change_is_ignored() -> None:
     decision = decided(FAILED, group(base=1), replace(RAISED, changed_at=AT + 0.5))
     assert (decision.action, decision.reason) == (CapacityAction.IGNORE, "older than the last change")
 
 
 @pytest.mark.parametrize("event", [FAILED, SUCCEEDED])
-def test_an_event_that_is_hours_late_says_nothing_of_now(event: LaunchEvent) -> None:
+def test_an_event_older_than_15_minutes_is_ignored(event: LaunchEvent) -> None:
     late = decided(event, group(base=1), None, now=AT + MAX_EVENT_AGE_S + 1)
     assert (late.action, late.reason) == (CapacityAction.IGNORE, "older than 15 minutes")
 
 
-def test_a_retry_finishes_what_its_first_invocation_recorded() -> None:
+def test_a_retry_completes_the_decision_that_its_first_invocation_recorded() -> None:
     first = decided(FAILED, group())
     again = decided(FAILED, group(), first.record)  # the group was not set
     assert (again.action, again.on_demand_base, again.record) == (CapacityAction.RAISE, 1, None)
@@ -175,7 +175,7 @@ def test_a_retry_finishes_what_its_first_invocation_recorded() -> None:
     assert (half.action, half.on_demand_base) == (CapacityAction.LOWER, 1)
 
 
-def test_a_deployment_that_set_the_base_back_is_the_truth() -> None:
+def test_a_base_that_a_deployment_lowered_is_the_current_one() -> None:
     decision = decided(FAILED, group(base=0), replace(RAISED, base=2))
     assert decision.on_demand_base == 1
 
@@ -186,13 +186,13 @@ events = st.lists(
 
 
 @given(events, st.integers(1, 6), st.integers(0, 3), st.integers(0, 6))
-def test_whatever_comes_the_base_stays_in_its_bounds_and_history_is_bounded(
-    told: list[tuple[str, float]], desired: int, base: int, limit: int
+def test_the_base_stays_within_its_bounds_and_its_history_is_bounded(
+    launches: list[tuple[str, float]], desired: int, base: int, limit: int
 ) -> None:
     """In any order: the times are not sorted."""
     bounds, seen, record = BaseLimits(base, limit), group(base, desired, 0), None
     now, successes = AT, 0
-    for number, (kind, ago) in enumerate(told):
+    for number, (kind, ago) in enumerate(launches):
         now += 60
         at = now - ago
         event: LaunchEvent = LaunchSucceeded(f"e-{number}", GROUP, at, NODE)

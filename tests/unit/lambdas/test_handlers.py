@@ -68,8 +68,8 @@ def test_an_event_is_written_into_tags_and_record_once(
     kind, detail, state = DETAILS[name]
     node = run_instance(NodeTags("synkti", NodeState.READY).encode())
     module = handler(name)
-    told = event(kind, node, detail)
-    first = module.handler(told, Context())
+    raw_event = event(kind, node, detail)
+    first = module.handler(raw_event, Context())
     assert first["action"] == "create"
     item = table.get_item(Key=node_key(node))["Item"]
     assert item["state"] == state
@@ -77,13 +77,13 @@ def test_an_event_is_written_into_tags_and_record_once(
     tags = decode_tags({tag["Key"]: tag["Value"] for tag in instance["Tags"]})
     assert tags is not None
     assert tags.state == state
-    assert module.handler(told, Context()) == first  # idempotent: answered from the row, not decided again
+    assert module.handler(raw_event, Context()) == first  # idempotent: answered from the row, not decided again
     again = module.handler(event(kind, node, detail, "e-2"), Context())
     assert again["reason"] == "already recorded"
     assert table.get_item(Key=node_key(node))["Item"] == item
 
 
-def test_other_peoples_and_unknown_instances_and_kinds_change_nothing(
+def test_events_of_other_instances_and_unknown_kinds_change_nothing(
     handler: Callable[[str], ModuleType], table: Any, run_instance: Callable[[dict[str, str]], str]
 ) -> None:
     module = handler("node_interrupted")
@@ -96,8 +96,8 @@ def test_other_peoples_and_unknown_instances_and_kinds_change_nothing(
             (REBALANCE_EVENT, stranger),
         ]
     ):
-        told = module.handler(event(kind, node, {"instance-action": "terminate"}, f"e-{number}"), Context())
-        assert told["action"] == "ignore"
+        result = module.handler(event(kind, node, {"instance-action": "terminate"}, f"e-{number}"), Context())
+        assert result["action"] == "ignore"
     items = table.scan()["Items"]
     assert {item["pk"] for item in items} == {"idempotency"}
 
@@ -120,22 +120,22 @@ def test_a_failure_of_aws_fails_the_invocation_and_the_retry_succeeds(
     def fail(*_: object) -> None:
         raise throttled
 
-    told = event(INTERRUPTION_EVENT, node, {"instance-action": "terminate"})
+    raw_event = event(INTERRUPTION_EVENT, node, {"instance-action": "terminate"})
     with monkeypatch.context() as patch:
         patch.setattr("lambdas.adapters.ec2.Ec2Instances.tag", fail)
         with pytest.raises(ClientError):
-            module.handler(told, Context())
-    module.handler(told, Context())
+            module.handler(raw_event, Context())
+    module.handler(raw_event, Context())
     instance = boto3.client("ec2").describe_instances(InstanceIds=[node])["Reservations"][0]["Instances"][0]
     assert {"Key": "SynktiState", "Value": "draining"} in instance["Tags"]
 
 
-def test_a_race_is_decided_again_and_an_endless_one_fails(
+def test_a_conflicting_write_is_decided_again_and_an_endless_conflict_fails(
     table: Any, monkeypatch: pytest.MonkeyPatch, run_instance: Callable[[dict[str, str]], str]
 ) -> None:
     node = run_instance(NodeTags("synkti", NodeState.READY).encode())
     adapters = node_events.from_aws(time.time)
-    told = event(INTERRUPTION_EVENT, node, {"instance-action": "terminate"})
+    raw_event = event(INTERRUPTION_EVENT, node, {"instance-action": "terminate"})
     real, losses = adapters.records.write, [RecordChanged(), RecordChanged()]
 
     def lose_twice(decision: Any) -> None:
@@ -144,12 +144,12 @@ def test_a_race_is_decided_again_and_an_endless_one_fails(
         real(decision)
 
     monkeypatch.setattr(adapters.records, "write", lose_twice)
-    assert node_events.handle_node_event(told, SpotInterruption, adapters)["action"] == "create"
+    assert node_events.handle_node_event(raw_event, SpotInterruption, adapters)["action"] == "create"
     losses += [RecordChanged()] * 3
     other = run_instance(NodeTags("synkti", None).encode())
-    told = event(INTERRUPTION_EVENT, other, {"instance-action": "terminate"})
+    raw_event = event(INTERRUPTION_EVENT, other, {"instance-action": "terminate"})
     with pytest.raises(RecordChanged, match="3 times"):
-        node_events.handle_node_event(told, SpotInterruption, adapters)
+        node_events.handle_node_event(raw_event, SpotInterruption, adapters)
 
 
 def test_a_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch, aws: None) -> None:

@@ -46,7 +46,7 @@ def in_loop(story: Callable[[AwsFaultProxy, httpx.AsyncClient], Awaitable[None]]
     asyncio.run(run())
 
 
-def test_what_is_well_is_passed_on() -> None:
+def test_requests_of_a_working_service_are_passed_on() -> None:
     async def story(made: AwsFaultProxy, http: httpx.AsyncClient) -> None:
         answer = await http.post("/bucket?x=1", content=b"body", headers=signed("s3"))
         assert (answer.status_code, answer.content) == (200, b"well: /bucket?x=1body")
@@ -75,13 +75,13 @@ def test_one_service_is_away_and_no_other(outage: Outage, status: int) -> None:
 def test_a_silent_service_answers_once_it_is_back() -> None:
     async def story(made: AwsFaultProxy, http: httpx.AsyncClient) -> None:
         made.start_outage("ec2", Outage.SILENCE)
-        asked = asyncio.ensure_future(http.post("/", headers=signed("ec2")))
+        request = asyncio.ensure_future(http.post("/", headers=signed("ec2")))
         async with asyncio.timeout(_DEADLINE_S):
             while not made.failed_requests:  # noqa: ASYNC110 # the gate has no event for it
                 await asyncio.sleep(0)
-        assert not asked.done()
+        assert not request.done()
         made.end_outage("ec2")
-        assert (await asked).status_code == 200
+        assert (await request).status_code == 200
 
     in_loop(story)
 

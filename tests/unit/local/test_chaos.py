@@ -1,4 +1,4 @@
-"""Chaos's own rules: every kind gets its turn, the promise's terms are kept to, equal seeds ask equal questions."""
+"""Chaos's own rules: every kind gets its turn, the promise's terms are kept, equal seeds send equal requests."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_page_names_every_kind_and_no_other() -> None:
     assert sorted(shown) == sorted({kind.name for kind in FAULT_KINDS})
 
 
-def test_equal_seeds_ask_equal_questions_whose_answers_are_known() -> None:
+def test_equal_seeds_send_equal_requests_with_known_answers() -> None:
     one, other = ([random_request(random, (20, 60)) for _ in range(40)] for random in (Random(3), Random(3)))
     assert one == other
     assert {q.via for q in one} == {"client", "gateway"}
@@ -47,7 +47,7 @@ def test_equal_seeds_ask_equal_questions_whose_answers_are_known() -> None:
         assert not question.echo or right.text.startswith(question.text)
 
 
-def test_where_the_engine_is_real_every_kind_of_state_is_asked_for() -> None:
+def test_a_real_engine_gets_requests_of_every_kind_of_state() -> None:
     random = Random(5)
     drawn = [random_request(random, (600, 600), texts=3, choices=1, states=4) for _ in range(200)]
     assert {question.state for question in drawn} == {"", "seed", "penalties", "grammar", "all"}
@@ -60,7 +60,7 @@ def test_where_the_engine_is_real_every_kind_of_state_is_asked_for() -> None:
     assert {random_request(random, (20, 20)).state for _ in range(50)} == {""}
 
 
-def _told(*events: dict[str, Any]) -> EventCollector:
+def _collected(*events: dict[str, Any]) -> EventCollector:
     notes = EventCollector(WorkloadRequest("responses", "x", 20, "client"))
     for event in events:
         notes.add_event(event)
@@ -74,7 +74,7 @@ END = {"type": "response.completed", "response": {"status": "completed", "output
 
 
 def test_events_that_agree_are_an_answer() -> None:
-    notes = _told(BEGUN, MORE, END)
+    notes = _collected(BEGUN, MORE, END)
     assert (notes.inconsistency(), notes.outputs()[0].text, notes.finish_reasons) == (None, "abc", ["completed"])
 
 
@@ -87,17 +87,17 @@ def test_events_that_agree_are_an_answer() -> None:
         ((BEGUN, {**MORE, "delta": "x"}, END), "whole response"),
     ],
 )
-def test_events_that_do_not_agree_are_told(events: tuple[dict[str, Any], ...], why: str) -> None:
-    assert why in str(_told(*events).inconsistency())
+def test_inconsistent_events_are_reported(events: tuple[dict[str, Any], ...], why: str) -> None:
+    assert why in str(_collected(*events).inconsistency())
 
 
-def test_an_error_among_events_is_one() -> None:
+def test_an_error_event_is_an_error() -> None:
     with pytest.raises(httpx.ReadError, match="handoff"):
-        _told(BEGUN, {"type": "error", "error": {"code": "handoff"}})
+        _collected(BEGUN, {"type": "error", "error": {"code": "handoff"}})
 
 
 @pytest.mark.parametrize(("victims", "waits"), [([1, 1], False), ([2], False), ([1, 2], True), ([1, 1, 1], True)])
-def test_of_entry_and_keepers_no_more_are_lost_at_once_than_two(victims: list[int], waits: bool) -> None:
+def test_at_most_two_of_entry_and_keepers_are_lost_at_once(victims: list[int], waits: bool) -> None:
     now = 0.0
     slept: list[float] = []
 
@@ -128,7 +128,7 @@ def chaos_with(keeps_blocks: bool) -> ChaosRun:
     return ChaosRun(nobody, engine, scale_of(engine), nobody, "", nobody)
 
 
-def test_where_blocks_are_kept_contexts_are_long_and_many_of_them_nobody_elses() -> None:
+def test_with_a_block_store_contexts_are_long_and_many_are_unique() -> None:
     plain, kept = ([chaos_with(keeps).random_request(random) for _ in range(60)] for keeps, random in _twice())
     assert not any(question.salt for question in plain)
     salts = [question.salt for question in kept if question.salt]
@@ -147,12 +147,12 @@ def _twice() -> list[tuple[bool, Random]]:
     return [(False, Random(3)), (True, Random(3))]
 
 
-def test_an_engine_that_computes_nothing_keeps_no_blocks() -> None:
+def test_an_engine_without_computation_keeps_no_blocks() -> None:
     with pytest.raises(UserActionRequired, match="ENGINE=vllm"):
         prepare_engine(SIM, print, 1)
 
 
-def test_what_became_of_contexts_is_in_the_logs(tmp_path: Path) -> None:
+def test_the_outcome_of_contexts_is_read_from_the_logs(tmp_path: Path) -> None:
     (tmp_path / "gateway.log").write_text("stream x: its context: peer: 1; 9 blocks came in 1 s\n")
     (tmp_path / "i-1.log").write_text(
         "t INFO m: stream a: its context: peer: 640 tokens, 0.01 s, against 0.1 s of computing; 5 blocks came in 1 s\n"

@@ -52,7 +52,7 @@ def account(delivered: tuple[int, ...], reference: tuple[int, ...] = (1, 2, 3, 4
         ((1, 9, 3, 4), 1, 1),
     ],
 )
-def test_what_was_lost_and_what_came_twice_is_counted(delivered: tuple[int, ...], lost: int, duplicated: int) -> None:
+def test_lost_and_repeated_events_are_counted(delivered: tuple[int, ...], lost: int, duplicated: int) -> None:
     stream = account(delivered)
     assert (stream.lost_tokens, stream.duplicated_tokens) == (lost, duplicated)
     assert stream.verified is (delivered == (1, 2, 3, 4))
@@ -64,7 +64,7 @@ def test_chains_are_equal_only_for_equal_answers(a: list[int], b: list[int], s: 
     assert (left.hash_chain == right.hash_chain) is (left == right)
 
 
-def test_the_promise_holds_only_if_nothing_at_all_is_wrong() -> None:
+def test_the_promise_holds_only_without_any_fault() -> None:
     good = build_certificate("sim", 1, {"notice": 1}, [account((1, 2, 3, 4))], 1.0)
     assert passed(good)
     assert good["resumed"] == 1
@@ -130,7 +130,7 @@ def seen(*names: str, current: bool = True, is_ready: bool = True) -> list[Insta
 
 
 @given(st.integers(0, 20), st.integers(0, 20), st.integers(0, MAX_LAUNCHES), st.integers(0, 3))
-def test_the_group_launches_what_is_missing_within_the_runs_bound(
+def test_the_group_launches_missing_instances_within_the_runs_bound(
     desired: int, alive: int, launched: int, leaving: int
 ) -> None:
     step = plan_group(desired, seen(*(f"i-{number}" for number in range(alive))), leaving, launched)
@@ -142,11 +142,11 @@ def test_the_group_launches_what_is_missing_within_the_runs_bound(
         assert after == desired
 
 
-def test_where_there_are_too_many_the_oldest_go() -> None:
+def test_of_too_many_instances_the_oldest_are_terminated() -> None:
     assert plan_group(1, seen("i-old", "i-middle", "i-new"), 0, 3) == GroupAction(0, ("i-old", "i-middle"))
 
 
-def test_an_update_replaces_one_after_another_and_the_new_one_first() -> None:
+def test_an_update_replaces_one_instance_after_another_the_new_one_first() -> None:
     old = seen("i-1", "i-2", current=False)
     assert plan_group(2, old, 0, 2) == GroupAction(1, ()), "a third one comes first"
     assert plan_group(2, [*old, *seen("i-3", is_ready=False)], 0, 3) == GroupAction(0, ()), "it has to serve"
@@ -222,7 +222,7 @@ def test_processes_and_their_children_are_found_by_their_folder_and_ended(tmp_pa
         other.wait()
 
 
-def test_when_a_run_is_killed_its_undertaker_ends_what_it_started(tmp_path: Path) -> None:
+def test_a_killed_runs_processes_are_ended_by_its_undertaker(tmp_path: Path) -> None:
     run = tmp_path / "run"
     script = (
         "import os, sys, time; from pathlib import Path; from local.process_cleanup import CleanupProcess, start\n"
@@ -242,7 +242,7 @@ def test_when_a_run_is_killed_its_undertaker_ends_what_it_started(tmp_path: Path
         time.sleep(0.01)
 
 
-def test_an_undertaker_finishes_when_it_is_told_to(tmp_path: Path) -> None:
+def test_an_undertaker_finishes_on_request(tmp_path: Path) -> None:
     cleanup = CleanupProcess(tmp_path / "run")
     child = start(SLEEP, tmp_path / "run" / "node", os.environ, tmp_path / "run" / "log")
     wait_for_living(tmp_path / "run", 1)
@@ -257,11 +257,11 @@ def test_an_undertaker_finishes_when_it_is_told_to(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [9, 15, 2, 1, 3])
-def test_a_node_that_somebody_kills_is_no_failure_of_nodes(number: int) -> None:
+def test_a_node_that_is_killed_from_outside_is_no_failure_of_nodes(number: int) -> None:
     assert not is_failure(-number, served=False)
 
 
-def test_only_an_end_before_it_served_says_that_nodes_cannot_start() -> None:
+def test_only_nodes_that_end_before_they_serve_cannot_start() -> None:
     assert [is_failure(status, served=False) for status in (0, 1, -11)] == [False, True, True]
     assert not is_failure(1, served=True)
 
@@ -346,7 +346,7 @@ def test_nodes_that_end_before_they_serve_end_the_run_unless_one_served_between(
 # the cache
 
 
-def test_a_thing_is_made_once_and_again_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_result_is_made_once_and_again_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SYNKTI_CACHE", str(tmp_path))
     made = []
 
@@ -361,13 +361,13 @@ def test_a_thing_is_made_once_and_again_after_a_failure(tmp_path: Path, monkeypa
     assert (made, folder) == ([False], tmp_path / "thing")
 
 
-def test_a_full_disk_is_said_before_anything_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_before_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SYNKTI_CACHE", str(tmp_path))
     with pytest.raises(UserActionRequired, match=r"no disk space: .* SYNKTI_CACHE"):
         cache.require_space(10**9)
 
 
-def test_the_plug_in_is_on_the_engines_path_and_on_nobody_elses() -> None:
+def test_the_plugin_is_only_on_the_engines_path() -> None:
     plain = engine_command(Path("/env"), Path("/model"), "m", "127.0.0.1", 8002)
     plugged = engine_command(Path("/env"), Path("/model"), "m", "127.0.0.1", 8002, Path("/plugin"))
     assert plugged == ["env", "PYTHONPATH=/plugin", *plain]

@@ -1,4 +1,4 @@
-"""What set-up says about a machine that is not ready for it: one line, exit code 2."""
+"""Set-up on a machine that is not ready for it: one line, exit code 2."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def test_a_missing_node_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
 
 
 def test_an_old_node_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, says in (("node", "v18.19.0"), ("npm", "9")):
-        (tmp_path / name).write_text(f"#!/bin/sh\necho {says}\n")
+    for name, version in (("node", "v18.19.0"), ("npm", "9")):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho {version}\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     with pytest.raises(setup.SetupError, match=r"Node v18\.19\.0 is too old"):

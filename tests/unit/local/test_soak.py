@@ -35,8 +35,8 @@ def test_a_node_that_stays_flat_holds() -> None:
         ([Sample(0.0, "i-1", 60.0, 80.0, 50, 1, LATE)], LoadTotals(completed=1), "loops were late"),
     ],
 )
-def test_what_does_not_hold_is_said(samples: list[Sample], tally: LoadTotals, fault: str) -> None:
-    assert any(fault in said for said in build_report(samples, "i-1", tally, {}).faults)
+def test_each_broken_rule_is_a_fault_in_the_report(samples: list[Sample], tally: LoadTotals, fault: str) -> None:
+    assert any(fault in each for each in build_report(samples, "i-1", tally, {}).faults)
 
 
 def test_a_moment_of_failover_is_no_growth() -> None:

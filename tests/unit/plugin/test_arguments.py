@@ -16,14 +16,14 @@ from synkti_engine.arguments import BadArguments, begun, check, ids_in, per_toke
 RIGHT = {"vocabulary": 100, "max_tokens": 10, "room": 50, "choices": 1}
 
 
-def test_both_sides_mean_the_same_arguments_and_clients_may_send_none_of_them() -> None:
+def test_agent_and_plugin_use_the_same_arguments_and_clients_may_send_none() -> None:
     names = (arguments.RESUME_IDS, arguments.FORCED_IDS, arguments.PER_ID)
     assert names == (requests.RESUME_IDS, requests.FORCED_IDS, PER_TOKEN)
     assert all(name.startswith(INTERNAL_ARG_PREFIX) for name in (*names, arguments.EMIT_IDS))
 
 
 @pytest.mark.parametrize("value", ["1,2", [1, "2"], [1.0], [-1], [True], {"a": 1}, 7], ids=repr)
-def test_what_is_no_list_of_ids_is_refused(value: Any) -> None:
+def test_an_invalid_list_of_ids_is_refused(value: Any) -> None:
     with pytest.raises(BadArguments, match="synkti_resume_ids must be a list of token ids"):
         ids_in({arguments.RESUME_IDS: value}, arguments.RESUME_IDS)
 
@@ -34,7 +34,7 @@ def test_no_argument_is_no_ids() -> None:
     assert ids_in({arguments.RESUME_IDS: [0, 99]}, arguments.RESUME_IDS) == [0, 99]
 
 
-def test_ids_that_fit_are_let_through() -> None:
+def test_valid_ids_are_accepted() -> None:
     check([0, 99, *range(7)], **RIGHT)
     check(list(range(10)), **RIGHT)
     check(list(range(9)), **{**RIGHT, "room": 9})
@@ -49,7 +49,7 @@ def test_ids_that_fit_are_let_through() -> None:
         ([5], {"choices": 2}, "one choice is continued at a time, and the request has n=2"),
     ],
 )
-def test_ids_that_would_end_an_engine_or_are_more_than_an_answer_can_have_are_refused(
+def test_ids_outside_the_vocabulary_or_beyond_the_length_are_refused(
     ids: list[int], other: dict[str, int], why: str
 ) -> None:
     with pytest.raises(BadArguments, match=why):
@@ -72,12 +72,12 @@ def test_ids_that_would_end_an_engine_or_are_more_than_an_answer_can_have_are_re
     ],
     ids=repr,
 )
-def test_an_answer_that_is_over_gets_its_last_id_once_more(ids: list[int], behind: list[int], last: int | None) -> None:
+def test_a_finished_answer_generates_its_last_id_again(ids: list[int], behind: list[int], last: int | None) -> None:
     """2 and 3 end an answer, and so does its fourth id. An end in the middle is sampled again."""
     assert begun(ids, {2, 3}, 4) == (behind, last)
 
 
-def test_where_ends_are_ignored_an_answer_is_over_by_its_length_only() -> None:
+def test_with_ignore_eos_an_answer_ends_only_by_its_length() -> None:
     assert begun([5, 2], (), 3) == ([5, 2], None)
     assert begun([2, 5, 2], (), 3) == ([2, 5], 2)
 
@@ -94,7 +94,7 @@ def test_where_ends_are_ignored_an_answer_is_over_by_its_length_only() -> None:
     ],
     ids=repr,
 )
-def test_ids_are_told_apart_for_parsers_and_for_those_who_are_told_them(
+def test_ids_are_marked_apart_for_parsers_and_for_clients_that_get_ids(
     extra: dict[str, Any] | None, apart: bool
 ) -> None:
     assert per_token(extra) is apart
@@ -103,7 +103,7 @@ def test_ids_are_told_apart_for_parsers_and_for_those_who_are_told_them(
 @pytest.mark.parametrize(
     ("version", "declines"), [("0.32.0", False), ("0.32.0+cpu", False), ("0.32.1", True), ("0.33.0", True)]
 )
-def test_it_declines_on_a_vllm_that_it_was_not_tested_with(version: str, declines: bool) -> None:
+def test_the_plugin_declines_an_untested_vllm_version(version: str, declines: bool) -> None:
     why = synkti_engine.refusal(version)
     assert (why is not None) is declines
     assert why is None or version in why

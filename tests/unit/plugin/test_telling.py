@@ -1,4 +1,4 @@
-"""The events that tell ids, between those of a faked server: no vLLM is needed to get them right."""
+"""The plug-in's id events between the chunks of a faked server, without vLLM."""
 
 from __future__ import annotations
 
@@ -49,21 +49,21 @@ def outputs(*ids: list[int], prompt: list[int] | None = PROMPT) -> list[Output]:
 class Engine:
     """What is generated, and whether the generator was closed."""
 
-    told: Sequence[Output]
+    results: Sequence[Output]
     closed: bool = False
-    asked: int = 0
+    pulled: int = 0
 
     async def generate(self) -> AsyncGenerator[Output, None]:
         try:
-            for output in self.told:
-                self.asked += 1
+            for output in self.results:
+                self.pulled += 1
                 await asyncio.sleep(0)
                 yield output
         finally:
             self.closed = True
 
 
-Say = Callable[[Output], Iterable[bytes]]
+Render = Callable[[Output], Iterable[bytes]]
 
 
 def each(output: Output) -> Iterable[bytes]:
@@ -75,7 +75,7 @@ class Server:
     """An app as vLLM's: an own task makes the answer, which is pulled from the generator."""
 
     engine: Engine
-    say: Say = each
+    render: Render = each
     wants: bool = True
     cumulative: bool = False
     headers: list[tuple[bytes, bytes]] = field(default_factory=lambda: HEADERS)
@@ -94,7 +94,7 @@ class Server:
         if self.wants and held is not None:
             made = emit_for(made, held, choices=1, cumulative=self.cumulative)
         async for output in made:
-            for part in self.say(output):
+            for part in self.render(output):
                 await send({"type": "http.response.body", "body": part, "more_body": True})
         for place, part in enumerate(self.last, 1):
             await send({"type": "http.response.body", "body": part, "more_body": place < len(self.last)})
@@ -104,7 +104,7 @@ def ran(story: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(story)
 
 
-async def asked(app: Any, scope: dict[str, Any] | None = None) -> list[bytes]:
+async def bodies_of(app: Any, scope: dict[str, Any] | None = None) -> list[bytes]:
     """The bodies that were sent, each for itself."""
     sent: list[bytes] = []
 
@@ -120,8 +120,8 @@ async def asked(app: Any, scope: dict[str, Any] | None = None) -> list[bytes]:
     return sent
 
 
-def told(bodies: Sequence[bytes]) -> list[tuple[str, Any]]:
-    """Events of ours with what they say; of others their data."""
+def events_in(bodies: Sequence[bytes]) -> list[tuple[str, Any]]:
+    """Return the plug-in's events with their names and values; of other events the data."""
     found: list[tuple[str, Any]] = []
     for event in b"".join(bodies).split(b"\n\n")[:-1]:
         lines = event.decode().split("\n")
@@ -132,9 +132,9 @@ def told(bodies: Sequence[bytes]) -> list[tuple[str, Any]]:
     return found
 
 
-def test_the_prompt_is_told_once_and_ids_stand_before_the_chunk_that_they_caused() -> None:
-    bodies = ran(asked(Server(Engine(outputs([5], [6, 7], [8])))))
-    assert told(bodies) == [
+def test_the_prompt_is_sent_once_and_ids_precede_the_chunk_that_they_caused() -> None:
+    bodies = ran(bodies_of(Server(Engine(outputs([5], [6, 7], [8])))))
+    assert events_in(bodies) == [
         (PROMPT_EVENT, prompt_digest(PROMPT)),
         (IDS_EVENT, [5]),
         ("", "[5]"),
@@ -154,92 +154,92 @@ def test_a_digest_is_that_of_little_endian_uint32() -> None:
     assert prompt_digest([]) == hashlib.sha256(b"").hexdigest()
 
 
-def test_what_the_server_says_before_it_generates_has_nothing_in_front_of_it() -> None:
-    bodies = ran(asked(Server(Engine(outputs([5])), first=(b"event: created\ndata: {}\n\n",))))
-    assert [name for name, _ in told(bodies)] == ["", PROMPT_EVENT, IDS_EVENT, "", ""]
+def test_chunks_before_the_generation_have_no_event_before_them() -> None:
+    bodies = ran(bodies_of(Server(Engine(outputs([5])), first=(b"event: created\ndata: {}\n\n",))))
+    assert [name for name, _ in events_in(bodies)] == ["", PROMPT_EVENT, IDS_EVENT, "", ""]
 
 
 def test_several_chunks_of_one_output_have_its_ids_before_the_first() -> None:
-    bodies = ran(asked(Server(Engine(outputs([5], [6])), say=lambda output: [*each(output)] * 2)))
-    assert [data for name, data in told(bodies) if name != PROMPT_EVENT] == [
+    bodies = ran(bodies_of(Server(Engine(outputs([5], [6])), render=lambda output: [*each(output)] * 2)))
+    assert [data for name, data in events_in(bodies) if name != PROMPT_EVENT] == [
         [5], "[5]", "[5]", [6], "[6]", "[6]", "[DONE]",
     ]  # fmt: skip
 
 
-def test_ids_that_no_chunk_follows_are_told_before_the_next_are_asked_for() -> None:
+def test_ids_without_a_chunk_are_sent_before_the_next_are_pulled() -> None:
     engine = Engine(outputs([5], [6], [7]))
     seen: list[tuple[int, bytes]] = []
 
     async def story() -> None:
         async def send(message: Any) -> None:
             if body := message.get("body"):
-                seen.append((engine.asked, body))
+                seen.append((engine.pulled, body))
 
-        app = Server(engine, say=lambda output: each(output) if output.outputs[0].token_ids == [7] else ())
+        app = Server(engine, render=lambda output: each(output) if output.outputs[0].token_ids == [7] else ())
         await TokenIdMiddleware(app)({"type": "http", "method": "POST"}, None, send)  # type: ignore[arg-type]
 
     ran(story())
-    assert [asked for asked, _ in seen] == [1, 2, 3, 3]
-    assert told([body for _, body in seen])[1:] == [
+    assert [pulled for pulled, _ in seen] == [1, 2, 3, 3]
+    assert events_in([body for _, body in seen])[1:] == [
         (IDS_EVENT, [5]), (IDS_EVENT, [6]), (IDS_EVENT, [7]), ("", "[7]"), ("", "[DONE]"),
     ]  # fmt: skip
 
 
-def test_no_event_is_put_into_another_one() -> None:
+def test_no_event_is_inserted_into_another_one() -> None:
     def in_halves(output: Output) -> Iterable[bytes]:
         (whole,) = each(output)
         return whole[:9], whole[9:-1], whole[-1:]
 
-    bodies = ran(asked(Server(Engine(outputs([5], [6])), say=in_halves)))
-    assert told(bodies) == [
+    bodies = ran(bodies_of(Server(Engine(outputs([5], [6])), render=in_halves)))
+    assert events_in(bodies) == [
         (PROMPT_EVENT, prompt_digest(PROMPT)), (IDS_EVENT, [5]), ("", "[5]"), (IDS_EVENT, [6]), ("", "[6]"),
         ("", "[DONE]"),
     ]  # fmt: skip
-    broken = ran(asked(Server(Engine(outputs([5], [6])), say=lambda _: (b"data: half",), last=(b"",))))
+    broken = ran(bodies_of(Server(Engine(outputs([5], [6])), render=lambda _: (b"data: half",), last=(b"",))))
     assert b"".join(broken).endswith(b"data: halfdata: half"), "half an event stays half an event"
 
 
-def test_of_outputs_that_tell_all_ids_so_far_the_new_ones_are_told() -> None:
-    bodies = ran(asked(Server(Engine(outputs([5], [5, 6, 7], [5, 6, 7], [5, 6, 7, 8])), cumulative=True)))
-    assert [data for name, data in told(bodies) if name == IDS_EVENT] == [[5], [6, 7], [8]]
+def test_of_cumulative_outputs_only_new_ids_are_sent() -> None:
+    bodies = ran(bodies_of(Server(Engine(outputs([5], [5, 6, 7], [5, 6, 7], [5, 6, 7, 8])), cumulative=True)))
+    assert [data for name, data in events_in(bodies) if name == IDS_EVENT] == [[5], [6, 7], [8]]
 
 
-def test_a_prompt_without_ids_is_told_as_such() -> None:
-    assert told(ran(asked(Server(Engine(outputs([5], prompt=None))))))[0] == (PROMPT_EVENT, None)
+def test_a_prompt_without_ids_is_sent_as_null() -> None:
+    assert events_in(ran(bodies_of(Server(Engine(outputs([5], prompt=None))))))[0] == (PROMPT_EVENT, None)
 
 
-def test_an_output_without_a_choice_tells_nothing() -> None:
-    bodies = ran(asked(Server(Engine([Output([], PROMPT), *outputs([5])]), say=lambda _: ())))
-    assert [name for name, _ in told(bodies)] == [PROMPT_EVENT, IDS_EVENT, ""]
+def test_an_output_without_a_choice_sends_no_ids() -> None:
+    bodies = ran(bodies_of(Server(Engine([Output([], PROMPT), *outputs([5])]), render=lambda _: ())))
+    assert [name for name, _ in events_in(bodies)] == [PROMPT_EVENT, IDS_EVENT, ""]
 
 
-def test_who_does_not_ask_gets_every_byte_as_it_was() -> None:
+def test_a_response_of_a_request_without_the_argument_is_unchanged() -> None:
     server = Server(Engine(outputs([5], [6])), wants=False)
-    assert ran(asked(server)) == [b"data: [5]\n\n", b"data: [6]\n\n", b"data: [DONE]\n\n", b""]
+    assert ran(bodies_of(server)) == [b"data: [5]\n\n", b"data: [6]\n\n", b"data: [DONE]\n\n", b""]
 
 
 @pytest.mark.parametrize("headers", [[], [(b"content-type", b"application/json"), (b"content-length", b"9")]])
 def test_an_answer_in_one_piece_is_left_alone(headers: list[tuple[bytes, bytes]]) -> None:
-    server = Server(Engine(outputs([5])), headers=headers, say=lambda _: (), last=(b'{"a": 1}\n\n',))
-    assert ran(asked(server)) == [b'{"a": 1}\n\n']
+    server = Server(Engine(outputs([5])), headers=headers, render=lambda _: (), last=(b'{"a": 1}\n\n',))
+    assert ran(bodies_of(server)) == [b'{"a": 1}\n\n']
 
 
 @pytest.mark.parametrize("scope", [{"type": "lifespan"}, {"type": "websocket"}, {"type": "http", "method": "GET"}])
-def test_what_is_no_post_has_nobody_to_tell(scope: dict[str, Any]) -> None:
-    assert b"synkti" not in b"".join(ran(asked(Server(Engine(outputs([5]))), scope)))
+def test_a_scope_other_than_post_gets_no_events(scope: dict[str, Any]) -> None:
+    assert b"synkti" not in b"".join(ran(bodies_of(Server(Engine(outputs([5]))), scope)))
 
 
-def test_nothing_leaks_from_one_request_to_another_or_to_the_next_of_its_connection() -> None:
+def test_no_ids_leak_into_another_request_or_the_next_of_a_connection() -> None:
     async def story() -> list[list[bytes]]:
         servers = [Server(Engine(outputs([at], [at + 100], [at + 200])), wants=at % 3 > 0) for at in range(30)]
         return [
-            *await asyncio.gather(*(asked(server) for server in servers)),
+            *await asyncio.gather(*(bodies_of(server) for server in servers)),
             [str(token_id_emitter.current_emitter.get()).encode()],
         ]
 
     *answers, outside = ran(story())
     for at, bodies in enumerate(answers):
-        ids = [token for name, data in told(bodies) if name == IDS_EVENT for token in data]
+        ids = [token for name, data in events_in(bodies) if name == IDS_EVENT for token in data]
         assert ids == ([at, at + 100, at + 200] if at % 3 else [])
     assert outside == [b"None"]
 
@@ -251,13 +251,13 @@ def test_a_context_is_clean_after_a_server_that_fails() -> None:
 
     async def story() -> None:
         with pytest.raises(ZeroDivisionError):
-            await asked(fails)
+            await bodies_of(fails)
         assert token_id_emitter.current_emitter.get() is None
 
     ran(story())
 
 
-def test_a_reader_that_goes_closes_the_generation() -> None:
+def test_a_reader_that_leaves_closes_the_generator() -> None:
     engine = Engine(outputs([5], [6]))
 
     async def story() -> None:
@@ -268,14 +268,14 @@ def test_a_reader_that_goes_closes_the_generation() -> None:
             await anext(made)
             await made.aclose()
 
-        await asked(server)
+        await bodies_of(server)
 
     ran(story())
     assert engine.closed
-    assert engine.asked == 1
+    assert engine.pulled == 1
 
 
-def test_several_generations_at_once_are_refused_and_one_after_another_begin_anew() -> None:
+def test_concurrent_generations_are_refused_and_consecutive_ones_begin_anew() -> None:
     async def twice(scope: Any, receive: Any, send: Any) -> None:
         held = token_id_emitter.current_emitter.get()
         assert held is not None
@@ -289,12 +289,12 @@ def test_several_generations_at_once_are_refused_and_one_after_another_begin_ane
             _ = [output async for output in made]
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    assert told(ran(asked(twice))) == [
+    assert events_in(ran(bodies_of(twice))) == [
         (PROMPT_EVENT, prompt_digest([1])), (IDS_EVENT, [5]), (PROMPT_EVENT, prompt_digest([2])), (IDS_EVENT, [5]),
     ]  # fmt: skip
 
 
-def test_after_its_last_body_a_stream_is_told_nothing_more() -> None:
+def test_after_its_last_body_a_stream_gets_no_event() -> None:
     async def server(scope: Any, receive: Any, send: Any) -> None:
         held = token_id_emitter.current_emitter.get()
         assert held is not None
@@ -302,7 +302,7 @@ def test_after_its_last_body_a_stream_is_told_nothing_more() -> None:
         await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": False})
         _ = [one async for one in emit_for(Engine(outputs([5])).generate(), held, choices=1, cumulative=False)]
 
-    assert ran(asked(server)) == [b"data: 1\n\n"]
+    assert ran(bodies_of(server)) == [b"data: 1\n\n"]
 
 
 def test_the_endpoint_adds_the_middleware_to_the_servers_app() -> None:
@@ -317,8 +317,8 @@ def test_the_endpoint_adds_the_middleware_to_the_servers_app() -> None:
     assert ran(TokenIdEndpoint().init_state(None, None, None)) is None
 
 
-def test_why_it_finished_is_told_behind_the_last_ids_and_before_what_they_caused() -> None:
-    said = outputs([1], [2])
-    said[-1].outputs[0].finish_reason = "abort"
-    found = told(ran(asked(Server(Engine(said)))))
+def test_the_finish_reason_is_sent_between_the_last_ids_and_their_chunk() -> None:
+    results = outputs([1], [2])
+    results[-1].outputs[0].finish_reason = "abort"
+    found = events_in(ran(bodies_of(Server(Engine(results)))))
     assert found[-4:] == [(IDS_EVENT, [2]), (FINISH_EVENT, "abort"), ("", "[2]"), ("", "[DONE]")]

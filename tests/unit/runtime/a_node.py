@@ -1,4 +1,4 @@
-"""A node for the tests of tasks: ready, with peers that it knows and that are ready, too."""
+"""A node for the tests of tasks: ready, with ready peers in its membership table."""
 
 from __future__ import annotations
 

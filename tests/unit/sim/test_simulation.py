@@ -1,4 +1,4 @@
-"""The simulator itself: the same seed gives the same figures, and what it plays is played as it says."""
+"""The simulator: the same seed gives the same figures; network, engines and streams behave as specified."""
 
 from __future__ import annotations
 
@@ -42,28 +42,30 @@ def test_the_same_seed_gives_the_same_figures_and_another_one_others() -> None:
     assert first != other
 
 
-def test_a_short_simulation_finds_what_the_goals_ask_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_short_simulation_finds_the_figures_that_the_goals_require(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert command.main(["quick", "--nodes", "30", "--jobs", "1", "--out", str(tmp_path)]) == 0
-    told = json.loads((tmp_path / "simulation-quick-30-1.json").read_text())["found"]
-    assert told["deaths"]["suspected_s"]["n"] == 29
-    assert told["deaths"]["dead_s"]["max"] < 8.0
-    assert told["deaths"]["falsely_dead"] == 0
-    assert told["cost"]["quiet"]["messages_s"] < 6
-    assert 0 < told["cost"]["busy"]["bytes_s"] < 4_000
-    assert told["deaths"]["routes"] > 1_000
+    results = json.loads((tmp_path / "simulation-quick-30-1.json").read_text())["found"]
+    assert results["deaths"]["suspected_s"]["n"] == 29
+    assert results["deaths"]["dead_s"]["max"] < 8.0
+    assert results["deaths"]["falsely_dead"] == 0
+    assert results["cost"]["quiet"]["messages_s"] < 6
+    assert 0 < results["cost"]["busy"]["bytes_s"] < 4_000
+    assert results["deaths"]["routes"] > 1_000
     assert "suspected s" in capsys.readouterr().out
     for bad in (["--nodes", "2"], ["--jobs", "0"]):
         with pytest.raises(SystemExit):
             command.main(bad)
 
 
-def test_figures_do_not_depend_on_how_many_are_taken_at_a_time(tmp_path: Path) -> None:
+def test_figures_do_not_depend_on_the_number_of_jobs(tmp_path: Path) -> None:
     """The command as make calls it, two measures at a time, against one after another here."""
-    told = subprocess.run(
+    results = subprocess.run(
         [sys.executable, "-m", "sim", "mass", "--nodes", "3", "--jobs", "2", "--out", str(tmp_path)],
         capture_output=True, text=True, check=True, timeout=120,
     )  # fmt: skip
-    assert "half goes, too busy" in told.stdout
+    assert "half goes, too busy" in results.stdout
     here = dict(measured("mass", 3, 1, jobs=1))
     assert json.loads((tmp_path / "simulation-mass-3-1.json").read_text())["found"] == to_json(here)
 
@@ -75,7 +77,7 @@ def test_every_size_has_a_plan() -> None:
     assert "half the fleet goes" not in [name for name, _ in steps(plan_for(10_000), 1)]
 
 
-def test_tables_that_begin_as_one_do_exactly_what_tables_do() -> None:
+def test_tables_that_begin_synced_equal_tables_that_synced_by_messages() -> None:
     def play(*, share: bool) -> tuple[list[tuple[float, str, MemberChanged]], int, int]:
         fleet = Fleet(3, NetworkConditions(loss=0.05))
         hosts = fleet.gather(20, share=share)
@@ -97,22 +99,22 @@ def test_tables_that_begin_as_one_do_exactly_what_tables_do() -> None:
     assert play(share=True) == play(share=False)
 
 
-def test_a_host_s_events_played_again_cost_a_few_hundred_microseconds_a_second() -> None:
-    told = cost(20, 1, 3.0)
+def test_replayed_events_of_a_host_cost_a_few_hundred_microseconds_a_second() -> None:
+    results = cost(20, 1, 3.0)
     assert list(cost(5, 1, 1.0, loads=False)) == ["quiet"]
-    assert 10 < told["quiet"]["cpu_us_s"] < told["busy"]["cpu_us_s"] < 20_000
+    assert 10 < results["quiet"]["cpu_us_s"] < results["busy"]["cpu_us_s"] < 20_000
 
 
-def test_deaths_are_seen_by_every_survivor_and_routes_go_stale_only_until_then() -> None:
-    told = deaths(10, 5, fleets=4, count=1, every_s=1.0, loss=0.0)
-    assert told["suspected_s"].count == told["dead_s"].count == 4 * 9
-    assert 0 < told["stale_share"] < 0.05
+def test_every_survivor_detects_deaths_and_routes_are_stale_only_until_then() -> None:
+    results = deaths(10, 5, fleets=4, count=1, every_s=1.0, loss=0.0)
+    assert results["suspected_s"].count == results["dead_s"].count == 4 * 9
+    assert 0 < results["stale_share"] < 0.05
 
 
 # time and network
 
 
-def test_things_happen_in_order_and_at_once_in_the_order_in_which_they_were_put_down() -> None:
+def test_events_run_in_order_of_time_and_then_of_scheduling() -> None:
     scheduler = Scheduler()
     done: list[str] = []
     scheduler.at(2.0, done.append, "late")
@@ -131,15 +133,15 @@ def arrivals(conditions: NetworkConditions, count: int = 4_000) -> list[tuple[in
     fleet = Fleet(1, conditions)
     source, target = fleet.make(), fleet.make()
     fleet.network.plug_in(target)
-    heard: list[tuple[int, float]] = []
-    target.on_datagram = lambda data: heard.append((int(data), fleet.scheduler.now - int(data)))  # type: ignore[method-assign]
+    received: list[tuple[int, float]] = []
+    target.on_datagram = lambda data: received.append((int(data), fleet.scheduler.now - int(data)))  # type: ignore[method-assign]
     for number in range(count):
         fleet.scheduler.at(float(number), fleet.network.send, source, target.address, b"%d" % number)
     fleet.scheduler.run_until(count + 10.0)
-    return heard
+    return received
 
 
-def test_the_network_loses_repeats_and_delays_as_its_weather_says() -> None:
+def test_the_network_loses_repeats_and_delays_at_the_configured_rates() -> None:
     calm = arrivals(NetworkConditions(delay_s=0.001))
     assert len(calm) == 4_000
     assert 0.0005 < fmean(delay for _, delay in calm) < 0.002
@@ -149,7 +151,7 @@ def test_the_network_loses_repeats_and_delays_as_its_weather_says() -> None:
     assert 0.3 < max(delay for _, delay in rough) < 2.0
 
 
-def test_streams_meet_what_is_there_and_wait_for_what_is_lost() -> None:
+def test_a_connection_finds_the_state_of_its_peer_and_waits_for_lost_packets() -> None:
     fleet = Fleet(1, NetworkConditions(loss=0.2))
     a, b = fleet.make(), fleet.make()
     reach = fleet.network.reach
@@ -169,7 +171,7 @@ def test_streams_meet_what_is_there_and_wait_for_what_is_lost() -> None:
     assert sum(delay > 1.0 for delay in delays) / 2_000 == pytest.approx(0.36, abs=0.05)
 
 
-def test_a_stopped_process_s_socket_keeps_what_fits_in_its_buffer() -> None:
+def test_the_socket_of_a_stopped_process_keeps_a_full_buffer() -> None:
     fleet = Fleet(1)
     host = fleet.make()
     host.freeze()
@@ -186,7 +188,7 @@ def work(context: int = 1_000, remaining: int = 100, prefix: int = 1, **more: in
     return Work(prefix, context, remaining, lambda _: None, lambda _: None, **more)
 
 
-def test_an_engine_reads_one_after_another_and_generates_side_by_side() -> None:
+def test_an_engine_prefills_one_by_one_and_generates_concurrently() -> None:
     scheduler = Scheduler()
     engine = Engine(scheduler, slots=2, prefill_tokens_s=1_000.0)
     works = [work(prefix=number) for number in range(3)]
@@ -204,7 +206,7 @@ def test_an_engine_reads_one_after_another_and_generates_side_by_side() -> None:
     assert engine.running == {}
 
 
-def test_an_engine_does_not_read_twice_what_it_has_room_to_remember() -> None:
+def test_an_engine_does_not_prefill_a_cached_prefix_again() -> None:
     scheduler = Scheduler()
     engine = Engine(scheduler)
     engine.submit(work(context=1_000, prefix=1))
@@ -225,7 +227,7 @@ def test_an_engine_does_not_read_twice_what_it_has_room_to_remember() -> None:
     assert forgotten.cached == 0
 
 
-def test_a_stream_that_is_handed_off_takes_along_what_it_has() -> None:
+def test_a_stream_that_is_handed_off_keeps_its_context() -> None:
     scheduler = Scheduler()
     engine = Engine(scheduler, slots=1)
     one, next_one = work(remaining=1_000), work(prefix=2)
@@ -241,17 +243,17 @@ def test_a_stream_that_is_handed_off_takes_along_what_it_has() -> None:
 # the larger stories, short
 
 
-def test_no_stream_is_lost_when_half_a_fleet_goes_and_each_is_accounted_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_stream_is_lost_when_half_a_fleet_leaves_and_each_is_accounted_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sim.drains.WARM_UP_S", 120.0)
-    told = mass_interruption(8, 1, rate=0.25)
-    assert told["went"] == 4
-    assert told["lost"] == told["unaccounted"] == 0
-    assert told["handed_off"] > 5
-    assert told["refused_429"] > 0
-    assert told["retry_after_s"].most <= 60.0
+    results = mass_interruption(8, 1, rate=0.25)
+    assert results["went"] == 4
+    assert results["lost"] == results["unaccounted"] == 0
+    assert results["handed_off"] > 5
+    assert results["refused_429"] > 0
+    assert results["retry_after_s"].most <= 60.0
 
 
-def test_conversations_meet_their_prefix_caches_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_conversations_return_to_their_prefix_caches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sim.policies.WARM_UP_S", 40.0)
     monkeypatch.setattr("sim.policies.MEASURED_S", 60.0)
     rates = {policy: Bench(policy, True, 1, 1.0).run()["hit_rate"] for policy in Policy}
@@ -264,11 +266,11 @@ def test_conversations_meet_their_prefix_caches_again(monkeypatch: pytest.Monkey
 # reports
 
 
-def test_spreads_and_tables_say_what_was_measured() -> None:
-    told = spread(range(101))
-    assert (told.p50, told.p99, told.most, told.count) == (50, 99, 100, 101)
+def test_spreads_and_tables_have_the_measured_values() -> None:
+    results = spread(range(101))
+    assert (results.p50, results.p99, results.most, results.count) == (50, 99, 100, 101)
     assert to_json(spread([])) == {"p50": None, "p99": None, "max": None, "n": 0}
-    table = lines("a measure", {"some_s": told, "of": {"it": 1.5, "cpu_us": 9.0}})
+    table = lines("a measure", {"some_s": results, "of": {"it": 1.5, "cpu_us": 9.0}})
     assert table[0] == "a measure"
     assert any("some s" in line and "50.00 / 99.00 / 100.00" in line for line in table)
     assert any(line.strip().endswith("1.5") for line in table)
@@ -291,12 +293,12 @@ def test_pictures_are_well_formed_and_hold_every_value() -> None:
     assert sum(element.tag.endswith("rect") for element in root.iter()) == 2 + 3
 
 
-def test_pictures_are_made_of_what_simulations_wrote(tmp_path: Path) -> None:
+def test_pictures_are_made_from_the_files_of_simulations(tmp_path: Path) -> None:
     for nodes in (5, 15):
         command.main(["quick", "--nodes", str(nodes), "--jobs", "1", "--out", str(tmp_path)])
     policies = {name.value: {"hit_rate": 0.5, "first_token_s": {"p50": 0.1, "p99": 0.2}} for name in Policy}
-    told = {"nodes": 100, "found": {"policies": {"chat": policies, "unrelated": policies}}}
-    (tmp_path / "simulation-policies-100-1.json").write_text(json.dumps(told))
+    results = {"nodes": 100, "found": {"policies": {"chat": policies, "unrelated": policies}}}
+    (tmp_path / "simulation-policies-100-1.json").write_text(json.dumps(results))
     plots.main(["--chapter", "quick", "--found", str(tmp_path), "--to", str(tmp_path / "pictures")])
     assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == [
         "bytes.svg", "cpu.svg", "detection.svg", "first-token.svg", "hits.svg",

@@ -28,18 +28,18 @@ def faults(**held: Any) -> tuple[str, ...]:
     return caught.value.faults
 
 
-def test_what_is_shipped_names_every_setting_with_its_default() -> None:
-    told = "\n".join(re.sub(r"^# (?=[a-z0-9_]+ = )", "", line) for line in SHIPPED.read_text().splitlines())
-    named = tomllib.loads(told)
+def test_the_shipped_file_names_every_setting_with_its_default() -> None:
+    text = "\n".join(re.sub(r"^# (?=[a-z0-9_]+ = )", "", line) for line in SHIPPED.read_text().splitlines())
+    named = tomllib.loads(text)
     assert set(named) == {each.name for each in fields(FleetSettings)} - CONTEXT_ONLY
     assert from_values(named, nothing) == FleetSettings()
 
 
-def test_what_is_shipped_changes_nothing() -> None:
+def test_the_shipped_file_changes_nothing() -> None:
     assert load(SHIPPED.parent, nothing) == FleetSettings()
 
 
-def test_the_command_line_goes_above_the_file(tmp_path: Path) -> None:
+def test_the_command_line_takes_precedence_over_the_file(tmp_path: Path) -> None:
     (tmp_path / SETTINGS_FILE).write_text('nodes = 5\nclient_cidrs = ["10.0.0.0/8"]\ndrills = true\n')
     assert load(tmp_path, nothing) == FleetSettings(nodes=5, client_cidrs=("10.0.0.0/8",), drills=True)
     above = {"nodes": "7", "client_cidrs": "192.0.2.0/24, 198.51.100.0/24", "drills": "false"}
@@ -108,7 +108,7 @@ def test_a_wrong_value_is_named(name: str, value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "expected"),
     [
         ({"nodes": 2, "on_demand_base": 3}, "on_demand_base=3"),
         ({"scale_target": 8, "min_nodes": 5, "max_nodes": 4}, "min_nodes=5"),
@@ -132,16 +132,16 @@ def test_a_wrong_value_is_named(name: str, value: object) -> None:
         ({"colour": "blue"}, "unknown setting 'colour'"),
     ],
 )
-def test_what_cannot_be_together_is_told(given: dict[str, Any], told: str) -> None:
+def test_incompatible_settings_are_a_fault_that_names_them(given: dict[str, Any], expected: str) -> None:
     (fault,) = faults(**given)
-    assert told in fault
+    assert expected in fault
 
 
-def test_all_that_is_wrong_is_told_together() -> None:
+def test_all_faults_are_reported_together() -> None:
     assert len(faults(nodes="x", drills="y", root_gib=1, colour="blue", certificate_arn=ARN)) == 5
 
 
-def test_what_is_right_is_held() -> None:
+def test_valid_settings_are_accepted() -> None:
     held = from_values(
         {
             "account": "123456789012",
@@ -163,5 +163,5 @@ def test_what_is_right_is_held() -> None:
     assert replace(held, scale_target=0, nodes=4).max_capacity == 8
 
 
-def test_a_local_deployment_is_asked_for_by_the_command_line_only() -> None:
+def test_only_the_command_line_selects_a_local_deployment() -> None:
     assert from_values({}, {"local": "true"}.get).local is True

@@ -56,14 +56,14 @@ def both(kind: type, value: object) -> tuple[object, object]:
 
 
 @given(st.sampled_from([bool, int, float]), VALUES)
-def test_what_is_read_here_is_what_the_engine_reads(kind: type, value: object) -> None:
+def test_values_are_read_as_the_engine_reads_them(kind: type, value: object) -> None:
     ours, theirs = both(kind, value)
     assert ours is None or (ours == theirs and type(ours) is type(theirs))
 
 
 @pytest.mark.parametrize("word", WORDS)
 @pytest.mark.parametrize("kind", READERS, ids=lambda kind: kind.__name__)
-def test_the_usual_words_are_read_or_refused_as_there(kind: type, word: str) -> None:
+def test_booleans_are_read_or_refused_as_the_engine_does(kind: type, word: str) -> None:
     ours, theirs = both(kind, word)
     assert ours == theirs
 
@@ -90,6 +90,6 @@ def test_the_usual_words_are_read_or_refused_as_there(kind: type, word: str) -> 
     ],
     ids=str,
 )
-def test_numbers_are_read_or_refused_as_there(kind: type, value: object) -> None:
+def test_numbers_are_read_or_refused_as_the_engine_does(kind: type, value: object) -> None:
     ours, theirs = both(kind, value)
     assert ours == theirs

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from node_agent.core.common.log_limit import LogLimit
 
 
-def test_a_flood_is_cut_to_a_few_lines_and_the_next_that_passes_says_how_many_were_left_out() -> None:
+def test_a_flood_is_cut_to_a_few_lines_and_the_next_line_counts_the_dropped_ones() -> None:
     limit = LogLimit(burst=3, per_s=1.0)
     assert [limit.suppressed_before("refused", 0.0) for _ in range(10)] == [0, 0, 0, *[None] * 7]
     assert limit.suppressed_before("refused", 0.5) is None
@@ -16,7 +16,7 @@ def test_a_flood_is_cut_to_a_few_lines_and_the_next_that_passes_says_how_many_we
     assert limit.suppressed_before("refused", 2.0) == 0
 
 
-def test_kinds_have_nothing_to_do_with_each_other() -> None:
+def test_kinds_are_limited_independently() -> None:
     limit = LogLimit(burst=1)
     assert limit.suppressed_before("one", 0.0) == 0
     assert limit.suppressed_before("one", 0.0) is None
@@ -24,7 +24,7 @@ def test_kinds_have_nothing_to_do_with_each_other() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.floats(0.0, 5.0)), max_size=200))
-def test_what_is_remembered_is_bounded_and_no_line_is_lost_uncounted(lines: list[tuple[int, float]]) -> None:
+def test_the_table_is_bounded_and_every_dropped_line_is_counted(lines: list[tuple[int, float]]) -> None:
     limit, now, passed = LogLimit(burst=2, per_s=0.5, max_kinds=60), 0.0, 0
     for kind, wait_s in lines:
         now += wait_s

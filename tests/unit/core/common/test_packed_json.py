@@ -24,7 +24,7 @@ VALUES = st.recursive(
 
 
 @given(st.dictionaries(st.text("abc", max_size=4), VALUES, max_size=6))
-def test_it_is_the_object_that_it_was_made_of(value: dict[str, Any]) -> None:
+def test_a_packed_object_equals_its_source(value: dict[str, Any]) -> None:
     packed = PackedJson(value)
     assert dict(packed) == value
     assert packed == value
@@ -32,13 +32,13 @@ def test_it_is_the_object_that_it_was_made_of(value: dict[str, Any]) -> None:
     assert orjson.loads(orjson.dumps(packed.as_written)) == value
 
 
-def test_two_looks_share_nothing() -> None:
+def test_two_reads_share_nothing() -> None:
     packed = PackedJson({"messages": [{"content": "x"}]})
     packed["messages"][0]["content"] = "changed"
     assert packed["messages"] == [{"content": "x"}]
 
 
-def test_what_a_stream_holds_of_a_request_is_bytes_and_no_objects() -> None:
+def test_a_stream_holds_its_request_as_bytes_and_no_objects() -> None:
     raw = orjson.dumps({"model": "m", "stream": True, "prompt": [[1, 2, 3]] * 20_000, "x": [{}] * 50_000})
     gc.collect()
     before = len(gc.get_objects())
@@ -58,7 +58,7 @@ def test_an_opening_is_written_without_reading_the_request_and_is_the_same_when_
     assert parse_stream_header(written) == opening
 
 
-def test_what_is_held_takes_no_more_than_its_bytes() -> None:
+def test_a_packed_object_takes_no_more_than_its_bytes() -> None:
     generation = read_generation(ApiRoute.CHAT, orjson.dumps({"model": "m", "messages": [{"content": "x" * 100_000}]}))
     opening = StreamHeader(generation, (EpochRange(0, Epoch(1, "i-0")),), None)
     tracemalloc.start()

@@ -7,7 +7,7 @@ from node_agent.core.common.request_auth import MAX_SKEW_S, RequestVerifier, sig
 T0 = 1_000_000.0
 
 
-def test_a_signed_message_is_welcome_once_and_nothing_else_is() -> None:
+def test_a_signed_message_is_accepted_once_and_nothing_else_is() -> None:
     verifier = RequestVerifier(b"key")
     stamp = sign(b"key", "POST", "/x", b"body", T0, "n1")
     assert verifier.rejection_reason(None, "POST", "/x", b"body", T0) == "no signature"
@@ -24,7 +24,7 @@ def test_a_signed_message_is_welcome_once_and_nothing_else_is() -> None:
     assert verifier.rejection_reason(stamp, "POST", "/x", b"body", T0 + 1) == "seen before"
 
 
-def test_nonces_are_forgotten_by_time_and_by_number() -> None:
+def test_nonces_expire_by_time_and_by_number() -> None:
     verifier = RequestVerifier(b"key", max_nonces=3)
     for i in range(10):
         assert verifier.rejection_reason(sign(b"key", "GET", "/", b"", T0, str(i)), "GET", "/", b"", T0) is None

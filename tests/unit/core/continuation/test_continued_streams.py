@@ -61,7 +61,7 @@ def text(raw: bytes) -> str:
     return "".join(delta.get("content") or "" for delta in deltas(raw))
 
 
-def test_the_request_itself_is_asked_again_with_all_ids_as_the_plug_ins_argument() -> None:
+def test_a_continuation_repeats_the_request_with_all_ids_as_plugin_arguments() -> None:
     machine, _ = lost_stream(
         event({"content": "a"}, [1]), event({"content": ""}, [2]), response_format={"type": "json_object"}
     )
@@ -78,12 +78,12 @@ def test_the_request_itself_is_asked_again_with_all_ids_as_the_plug_ins_argument
     assert "structured output" in machine.method_choice.reason
 
 
-def test_where_the_engine_cannot_resume_the_ids_are_forced() -> None:
+def test_the_ids_are_forced_where_the_engine_cannot_resume() -> None:
     machine, _ = lost_stream(event({"content": "a"}, [1]))
     assert orjson.loads(machine.request(("forced",)).body)["vllm_xargs"] == {"synkti_forced_ids": [1]}
 
 
-def test_something_is_left_to_generate_and_the_last_id_is_compared() -> None:
+def test_the_last_id_is_generated_again_and_compared_at_the_limit() -> None:
     machine, raw = lost_stream(*(event({"content": str(token)}, [token]) for token in (1, 2, 3)), max_tokens=3)
     assert orjson.loads(machine.request(("resume",)).body)["vllm_xargs"] == {"synkti_resume_ids": [1, 2]}
     raw += machine.feed(role()) + machine.feed(event({"content": "123"}, [1, 2, 3], "length"))
@@ -92,7 +92,7 @@ def test_something_is_left_to_generate_and_the_last_id_is_compared() -> None:
     assert text(raw) == "123"
 
 
-def test_ids_that_came_without_a_text_are_resumed_too() -> None:
+def test_ids_without_a_text_are_resumed_too() -> None:
     """A partial character: the next engine is given its first ids, and sends the whole character."""
     machine, raw = lost_stream(event({"content": "a"}, [1]), event({}, [2]), event({"content": ""}, [3]))
     assert orjson.loads(machine.request(("resume",)).body)["vllm_xargs"]["synkti_resume_ids"] == [1, 2, 3]
@@ -117,7 +117,7 @@ def test_a_line_separator_inside_a_text_is_no_end_of_a_line() -> None:
     ],
     ids=lambda case: case if isinstance(case, str) else "",
 )
-def test_an_engine_that_tells_another_answer_is_lost_before_its_first_word_is_delivered(
+def test_an_engine_with_another_answer_is_lost_before_any_of_it_is_delivered(
     events: list[bytes], case_name: str
 ) -> None:
     machine, _ = lost_stream(event({"content": "a"}, [1]), event({"content": "b"}, [2]))
@@ -133,7 +133,7 @@ TOOLS = {"tools": [{"type": "function", "function": {"name": "look"}}]}
 
 
 @pytest.mark.parametrize("takeover", [False, True], ids=["engine", "entry"])
-def test_a_tool_call_goes_on_under_its_first_id(takeover: bool) -> None:
+def test_a_tool_call_continues_under_its_first_id(takeover: bool) -> None:
     machine, raw = lost_stream(
         event(call("", "look"), [1]), event(call('{"a"'), [2]), event({}, [3]), event(call(": 1"), [4]), **TOOLS
     )
@@ -162,7 +162,7 @@ def test_a_tool_call_goes_on_under_its_first_id(takeover: bool) -> None:
     assert restored.state is StreamState.FINISHED
 
 
-def test_reasoning_goes_on_and_is_never_taken_for_the_answer() -> None:
+def test_reasoning_continues_and_is_never_taken_for_the_answer() -> None:
     machine, raw = lost_stream(event({}, [1]), event({"reasoning": "let "}, [2]), event({"reasoning": "me"}, [3]))
     assert orjson.loads(machine.request(("resume",)).body)["vllm_xargs"]["synkti_apart"] == 1
     for one in (
@@ -174,7 +174,7 @@ def test_reasoning_goes_on_and_is_never_taken_for_the_answer() -> None:
     assert text(raw) == "yes"
 
 
-def test_what_no_client_heard_is_asked_anew_whatever_its_state_is_made_of() -> None:
+def test_a_stream_of_which_nothing_was_delivered_is_requested_anew() -> None:
     """A parser held the first ids: the next engine may generate others."""
     machine, raw = lost_stream(event({}, [1]), event({}, [2]))
     assert orjson.loads(machine.request(()).body) == {**BASE, "return_token_ids": True}
@@ -187,7 +187,7 @@ def test_what_no_client_heard_is_asked_anew_whatever_its_state_is_made_of() -> N
 
 
 @pytest.mark.parametrize("takeover", [False, True], ids=["engine", "entry"])
-def test_reasoning_that_no_client_wants_is_read_here_and_hidden_here(takeover: bool) -> None:
+def test_reasoning_that_the_client_excluded_is_requested_and_hidden_here(takeover: bool) -> None:
     """An engine that omits reasoning omits its ids too, so that no stream could continue."""
     machine, raw = lost_stream(
         event({}, [1]), event({"reasoning": "so"}, [2]), event({"content": "a"}, [3]), include_reasoning=False
@@ -213,7 +213,7 @@ def test_reasoning_that_no_client_wants_is_read_here_and_hidden_here(takeover: b
 @pytest.mark.parametrize(
     ("cut", "takeover"), [(1, False), (2, False), *((cut, entry) for cut in (3, 4, 5) for entry in (False, True))]
 )
-def test_of_hidden_reasoning_neither_ids_nor_logprobs_are_told_and_of_the_rest_all(cut: int, takeover: bool) -> None:
+def test_hidden_reasoning_has_neither_ids_nor_logprobs_and_the_rest_has_both(cut: int, takeover: bool) -> None:
     """An engine that omits reasoning sends no ids at all. The fourth id is a partial character."""
 
     def scored_event(delta: dict[str, Any], token: int, reason: str | None = None) -> bytes:
@@ -248,7 +248,7 @@ def test_of_hidden_reasoning_neither_ids_nor_logprobs_are_told_and_of_the_rest_a
     assert scored == ["3", "4", "5", "6"]
 
 
-def test_half_a_character_that_began_an_answer_without_reasoning_is_rewound_with_its_ids_told() -> None:
+def test_half_a_character_at_the_start_is_rewound_with_its_ids_delivered() -> None:
     """Without a parser an engine sends an empty text for it."""
     machine, raw = lost_stream(event({"content": ""}, [1]), include_reasoning=False, return_token_ids=True, seed=None)
     assert machine.can_continue_on(())
@@ -261,7 +261,7 @@ def test_half_a_character_that_began_an_answer_without_reasoning_is_rewound_with
     assert text(raw) == "a"
 
 
-def test_ids_that_a_client_was_told_are_resumed_although_a_parser_said_nothing_of_them() -> None:
+def test_ids_that_were_delivered_without_text_are_resumed() -> None:
     machine, _ = lost_stream(event({}, [1]), temperature=0, return_token_ids=True)
     assert not machine.can_continue_on(())
     arguments = {"synkti_resume_ids": [1], "synkti_apart": 1}
@@ -273,7 +273,7 @@ def test_half_a_character_behind_a_text_is_no_reasoning() -> None:
     assert machine.can_continue_on(())
 
 
-def test_each_of_several_choices_goes_on_by_itself_with_the_seed_that_it_had() -> None:
+def test_each_of_several_choices_continues_by_itself_with_its_seed() -> None:
     machine = ChunkStream(generation(n=2), "s")
     machine.request()
     for index, token in ((0, 1), (1, 2)):
@@ -291,7 +291,7 @@ def test_each_of_several_choices_goes_on_by_itself_with_the_seed_that_it_had() -
     assert machine.state is StreamState.FINISHED
 
 
-def test_a_choice_that_ended_without_a_text_is_not_asked_again() -> None:
+def test_a_choice_that_ended_without_a_text_is_not_requested_again() -> None:
     machine = ChunkStream(generation(n=2), "s")
     machine.request()
     machine.feed(role())
@@ -300,14 +300,14 @@ def test_a_choice_that_ended_without_a_text_is_not_asked_again() -> None:
     assert machine.request(("resume",)).body != generation(n=2).engine_body()
 
 
-def test_an_engine_that_hides_its_ids_cannot_be_gone_on_from() -> None:
+def test_an_engine_without_ids_cannot_be_continued_from() -> None:
     machine, _ = lost_stream(event({"content": "a"}))
     with pytest.raises(ContinuationImpossible, match="no token ids"):
         machine.request(("resume",))
     assert not machine.can_continue_on(("resume", "forced"))
 
 
-def test_a_clients_own_arguments_go_along_to_each_engine() -> None:
+def test_the_clients_own_arguments_are_sent_to_each_engine() -> None:
     theirs = {"fresh": 3, "synkti_resume_ids": [9]}
     machine, _ = lost_stream(event({"content": "a"}, [1]), event({"content": "b"}, [2]), vllm_xargs=theirs)
     assert not machine.can_continue_on(())
@@ -324,7 +324,7 @@ SMUGGLED: list[Callable[[dict[str, Any]], dict[str, Any]]] = [
 
 @pytest.mark.parametrize("smuggle", SMUGGLED)
 @pytest.mark.parametrize("name", ["synkti_resume_ids", "synkti_forced_ids", "synkti_apart", "synkti_later"])
-def test_no_client_can_send_an_argument_of_ours_to_an_engine(
+def test_no_client_can_send_a_synkti_argument_to_an_engine(
     name: str, smuggle: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> None:
     smuggled = smuggle({name: [10**9]})
@@ -337,7 +337,7 @@ def test_no_client_can_send_an_argument_of_ours_to_an_engine(
     assert orjson.loads(read_body(batch).to_bytes()) == {"requests": [{**BASE, "vllm_xargs": kept}, BASE]}
 
 
-def test_nesting_does_not_hide_them_and_does_not_end_the_node() -> None:
+def test_nesting_hides_no_synkti_argument_and_does_not_end_the_node() -> None:
     smuggled = orjson.dumps({"vllm_xargs": {"synkti_apart": 1}})
     for levels in (200, 800):
         assert b"synkti" not in read_body(b'{"a":' * levels + smuggled + b"}" * levels).to_bytes()
@@ -346,12 +346,12 @@ def test_nesting_does_not_hide_them_and_does_not_end_the_node() -> None:
 
 
 @pytest.mark.parametrize("raw", [b"7", b'{"vllm_xargs":7}', b'{"vllm_xargs":{"theirs":[1]}}'])
-def test_what_has_none_of_them_is_passed_on_as_it_is(raw: bytes) -> None:
+def test_a_body_without_synkti_arguments_is_passed_on_unchanged(raw: bytes) -> None:
     assert read_body(raw).to_bytes() == raw
 
 
 @pytest.mark.parametrize("methods", [(), ("resume",)], ids=["reprompt", "resume"])
-def test_a_usage_keeps_its_details_where_another_engine_goes_on(methods: tuple[str, ...]) -> None:
+def test_a_usage_keeps_its_details_where_another_engine_continues(methods: tuple[str, ...]) -> None:
     state = {} if methods else {"seed": None}
     machine = ChunkStream(generation(stream_options={"include_usage": True}, **state), "s")
     machine.request()

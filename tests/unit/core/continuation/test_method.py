@@ -47,13 +47,13 @@ def generation(**fields: Any) -> GenerationRequest:
 
 
 @pytest.mark.parametrize("fields", PLAIN, ids=str)
-def test_what_is_all_in_its_ids_is_rewound_anywhere(fields: dict[str, Any]) -> None:
+def test_a_stream_whose_state_is_its_ids_is_reprompted_anywhere(fields: dict[str, Any]) -> None:
     for supported in ((), BOTH):
         assert choose_method(generation(**fields), supported, only_text=True).method is ContinuationMethod.REPROMPT
 
 
 @pytest.mark.parametrize("fields", STATEFUL, ids=str)
-def test_what_has_a_state_is_resumed_else_forced_else_impossible(fields: dict[str, Any]) -> None:
+def test_a_stream_with_other_state_is_resumed_else_forced_else_impossible(fields: dict[str, Any]) -> None:
     request = generation(**fields)
     resumed = choose_method(request, BOTH, only_text=True)
     forced = choose_method(request, ("forced",), only_text=True)
@@ -64,7 +64,7 @@ def test_what_has_a_state_is_resumed_else_forced_else_impossible(fields: dict[st
         choose_method(request, ("some-later-way",), only_text=True)
 
 
-def test_reasoning_and_tool_calls_are_a_state_that_no_request_names() -> None:
+def test_reasoning_and_tool_calls_are_state_although_no_field_names_them() -> None:
     assert choose_method(generation(), BOTH, only_text=False).method is ContinuationMethod.RESUME
     with pytest.raises(ContinuationImpossible, match="reasoning or tool calls"):
         choose_method(generation(), (), only_text=False)
@@ -80,12 +80,12 @@ def test_reasoning_and_tool_calls_are_a_state_that_no_request_names() -> None:
     ],
     ids=str,
 )
-def test_what_a_rewind_repeats_only_nearly_is_resumed_where_that_can_be_had(fields: dict[str, Any]) -> None:
+def test_a_stream_that_a_reprompt_only_approximates_is_resumed_where_possible(fields: dict[str, Any]) -> None:
     methods = [
         choose_method(generation(**fields), supported, only_text=True).method for supported in (BOTH, ("forced",), ())
     ]
     assert methods == [ContinuationMethod.RESUME, ContinuationMethod.REPROMPT, ContinuationMethod.REPROMPT]
 
 
-def test_what_nodes_advertise_is_what_ways_are_called() -> None:
+def test_methods_are_advertised_under_their_own_names() -> None:
     assert (ContinuationMethod.RESUME.value, ContinuationMethod.FORCED_DECODING.value) == CONTINUATION_METHODS

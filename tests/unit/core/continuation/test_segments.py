@@ -11,7 +11,7 @@ from tests.unit.core.streams.engine_script import ScriptedModel
 from tests.unit.core.streams.test_chunk_stream import Client, Cut, engine_events, generation, run, uninterrupted
 
 
-def test_an_answer_without_a_limit_is_rewound_in_pieces_that_double_to_its_very_end() -> None:
+def test_an_answer_without_a_limit_continues_in_doubling_segments_to_its_end() -> None:
     """A completion without a limit gets 16 tokens, so that a chat continued there would only look complete."""
     model = ScriptedModel(tuple(b"%d " % number for number in range(100)))
     machine, client, limits = ChunkStream(generation(ApiRoute.CHAT, max_tokens=None), "s"), Client(), []
@@ -29,7 +29,7 @@ def test_an_answer_without_a_limit_is_rewound_in_pieces_that_double_to_its_very_
     assert machine.engine_attempts == 5
 
 
-def test_no_piece_is_shorter_than_what_it_must_have() -> None:
+def test_min_tokens_never_exceed_the_length_of_a_segment() -> None:
     """vLLM refuses a `min_tokens` beyond `max_tokens`."""
     machine = ChunkStream(generation(ApiRoute.CHAT, max_tokens=None, min_tokens=40), "s")
     model = ScriptedModel((b"a", b"b", b"c", b"d"))
@@ -40,7 +40,7 @@ def test_no_piece_is_shorter_than_what_it_must_have() -> None:
     assert (body["max_tokens"], body["min_tokens"]) == (16, 16)
 
 
-def test_where_a_piece_ends_no_text_is_told_that_may_begin_a_stop_string() -> None:
+def test_text_that_may_begin_a_stop_string_is_held_back_at_the_end_of_a_segment() -> None:
     model = ScriptedModel((b"ab ", b"cd ", b"ef ", b"gh ", b"ST", b"OP", b" more"))
     request = generation(ApiRoute.CHAT, max_tokens=None, stop=["STOP"])
     client = run(ChunkStream(request, "s"), model, [Cut(2)])
@@ -48,7 +48,7 @@ def test_where_a_piece_ends_no_text_is_told_that_may_begin_a_stop_string() -> No
     assert client.text == "ab cd ef gh "
 
 
-def test_a_piece_that_ends_inside_a_character_tells_nothing_of_it() -> None:
+def test_a_segment_that_ends_inside_a_character_delivers_nothing_of_it() -> None:
     """At a limit an engine sends U+FFFD for a partial character."""
     pieces = [bytes([byte]) for byte in "\U0001f680".encode()] * 30
     for before in range(4):
@@ -58,7 +58,7 @@ def test_a_piece_that_ends_inside_a_character_tells_nothing_of_it() -> None:
         assert client.text == model.text
 
 
-def test_an_engine_whose_piece_has_nothing_to_go_on_from_is_lost_and_not_asked_for_ever() -> None:
+def test_a_segment_without_a_point_to_continue_from_is_a_loss_and_not_repeated() -> None:
     machine = ChunkStream(generation(ApiRoute.CHAT, max_tokens=None), "s")
     for event in engine_events(machine, ScriptedModel(tuple(b"%d " % number for number in range(9))))[:4]:
         machine.feed(event)

@@ -78,13 +78,13 @@ def verdict(engine: Engine, method: ContinuationMethod = ContinuationMethod.RESU
 
 
 @pytest.mark.parametrize("method", [ContinuationMethod.RESUME, ContinuationMethod.FORCED_DECODING])
-def test_an_engine_that_goes_on_passes_in_a_handful_of_questions(method: ContinuationMethod) -> None:
+def test_an_engine_that_continues_passes_with_a_handful_of_requests(method: ContinuationMethod) -> None:
     reason, requests = verdict(capable, method)
     assert reason is None
     assert requests <= 6
 
 
-def test_a_draw_that_was_nearly_even_does_not_condemn_an_engine() -> None:
+def test_a_nearly_even_draw_does_not_fail_an_engine() -> None:
     requests = 0
 
     def shaky(body: dict[str, Any]) -> Sequence[int]:
@@ -108,7 +108,7 @@ def test_a_draw_that_was_nearly_even_does_not_condemn_an_engine() -> None:
         (short, "does not have the 12"),
     ],
 )
-def test_no_other_passes(engine: Engine, reason: str) -> None:
+def test_an_engine_that_does_not_continue_fails(engine: Engine, reason: str) -> None:
     failure, requests = verdict(engine)
     assert failure is not None
     assert reason in failure

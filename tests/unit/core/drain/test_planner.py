@@ -48,14 +48,14 @@ def long(key: int, context: int = 500, remaining: int | None = 100_000) -> Serve
     return ServedStream(key, remaining, 0.03, context)
 
 
-def test_what_fits_stays_and_all_others_go_the_longest_first() -> None:
+def test_streams_that_can_finish_stay_and_the_others_move_the_longest_first() -> None:
     planned = schedule([ServedStream(1, 100, 0.03), long(2), long(3, remaining=200_000)], peers("x", "y"))
     assert planned.finish == (1,)
     assert [hand_off.key for hand_off in planned.due] == [3, 2]
     assert planned.later == ()
 
 
-def test_streams_go_outside_the_pools_that_are_going_and_to_ready_nodes_first() -> None:
+def test_streams_move_outside_the_interrupted_pools_and_to_ready_nodes_first() -> None:
     among = [
         *peers("same", zone="a"),
         *peers("other"),
@@ -82,7 +82,7 @@ def test_no_peer_gets_more_prefill_at_a_time_than_its_bound() -> None:
     gone = {hand_off.key for hand_off in planned.due}
     rest = [stream for stream in streams if stream.key not in gone]
     again = drain.plan(rest, peers("x", "y"), {OWN}, 1, T0 + 0.5, T0 + 120)
-    assert len(again.due) == 2  # half a second later there is room for one more each, whatever loads say by then
+    assert len(again.due) == 2  # half a second later there is room for one more each, whatever the loads are by then
 
 
 def test_a_whole_drain_keeps_every_peer_s_queue_within_its_bound() -> None:
@@ -108,14 +108,14 @@ def test_a_peer_s_own_queue_counts_and_a_full_one_is_left_to_others() -> None:
     assert schedule([long(1)], [*peers("full", load=full), *peers("calm")]).due[0].target == "calm"
 
 
-def test_a_stream_too_long_for_the_bound_goes_where_nothing_else_waits() -> None:
+def test_a_stream_too_long_for_the_bound_moves_to_a_node_with_an_empty_queue() -> None:
     drain = DrainPlanner("me")
     planned = schedule([long(1, context=30_000), long(2, context=30_000)], peers("x"), drain=drain)
     assert [hand_off.key for hand_off in planned.due] == [1]
     assert planned.later[0].at == T0 + 30.0
 
 
-def test_without_peers_streams_stay_until_the_last_moment_and_peers_that_come_get_them() -> None:
+def test_without_peers_streams_wait_for_the_last_moment_or_the_first_peer() -> None:
     drain = DrainPlanner("me")
     planned = schedule([long(1), long(2)], [], drain=drain)
     assert planned.due == ()
@@ -127,7 +127,7 @@ def test_without_peers_streams_stay_until_the_last_moment_and_peers_that_come_ge
     ]
 
 
-def test_what_finds_no_place_in_time_is_spread_over_the_last_moments_and_never_kept() -> None:
+def test_streams_without_a_place_in_time_are_spread_over_the_last_moments() -> None:
     streams = [long(number, context=4_000) for number in range(100)]  # 400 s of prefill for two peers
     planned = schedule(streams, peers("x", "y"), left_s=30.0)
     placed = [hand_off for hand_off in (*planned.due, *planned.later) if not hand_off.is_overflow]
@@ -146,7 +146,7 @@ def test_a_shorter_deadline_is_planned_anew() -> None:
     assert [hand_off.key for hand_off in schedule([stream], peers("x"), left_s=20).due] == [1]
 
 
-def test_nodes_that_drain_together_share_those_that_stay() -> None:
+def test_nodes_that_drain_together_share_the_remaining_nodes() -> None:
     """Two hundred of four hundred drain: each chooses its own peers, and no peer is chosen by all."""
     staying = [Peer(status(f"s{number}"), CALM) for number in range(200)]
     given: dict[str, int] = {}
@@ -160,10 +160,10 @@ def test_nodes_that_drain_together_share_those_that_stay() -> None:
     assert max(given.values()) <= 2 * sum(given.values()) / 200
 
 
-def longest_queue_s(drainers: int, staying: int, streams: int, hears_of_others: bool) -> float:
+def longest_queue_s(drainers: int, staying: int, streams: int, sees_others: bool) -> float:
     """Return the longest prefill queue of any peer, in seconds, when so many nodes drain so many streams each at once.
 
-    hears_of_others: whether the planners know how many they are.
+    sees_others: whether the planners have the number of draining nodes.
     """
     among = [Peer(status(f"s{number}"), CALM) for number in range(staying)]
     drains = {f"d{number}": DrainPlanner(f"d{number}") for number in range(drainers)}
@@ -172,7 +172,7 @@ def longest_queue_s(drainers: int, staying: int, streams: int, hears_of_others: 
     longest, now = 0.0, T0
     while now <= T0 + 115 and any(left.values()):
         for name, drain in drains.items():
-            count = drainers if hears_of_others else 1
+            count = drainers if sees_others else 1
             for hand_off in drain.plan(left[name].values(), among, {OWN}, count, now, T0 + 120).due:
                 to, cost_s = hand_off.target or "", left[name].pop(hand_off.key).context_tokens / CALM.prefill_tokens_s
                 ends[to] = max(ends.get(to, 0.0), now) + cost_s
@@ -182,10 +182,10 @@ def longest_queue_s(drainers: int, staying: int, streams: int, hears_of_others: 
     return longest
 
 
-def test_nodes_that_drain_together_hold_to_the_bound_together() -> None:
+def test_nodes_that_drain_together_keep_the_bound_together() -> None:
     """As many drain as stay: a peer's queue stays near the bound; without shares it would be several times that."""
-    assert longest_queue_s(50, 50, 10, hears_of_others=True) < 2.5 * BACKLOG_S
-    assert longest_queue_s(50, 50, 10, hears_of_others=False) > 8 * BACKLOG_S
+    assert longest_queue_s(50, 50, 10, sees_others=True) < 2.5 * BACKLOG_S
+    assert longest_queue_s(50, 50, 10, sees_others=False) > 8 * BACKLOG_S
 
 
 def test_one_node_among_a_thousand_looks_at_a_few_of_them() -> None:
@@ -194,7 +194,7 @@ def test_one_node_among_a_thousand_looks_at_a_few_of_them() -> None:
     assert len({hand_off.target for hand_off in planned.due}) == MAX_PEERS
 
 
-def test_pools_that_are_going_are_this_node_s_and_those_of_all_that_drain_or_are_at_risk() -> None:
+def test_pools_at_risk_are_this_nodes_and_those_of_all_that_drain_or_are_at_risk() -> None:
     nodes = [
         status("a", "b"),
         status("b", "c", NodeState.AT_RISK),
@@ -247,7 +247,7 @@ def test_every_stream_is_planned_once_and_leaves_in_time(
         assert left < left_s - MARGIN_S + 1e-3
 
 
-def test_a_peer_that_measured_nothing_yet_counts_as_an_ordinary_one() -> None:
+def test_a_peer_without_measurements_counts_as_an_average_one() -> None:
     among = [Peer(status("new"), IDLE)]
     planned = schedule([long(number, context=2_000) for number in range(3)], among)
     assert [hand_off.key for hand_off in planned.due] == [0, 1]

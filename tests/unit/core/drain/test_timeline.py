@@ -22,14 +22,14 @@ RECORDS = st.builds(
 )
 
 
-def test_nothing_is_told_before_a_drain() -> None:
+def test_nothing_is_recorded_before_a_drain() -> None:
     log = DrainTimeline("i-1", 7)
     log.record_step("retired", 1.0)
     log.add_count("handed-off", 1.0, 2)
     assert log.record is None
 
 
-def test_a_step_is_told_once_and_counts_add_up_with_their_last_instant() -> None:
+def test_a_step_is_recorded_once_and_counts_add_up_with_their_last_time() -> None:
     log = DrainTimeline("i-1", 7)
     log.begin("notice-seen", 9.0, 10.0, 130.0, 999)
     log.record_step("planned", 11.0, 3)
@@ -46,7 +46,7 @@ def test_a_step_is_told_once_and_counts_add_up_with_their_last_instant() -> None
     ]
 
 
-def test_a_deadline_that_moves_nearer_is_told_again_within_a_bound() -> None:
+def test_an_earlier_deadline_replaces_the_record_within_a_bound() -> None:
     log = DrainTimeline("i-1", 7)
     for number in range(MAX_STEPS):
         log.begin("notice-seen", 9.0, 10.0, 130.0 - number, 999)
@@ -56,7 +56,7 @@ def test_a_deadline_that_moves_nearer_is_told_again_within_a_bound() -> None:
 
 
 @given(RECORDS)
-def test_a_record_survives_the_table(record: DrainRecord) -> None:
+def test_a_record_round_trips_through_the_table(record: DrainRecord) -> None:
     assert drain_from_item(record.to_item()) == record
 
 
@@ -69,5 +69,5 @@ def test_a_record_survives_the_table(record: DrainRecord) -> None:
         ("handoffs", ("handoffs", None)),
     ],
 )
-def test_a_loss_says_who_has_room(word: str, read: tuple[str, str | None]) -> None:
+def test_a_handoff_names_the_node_with_room(word: str, read: tuple[str, str | None]) -> None:
     assert parse_loss(word) == read

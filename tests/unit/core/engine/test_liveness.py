@@ -80,7 +80,7 @@ def played(answers: float | None = None, **options: float) -> Played:
     return Played(EngineLiveness(0.0, **options), answers)
 
 
-def test_a_core_that_hangs_is_found_within_fifteen_seconds_also_where_nobody_asks_it_anything() -> None:
+def test_a_core_that_hangs_is_detected_within_fifteen_seconds_also_while_idle() -> None:
     assert played().until_stuck(15.0) <= STUCK_S + 1.0
     idle = played(answers=0.05)
     idle.runs(60.0, lambda at: {"in_flight": 0})
@@ -88,7 +88,7 @@ def test_a_core_that_hangs_is_found_within_fifteen_seconds_also_where_nobody_ask
     assert idle.until_stuck(began + 15.0, lambda at: {"in_flight": 0}) - began <= STUCK_S + IDLE_PROBE_S + 1.0
 
 
-def test_an_engine_that_answers_nothing_at_all_is_found_in_half_the_time() -> None:
+def test_an_engine_that_answers_nothing_at_all_is_detected_in_half_the_time() -> None:
     assert played().until_stuck(15.0, lambda at: {"metrics_at": 0.0}) <= STUCK_S / 2 + 1.0
     with_metrics = played()
     with_metrics.runs(STUCK_S - 1.0)
@@ -109,7 +109,7 @@ def test_any_sign_of_work_is_enough(name: str, work: Callable[[float], dict[str,
     played().runs(70.0, work)
 
 
-def test_requests_that_come_and_go_are_no_work() -> None:
+def test_arriving_and_leaving_requests_are_no_work() -> None:
     """The API server's own counts change while its core is stuck; no metric of the core does."""
     of_requests = lambda at: {  # noqa: E731 # of one test
         "in_flight": 1 + int(at * 4) % 9,
@@ -124,7 +124,7 @@ def test_a_slow_model_is_slow_and_not_stuck(seconds_per_token: float) -> None:
     engine.runs(300.0, lambda at: {"tokens": int(at / seconds_per_token)})
 
 
-def test_the_first_answer_says_how_long_the_first_probe_may_take_and_the_first_probe_how_long_all_others() -> None:
+def test_the_first_answer_bounds_the_first_probe_and_that_probe_all_later_ones() -> None:
     compiles = played(answers=25.0, first_answer_s=25.0)
     compiles.runs(30.0, lambda at: {"in_flight": 0})
     fast = played(answers=0.1, first_answer_s=25.0)
@@ -138,7 +138,7 @@ def test_no_pace_makes_the_bound_endless() -> None:
     assert machine.bound_s(1e9) <= 4 * MAX_STEP_S
 
 
-def test_a_probe_is_sent_after_a_silence_and_where_nothing_is_under_way_now_and_then() -> None:
+def test_a_probe_follows_a_silence_and_is_periodic_while_idle() -> None:
     idle = played(answers=0.05)
     idle.runs(60.0, lambda at: {"in_flight": 0})
     assert 60.0 / (IDLE_PROBE_S + 1.0) <= len(idle.probes) <= 1 + 60.0 / IDLE_PROBE_S
@@ -160,7 +160,7 @@ def failing(why: str, work: Callable[[float], dict[str, object]], seconds: float
 
 @pytest.mark.parametrize("why", ["status-500", "refused", "reset"])
 @pytest.mark.parametrize("in_flight", [0, 3])
-def test_an_engine_that_answers_with_errors_and_does_nothing_is_found_soon(why: str, in_flight: int) -> None:
+def test_an_engine_that_only_answers_with_errors_is_detected_soon(why: str, in_flight: int) -> None:
     """A vLLM whose drain had its time, or whose core has died."""
     engine = failing(why, lambda at: {"in_flight": in_flight}, 60.0)
     assert engine.judged[-1].state is EngineState.STUCK
@@ -168,20 +168,20 @@ def test_an_engine_that_answers_with_errors_and_does_nothing_is_found_soon(why: 
     assert why in engine.judged[-1].reason
 
 
-def test_an_engine_that_admits_no_probe_but_works_is_left_alone() -> None:
+def test_an_engine_that_refuses_probes_but_works_is_left_alone() -> None:
     assert failing("status-500", working, 60.0).now >= 60.0
     assert failing("status-503", lambda at: {"tokens": int(at / 5)}, 60.0).now >= 60.0
     assert failing("status-503", lambda at: {}, 60.0).now <= STUCK_S + 1.0
 
 
-def test_an_agent_that_was_frozen_itself_has_seen_nothing() -> None:
+def test_an_agent_that_was_frozen_itself_draws_no_conclusion() -> None:
     engine = played(answers=0.1)
     engine.runs(8.0, lambda at: {"tokens": int(at)})
     engine.now += 3_600.0
     assert engine.look(tokens=8).state is EngineState.WORKING
 
 
-def test_what_it_is_judged_to_be_on_the_way() -> None:
+def test_the_state_passes_through_each_stage_on_the_way() -> None:
     engine = played()
     engine.until_stuck(15.0)
     states = [judgement.state for judgement in engine.judged]
@@ -213,7 +213,7 @@ def working(at: float) -> dict[str, object]:
     return {"tokens": int(at * 20), "metrics": engine_metrics(generated=int(at * 20))}
 
 
-def test_a_stream_that_others_overtake_without_a_reason_is_lost_after_the_inter_token_timeout() -> None:
+def test_a_stream_overtaken_without_a_reason_is_lost_after_the_inter_token_timeout() -> None:
     at = lost_at(played(answers=0.1), working, 20.0)
     assert at is not None
     assert SINCE + ALLOWED_S <= at <= SINCE + ALLOWED_S + 2.0
@@ -228,7 +228,7 @@ def test_a_stream_that_others_overtake_without_a_reason_is_lost_after_the_inter_
         ("figures without preemptions", lambda at: {**working(at), "metrics": engine_metrics(at, preemptions=None)}),
     ],
 )
-def test_a_silence_that_may_have_a_reason_waits_and_not_for_ever(
+def test_a_silence_that_may_have_a_reason_waits_a_bounded_time(
     name: str, evidence: Callable[[float], dict[str, object]]
 ) -> None:
     at = lost_at(played(answers=0.1), evidence, 60.0)
@@ -236,14 +236,14 @@ def test_a_silence_that_may_have_a_reason_waits_and_not_for_ever(
     assert at >= SINCE + PATIENT_S
 
 
-def test_nobody_is_lost_before_somebody_has_overtaken_it() -> None:
+def test_no_stream_is_lost_before_another_has_overtaken_it() -> None:
     """A long step, in which nothing is answered, holds up all alike."""
     engine = played(answers=None)
     assert lost_at(engine, working, 20.0) is None
     assert len(engine.probes) == 1
 
 
-def test_what_waits_needs_no_probe() -> None:
+def test_requests_in_the_queue_need_no_probe() -> None:
     engine = played(answers=0.1)
     lost_at(engine, lambda at: {**working(at), "metrics": engine_metrics(at, waiting=3)}, 20.0)
     assert len(engine.probes) <= 1
@@ -255,7 +255,7 @@ def test_what_waits_needs_no_probe() -> None:
     answers=st.one_of(st.none(), st.floats(0.01, 20.0)),
     pace_s=st.floats(0.0, 10.0),
 )
-def test_whatever_works_at_least_every_nine_seconds_is_never_stuck(
+def test_an_engine_that_works_at_least_every_nine_seconds_is_never_stuck(
     gaps: Iterable[float], kinds: list[str], answers: float | None, pace_s: float
 ) -> None:
     engine = played(answers=answers)
@@ -277,7 +277,7 @@ def _work(kinds: list[str], done: int, pace_s: float) -> dict[str, object]:
 
 
 @given(pace_s=st.floats(0.0, 1e6), answers=st.floats(0.01, 60.0), first=st.floats(0.0, 1e6))
-def test_whatever_was_measured_what_does_nothing_is_found_in_two_minutes(
+def test_an_engine_that_does_nothing_is_detected_in_two_minutes_whatever_its_pace(
     pace_s: float, answers: float, first: float
 ) -> None:
     engine = played(answers=answers, first_answer_s=first)

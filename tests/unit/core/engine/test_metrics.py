@@ -17,7 +17,7 @@ vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.25
 """
 
 
-def test_what_is_looked_for_is_found_and_what_only_begins_alike_is_not() -> None:
+def test_a_metric_is_found_by_its_whole_name() -> None:
     assert parse_metrics(TEXT) == EngineMetrics(7, 2, 0.25)
     assert parse_metrics(TEXT.rstrip(b"\n")) == EngineMetrics(7, 2, 0.25)
 
@@ -27,7 +27,7 @@ def test_several_engines_are_one_node() -> None:
     assert parse_metrics(two) == EngineMetrics(14, 4, 1.0)
 
 
-def test_nothing_is_made_up() -> None:
+def test_absent_metrics_are_not_made_up() -> None:
     assert parse_metrics(b"") is None
     assert parse_metrics(TEXT.replace(b" 2.0", b" two")) is None
     assert parse_metrics(TEXT.replace(b"kv_cache", b"kv")) is None
@@ -41,7 +41,7 @@ vllm:prompt_tokens_by_source_total{engine="0",model_name="m",source="x"} 9.0
 """
 
 
-def test_what_the_core_counts_is_read_where_it_is_there() -> None:
+def test_the_cores_step_count_is_read_where_it_exists() -> None:
     found = parse_metrics(TEXT + COUNTERS)
     assert found == EngineMetrics(7, 2, 0.25, 3.0, 1500.0, 40.0)
     assert found is not None
@@ -52,7 +52,7 @@ def test_what_the_core_counts_is_read_where_it_is_there() -> None:
 
 
 @pytest.mark.parametrize("value", [b"NaN", b"+Inf", b"-Inf", b"1e999", b"\xff\xfe", b""])
-def test_what_is_no_number_that_it_could_be_is_absent(value: bytes) -> None:
+def test_an_invalid_number_is_absent(value: bytes) -> None:
     assert parse_metrics(TEXT.replace(b" 7.0", b" " + value)) is None
     found = parse_metrics(TEXT + COUNTERS.replace(b" 3.0", b" " + value))
     assert found is not None
@@ -60,6 +60,6 @@ def test_what_is_no_number_that_it_could_be_is_absent(value: bytes) -> None:
 
 
 @given(text=st.lists(st.sampled_from([TEXT, COUNTERS, b"1e308\n", b"vllm:num_requests_running ", b"\n", b"NaN"])))
-def test_whatever_is_read_is_a_load(text: list[bytes]) -> None:
+def test_any_text_is_read_as_a_load(text: list[bytes]) -> None:
     found = parse_metrics(b"".join(text))
     assert found is None or (0 <= found.kv_use <= 1 and found.running >= 0 and found.waiting >= 0)

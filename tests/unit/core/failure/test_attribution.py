@@ -44,7 +44,7 @@ def rows() -> list[list[str]]:
     return found
 
 
-def judged(by: str, what: str) -> Verdict:
+def verdict_of(by: str, what: str) -> Verdict:
     kind, _, rest = what.partition(" ")
     rest, _, continuation = rest.partition(", ")
     if kind == "lost":
@@ -52,8 +52,8 @@ def judged(by: str, what: str) -> Verdict:
     if kind == "event":
         return classify_event(event(rest), is_continuation=bool(continuation))
     status, _, body = rest.partition(" ")
-    told = BodyKind(body) if body else BodyKind.OTHER
-    return classify_answer(Origin(by), int(status), told, is_continuation=bool(continuation))
+    body_kind = BodyKind(body) if body else BodyKind.OTHER
+    return classify_answer(Origin(by), int(status), body_kind, is_continuation=bool(continuation))
 
 
 def event(what: str) -> bytes:
@@ -64,11 +64,11 @@ def event(what: str) -> bytes:
 
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: f"{row[0]}: {row[1]}")
-def test_the_table_is_what_happens(row: list[str]) -> None:
+def test_each_row_of_the_table_is_the_verdict(row: list[str]) -> None:
     by, what, fault, following, counts, why = row
-    verdict = judged(by, what)
-    told = (verdict.fault.value, verdict.next.value, verdict.breaker.value, verdict.code)
-    assert told == (fault, following, counts, why)
+    verdict = verdict_of(by, what)
+    answered = (verdict.fault.value, verdict.next.value, verdict.breaker.value, verdict.code)
+    assert answered == (fault, following, counts, why)
     assert verdict.reason
 
 
@@ -81,7 +81,7 @@ def test_the_table_has_every_fault_and_every_end() -> None:
 
 
 @given(st.sampled_from(Origin), st.text(max_size=40))
-def test_whatever_a_peer_says_the_words_of_metrics_are_few_and_a_node_is_blamed(by: Origin, word: str) -> None:
+def test_any_loss_of_a_peer_has_a_short_code_and_is_never_final(by: Origin, word: str) -> None:
     verdict = classify_loss(by, word)
     assert verdict.code == "other" or len(verdict.code) < 25
     assert verdict.next is not NextStep.FINAL
@@ -101,7 +101,7 @@ def test_no_answer_below_500_but_for_locks_and_models_touches_a_breaker(status: 
 
 
 @given(st.binary(max_size=300) | JSON.map(lambda value: orjson.dumps({"error": value})))
-def test_any_body_is_read(body: bytes) -> None:
+def test_any_body_is_classified(body: bytes) -> None:
     assert classify_body(body, has_model=True) in BodyKind
     assert classify_event(body).reason
     assert not reports_dead_engine(body) or ENGINE_DEAD.encode() in body
@@ -122,63 +122,63 @@ def test_any_body_is_read(body: bytes) -> None:
         (orjson.dumps({"choices": [{"text": DEAD}]}), BodyKind.OTHER),
     ],
 )
-def test_a_body_is_told_by_its_form(body: bytes, kind: BodyKind) -> None:
+def test_a_body_is_classified_by_its_form(body: bytes, kind: BodyKind) -> None:
     assert classify_body(body, has_model=True) is kind
 
 
-def test_where_no_model_was_asked_for_nothing_is_said_of_one() -> None:
+def test_a_missing_model_is_an_error_if_the_request_names_none() -> None:
     assert classify_body(NO_MODEL, has_model=False) is BodyKind.ERROR
 
 
 # tries
 
 FAILED = classify_answer(Origin.ENGINE, 500, BodyKind.ERROR)
-WORDLESS = classify_answer(Origin.ENGINE, 500, BodyKind.OTHER)
+WITHOUT_MESSAGE = classify_answer(Origin.ENGINE, 500, BodyKind.OTHER)
 REFUSED = classify_answer(Origin.ENGINE, 400, BodyKind.ERROR)
 BUSY = classify_answer(Origin.ENGINE, 503, BodyKind.ERROR)
 LOST = classify_loss(Origin.ENGINE, "reset")
 HANDED_OVER = classify_loss(Origin.ENGINE, "handoff")
-SAID = EngineResponse(500, b'{"error":{"message":"it"}}')
+RESPONSE = EngineResponse(500, b'{"error":{"message":"it"}}')
 
 
 def test_an_error_of_the_request_is_tried_once_more_and_then_passed_on() -> None:
     tries = Attempts()
-    assert tries.record_failure("a", FAILED, SAID)
-    assert not tries.record_failure("b", FAILED, SAID)
-    assert tries.response == SAID
+    assert tries.record_failure("a", FAILED, RESPONSE)
+    assert not tries.record_failure("b", FAILED, RESPONSE)
+    assert tries.response == RESPONSE
     assert not tries.in_doubt
 
 
 def test_a_refusal_is_passed_on_at_once() -> None:
     tries = Attempts()
-    assert not tries.record_failure("a", REFUSED, SAID)
-    assert tries.response == SAID
+    assert not tries.record_failure("a", REFUSED, RESPONSE)
+    assert tries.response == RESPONSE
 
 
-def test_a_loss_between_two_errors_of_the_request_changes_nothing() -> None:
+def test_a_loss_between_two_errors_of_the_request_does_not_replace_the_answer() -> None:
     tries = Attempts()
-    assert tries.record_failure("a", FAILED, SAID)
+    assert tries.record_failure("a", FAILED, RESPONSE)
     assert tries.record_failure("b", LOST)
     assert not tries.record_failure("c", LOST)
-    assert tries.response == SAID, "the only answer that there is"
+    assert tries.response == RESPONSE, "the only answer"
 
 
-def test_errors_without_words_are_nodes_faults_only_if_another_can() -> None:
+def test_errors_without_a_message_are_the_nodes_fault_only_if_another_node_can() -> None:
     tries = Attempts()
-    assert tries.record_failure("a", WORDLESS, EngineResponse(500, b"oops", b"text/plain"))
+    assert tries.record_failure("a", WITHOUT_MESSAGE, EngineResponse(500, b"oops", b"text/plain"))
     assert (tries.response, tries.in_doubt) == (None, ["a"])
-    assert not tries.record_failure("b", WORDLESS, EngineResponse(500, b""))
+    assert not tries.record_failure("b", WITHOUT_MESSAGE, EngineResponse(500, b""))
     assert tries.response is not None
-    told = orjson.loads(tries.response.body)["error"]
-    assert (tries.response.status, told["code"]) == (500, "engine_error")
+    answered = orjson.loads(tries.response.body)["error"]
+    assert (tries.response.status, answered["code"]) == (500, "engine_error")
 
 
-def test_the_bound_is_on_engines_whatever_they_do() -> None:
+def test_the_number_of_engines_is_bounded_for_every_verdict() -> None:
     for verdict in (LOST, BUSY):
-        tries, asked = Attempts(), 1
+        tries, engines = Attempts(), 1
         while tries.record_failure("x", verdict):
-            asked += 1
-        assert asked == MAX_ENGINES
+            engines += 1
+        assert engines == MAX_ENGINES
         assert tries.response is None
         assert tries.all_busy is (verdict is BUSY)
     tries = Attempts()
@@ -187,7 +187,7 @@ def test_the_bound_is_on_engines_whatever_they_do() -> None:
     assert not tries.record_failure("x", HANDED_OVER)
 
 
-def test_failures_are_told_in_words() -> None:
+def test_a_summary_names_the_number_of_failures_and_their_codes() -> None:
     tries = Attempts()
     for _ in range(3):
         tries.record_failure("x", BUSY)

@@ -41,11 +41,11 @@ def test_the_same_request_has_the_same_content(same: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("more", [{"model": "n"}, {"seed": 1}, {"messages": []}, {"vllm_xargs": {"a": 1}}])
-def test_another_request_has_another(more: dict[str, Any]) -> None:
+def test_another_request_has_another_content(more: dict[str, Any]) -> None:
     assert request_digest({**CHAT, **more}) != request_digest(CHAT)
 
 
-def test_a_form_is_the_same_whatever_separates_its_parts() -> None:
+def test_a_form_has_the_same_content_with_any_separator() -> None:
     form = b'--%b\r\ncontent-disposition: form-data; name="file"\r\n\r\nabc\r\n--%b--\r\n'
     assert request_digest(form % (b"x1", b"x1")) == request_digest(form % (b"zzz", b"zzz"))
     assert request_digest(form % (b"x1", b"x1")) != request_digest(b"abc")
@@ -57,7 +57,7 @@ def test_any_body_has_a_content_or_none(body: bytes) -> None:
     assert found is None if not body else found is not None and len(found) == 16
 
 
-def test_a_body_of_any_depth_has_one() -> None:
+def test_a_body_of_any_depth_has_a_content() -> None:
     deep = b'{"a":' + b"[" * 900 + b"]" * 900 + b"}"
     assert request_digest(deep) is not None
     assert request_digest(deep) == request_digest(deep.replace(b"[[", b"[ ["))
@@ -66,7 +66,7 @@ def test_a_body_of_any_depth_has_one() -> None:
 # who is suspected, who is refused
 
 
-def test_one_death_condemns_nobody_and_an_answer_clears() -> None:
+def test_one_death_refuses_nothing_and_an_answer_clears_a_suspect() -> None:
     cases = SuspectTable()
     assert not cases.record_death(P, "a/1", 0.0, alone=True, crashed=True)
     assert cases.status(P, 0.0) is SuspectStatus.SUSPECT
@@ -75,11 +75,11 @@ def test_one_death_condemns_nobody_and_an_answer_clears() -> None:
     assert not cases.record_death(P, "b/1", 1.0, alone=True, crashed=True)
 
 
-def test_two_deaths_condemn_for_minutes() -> None:
+def test_two_deaths_refuse_a_request_for_minutes() -> None:
     cases = SuspectTable()
     cases.record_death(P, "a/1", 0.0, alone=False, crashed=True)
     assert cases.record_death(P, "b/1", 1.0, alone=True, crashed=True)
-    assert not cases.record_death(P, "c/1", 1.0, alone=True, crashed=True), "it is said once"
+    assert not cases.record_death(P, "c/1", 1.0, alone=True, crashed=True), "reported once"
     cases.record_answer(P)
     assert cases.status(P, RETENTION_S) is SuspectStatus.REFUSED
     assert cases.status(P, 1.0 + RETENTION_S) is SuspectStatus.CLEAR
@@ -87,7 +87,7 @@ def test_two_deaths_condemn_for_minutes() -> None:
 
 
 def test_engines_that_were_killed_or_stuck_refuse_a_request_only_from_the_third_on() -> None:
-    """Whoever kills engines hits innocent requests, too: one of 850 chaos interruptions refused one."""
+    """A kill from outside hits innocent requests, too: one of 850 chaos interruptions refused one."""
     cases = SuspectTable()
     assert not cases.record_death(P, "a/1", 0.0, alone=True, crashed=True)
     assert not cases.record_death(P, "b/1", 0.0, alone=True, crashed=False)
@@ -111,7 +111,7 @@ def test_beside_another_suspect_the_next_death_decides() -> None:
     assert cases.status(B, 0.0) is SuspectStatus.CLEAR
 
 
-def test_what_another_node_refuses_is_refused_here_as_long() -> None:
+def test_a_refusal_by_another_node_holds_here_as_long() -> None:
     cases = SuspectTable()
     cases.record_refusal(P, 5.0)
     assert cases.status(P, 4.9) is SuspectStatus.REFUSED
@@ -130,14 +130,14 @@ def test_the_table_is_bounded_and_nothing_is_refused_without_two_deaths(
         assert not refused or (alone and len(deaths[content]) >= 2)
 
 
-# what an engine's end is told in
+# the report of an engine's end
 
 
-def test_a_loss_says_which_engine_died_and_whether_other_suspects_were_there() -> None:
+def test_a_death_report_names_the_engine_and_whether_other_suspects_were_there() -> None:
     life = EngineLifetime(3)
     life.suspects |= {1, 2}
     life.end()
-    life.suspects.clear()  # each leaves as it learns
+    life.suspects.clear()  # each leaves with its loss
     assert parse_death(life.death_report(1)) == EngineDeath("3", alone=False, crashed=False)
     life = EngineLifetime(4)
     life.suspects.add(1)
@@ -161,7 +161,7 @@ def test_a_loss_says_which_engine_died_and_whether_other_suspects_were_there() -
         (None, True, "engine-died"),
     ],
 )
-def test_who_ended_an_engine_is_read_from_its_exit_status_and_its_own_report(
+def test_an_engines_end_is_classified_by_exit_status_and_its_own_report(
     status: int | None, reported: bool, code: str
 ) -> None:
     life = EngineLifetime(1)
@@ -173,13 +173,13 @@ def test_who_ended_an_engine_is_read_from_its_exit_status_and_its_own_report(
 
 
 @given(st.text(max_size=40))
-def test_any_line_of_a_loss_is_read(line: str) -> None:
+def test_any_text_of_a_loss_is_parsed(line: str) -> None:
     why, to = parse_loss(line)
     assert line.startswith(why) or parse_death(line)
     assert to is None or line == format_handoff(to)
 
 
-def test_lines_of_deaths_are_read_back() -> None:
+def test_death_reports_round_trip() -> None:
     for life in (0, 7):
         for alone in (True, False):
             assert parse_death(format_death(life, alone=alone)) == EngineDeath(str(life), alone, crashed=True)

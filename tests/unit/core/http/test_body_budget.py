@@ -27,7 +27,7 @@ def test_of_one_address_the_body_that_grows_is_refused() -> None:
     assert budget.held_bytes == 2 * MIB
 
 
-def test_a_quiet_body_goes_first_whoever_holds_it() -> None:
+def test_an_idle_body_is_dropped_first_from_any_address() -> None:
     budget, busy, quiet, late = BodyBudget(3 * MIB), body(), body(), body()
     budget.grow(quiet, MIB, 0.0)
     budget.grow(busy, 2 * MIB, IDLE_S)
@@ -35,7 +35,7 @@ def test_a_quiet_body_goes_first_whoever_holds_it() -> None:
     assert budget.held_bytes == 3 * MIB
 
 
-def test_who_holds_most_loses_the_largest_for_who_holds_less() -> None:
+def test_the_address_that_holds_most_loses_its_largest_body_first() -> None:
     budget, small, large, late = BodyBudget(4 * MIB), body("many"), body("many"), body("few")
     budget.grow(small, MIB, 0.0)
     budget.grow(large, 3 * MIB, 0.0)
@@ -45,7 +45,7 @@ def test_who_holds_most_loses_the_largest_for_who_holds_less() -> None:
     assert budget.held_bytes == MIB
 
 
-def test_a_whole_body_never_goes() -> None:
+def test_a_complete_body_is_never_dropped() -> None:
     budget, whole, late = BodyBudget(MIB), body("many"), body("few")
     budget.grow(whole, MIB, 0.0)
     whole.is_complete = True
@@ -55,7 +55,7 @@ def test_a_whole_body_never_goes() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 4 * MIB), st.booleans()), max_size=60))
-def test_the_bound_holds_whatever_comes(steps: list[tuple[int, int, bool]]) -> None:
+def test_the_bound_holds_for_any_sequence(steps: list[tuple[int, int, bool]]) -> None:
     budget, bodies = BodyBudget(5 * MIB), [body("ab"[n % 2]) for n in range(6)]
     for at, (number, size, ends) in enumerate(steps):
         if ends:

@@ -17,7 +17,7 @@ def test_an_address_cannot_have_all_places() -> None:
     assert places.acquire("b") is ConnectionSlot.FULL
 
 
-def test_a_full_door_has_places_for_health() -> None:
+def test_a_full_server_has_connections_left_for_health() -> None:
     places = ConnectionLimits(max_connections=2, per_address=2, reserved=3)
     got = [places.acquire(address) for address in "abcdef"]
     assert got == [ConnectionSlot.FULL] * 2 + [ConnectionSlot.HEALTH_ONLY] * 3 + [ConnectionSlot.NONE]
@@ -28,7 +28,7 @@ def test_a_full_door_has_places_for_health() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=80))
-def test_what_left_is_not_remembered(steps: list[tuple[str, bool]]) -> None:
+def test_closed_connections_leave_no_entry(steps: list[tuple[str, bool]]) -> None:
     places = ConnectionLimits(max_connections=5, per_address=3, reserved=4)
     inside: list[tuple[str, ConnectionSlot]] = []
     for address, leaves in steps:

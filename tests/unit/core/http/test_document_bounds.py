@@ -32,7 +32,7 @@ def counted(value: Any) -> tuple[int, int, int]:
 
 
 @given(values)
-def test_fits_counts_exactly_and_what_surely_fits_fits(value: Any) -> None:
+def test_fits_counts_exactly_and_a_short_document_fits(value: Any) -> None:
     raw = orjson.dumps(value)
     commas, nested, texts = counted(value)
     fits = commas < FEW.values and nested <= FEW.containers and texts <= FEW.strings
@@ -50,12 +50,12 @@ def test_any_bytes_are_counted_without_an_error(raw: bytes) -> None:
 @pytest.mark.parametrize(
     "unit", [b"[],", b"{},", b'"",', b'{"a":1},', b"1,", b"[[[[[[", b'"a":"', b'\\",'], ids=lambda unit: unit.decode()
 )
-def test_what_stops_a_node_does_not_fit(unit: bytes) -> None:
+def test_documents_that_would_stop_a_node_do_not_fit(unit: bytes) -> None:
     raw = b'{"x":[' + unit * (16 * 1024 * 1024 // len(unit))
     assert not DocumentBounds().passes_quick_check(raw) or raw.count(b",") < DocumentBounds().values
 
 
-def test_what_people_send_fits() -> None:
+def test_ordinary_requests_fit() -> None:
     bounds = DocumentBounds()
     ids = orjson.dumps({"prompt": list(range(900_000))})
     image = orjson.dumps({"messages": [{"content": [{"image_url": {"url": "A" * 15_000_000}}]}]})
@@ -66,5 +66,5 @@ def test_what_people_send_fits() -> None:
     assert bounds.fits(code)
 
 
-def test_what_is_not_utf_8_is_not_looked_at_closely() -> None:
+def test_a_document_that_is_not_utf_8_does_not_fit() -> None:
     assert not FEW.fits('{"a": "b"}'.encode("utf-16"))

@@ -57,7 +57,7 @@ def test_another_model_or_salt_shares_no_key() -> None:
     assert len({chain(first, range(16), 16)[0] for first in roots}) == 4
 
 
-def test_what_is_no_token_id_has_no_key() -> None:
+def test_an_invalid_token_id_has_no_key() -> None:
     with pytest.raises(OverflowError):
         next_key(FIRST, [-1])
     with pytest.raises(TypeError):
@@ -80,7 +80,7 @@ def test_a_whole_block_is_usable() -> None:
 def test_no_bit_may_be_another(at: int, bit: int) -> None:
     data = bytearray(block())
     data[at] ^= 1 << bit
-    in_links = 56 <= at < 92  # parent and place lead from block to block, and say nothing of this one's content
+    in_links = 56 <= at < 92  # parent and place lead from block to block, and do not depend on this one's content
     assert in_links or block_defect(data, MADE, block_name(KEY)) is not None
 
 
@@ -100,7 +100,7 @@ def test_no_byte_may_be_missing(length: int) -> None:
         (pack_header(OTHERS, KEY, FIRST, 0, PAYLOAD) + PAYLOAD, block_name(KEY), "made by another model"),
     ],
 )
-def test_what_is_wrong_with_a_block_is_said(data: bytes, name: str, why: str) -> None:
+def test_an_invalid_block_is_an_error_that_names_the_fault(data: bytes, name: str, why: str) -> None:
     assert why in (block_defect(data, MADE, name) or "")
 
 
@@ -113,9 +113,9 @@ def test_a_header_that_promises_too_much_is_none() -> None:
         read_header(pack_header(MADE, KEY, FIRST, 0, PAYLOAD, 2, 2))
 
 
-def test_vllm_is_told_to_compute_what_cannot_be_loaded() -> None:
+def test_vllm_is_configured_to_compute_blocks_that_cannot_be_loaded() -> None:
     name, config = kv_arguments("/var/kv", 1024, "digest")
     assert name == "--kv-transfer-config"
-    for said in (MODULE, CONNECTOR, '"kv_load_failure_policy": "recompute"', '"/var/kv"', "1024", "digest"):
-        assert said in config
+    for part in (MODULE, CONNECTOR, '"kv_load_failure_policy": "recompute"', '"/var/kv"', "1024", "digest"):
+        assert part in config
     assert "weights" not in kv_arguments("/var/kv", 1024)[1]

@@ -50,7 +50,7 @@ def index(size: int = 1000) -> Index:
     return Index(MADE, NAMES, (size,) * len(NAMES), "kv/x")
 
 
-def test_an_index_is_read_as_it_was_written() -> None:
+def test_an_index_round_trips() -> None:
     assert parse_index(index().to_bytes()) == index()
 
 
@@ -71,7 +71,7 @@ def test_an_index_is_read_as_it_was_written() -> None:
     ],
     ids=str,
 )
-def test_what_is_no_index_is_refused(data: bytes) -> None:
+def test_an_invalid_index_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 # each of its own words, one kind
         parse_index(data)
 
@@ -89,18 +89,18 @@ def test_what_is_no_index_is_refused(data: bytes) -> None:
         ("", False),
     ],
 )
-def test_only_blocks_may_be_asked_for(name: str, is_one: bool) -> None:
+def test_only_blocks_may_be_requested(name: str, is_one: bool) -> None:
     assert is_block_name(name) is is_one
 
 
-def test_names_that_a_peer_asks_for_are_checked() -> None:
+def test_names_in_a_request_of_a_peer_are_checked() -> None:
     assert parse_names(b'["%s"]' % NAMES[0].encode()) == NAMES[:1]
     for data in (b"", b"{}", b"[]", b"[1]", b'["heads.log"]', b"null"):
         with pytest.raises(ValueError):  # noqa: PT011 # JSON's own words among them
             parse_names(data)
 
 
-def test_keys_in_the_bucket_name_what_made_the_blocks() -> None:
+def test_keys_in_the_bucket_contain_the_fingerprint() -> None:
     assert index_key(MADE, "ab") != blocks_key(MADE, "ab")
     assert {key.split("/")[1] for key in (index_key(MADE, "ab"), blocks_key(MADE, "ab"))} == {MADE.hex()}
     assert is_stream_id("0123456789abcdef01234567")
@@ -112,7 +112,7 @@ def test_keys_in_the_bucket_name_what_made_the_blocks() -> None:
     have=st.sets(st.integers(0, 9)),
     most=st.integers(1, 60),
 )
-def test_batches_cover_what_is_wanted_once_in_order_and_no_more(sizes: list[int], have: set[int], most: int) -> None:
+def test_batches_cover_the_wanted_blocks_once_in_order(sizes: list[int], have: set[int], most: int) -> None:
     names = NAMES[: len(sizes)]
     found = list(plan_batches(Index(MADE, names, tuple(sizes)), lambda name: names.index(name) not in have, most))
     assert [name for batch in found for name in batch.names] == [n for at, n in enumerate(names) if at not in have]

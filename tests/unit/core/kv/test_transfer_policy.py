@@ -93,7 +93,7 @@ def test_the_order_of_the_offers_decides_nothing_but_ties(
     assert isinstance(one, SourceChoice)
 
 
-def test_a_rate_follows_what_was_measured() -> None:
+def test_a_rate_follows_the_measurements() -> None:
     rate = Rate(0.01, 100e6)
     for _ in range(30):
         rate = updated_rate(rate, 10_000_000, 0.01 + 10_000_000 / 500e6)
@@ -101,7 +101,7 @@ def test_a_rate_follows_what_was_measured() -> None:
     assert rate.latency_s == 0.01
 
 
-def test_a_transfer_in_which_nothing_comes_says_that_the_place_is_slow() -> None:
+def test_a_transfer_without_bytes_lowers_the_rate_of_its_source() -> None:
     rate = Rate(0.01, 100e6)
     for _ in range(10):
         rate = updated_rate(rate, 0, 2.0)
@@ -109,7 +109,7 @@ def test_a_transfer_in_which_nothing_comes_says_that_the_place_is_slow() -> None
 
 
 @given(st.integers(1, 10_000), st.floats(1, 1e6), _OFFERS)
-def test_a_transfer_is_given_up_when_it_has_cost_what_computing_costs(
+def test_a_transfer_is_given_up_when_it_has_cost_as_much_as_computing(
     tokens: int, prefill: float, offers: list[SourceOffer]
 ) -> None:
     choice = choose_source(tokens, prefill, tuple(offers))
@@ -122,5 +122,5 @@ def test_a_transfer_is_given_up_when_it_has_cost_what_computing_costs(
 @pytest.mark.parametrize(
     ("size", "took_s"), [(0, 0.4), (10, 0.01), (10, 0.001), (MIN_SAMPLE_BYTES - 1, 0.4), (10**9, 0.01)]
 )
-def test_what_was_too_short_to_measure_changes_nothing(size: int, took_s: float) -> None:
+def test_a_transfer_too_short_to_measure_changes_no_rate(size: int, took_s: float) -> None:
     assert updated_rate(Rate(0.01, 100e6), size, took_s) == Rate(0.01, 100e6)

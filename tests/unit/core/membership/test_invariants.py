@@ -3,7 +3,7 @@
 * An incarnation never decreases, in nobody's eyes.
 * Who left never returns under the same incarnation.
 * Queues, tables and timers stay within bounds, and so does every datagram.
-* When the network heals and everyone who is stopped goes on, all agree on who there is.
+* When the network heals and every stopped node continues, all agree on the members.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class MembershipMachine(RuleBasedStateMachine):
             host.freeze()
 
     @rule(number=st.integers(0, 9))
-    def a_node_goes_on(self, number: int) -> None:
+    def a_node_continues(self, number: int) -> None:
         frozen = [host for host in self.fleet.hosts.values() if host.is_frozen and host.is_up]
         if frozen:
             frozen[number % len(frozen)].resume()

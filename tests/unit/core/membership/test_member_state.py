@@ -24,7 +24,7 @@ ALIVE, SUSPECT, DEAD, LEFT = Liveness.ALIVE, Liveness.SUSPECT, Liveness.DEAD, Li
 
 
 class Scene:
-    """One node that knows one peer, in incarnation 5, and what it holds of it."""
+    """One node with one peer in incarnation 5 in its table."""
 
     def __init__(self, liveness: Liveness = ALIVE) -> None:
         self.changes: list[MemberChanged] = []
@@ -90,19 +90,21 @@ def update(kind: type, incarnation: int) -> Update:
         *[(LEFT, kind, 6, LEFT) for kind in (Alive, Intro, Suspect, Dead)],
     ],
 )
-def test_what_beats_what(held: Liveness, kind: type, incarnation: int, after: Liveness) -> None:
+def test_each_update_supersedes_a_state_or_is_dropped(
+    held: Liveness, kind: type, incarnation: int, after: Liveness
+) -> None:
     scene = Scene(held)
     scene.member_state.apply(update(kind, incarnation))
     assert scene.peer.liveness is after
     assert scene.peer.incarnation >= 5
     assert [change.after for change in scene.changes] == ([after] if after is not held else [])
-    believed = after is not held or (incarnation > 5 and held is not LEFT and (kind is not Suspect or held is not DEAD))
+    accepted = after is not held or (incarnation > 5 and held is not LEFT and (kind is not Suspect or held is not DEAD))
     if held is after is LEFT or (held is after is DEAD and kind is Dead):
-        believed = False
-    assert len(scene.updates) == int(believed)  # what is believed is passed on, what is not is dropped
+        accepted = False
+    assert len(scene.updates) == int(accepted)  # an accepted update is passed on, any other is dropped
 
 
-def test_a_suspicion_that_nobody_refutes_ends_in_death_and_one_that_is_refuted_does_not() -> None:
+def test_a_suspicion_ends_in_death_unless_it_is_refuted() -> None:
     for refuted in (False, True):
         scene = Scene(SUSPECT)
         scene.pass_time(max_timeout_s(3) - 0.1)
@@ -113,14 +115,14 @@ def test_a_suspicion_that_nobody_refutes_ends_in_death_and_one_that_is_refuted_d
         assert scene.peer.liveness is (ALIVE if refuted else DEAD)
 
 
-def test_a_suspicion_that_is_confirmed_ends_sooner() -> None:
+def test_a_confirmed_suspicion_ends_sooner() -> None:
     scene = Scene(SUSPECT)
     scene.member_state.apply(Suspect(PEER, 5, NodeState.READY, frozenset((b"third-",))))
     scene.pass_time(min_timeout_s(3) + 0.1)
     assert scene.peer.liveness is DEAD
 
 
-def test_a_suspicion_of_a_newer_incarnation_begins_anew_and_brings_the_state_along() -> None:
+def test_a_suspicion_of_a_newer_incarnation_restarts_the_timer_and_sets_the_state() -> None:
     scene = Scene(SUSPECT)
     scene.pass_time(max_timeout_s(3) - 0.5)
     scene.member_state.apply(Suspect(PEER, 6, NodeState.DRAINING, frozenset((OTHER,))))
@@ -129,7 +131,7 @@ def test_a_suspicion_of_a_newer_incarnation_begins_anew_and_brings_the_state_alo
     assert scene.peer.liveness is SUSPECT
 
 
-def test_a_suspicion_of_an_older_life_does_not_touch_the_newer_one() -> None:
+def test_a_suspicion_of_an_older_boot_does_not_touch_the_newer_one() -> None:
     scene = Scene(SUSPECT)
     before = scene.peer
     scene.member_state.apply(Intro(NEWER, status_of(2, 9)))
@@ -139,7 +141,7 @@ def test_a_suspicion_of_an_older_life_does_not_touch_the_newer_one() -> None:
     assert not scene.table.has(before)
 
 
-def test_a_probe_of_an_older_life_that_ends_only_now_is_about_nobody() -> None:
+def test_a_late_probe_failure_of_an_older_boot_changes_nothing() -> None:
     scene = Scene()
     before = scene.peer
     scene.member_state.apply(Intro(NEWER, status_of(2, 9)))
@@ -150,14 +152,16 @@ def test_a_probe_of_an_older_life_that_ends_only_now_is_about_nobody() -> None:
 
 
 @pytest.mark.parametrize("incarnation", [4, 5])
-def test_an_older_or_equal_life_of_an_instance_does_not_replace_the_known_one(incarnation: int) -> None:
+def test_an_older_or_equal_incarnation_does_not_replace_the_known_one(incarnation: int) -> None:
     scene = Scene()
     scene.member_state.apply(Intro(NEWER, status_of(2, incarnation)))
     assert scene.peer.boot_id == PEER
-    assert scene.stale_intros == [(NEWER, 5)]  # it is asked: if it is the newer one after all, it claims more
+    assert scene.stale_intros == [
+        (NEWER, 5)
+    ]  # it gets a JOIN: if it is the newer one after all, it raises its incarnation
 
 
-def test_who_left_is_buried_and_only_a_newer_incarnation_comes_back() -> None:
+def test_a_member_that_left_is_removed_and_returns_only_as_a_newer_incarnation() -> None:
     scene = Scene(LEFT)
     scene.pass_time(LEFT_RETENTION_S + 0.1)
     assert PEER not in scene.table.by_boot_id
@@ -170,7 +174,7 @@ def test_who_left_is_buried_and_only_a_newer_incarnation_comes_back() -> None:
 
 @pytest.mark.parametrize("kind", [Suspect, Dead, Left])
 @pytest.mark.parametrize("incarnation", [4, 5, 9])
-def test_what_is_held_against_this_node_is_refuted_once_and_makes_it_doubt_itself(kind: type, incarnation: int) -> None:
+def test_an_accusation_of_this_node_is_refuted_once_and_lowers_its_health(kind: type, incarnation: int) -> None:
     scene = Scene()
     accusation = update(kind, incarnation)._replace(boot_id=ME)  # type: ignore[call-arg] # all have a life
     scene.member_state.apply(accusation)
@@ -183,14 +187,14 @@ def test_what_is_held_against_this_node_is_refuted_once_and_makes_it_doubt_itsel
     assert len(scene.updates) == int(refuted)
 
 
-def test_who_has_left_does_not_refute() -> None:
+def test_a_node_that_has_left_does_not_refute() -> None:
     scene = Scene()
     scene.me.leave()
     scene.member_state.apply(Dead(ME, 9, OTHER))
     assert scene.me.status.incarnation == 5
 
 
-def test_another_life_of_this_very_instance_is_outbid() -> None:
+def test_an_older_boot_of_this_instance_is_superseded() -> None:
     """Its own, from before a restart with the clock set back; peers still know it."""
     scene = Scene()
     scene.member_state.apply(Intro(NEWER, status_of(1, 900)))
@@ -198,7 +202,7 @@ def test_another_life_of_this_very_instance_is_outbid() -> None:
     assert scene.me.status.instance_id not in scene.table.by_id
 
 
-def test_a_life_that_was_never_introduced_is_a_reason_to_compare_tables() -> None:
+def test_an_unknown_boot_id_is_a_reason_to_sync_tables() -> None:
     scene = Scene()
     for unknown in (Suspect(NEWER, 5, NodeState.READY, frozenset((OTHER,))), Dead(NEWER, 5, OTHER), Left(NEWER, 5)):
         scene.member_state.apply(unknown)

@@ -59,7 +59,7 @@ def test_a_suspicion_lasts_longer_in_a_larger_fleet_but_only_by_the_logarithm() 
     assert [target_confirmations(nodes) for nodes in (1, 2, 3, 4, 5, 1000)] == [0, 0, 1, 2, 3, 3]
 
 
-def test_accusers_count_once_and_no_more_of_them_than_matter() -> None:
+def test_accusers_count_once_and_up_to_a_limit() -> None:
     suspicion = Suspicion(frozenset((boot_id(1),)), began=10.0, nodes=1000)
     longest = suspicion.ends_at
     assert not suspicion.confirm(frozenset((boot_id(1),)))
@@ -74,7 +74,7 @@ def test_accusers_count_once_and_no_more_of_them_than_matter() -> None:
 # health and time
 
 
-def test_health_has_bounds_and_patience_grows_with_doubt() -> None:
+def test_the_health_score_has_bounds_and_timeouts_grow_with_it() -> None:
     health = LocalHealth()
     health.decrease()
     assert (health.score, health.timeout_multiplier) == (0, 1.0)
@@ -84,7 +84,7 @@ def test_health_has_bounds_and_patience_grows_with_doubt() -> None:
     assert health.timeout_multiplier == 1.0 + MAX_SCORE
 
 
-def test_time_that_was_not_lived_through_does_not_count() -> None:
+def test_time_during_which_the_process_stood_still_does_not_count() -> None:
     time = ActiveClock(100.0)
     assert time.advance(101.0, due=1.0) == 0.0
     assert time.now == 1.0
@@ -107,7 +107,7 @@ def test_lived_time_never_goes_back_and_never_leaps(steps: list[float]) -> None:
         assert before <= time.now <= before + 0.25 + MAX_LATE_S + 1e-9
 
 
-def test_timers_fire_in_order_and_what_they_set_waits() -> None:
+def test_timers_fire_in_order_and_timers_set_by_them_wait() -> None:
     timers = Timers()
     done: list[str] = []
 
@@ -130,7 +130,7 @@ def test_timers_fire_in_order_and_what_they_set_waits() -> None:
 
 
 @given(st.lists(st.integers(1, 900), max_size=200))
-def test_a_number_is_admitted_once_and_an_old_one_never(numbers: list[int]) -> None:
+def test_a_sequence_number_is_accepted_once_and_an_old_one_never(numbers: list[int]) -> None:
     window, admitted, highest = ReplayWindow(), set(), 0
     for number in numbers:
         fresh = window.accept(number)
@@ -140,7 +140,7 @@ def test_a_number_is_admitted_once_and_an_old_one_never(numbers: list[int]) -> N
             admitted.add(number)
 
 
-def test_numbers_up_to_the_one_that_proved_a_sender_are_used_up() -> None:
+def test_numbers_up_to_the_one_that_verified_a_sender_are_used_up() -> None:
     window = ReplayWindow(seen_up_to=500)
     assert not window.accept(500)
     assert not window.accept(499)
@@ -151,7 +151,7 @@ def test_numbers_up_to_the_one_that_proved_a_sender_are_used_up() -> None:
 # rumours
 
 
-def test_a_rumour_is_sent_a_limited_number_of_times_and_the_fresher_first() -> None:
+def test_an_update_is_sent_a_limited_number_of_times_and_the_fresher_first() -> None:
     updates = BroadcastQueue()
     updates.add(boot_id(1), b"old")
     assert updates.next_batch(100, limit=3) == [b"old"]
@@ -163,7 +163,7 @@ def test_a_rumour_is_sent_a_limited_number_of_times_and_the_fresher_first() -> N
     assert len(updates) == 0
 
 
-def test_a_newer_rumour_of_the_same_subject_replaces_the_older_and_begins_anew() -> None:
+def test_a_newer_update_of_the_same_subject_replaces_the_older_and_begins_anew() -> None:
     updates = BroadcastQueue()
     updates.add(boot_id(1), b"a")
     updates.next_batch(9, limit=2)
@@ -172,7 +172,7 @@ def test_a_newer_rumour_of_the_same_subject_replaces_the_older_and_begins_anew()
     assert [updates.next_batch(9, limit=2) for _ in range(3)] == [[b"b"], [b"b"], []]
 
 
-def test_what_does_not_fit_waits_for_more_room() -> None:
+def test_an_update_that_does_not_fit_waits_for_more_room() -> None:
     updates = BroadcastQueue()
     updates.add(boot_id(1), b"a long one")
     updates.add(boot_id(2), b"short")
@@ -180,7 +180,7 @@ def test_what_does_not_fit_waits_for_more_room() -> None:
     assert updates.next_batch(10, limit=2) == [b"a long one"]
 
 
-def test_rumours_are_bounded_and_the_most_told_go_first() -> None:
+def test_updates_are_bounded_and_the_most_sent_are_dropped_first() -> None:
     updates = BroadcastQueue(capacity=3)
     updates.add(boot_id(1), b"1")
     updates.next_batch(9, limit=5)
@@ -193,33 +193,33 @@ def test_rumours_are_bounded_and_the_most_told_go_first() -> None:
     assert len(updates) == 3
 
 
-def test_a_node_whose_introduction_is_still_under_way_is_told_of_in_full() -> None:
+def test_a_change_of_a_node_with_a_pending_introduction_is_sent_as_one() -> None:
     updates, status = BroadcastQueue(), status_of(1, 5)
     me = LocalNode(status, boot_id(1), updates)
     me.broadcast_intro()
     updates.add_alive(boot_id(1), replace(status, incarnation=6, state=NodeState.DRAINING))
-    (told,) = read_updates(b"".join(updates.next_batch(999, limit=1)), 0)
-    assert type(told).__name__ == "Intro"
+    (sent,) = read_updates(b"".join(updates.next_batch(999, limit=1)), 0)
+    assert type(sent).__name__ == "Intro"
     updates.add_alive(boot_id(1), replace(status, incarnation=7))
-    (told,) = read_updates(b"".join(updates.next_batch(999, limit=1)), 0)
-    assert type(told).__name__ == "Alive"
+    (sent,) = read_updates(b"".join(updates.next_batch(999, limit=1)), 0)
+    assert type(sent).__name__ == "Alive"
 
 
-def test_sends_grow_with_the_logarithm() -> None:
+def test_the_number_of_sends_grows_with_the_logarithm() -> None:
     assert [retransmit_limit(nodes) for nodes in (1, 10, 100, 1_000, 10_000)] == [4, 7, 10, 13, 16]
     assert all(nodes * math.exp(-retransmit_limit(nodes)) < 0.02 for nodes in (10, 100, 1_000, 10_000))
 
 
-def test_loads_are_bounded_told_a_few_times_and_the_oldest_first() -> None:
+def test_loads_are_bounded_and_sent_a_few_times_the_oldest_first() -> None:
     news = LoadQueue(capacity=20)
     for number in range(30):
         news.add(boot_id(number), write_load(boot_id(number), 1, IDLE))
     assert len(news) == 20
-    taken = told(news)
+    taken = next_loads(news)
     assert taken == [boot_id(number) for number in range(10, 10 + MAX_LOADS_PER_UPDATE)]
     rounds = 1
     while len(news):
-        assert told(news)
+        assert next_loads(news)
         rounds += 1
     assert rounds == math.ceil(20 * LOAD_TRANSMITS / MAX_LOADS_PER_UPDATE)
     assert news.next_batch(1000) == b""
@@ -227,13 +227,13 @@ def test_loads_are_bounded_told_a_few_times_and_the_oldest_first() -> None:
     assert news.next_batch(10) == b""
 
 
-def told(news: LoadQueue) -> list[bytes]:
+def next_loads(news: LoadQueue) -> list[bytes]:
     (loads,) = read_updates(news.next_batch(1000), 0)
     assert isinstance(loads, Loads)
     return [read[0] for read in read_loads(loads.packed)]
 
 
-def test_who_has_left_says_nothing_more() -> None:
+def test_a_node_that_has_left_changes_no_state_any_more() -> None:
     updates = BroadcastQueue()
     me = LocalNode(status_of(1, 5), boot_id(1), updates)
     assert not me.set_state(NodeState.READY)
@@ -246,6 +246,6 @@ def test_who_has_left_says_nothing_more() -> None:
 
 
 @pytest.mark.parametrize("bad", [b"", bytes(6), b"seven77"])
-def test_a_life_is_six_bytes_and_not_nobody_s(bad: bytes) -> None:
+def test_a_boot_id_is_six_bytes_and_not_zero(bad: bytes) -> None:
     with pytest.raises(ValueError, match="boot id"):
         LocalNode(status_of(1, 1), bad, BroadcastQueue())

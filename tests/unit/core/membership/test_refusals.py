@@ -1,4 +1,4 @@
-"""What the fleet refuses: told to all and to newcomers, bounded, over in time, and believed of members only."""
+"""Refused contents: spread to all and to newcomers, bounded, expiring, and accepted from members only."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def refuses(host: Host) -> bool:
 
 
 @pytest.mark.parametrize("count", [3, 40])
-def test_every_node_hears_of_it_within_seconds_and_forgets_it_in_time(count: int) -> None:
+def test_a_refusal_spreads_to_all_nodes_within_seconds_and_expires(count: int) -> None:
     fleet = stable_fleet(count)
     hosts = fleet.running()
     hosts[0].handle(LocalRefusalAdded(hosts[0].clock, CONTENT, 60.0))
@@ -30,7 +30,7 @@ def test_every_node_hears_of_it_within_seconds_and_forgets_it_in_time(count: int
     assert not any(map(refuses, hosts))
 
 
-def test_a_node_that_comes_later_hears_of_it_too() -> None:
+def test_a_newcomer_gets_the_refusal_too() -> None:
     fleet = stable_fleet(5)
     host = fleet.running()[0]
     host.handle(LocalRefusalAdded(host.clock, CONTENT, 600.0))
@@ -40,7 +40,7 @@ def test_a_node_that_comes_later_hears_of_it_too() -> None:
     assert refuses(newcomer)
 
 
-def test_what_is_known_is_no_news_and_what_is_renewed_is() -> None:
+def test_a_known_refusal_is_no_change_and_a_renewed_one_is() -> None:
     held = Refusals()
     assert held.add(CONTENT, 60.0, 0.0)
     assert not held.add(CONTENT, 59.0, 1.0)
@@ -50,27 +50,27 @@ def test_what_is_known_is_no_news_and_what_is_renewed_is() -> None:
     assert not held.add(CONTENT, 0.0, 100.0)
 
 
-TOLD = st.lists(st.tuples(st.binary(min_size=16, max_size=16), st.floats(-1e9, 1e9), st.floats(0, 1e6)))
+UPDATES = st.lists(st.tuples(st.binary(min_size=16, max_size=16), st.floats(-1e9, 1e9), st.floats(0, 1e6)))
 
 
-@given(TOLD, st.floats(0, 0.999))
-def test_whatever_peers_say_it_is_bounded(told: list[tuple[bytes, float, float]], draw: float) -> None:
+@given(UPDATES, st.floats(0, 0.999))
+def test_the_table_is_bounded_whatever_peers_send(updates: list[tuple[bytes, float, float]], draw: float) -> None:
     held, now = Refusals(capacity=4), 0.0
-    for content, left_s, later in told:
+    for content, left_s, later in updates:
         now += later
         held.add(content, left_s, now)
         assert len(held) <= 4
         assert all(0 < left <= MAX_DURATION_S + 1e-6 for _, left in held.sample(now, draw))
 
 
-def test_few_are_told_again_at_a_time() -> None:
+def test_few_refusals_are_rebroadcast_at_a_time() -> None:
     held = Refusals()
     for number in range(40):
         held.add(number.to_bytes(16), 60.0, 0.0)
     assert len(held.sample(1.0, 0.99)) == MAX_REBROADCAST
 
 
-def test_a_refusal_is_read_as_it_was_written_and_a_short_one_is_none() -> None:
+def test_a_refusal_round_trips_and_a_short_one_is_an_error() -> None:
     written = write_refusal(CONTENT, 600.4)
     assert list(read_updates(written, 0)) == [Refusal(CONTENT, 600)]
     assert list(read_updates(write_refusal(CONTENT, 1e9), 0)) == [Refusal(CONTENT, 0xFFFF)]

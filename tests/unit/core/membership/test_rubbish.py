@@ -1,4 +1,4 @@
-"""Peers with the cluster's key that are buggy, or of another version: the machine takes it, and goes on."""
+"""Peers with the key that are buggy, or of another version: the machine accepts their messages and continues."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ MESSAGES = st.builds(
 
 
 @given(st.lists(MESSAGES, max_size=12))
-def test_whatever_a_peer_says_the_machine_takes_it_and_sends_only_to_addresses(messages: list[bytes]) -> None:
+def test_any_message_is_accepted_and_answers_go_only_to_addresses(messages: list[bytes]) -> None:
     machine = Membership(status_of(0), ME, KEY, 0.0, lambda: 0.5)
     machine.add_member(PEER, status_of(1))
     now = 0.0
@@ -88,7 +88,7 @@ def test_whatever_a_peer_says_the_machine_takes_it_and_sends_only_to_addresses(m
     assert machine.status.incarnation <= MAX_INCARNATION
 
 
-def test_an_incarnation_that_no_clock_has_is_not_refuted_but_left_out() -> None:
+def test_an_incarnation_beyond_every_clock_is_dropped_and_not_refuted() -> None:
     machine = Membership(status_of(0), ME, KEY, 0.0, lambda: 0.5)
     machine.add_member(PEER, status_of(1))
     for number, incarnation in enumerate((2**63, 2**64 - 1), start=1):

@@ -1,4 +1,4 @@
-"""What the machine sends, event by event: to whom, of which kind, and what the one who gets it can learn from it."""
+"""The machine's messages, event by event: receiver, kind and content."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def read(data: bytes) -> tuple[Header, list[Update]]:
 
 
 def hello(number: int, incarnation: int = 1_000, sent: int = 1) -> bytes:
-    """What a node that nobody knows says first."""
+    """Return the JOIN of an unknown node."""
     header = Header(MessageKind.JOIN, boot_id(number), UNKNOWN_BOOT_ID, sent, 1)
     return MAC.append(write_header(header) + write_intro(boot_id(number), status_of(number, incarnation)))
 
@@ -75,8 +75,8 @@ def sends(effects: tuple[Effect, ...]) -> list[Send]:
     return [effect for effect in effects if isinstance(effect, Send)]
 
 
-def test_the_next_on_the_ring_of_lives_is_probed_every_second_and_the_others_in_turn() -> None:
-    """Who dies is therefore probed within a second by one node at least, however large the fleet."""
+def test_the_next_on_the_ring_is_probed_every_second_and_the_others_in_turn() -> None:
+    """A dead node is therefore probed within a second by at least one node, however large the fleet."""
     made = machine(*range(2, 62))
     probed: Counter[str] = Counter()
     now = 0.0
@@ -97,50 +97,50 @@ def test_the_next_on_the_ring_of_lives_is_probed_every_second_and_the_others_in_
     assert max(probed.values()) == 1
 
 
-def test_a_suspect_that_is_probed_hears_what_is_held_against_it() -> None:
+def test_a_probe_of_a_suspect_carries_the_accusation() -> None:
     """Lifeguard's buddies: it need not wait for gossip to come by before it can refute."""
     made = machine(2, 3)
     made.handle(PeerRequestFailed(0.0, status_of(2, 1).instance_id, "refused"))
-    told = []
-    for _, effect in until(made, 4.0):  # by then gossip has told it as often as it ever does
+    accusations = []
+    for _, effect in until(made, 4.0):  # by then gossip has sent it as often as its limit allows
         if isinstance(effect, Send) and effect.to == status_of(2, 1).peer_address:
             header, updates = read(effect.data)
             if header.kind in (MessageKind.PING, MessageKind.JOIN) and header.receiver == boot_id(2):
-                told.append([r for r in updates if isinstance(r, Suspect) and r.boot_id == boot_id(2)])
-    assert told
-    assert all(told), "a probe of a suspect without the accusation"
+                accusations.append([r for r in updates if isinstance(r, Suspect) and r.boot_id == boot_id(2)])
+    assert accusations
+    assert all(accusations), "a probe of a suspect without the accusation"
 
 
-def test_strangers_that_are_asked_are_bounded() -> None:
-    """Whoever can record hellos can send a thousand of them: no more than MAX_STRANGERS are under way."""
+def test_verifications_of_strangers_are_bounded() -> None:
+    """An attacker can replay a thousand recorded JOINs: at most MAX_VERIFICATIONS run at once."""
     made = machine(2)
-    asked: set[str] = set()
+    probed: set[str] = set()
     for number in range(100, 100 + 3 * MAX_VERIFICATIONS):
         for send in sends(made.handle(Received(0.0, hello(number)))):
             if read(send.data)[0].kind is MessageKind.JOIN:
-                asked.add(send.to)
-    assert len(asked) == MAX_VERIFICATIONS
+                probed.add(send.to)
+    assert len(probed) == MAX_VERIFICATIONS
     assert made.stats["probes"] == MAX_VERIFICATIONS
     until(made, 5.0)
     again = sends(made.handle(Received(5.0, hello(500))))
     assert MessageKind.JOIN in {read(send.data)[0].kind for send in again}  # there is room again
 
 
-def test_an_introduction_that_claims_less_than_is_known_is_answered_with_what_is() -> None:
-    """A restarted agent whose clock was set back hears which incarnation it has to exceed, from whoever knows."""
+def test_an_outdated_introduction_is_answered_with_the_newer_incarnation() -> None:
+    """A restarted agent whose clock was set back gets the incarnation that it has to exceed."""
     made = machine(2, 3)
     back = write_intro(boot_id(99), status_of(3, 10))
-    (told,) = [
+    (answer,) = [
         send
         for send in sends(made.handle(Received(0.1, gossip(2, 1, back))))
         if send.to == status_of(3, 1).peer_address
     ]
-    header, updates = read(told.data)
+    header, updates = read(answer.data)
     assert (header.kind, header.receiver) == (MessageKind.JOIN, boot_id(99))
     assert Dead(boot_id(99), 1_000, boot_id(1)) in updates
 
 
-def test_a_newcomer_compares_tables_with_the_first_that_answers_it() -> None:
+def test_a_newcomer_syncs_tables_with_the_first_peer_that_answers() -> None:
     made = machine()
     peer = status_of(2, 1_000)
     (greeting,) = sends(made.handle(NodesDiscovered(0.0, [TaggedNode(peer.instance_id, peer.peer_address, None)])))
@@ -151,7 +151,7 @@ def test_a_newcomer_compares_tables_with_the_first_that_answers_it() -> None:
 
 
 @pytest.mark.parametrize("sent_before", [1, 7])
-def test_a_message_that_comes_twice_is_answered_once(sent_before: int) -> None:
+def test_a_message_that_arrives_twice_is_answered_once(sent_before: int) -> None:
     made = machine(2)
     ping = MAC.append(write_header(Header(MessageKind.PING, boot_id(2), boot_id(1), sent_before, 5)))
     assert [read(send.data)[0].kind for send in sends(made.handle(Received(0.1, ping)))] == [MessageKind.ACK]
@@ -159,16 +159,16 @@ def test_a_message_that_comes_twice_is_answered_once(sent_before: int) -> None:
     assert made.rejected["replayed"] == 1
 
 
-def test_who_leaves_tells_some_at_once() -> None:
+def test_a_node_that_leaves_broadcasts_to_some_at_once() -> None:
     """It may not live until the next round of gossip."""
     made = machine(*range(2, 40))
-    told = sends(made.handle(Leaving(0.1)))
-    assert len({send.to for send in told}) == made.config.leave_fanout
-    assert all(Left(boot_id(1), 1_000) in read(send.data)[1] for send in told)
+    broadcast = sends(made.handle(Leaving(0.1)))
+    assert len({send.to for send in broadcast}) == made.config.leave_fanout
+    assert all(Left(boot_id(1), 1_000) in read(send.data)[1] for send in broadcast)
 
 
-def test_tags_that_name_nobody_change_nothing() -> None:
-    """A wrong filter, or an EC2 that is not itself: the fleet is what its nodes say it is."""
+def test_discovery_without_nodes_changes_nothing() -> None:
+    """A wrong filter, or an EC2 that is not itself: the view follows the nodes' own messages."""
     made = machine(2, 3)
     before = made.view
     assert made.handle(NodesDiscovered(0.1, [])) == ()

@@ -40,7 +40,9 @@ def member(number: int) -> Member:
 
 
 @given(st.lists(st.tuples(st.sampled_from("awr"), st.integers(0, 30)), max_size=120), st.integers(0, 99))
-def test_a_rotation_walks_everyone_once_a_round_whoever_comes_and_goes(steps: list[tuple[str, int]], seed: int) -> None:
+def test_a_rotation_visits_each_member_once_a_round_during_joins_and_leaves(
+    steps: list[tuple[str, int]], seed: int
+) -> None:
     rotation = ProbeOrder(random.Random(seed).random)
     within: dict[int, Member] = {}
     walked: list[Member] = []
@@ -64,14 +66,14 @@ def test_a_rotation_walks_everyone_once_a_round_whoever_comes_and_goes(steps: li
         assert all(rotation._members[m.order_index] is m for m in rotation)
 
 
-def test_who_is_not_in_a_rotation_cannot_be_taken_out_of_it() -> None:
+def test_removing_a_member_that_is_not_in_the_rotation_is_an_error() -> None:
     with pytest.raises(InvalidTransition):
         ProbeOrder(lambda: 0.5).remove(member(1))
     assert ProbeOrder(lambda: 0.5).next() is None
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 9, 10, 50])
-def test_some_are_different_ones_at_random_and_everyone_s_turn_comes(count: int) -> None:
+def test_a_sample_has_distinct_members_and_reaches_all_in_time(count: int) -> None:
     rotation = ProbeOrder(random.Random(count).random)
     members = [member(number) for number in range(count)]
     for one in members:
@@ -101,11 +103,11 @@ def test_the_table_is_bounded_and_the_dead_make_room() -> None:
     assert table.newest_incarnation(status_of(1, 1).instance_id) == 1
 
 
-def test_what_is_forgotten_leaves_a_tombstone_and_those_are_bounded() -> None:
+def test_a_removed_member_leaves_a_tombstone_and_tombstones_are_bounded() -> None:
     table = make_table(1)
     table.forget(table.by_boot_id[boot_id(1)])
     assert table.newest_incarnation(status_of(1, 1).instance_id) == 1
-    assert table.newest_incarnation("i-never-heard-of") == -1
+    assert table.newest_incarnation("i-unknown") == -1
     for number in range(2, MAX_TOMBSTONES + 10):
         admitted = table.add(boot_id(number), status_of(number, 1), 0.0)
         assert admitted is not None
@@ -113,7 +115,7 @@ def test_what_is_forgotten_leaves_a_tombstone_and_those_are_bounded() -> None:
     assert len(table.tombstones) == MAX_TOMBSTONES
 
 
-def test_a_forgotten_life_that_comes_back_has_its_used_numbers_still_used() -> None:
+def test_a_removed_boot_id_that_returns_keeps_its_used_sequence_numbers() -> None:
     table = make_table()
     first = table.add(boot_id(1), status_of(1, 1), 0.0, seen_up_to=40)
     assert first is not None
@@ -125,7 +127,7 @@ def test_a_forgotten_life_that_comes_back_has_its_used_numbers_still_used() -> N
     assert again.window.accept(41)
 
 
-def test_a_view_sorts_members_by_what_is_held_of_them() -> None:
+def test_a_view_sorts_members_by_their_liveness_and_state() -> None:
     table = make_table(1, 2, 3, 4, 5)
     ids = [status_of(number, 1).instance_id for number in range(6)]
     table.update(table.by_id[ids[1]], replace(status_of(1, 2), state=NodeState.DRAINING))
@@ -147,7 +149,7 @@ NUMBERS = st.sets(st.integers(1, 2**20), max_size=40)
 
 
 @given(NUMBERS, NUMBERS, st.integers(0, 99))
-def test_summaries_differ_exactly_where_tables_do_and_a_page_makes_up_for_it(
+def test_summaries_differ_exactly_where_tables_do_and_a_page_repairs_them(
     left: set[int], right: set[int], start: int
 ) -> None:
     a, b = scattered(left), scattered(right)
@@ -169,7 +171,7 @@ def scattered(numbers: set[int]) -> MemberTable:
     return table
 
 
-def test_a_summary_is_undone_by_the_same_changes_backwards() -> None:
+def test_a_summary_is_undone_by_the_same_changes() -> None:
     table = make_table(1, 2, 3)
     before = list(table.summary)
     third = table.by_boot_id[boot_id(3)]
@@ -188,7 +190,7 @@ def test_a_summary_is_undone_by_the_same_changes_backwards() -> None:
 # names from tags
 
 
-def test_names_are_greeted_ever_more_seldom_until_they_are_members_or_named_no_more() -> None:
+def test_discovered_names_are_greeted_ever_less_often_until_they_join_or_vanish() -> None:
     table, names = make_table(1), JoinCandidates(capacity=10)
     tags = [TaggedNode(status_of(number, 1).instance_id, f"host{number}:1", None) for number in range(1, 4)]
     names.replace([*tags, TaggedNode("me", "me:1", None)], table, 0.0)
@@ -210,7 +212,7 @@ def test_names_are_greeted_ever_more_seldom_until_they_are_members_or_named_no_m
     assert len(names) == 0
 
 
-def test_names_are_bounded_and_a_thousand_cost_no_more_than_a_few() -> None:
+def test_discovered_names_are_bounded_and_a_thousand_cost_no_more_than_a_few() -> None:
     names = JoinCandidates(capacity=50)
     names.replace([TaggedNode(f"i-{number}", f"h{number}:1", None) for number in range(999)], make_table(), 0.0)
     assert len(names) == 50

@@ -22,7 +22,7 @@ from sim.ec2_calls import BURST, looks
 
 
 @pytest.mark.parametrize("nodes", [3, 10, 100, 1_000, 3_000])
-def test_a_fleet_of_any_size_stays_under_a_fifth_of_what_the_bucket_gets(nodes: int) -> None:
+def test_a_fleet_of_any_size_stays_under_a_fifth_of_the_buckets_refill(nodes: int) -> None:
     seconds = 20 * interval_s(nodes)
     found = looks(nodes, seconds, booting=0, seed=1)
     assert len(found.calls) / seconds < REFILL_PER_S / 5
@@ -30,7 +30,7 @@ def test_a_fleet_of_any_size_stays_under_a_fifth_of_what_the_bucket_gets(nodes: 
     assert found.reads.lowest > 0.8 * BURST
 
 
-def test_some_node_looks_every_second_in_a_large_fleet_and_every_half_minute_in_a_small_one() -> None:
+def test_a_large_fleet_lists_every_second_and_a_small_one_every_half_minute() -> None:
     calls = looks(1_000, 1_000, booting=0, seed=1).calls
     gaps = sorted(later - earlier for earlier, later in itertools.pairwise(calls))
     assert gaps[int(0.99 * len(gaps))] < 2.0
@@ -47,7 +47,7 @@ def test_a_hundred_nodes_that_boot_at_once_do_not_exhaust_the_bucket(already: in
         assert sum(at <= FIRST_READ_WITHIN_S for at in found.calls) >= 100
 
 
-def test_a_node_that_finds_nobody_looks_again_soon_and_then_as_seldom_as_any() -> None:
+def test_a_node_that_finds_no_peer_lists_soon_again_and_then_at_the_common_rate() -> None:
     reads = DiscoverySchedule()
     waits = [reads.next_delay_s(1, 0.5) for _ in range(7)]
     assert waits == [2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
@@ -55,23 +55,23 @@ def test_a_node_that_finds_nobody_looks_again_soon_and_then_as_seldom_as_any() -
     assert reads.next_delay_s(1, 0.5) == 2.0
 
 
-def test_a_throttled_fleet_slows_down_and_comes_back_by_halves() -> None:
+def test_a_throttled_fleet_slows_down_and_recovers_by_halves() -> None:
     reads = DiscoverySchedule()
     assert [reads.retry_delay_s(10, 0.5) for _ in range(6)] == [60.0, 120.0, 240.0, 480.0, 480.0, 480.0]
     assert [reads.next_delay_s(10, 0.5) for _ in range(5)] == [240.0, 120.0, 60.0, 30.0, 30.0]
 
 
-def test_when_somebody_else_empties_the_bucket_the_fleet_gets_out_of_the_way() -> None:
+def test_a_fleet_slows_down_while_another_client_empties_the_bucket() -> None:
     """All calls refused for ten minutes: the fleet's own rate falls to a few percent of the usual."""
     chance, reads = random.Random(3).random, [DiscoverySchedule() for _ in range(200)]
     heap = [(interval_s(200) * chance(), number) for number in range(200)]
     heapq.heapify(heap)
-    asked = []
+    listed = []
     while heap[0][0] < 600:
         at, number = heapq.heappop(heap)
-        asked.append(at)
+        listed.append(at)
         heapq.heappush(heap, (at + reads[number].retry_delay_s(200, chance()), number))
-    first, last = (sum(low <= at < low + 60 for at in asked) for low in (0, 540))
+    first, last = (sum(low <= at < low + 60 for at in listed) for low in (0, 540))
     assert last < first / 4
 
 

@@ -46,7 +46,7 @@ def states(effects: list[Effect]) -> list[NodeState]:
     return [effect.state for effect in effects if isinstance(effect, Publish)]
 
 
-def test_a_node_is_ready_when_its_engine_is_and_not_while_it_is_not() -> None:
+def test_a_node_is_ready_only_while_its_engine_is() -> None:
     machine, effects = live(EngineReady(1), EngineLost(2, "killed"), EngineReady(3))
     assert states(effects) == [NodeState.READY, NodeState.STARTING, NodeState.READY]
     assert machine.state is NodeState.READY
@@ -62,7 +62,7 @@ def test_a_drained_node_retires_at_once_and_with_success() -> None:
     assert effects[3:] == [MoveStreams(122), CloseClients(), Retire(0, "drained")]
 
 
-def test_a_node_behind_a_load_balancer_stays_a_while_and_no_longer_than_its_deadline_allows() -> None:
+def test_a_node_behind_a_load_balancer_stays_for_deregistration_within_its_deadline() -> None:
     machine = Lifecycle(linger_s=30.0)
     for event in (EngineReady(T0), NoticeSeen(T0, T0 + 120)):
         machine.handle(event)
@@ -75,12 +75,12 @@ def test_a_node_behind_a_load_balancer_stays_a_while_and_no_longer_than_its_dead
     assert hasty.handle(Tick(T0 + 5.5, 0))[-1] == Retire(EXIT_DRAINED, "drained")
 
 
-def test_clients_are_told_before_the_deadline_once_and_the_node_goes_with_streams_open_if_it_must() -> None:
+def test_clients_are_closed_before_the_deadline_and_open_streams_do_not_delay_it() -> None:
     _, effects = live(EngineReady(1), NoticeSeen(2, 122), Tick(117.5, 2), Tick(118, 2), Tick(119.5, 2))
     assert effects[3:] == [CloseClients(), CloseClients(), Retire(0, "the deadline, with 2 streams open")]
 
 
-def test_a_rebalance_recommendation_makes_a_node_at_risk_also_before_it_is_ready() -> None:
+def test_a_rebalance_recommendation_puts_a_node_at_risk_also_before_it_is_ready() -> None:
     _, effects = live(EngineReady(1), RebalanceSeen(2), RebalanceSeen(3))
     assert states(effects) == [NodeState.READY, NodeState.AT_RISK]
     _, effects = live(RebalanceSeen(1), EngineReady(2))
@@ -99,7 +99,7 @@ def test_a_draining_node_never_becomes_ready_again() -> None:
     assert states(effects) == [NodeState.DRAINING]
 
 
-def test_an_engine_that_cannot_be_kept_ends_the_node_and_after_that_nothing_happens() -> None:
+def test_an_engine_that_cannot_be_restarted_ends_the_node_for_good() -> None:
     machine, effects = live(EngineGaveUp(1, "6 times"), NoticeSeen(2, 3), Tick(4, 0))
     assert machine.state is NodeState.GONE
     assert effects == [CloseClients(), Retire(69, "the engine cannot be kept running: 6 times")]
@@ -117,7 +117,7 @@ EVENTS = st.one_of(
 
 
 @given(st.lists(EVENTS, max_size=30))
-def test_whatever_happens_a_drain_is_never_undone_and_the_deadline_never_moves_away(events: list[Event]) -> None:
+def test_no_sequence_of_events_undoes_a_drain_or_extends_its_deadline(events: list[Event]) -> None:
     machine = Lifecycle()
     for event in events:
         before, deadline = machine.state, machine.deadline
@@ -135,7 +135,7 @@ def test_whatever_happens_a_drain_is_never_undone_and_the_deadline_never_moves_a
 
 
 @pytest.mark.parametrize("skew_s", [-180.0, -3600.0, 130.0, 1e9, -1e9, 0.0])
-def test_a_notice_has_its_two_minutes_whatever_time_this_node_thinks_it_is(skew_s: float) -> None:
+def test_a_notice_leaves_its_two_minutes_whatever_the_local_clock_shows(skew_s: float) -> None:
     """EC2 terminates the instance 120 s after the notice, whose deadline is by EC2's clock."""
     now = T0 + skew_s
     machine = Lifecycle()
@@ -148,7 +148,7 @@ def test_a_notice_has_its_two_minutes_whatever_time_this_node_thinks_it_is(skew_
 
 
 @pytest.mark.parametrize("absurd", [0.0, -1.0, float("inf"), float("-inf"), float("nan"), T0 - 1, T0 + 121, 4e18])
-def test_a_deadline_that_cannot_be_true_leaves_two_minutes_from_the_first_look(absurd: float) -> None:
+def test_an_impossible_deadline_leaves_two_minutes_from_the_first_poll(absurd: float) -> None:
     machine = Lifecycle()
     machine.handle(EngineReady(T0 - 100))
     assert machine.handle(NoticeSeen(T0, absurd))[1] == MoveStreams(T0 + 120)
@@ -158,24 +158,24 @@ def test_a_deadline_that_cannot_be_true_leaves_two_minutes_from_the_first_look(a
 
 
 @given(st.floats(), st.floats(-1e9, 1e9))
-def test_no_notice_is_believed_to_leave_more_than_two_minutes_or_none(deadline: float, seen_at: float) -> None:
+def test_no_notice_leaves_more_than_two_minutes_or_none_at_all(deadline: float, seen_at: float) -> None:
     assert seen_at < bounded_deadline(deadline, seen_at, seen_at) <= seen_at + 120
 
 
 @pytest.mark.parametrize("skew_s", [-180.0, 110.0, 130.0, 60.0])
-def test_a_notice_is_counted_by_the_clock_of_whoever_gives_it_where_it_says_what_time_it_is(skew_s: float) -> None:
+def test_a_notice_with_its_senders_time_is_measured_by_that_clock(skew_s: float) -> None:
     """IMDS sends a Date. Half of the two minutes are over: a node whose clock is off detects that, too."""
     now = T0 + skew_s
     assert to_local_time(InterruptionNotice(T0 + 60, "terminate", as_of=T0), now) == now + 60
 
 
-def test_clocks_that_agree_leave_a_notice_as_it_is_and_one_that_is_over_leaves_a_moment() -> None:
+def test_agreeing_clocks_keep_a_deadline_and_a_past_one_leaves_a_moment() -> None:
     assert to_local_time(InterruptionNotice(T0 + 60.4, "stop", as_of=T0), T0 + 0.9) == T0 + 60.4
     assert to_local_time(InterruptionNotice(T0 + 60.4, "stop"), T0 + 500) == T0 + 60.4
     assert to_local_time(InterruptionNotice(T0 - 5, "stop", as_of=T0), T0) == T0 + 1
 
 
-def test_a_node_serves_by_its_own_word_while_it_takes_requests_or_has_streams() -> None:
+def test_a_node_is_serving_while_it_takes_requests_or_has_streams() -> None:
     assert service_status(NodeState.READY, 0) == "serving: ready"
     assert service_status(NodeState.AT_RISK, 0).startswith("serving")
     assert service_status(NodeState.DRAINING, 1) == "serving: draining"
@@ -184,7 +184,7 @@ def test_a_node_serves_by_its_own_word_while_it_takes_requests_or_has_streams() 
     assert not service_status(NodeState.DRAINING, 0).startswith("serving")
 
 
-def test_a_clock_that_is_off_puts_a_node_at_risk_and_one_that_is_right_again_takes_it_back() -> None:
+def test_a_clock_that_is_off_puts_a_node_at_risk_until_it_is_right_again() -> None:
     machine = Lifecycle()
     events: list[Event] = [EngineReady(1), ClockOff(2), ClockOff(3), EngineLost(4, "x"), EngineReady(5), ClockRight(6)]
     steps = [effect for event in events for effect in machine.handle(event) if isinstance(effect, Publish)]
@@ -197,7 +197,7 @@ def test_a_clock_that_is_off_puts_a_node_at_risk_and_one_that_is_right_again_tak
     ]
 
 
-def test_a_right_clock_takes_no_recommendation_back_and_ends_no_drain() -> None:
+def test_a_right_clock_clears_no_rebalance_recommendation_and_ends_no_drain() -> None:
     machine = Lifecycle()
     for event in (EngineReady(1), RebalanceSeen(2), ClockOff(3), ClockRight(4)):
         machine.handle(event)

@@ -7,7 +7,7 @@ from node_agent.core.node.memory_use import AT_MOST_EVERY_S, MemoryUse
 MIB = 1024 * 1024
 
 
-def test_it_is_looked_through_when_it_has_grown_by_a_part_and_sooner_when_nothing_goes_on() -> None:
+def test_memory_is_collected_after_growth_by_a_part_and_sooner_on_an_idle_node() -> None:
     use = MemoryUse(after_bytes=100 * MIB, collected_at=0.0)
     later = AT_MOST_EVERY_S
     assert use.reason(200 * MIB, busy=3, now=later - 0.1) is None
@@ -17,7 +17,7 @@ def test_it_is_looked_through_when_it_has_grown_by_a_part_and_sooner_when_nothin
     assert use.reason(102 * MIB, busy=0, now=later) is None
 
 
-def test_what_is_in_use_is_not_looked_through_again_and_again() -> None:
+def test_memory_in_use_is_not_collected_again_and_again() -> None:
     use = MemoryUse(after_bytes=100 * MIB, collected_at=0.0)
     use.collected(900 * MIB, 10.0)
     assert use.reason(1000 * MIB, busy=1, now=100.0) is None

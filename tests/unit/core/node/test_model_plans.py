@@ -32,14 +32,14 @@ def test_an_empty_folder_gets_everything() -> None:
     assert [*plan.keep, *plan.compare, *plan.remove] == []
 
 
-def test_what_was_compared_and_not_touched_since_is_kept() -> None:
+def test_a_verified_file_that_did_not_change_is_kept() -> None:
     disk = {"config.json": OnDisk(3, 7), "w.safetensors": OnDisk(9, 8)}
     notes = {"config.json": Verified(3, 7, SHA), "w.safetensors": Verified(9, 8, SHA)}
     assert plan_download(WHOLE, disk, notes).keep == (CONFIG, WEIGHTS)
 
 
 @pytest.mark.parametrize("note", [None, Verified(9, 7, SHA), Verified(9, 8, OTHER), Verified(8, 8, SHA)])
-def test_what_nobody_vouches_for_is_compared(note: Verified | None) -> None:
+def test_a_file_that_was_never_verified_is_compared(note: Verified | None) -> None:
     disk = {"config.json": OnDisk(3, 7), "w.safetensors": OnDisk(9, 8)}
     notes = {"w.safetensors": note} if note else {}
     assert plan_download(WHOLE, disk, notes).compare == (CONFIG, WEIGHTS)
@@ -51,13 +51,13 @@ def test_a_file_of_another_length_is_fetched_without_reading_it() -> None:
     assert (plan.keep, plan.fetch) == ((CONFIG,), (WEIGHTS,))
 
 
-def test_what_the_manifest_does_not_name_goes_and_halves_that_can_be_used_stay() -> None:
+def test_files_outside_the_manifest_are_removed_and_usable_partial_files_are_kept() -> None:
     names = ("old.safetensors", "old.safetensors.part", "w.safetensors.part", "w.safetensors.part.done")
     plan = plan_download(WHOLE, {name: OnDisk(1, 1) for name in names}, {})
     assert plan.remove == ("old.safetensors", "old.safetensors.part")
 
 
-def test_halves_of_a_file_that_is_whole_go() -> None:
+def test_partial_files_of_a_complete_file_are_removed() -> None:
     disk = {"w.safetensors": OnDisk(9, 8), "w.safetensors.part": OnDisk(9, 8)}
     assert plan_download(WHOLE, disk, {}).remove == ("w.safetensors.part",)
 

@@ -41,7 +41,7 @@ def send(clocks: PeerClocks, verifier: RequestVerifier, now: float, door_now: fl
 
 
 @pytest.mark.parametrize("skew_s", [60.0, -45.0, 3600.0, -86_400.0, 1e9])
-def test_a_skew_is_measured_at_the_first_refusal_and_allowed_for_from_then_on(skew_s: float) -> None:
+def test_a_skew_is_measured_at_the_first_refusal_and_compensated_from_then_on(skew_s: float) -> None:
     clocks, verifier = PeerClocks(KEY), RequestVerifier(KEY, audience="d1")
     assert send(clocks, verifier, T0, T0 + skew_s, "n0") == WRONG_TIME
     for number in range(1, 4):
@@ -51,7 +51,7 @@ def test_a_skew_is_measured_at_the_first_refusal_and_allowed_for_from_then_on(sk
 
 
 @pytest.mark.parametrize("skew_s", [0.0, 9.0, -9.0])
-def test_small_differences_need_nothing(skew_s: float) -> None:
+def test_small_differences_are_not_compensated(skew_s: float) -> None:
     clocks, verifier = PeerClocks(KEY), RequestVerifier(KEY, audience="d1")
     assert send(clocks, verifier, T0, T0 + skew_s, "n") is None
     clocks.record("peer:1", sign_clock(KEY, "d1", T0 + skew_s, "n"), "n", 0.0, T0)
@@ -65,7 +65,7 @@ def test_a_peer_whose_clock_jumps_is_measured_again() -> None:
         assert send(clocks, verifier, T0, T0 + door_ahead_s, f"b{step}") is None
 
 
-def test_a_recording_is_worth_nothing_at_any_door() -> None:
+def test_a_replayed_time_is_refused_by_every_peer() -> None:
     """A message that is signed in the time of a node an hour ahead is in the future for all others."""
     clocks, ahead, right = PeerClocks(KEY), RequestVerifier(KEY, audience="d1"), RequestVerifier(KEY, audience="d2")
     send(clocks, ahead, T0, T0 + 3600, "n0")
@@ -79,7 +79,7 @@ def test_a_recording_is_worth_nothing_at_any_door() -> None:
     )
 
 
-def test_a_peer_that_was_started_again_under_its_address_is_met_anew() -> None:
+def test_a_restarted_peer_at_the_same_address_is_measured_anew() -> None:
     clocks = PeerClocks(KEY)
     send(clocks, RequestVerifier(KEY, audience="d1"), T0, T0 + 3600, "n0")
     after = RequestVerifier(KEY, audience="d2")
@@ -98,30 +98,30 @@ def test_a_peer_that_was_started_again_under_its_address_is_met_anew() -> None:
         "", "v1", "v1 x d1 y", "v1 ٣ d1 y", "v1 " + "9" * 5000 + " d1 y", "v2 1 d1 y", "v1 1 d1 y z", "v1 1  y", "\xff",
     ],
 )  # fmt: skip
-def test_nobody_but_that_door_and_no_older_answer_of_it_moves_a_clock(line: str) -> None:
+def test_only_the_newest_answer_of_the_same_peer_moves_its_clock(line: str) -> None:
     clocks = PeerClocks(KEY)
     assert not clocks.record("peer:1", line, "n", 0.01, T0)
     assert clocks.ahead_s("peer:1") is None
 
 
 @given(st.text(max_size=80))
-def test_whatever_a_header_holds_is_a_refusal_or_absent_and_raises_nothing(text: str) -> None:
+def test_an_invalid_header_is_a_refusal_or_absent_and_raises_nothing(text: str) -> None:
     assert RequestVerifier(KEY).rejection_reason(text, *WHAT, T0) == "no signature" or " " in text
     assert read_clock(KEY, text, "n") is None
 
 
 @pytest.mark.parametrize("took_s", [MAX_ROUND_S + 0.1, -0.1, float("nan")])
-def test_an_answer_that_took_long_says_nothing_of_the_time(took_s: float) -> None:
+def test_an_answer_that_took_long_measures_no_clock(took_s: float) -> None:
     assert not PeerClocks(KEY).record("peer:1", sign_clock(KEY, "d1", T0 + 60, "n"), "n", took_s, T0)
 
 
-def test_half_of_the_way_is_the_answers() -> None:
+def test_half_of_the_round_trip_is_allowed_for() -> None:
     clocks = PeerClocks(KEY)
     assert clocks.record("peer:1", sign_clock(KEY, "d1", T0 + 60, "n"), "n", 2.0, T0)
     assert clocks.ahead_s("peer:1") == 61.0
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_the_number_of_measured_clocks_is_bounded() -> None:
     clocks = PeerClocks(KEY)
     for number in range(MAX_PEERS + 10):
         assert clocks.record(f"peer:{number}", sign_clock(KEY, "d", T0, "n"), "n", 0.0, T0)
@@ -140,7 +140,7 @@ def test_stamps_of_both_kinds_have_their_nonce() -> None:
     ("ahead_s", "wall_ahead_s", "off_s", "is_off"),
     [
         ([], 0.0, 0.0, False),
-        ([60.0], 0.0, -60.0, False),  # one peer alone: who knows which of the two is right
+        ([60.0], 0.0, -60.0, False),  # one peer alone: either of the two clocks may be right
         ([60.0, 60.5], 0.0, -60.0, True),
         ([-45.0, -45.5, 0.0], 0.0, 45.0, True),
         ([0.0, 60.0], 0.0, 0.0, False),  # as the right ones see the skewed one
@@ -169,7 +169,7 @@ def test_a_clock_near_the_bound_does_not_flap() -> None:
 
 
 @given(st.lists(st.floats(-1e6, 1e6), max_size=12), st.floats(-1e6, 1e6))
-def test_peers_that_agree_within_the_allowed_never_accuse_a_right_clock(
+def test_peers_that_agree_within_the_tolerance_never_fault_a_right_clock(
     ahead_s: list[float], wall_ahead_s: float
 ) -> None:
     own = judge_own_clock(ahead_s, wall_ahead_s, RIGHT)

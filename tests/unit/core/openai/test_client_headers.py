@@ -37,18 +37,20 @@ PLAIN = StreamReader(wants_event_ids=False)
     ],
     ids=str,
 )
-def test_ids_and_comments_are_for_those_who_can_use_them(headers: dict[bytes, bytes], reader: StreamReader) -> None:
+def test_ids_and_comments_are_sent_only_to_clients_that_can_read_them(
+    headers: dict[bytes, bytes], reader: StreamReader
+) -> None:
     assert stream_reader(headers) == reader
 
 
-def test_a_requests_own_id_is_kept_within_a_bound() -> None:
+def test_the_requests_own_id_is_kept_within_a_bound() -> None:
     assert request_id({}) is request_id({b"x-request-id": b""}) is None
     assert request_id({b"x-request-id": b"mine"}) == b"mine"
     with pytest.raises(RequestRejected, match="512 bytes"):
         request_id({b"x-request-id": b"x" * (MAX_REQUEST_ID_BYTES + 1)})
 
 
-def test_named_headers_cross_and_no_others() -> None:
+def test_only_named_headers_are_forwarded() -> None:
     headers = {b"content-type": b"multipart/form-data; boundary=x", b"traceparent": b"00-1", b"cookie": b"secret"}
     more = {b"authorization": b"Bearer k", b"x-data-parallel-rank": b"1", b"host": b"h", b"content-length": b"5"}
     assert engine_headers(headers | more) == {"content-type": "multipart/form-data; boundary=x", "traceparent": "00-1"}

@@ -32,7 +32,7 @@ def nested(levels: int) -> bytes:
     return b'{"model":"m","prompt":"p","stream":true,"metadata":' + inside + b"}"
 
 
-def test_a_request_as_deep_as_may_be_goes_all_the_way() -> None:
+def test_a_request_at_the_bound_of_depth_is_accepted() -> None:
     generation = read_generation(ApiRoute.COMPLETION, nested(MAX_DEPTH))
     assert orjson.loads(generation.engine_body())["prompt"] == "p"
     header = StreamHeader(generation, (EpochRange(0, Epoch(1, "i-1")),), None)
@@ -48,7 +48,7 @@ def test_a_deeper_one_is_passed_on_and_not_continued(levels: int) -> None:
 
 
 @pytest.mark.parametrize("levels", [1_010, 100_000])
-def test_one_that_nobody_could_write_anew_is_refused_with_words(levels: int) -> None:
+def test_a_request_that_cannot_be_written_again_is_refused_with_a_reason(levels: int) -> None:
     with pytest.raises(RequestRejected, match=r"cannot be read|nested too deep") as refused:
         read_body(nested(levels)).to_bytes()
     assert refused.value.status == 400
@@ -70,7 +70,7 @@ FIELDS = st.sampled_from(
 
 
 @given(st.sampled_from(ApiRoute), st.dictionaries(FIELDS, JSON, max_size=6))
-def test_whatever_a_client_sends_is_read_or_refused(route: ApiRoute, fields: dict[str, Any]) -> None:
+def test_any_body_is_read_or_refused(route: ApiRoute, fields: dict[str, Any]) -> None:
     raw = orjson.dumps({"model": "m", "prompt": "p", "messages": [], **fields})
     with contextlib.suppress(RequestRejected, PassThroughRequest):  # any other exception is a bug
         assert orjson.loads(read_generation(route, raw).engine_body())["model"] == fields.get("model", "m")
@@ -92,7 +92,7 @@ def test_whatever_a_client_sends_is_read_or_refused(route: ApiRoute, fields: dic
         (ApiRoute.CHAT, {"max_tokens": 5, "max_completion_tokens": 4}, 4),
     ],
 )
-def test_the_limit_is_what_vllm_takes_it_for(route: ApiRoute, fields: dict[str, Any], limit: int | None) -> None:
+def test_a_limit_is_read_as_vllm_reads_it(route: ApiRoute, fields: dict[str, Any], limit: int | None) -> None:
     assert read_generation(route, orjson.dumps({**BODY, "messages": [], **fields})).max_tokens == limit
 
 
@@ -109,14 +109,14 @@ def test_the_limit_is_what_vllm_takes_it_for(route: ApiRoute, fields: dict[str, 
     ],
     ids=str,
 )
-def test_an_echo_is_put_before_the_answer_where_the_engine_leaves_it_out(fields: dict[str, Any], echo: str) -> None:
+def test_an_echo_is_put_before_the_answer_if_the_engine_omits_it(fields: dict[str, Any], echo: str) -> None:
     request = read_generation(ApiRoute.COMPLETION, orjson.dumps({**BODY, "echo": True, **fields}))
     assert needs_prompt_texts(request) is (echo == "?")
     assert echo == "?" or request.echo(0) == echo
 
 
 @pytest.mark.parametrize("ids", [True, False])
-def test_where_calls_may_be_parsed_the_engine_is_asked_to_tell_ids_apart(ids: bool) -> None:
+def test_the_engine_marks_ids_apart_where_tool_calls_may_be_parsed(ids: bool) -> None:
     tools = [{"type": "function", "function": {"name": "look"}}]
     body = {"model": "m", "messages": [], "stream": True, "return_token_ids": ids, "vllm_xargs": {"mine": 1}}
     request = read_generation(ApiRoute.CHAT, orjson.dumps({**body, "tools": tools}))
@@ -136,7 +136,7 @@ TRUE, FALSE = (True, "true", "Yes", "on", "t", 1, 1.0, "1"), (False, "false", "N
 
 
 @pytest.mark.parametrize("route", [ApiRoute.CHAT, ApiRoute.COMPLETION, ApiRoute.RESPONSES, ApiRoute.MESSAGES])
-def test_a_boolean_is_what_the_engine_takes_it_for(route: ApiRoute) -> None:
+def test_a_boolean_is_read_as_the_engine_reads_it(route: ApiRoute) -> None:
     body = {**BODY, "messages": [], "input": "i", "max_tokens": 5}
     for expected, words in ((True, TRUE), (False, FALSE)):
         for word in words:
@@ -168,7 +168,7 @@ def test_a_boolean_is_what_the_engine_takes_it_for(route: ApiRoute) -> None:
     ],
     ids=str,
 )
-def test_a_field_is_what_the_engine_takes_it_for(fields: dict[str, Any], expected: dict[str, Any]) -> None:
+def test_a_field_is_read_as_the_engine_reads_it(fields: dict[str, Any], expected: dict[str, Any]) -> None:
     request = read_generation(ApiRoute.COMPLETION, orjson.dumps({**BODY, **fields}))
     assert {name: getattr(request, name) for name in expected} == expected
     header = StreamHeader(request, (EpochRange(0, Epoch(1, "i-1")),), None)
@@ -199,7 +199,7 @@ def test_a_field_is_what_the_engine_takes_it_for(fields: dict[str, Any], expecte
     ],
     ids=str,
 )
-def test_what_only_an_engine_understands_is_left_to_one(fields: dict[str, Any]) -> None:
+def test_fields_that_only_an_engine_understands_are_left_to_it(fields: dict[str, Any]) -> None:
     with pytest.raises(PassThroughRequest):
         read_generation(ApiRoute.COMPLETION, orjson.dumps({**BODY, **fields}))
 

@@ -15,7 +15,7 @@ BASE = {"id": "llama", "object": "model", "created": 5, "owned_by": "vllm", "roo
 ADAPTER = {"id": "sql", "object": "model", "root": "/a", "parent": "llama", "max_model_len": None}
 
 
-def test_every_name_of_an_engine_is_known_with_its_card() -> None:
+def test_every_name_of_an_engine_has_its_card() -> None:
     cards = read_cards(orjson.dumps({"object": "list", "data": [BASE, ADAPTER]}))
     assert cards is not None
     assert cards.cards == (BASE, ADAPTER)
@@ -24,7 +24,7 @@ def test_every_name_of_an_engine_is_known_with_its_card() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"data":5}', b'{"data":{}}', b"\xff", b"null"])
-def test_what_is_no_list_of_cards_is_none(body: bytes) -> None:
+def test_an_invalid_list_of_cards_is_none(body: bytes) -> None:
     assert read_cards(body) is None
 
 
@@ -33,7 +33,7 @@ ODD = st.dictionaries(st.sampled_from(["id", "max_model_len"]), VALUES) | st.tex
 
 
 @given(st.lists(ODD))
-def test_odd_cards_are_left_out(cards: list[Any]) -> None:
+def test_invalid_cards_are_left_out(cards: list[Any]) -> None:
     read = read_cards(orjson.dumps({"data": cards}))
     assert read is not None
     assert all(isinstance(card["id"], str) and card["id"] for card in read.cards)

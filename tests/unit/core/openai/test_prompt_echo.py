@@ -13,7 +13,7 @@ from tests.unit.core.streams.engine_script import PROMPT_TEXT, ScriptedModel
 from tests.unit.core.streams.test_chunk_stream import Client, engine_events, generation, run
 
 
-def test_texts_of_prompts_that_came_as_ids_are_asked_for_first_and_outlive_the_entry() -> None:
+def test_the_texts_of_prompts_given_as_ids_are_requested_first_and_outlast_a_takeover() -> None:
     model = ScriptedModel((b"a", b"b", b"c"))
     machine, client = ChunkStream(generation(ApiRoute.COMPLETION, echo=True, n=2), "s"), Client()
     first = machine.request()
@@ -33,7 +33,7 @@ def test_texts_of_prompts_that_came_as_ids_are_asked_for_first_and_outlive_the_e
     assert [client.text_of(index) for index in (0, 1)] == [PROMPT_TEXT + "abc"] * 2
 
 
-def test_an_engine_that_dies_over_the_texts_is_asked_for_them_again_and_so_is_the_next_entrys() -> None:
+def test_the_texts_are_requested_again_after_a_loss_and_after_a_takeover() -> None:
     model = ScriptedModel((b"a", b"b"))
     machine = ChunkStream(generation(ApiRoute.COMPLETION, echo=True), "s")
     first = machine.request()
@@ -48,7 +48,7 @@ def test_an_engine_that_dies_over_the_texts_is_asked_for_them_again_and_so_is_th
     assert run(machine, model, []).text == PROMPT_TEXT + "ab"
 
 
-def test_choices_of_one_piece_that_another_engine_tells_otherwise_are_a_loss() -> None:
+def test_choices_of_one_chunk_that_another_engine_repeats_differently_are_a_loss() -> None:
     request = generation(ApiRoute.CHAT, n=2, use_beam_search=True)
     machine, client = ChunkStream(request, "s"), Client()
     for event in engine_events(machine, ScriptedModel((b"ab", b"c")))[:3]:  # roles, and the first choice

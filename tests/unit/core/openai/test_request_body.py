@@ -26,7 +26,7 @@ ENCODINGS: list[tuple[str, bytes]] = [
 
 
 @pytest.mark.parametrize(("name", "raw"), ENCODINGS, ids=[name for name, _ in ENCODINGS])
-def test_whatever_it_is_written_in_no_own_argument_comes_through(name: str, raw: bytes) -> None:
+def test_no_synkti_argument_passes_in_any_encoding(name: str, raw: bytes) -> None:
     body = read_body(raw)
     assert body.is_standard
     assert orjson.loads(body.to_bytes()) == STRIPPED
@@ -35,7 +35,7 @@ def test_whatever_it_is_written_in_no_own_argument_comes_through(name: str, raw:
 @pytest.mark.parametrize(
     "value", [b"NaN", b"-Infinity", b"1e999", b'"\\ud800"', b'"\xed\xa0\x80"', b'{"a":["\\udc00"]}']
 )
-def test_what_orjson_cannot_write_is_written_as_the_engine_would_read_it(value: bytes) -> None:
+def test_values_that_orjson_cannot_write_are_written_as_the_engine_reads_them(value: bytes) -> None:
     raw = TEXT.encode()[:-1] + b',"top_p":' + value + b"}"
     body = read_body(raw)
     assert not body.is_standard
@@ -44,7 +44,7 @@ def test_what_orjson_cannot_write_is_written_as_the_engine_would_read_it(value: 
     assert read["vllm_xargs"] == {"mine": 1}
 
 
-def test_own_arguments_are_taken_out_however_deep_they_are() -> None:
+def test_synkti_arguments_are_removed_at_any_depth() -> None:
     inner: Any = REQUEST
     for _ in range(MAX_DEPTH + 50):
         inner = [{"a": inner}]
@@ -66,7 +66,7 @@ def test_own_arguments_are_taken_out_however_deep_they_are() -> None:
     ],
     ids=range(9),
 )
-def test_what_is_no_json_is_refused_in_words(raw: bytes) -> None:
+def test_invalid_json_is_refused_with_a_message(raw: bytes) -> None:
     with pytest.raises(RequestRejected) as refused:
         read_body(raw)
     assert refused.value.status == 400
@@ -86,5 +86,5 @@ def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
 @pytest.mark.parametrize(
     ("value", "model"), [({"model": "m"}, "m"), ({"model": 5}, None), ({"model": ""}, None), ([], None)]
 )
-def test_the_model_is_what_is_named_as_a_text(value: Any, model: str | None) -> None:
+def test_only_a_text_names_a_model(value: Any, model: str | None) -> None:
     assert Body(value).model == model

@@ -8,7 +8,7 @@ from node_agent.core.http.cors import Origins
 from node_agent.core.openai.routes import allowed_methods, metric_label, without_trailing_slash
 
 PAGE = {b"origin": b"https://chat.example.com"}
-ASKS = PAGE | {b"access-control-request-method": b"POST", b"access-control-request-headers": b"authorization"}
+PREFLIGHT = PAGE | {b"access-control-request-method": b"POST", b"access-control-request-headers": b"authorization"}
 
 
 @pytest.mark.parametrize(
@@ -58,21 +58,21 @@ def test_by_default_no_page_may_call() -> None:
     origins = Origins()
     assert not origins
     assert origins.headers(PAGE) == []
-    assert origins.preflight(ASKS) is None
+    assert origins.preflight(PREFLIGHT) is None
 
 
 def test_a_page_of_an_allowed_origin_may_and_no_other() -> None:
     origins = Origins(["https://chat.example.com"])
     assert dict(origins.headers(PAGE))[b"access-control-allow-origin"] == b"https://chat.example.com"
     assert (b"vary", b"origin") in origins.headers(PAGE)
-    assert dict(origins.preflight(ASKS) or ())[b"access-control-allow-headers"] == b"authorization"
+    assert dict(origins.preflight(PREFLIGHT) or ())[b"access-control-allow-headers"] == b"authorization"
     assert origins.headers({b"origin": b"https://evil.example"}) == []
-    assert origins.preflight(ASKS | {b"origin": b"https://evil.example"}) is None
+    assert origins.preflight(PREFLIGHT | {b"origin": b"https://evil.example"}) is None
     assert origins.headers({}) == []
     assert origins.preflight(PAGE) is None, "an OPTIONS request that is no preflight"
 
 
-def test_any_page_may_where_that_is_asked_for() -> None:
+def test_any_origin_is_allowed_where_that_is_configured() -> None:
     headers = Origins(["*"]).headers({b"origin": b"null"})
     assert (b"access-control-allow-origin", b"*") in headers
     assert b"x-synkti-stream" in dict(headers)[b"access-control-expose-headers"]

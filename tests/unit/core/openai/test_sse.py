@@ -34,7 +34,7 @@ def test_names_comments_ids_and_several_data_lines() -> None:
     assert SseParser().feed(stream) == [(b"a", b"1\n2"), (b"", b"3")]
 
 
-def test_what_is_written_is_read_back() -> None:
+def test_events_round_trip() -> None:
     written = sse.message(b"{}", b"s/1") + sse.comment("two\nlines") + sse.named_event(b"synkti-lost", b"reset")
     assert SseParser().feed(written) == [(b"", b"{}"), (b"synkti-lost", b"reset")]
 

@@ -19,7 +19,7 @@ def put(batches: AckBatches, words: str, now: float = 0.0) -> None:
         batches.add(word.encode(), word, now)
 
 
-def test_a_batch_gathers_while_another_is_on_its_way() -> None:
+def test_a_batch_gathers_while_another_is_in_flight() -> None:
     batches = AckBatches(LAG_S)
     put(batches, "a")
     able = [batches.may_send]
@@ -44,12 +44,12 @@ def test_a_keeper_is_late_until_it_has_acknowledged() -> None:
     assert [*late, batches.is_lagging] == [True, False]
 
 
-def test_only_the_first_message_of_a_batch_is_the_one_to_be_sent_for() -> None:
+def test_only_the_first_message_of_a_batch_triggers_its_send() -> None:
     batches = AckBatches(LAG_S)
     assert [batches.add(b"x", None, 0.0) for _ in range(3)] == [True, False, False]
 
 
-def test_a_message_is_overdue_from_when_it_was_put_and_told_once() -> None:
+def test_a_message_is_overdue_from_its_enqueueing_and_reported_once() -> None:
     batches = AckBatches(LAG_S)
     put(batches, "a", 1.0)
     batches.next_batch()
@@ -64,7 +64,7 @@ def test_a_message_is_overdue_from_when_it_was_put_and_told_once() -> None:
     assert batches.acknowledged(1) == ["a"], "late is late, but it is there"
 
 
-def test_what_joins_a_batch_that_is_overdue_has_its_own_time() -> None:
+def test_a_message_that_joins_an_overdue_batch_has_its_own_time() -> None:
     batches = AckBatches(LAG_S)
     put(batches, "a", 1.0)
     batches.next_batch()
@@ -77,7 +77,7 @@ def test_what_joins_a_batch_that_is_overdue_has_its_own_time() -> None:
     assert batches.overdue(2.05) == ["c"]
 
 
-def test_an_acknowledgement_of_what_was_never_sent_is_an_error() -> None:
+def test_an_acknowledgement_of_an_unsent_message_is_an_error() -> None:
     batches = AckBatches(LAG_S)
     put(batches, "a")
     with pytest.raises(ValueError, match="than are in flight"):
@@ -85,7 +85,7 @@ def test_an_acknowledgement_of_what_was_never_sent_is_an_error() -> None:
 
 
 @given(st.lists(st.text("xy", min_size=1, max_size=30), max_size=20), st.integers(1, 40), st.data())
-def test_batches_are_bounded_and_every_message_comes_once_and_in_order(
+def test_batches_are_bounded_and_every_message_is_sent_once_in_order(
     words: list[str], most: int, data: st.DataObject
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -106,7 +106,7 @@ def test_batches_are_bounded_and_every_message_comes_once_and_in_order(
             assert len(batch) <= most or len(got) == 1
 
 
-def test_an_idle_link_holds_nothing_of_what_was_acknowledged_last() -> None:
+def test_an_idle_link_holds_no_acknowledged_message() -> None:
     class Receipt:
         """What holds a whole stream."""
 

@@ -54,12 +54,14 @@ def left(*journals: JournalReplica) -> list[CheckpointObject]:
     ],
     ids=["own", "own, taken over", "of one alive", "orphan", "finished", "finished orphan", "private", "half", "none"],
 )
-def test_only_what_nobody_else_looks_after_is_left(replica: JournalReplica, status: StreamStatus | None) -> None:
+def test_only_journals_without_another_keeper_are_checkpointed(
+    replica: JournalReplica, status: StreamStatus | None
+) -> None:
     assert status_of(replica, ME) is status
     assert len(left(replica)) == (status is not None)
 
 
-def test_a_journal_is_read_again_as_it_was_by_an_owner_that_is_higher() -> None:
+def test_a_journal_round_trips_and_its_owner_has_a_higher_epoch() -> None:
     replica = journal("i-1+ab", number=3)
     (parcel,) = left(journal(), replica, journal("i-2"))
     first, second = parcel.records
@@ -70,7 +72,7 @@ def test_a_journal_is_read_again_as_it_was_by_an_owner_that_is_higher() -> None:
     assert (snapshot.header, snapshot.lines) == (replica.header, bytes(replica.lines))
 
 
-def test_a_record_is_the_same_behind_its_item() -> None:
+def test_a_record_round_trips_through_its_item() -> None:
     (parcel,) = left(journal())
     (record,) = parcel.records
     assert stream_record_from_item(record.to_item()) == record
@@ -98,7 +100,7 @@ def test_a_journal_larger_than_an_object_has_one_to_itself() -> None:
     assert [len(parcel.records) for parcel in left(journal(), big, journal())] == [1, 1, 1]
 
 
-def test_a_body_that_is_not_the_records_is_refused() -> None:
+def test_a_body_that_does_not_match_its_record_is_refused() -> None:
     (parcel,) = left(journal(), journal())
     first, second = parcel.records
     one, two = (parcel.body[record.start : record.start + record.length] for record in parcel.records)
@@ -111,7 +113,7 @@ def test_a_body_that_is_not_the_records_is_refused() -> None:
         read_journal(replace(second, number=9), two)
 
 
-def test_an_opening_says_whether_its_client_wants_it_kept() -> None:
+def test_an_opening_states_whether_its_client_wants_it_kept() -> None:
     assert is_durable(opening())
     assert not is_durable(opening(durable=False))
     assert "durable" not in orjson.loads(opening()), "what every stream has costs no bytes"

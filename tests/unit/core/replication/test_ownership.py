@@ -205,11 +205,11 @@ class Ownership(RuleBasedStateMachine):
 
     # the client
 
-    @rule(name=st.sampled_from(NODES), asked=st.sets(st.sampled_from(NODES)))
-    def resume_at(self, name: str, asked: set[str]) -> None:
+    @rule(name=st.sampled_from(NODES), queried=st.sets(st.sampled_from(NODES)))
+    def resume_at(self, name: str, queried: set[str]) -> None:
         """The client reconnects at another node, which queries the replicas that it reaches."""
         self.client.owner = None
-        reached = [other for other in sorted(asked | {name}) if self.reaches(name, other)]
+        reached = [other for other in sorted(queried | {name}) if self.reaches(name, other)]
         self.takeovers += 1
         label = f"{name}-{self.takeovers}"
         taken = [(other, self.stores[other].take_over(STREAM, label, NOW)) for other in reached]
@@ -248,19 +248,19 @@ class Ownership(RuleBasedStateMachine):
         assert self.client.epochs == sorted(self.client.epochs)
 
 
-def test_what_an_owner_that_was_cut_off_wrote_is_no_journal_of_the_clients() -> None:
+def test_lines_that_a_cut_off_owner_wrote_are_not_in_the_clients_journal() -> None:
     """n0 is cut off with n1 and continues; n2 continues from n3's shorter one and loses it; n1 must not serve it."""
     ours, cut_off = Epoch(1, "n0"), [b"1\n", b"2\n", b"3\n"]
     runs = [EpochRange(0, ours)]
     store = ReplicaStore()
     store.open(STREAM, ours, b"", 3, b"".join(cut_off), 0.0)
-    told = parse_event_id("s/3/2.n2")
+    event_id = parse_event_id("s/3/2.n2")
     taken = store.take_over(STREAM, "n1", 0.0)
     assert taken is not None
-    assert taken.seq >= told.seq
-    assert not was_sent_by(told, runs)
+    assert taken.seq >= event_id.seq
+    assert not was_sent_by(event_id, runs)
     assert was_sent_by(parse_event_id("s/3"), runs)
-    assert was_sent_by(told, [*runs, EpochRange(1, Epoch(2, "n2"))])
+    assert was_sent_by(event_id, [*runs, EpochRange(1, Epoch(2, "n2"))])
 
 
 TestOwnership = Ownership.TestCase

@@ -28,7 +28,7 @@ def test_the_engines_pool_is_avoided_next_and_pools_that_hold_a_copy_count_as_ta
     assert choose_replicas("s", [a, b, c], [a.pool, c.pool], engine=b.pool)[0] is b
 
 
-def test_those_that_do_not_acknowledge_now_come_after_all_others() -> None:
+def test_keepers_that_do_not_acknowledge_come_after_all_others() -> None:
     nodes = [status(n) for n in range(9)]
     first = choose_replicas("s", nodes, [])[0].instance_id
     chosen = [node.instance_id for node in choose_replicas("s", nodes, [], slow={first})]
@@ -36,6 +36,6 @@ def test_those_that_do_not_acknowledge_now_come_after_all_others() -> None:
     assert sorted(chosen) == sorted(node.instance_id for node in nodes)
 
 
-def test_nodes_that_are_at_risk_come_last_and_those_that_go_never() -> None:
+def test_nodes_at_risk_come_last_and_nodes_that_leave_never() -> None:
     nodes = [status(0, state=NodeState.AT_RISK), status(1), status(2, state=NodeState.DRAINING)]
     assert [node.instance_id for node in choose_replicas("s", nodes, [])] == ["i-1", "i-0"]

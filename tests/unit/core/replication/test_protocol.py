@@ -22,7 +22,7 @@ MESSAGES = st.lists(st.builds(Message, st.integers(0, 5), st.integers(0, 9), st.
 
 
 @given(st.lists(MESSAGES, max_size=5), st.integers(1, 50))
-def test_messages_arrive_whole_in_any_cuts(frames: list[list[Message]], step: int) -> None:
+def test_messages_arrive_whole_however_they_are_cut(frames: list[list[Message]], step: int) -> None:
     sealer, opener = FrameWriter(KEY, b"owner"), FrameReader(KEY, b"owner")
     data = b"".join(sealer.frame(b"".join(encode(*message) for message in messages)) for messages in frames)
     assert [frame for at in range(0, len(data), step) for frame in opener.feed(data[at : at + step])] == frames
@@ -45,7 +45,7 @@ def frame(key: bytes = KEY, side: bytes = b"owner") -> bytes:
     ],
     ids=["other-cluster", "other-connection", "sent-back", "repeated", "changed", "too-long", "http"],
 )
-def test_what_was_not_signed_for_this_place_of_this_connection_is_refused(data: bytes) -> None:
+def test_a_frame_that_was_signed_for_another_place_or_connection_is_refused(data: bytes) -> None:
     with pytest.raises(BadFrame):
         FrameReader(KEY, b"owner").feed(data)
 
@@ -55,7 +55,7 @@ def test_a_frame_is_bounded() -> None:
         FrameReader(KEY, b"owner", max_frame_bytes=20).feed(frame())
 
 
-def test_a_message_that_lies_about_its_length_is_refused() -> None:
+def test_a_message_with_a_wrong_length_is_refused() -> None:
     lie = encode(ACK, 1, 1)[:-1] + b"\x09"
     with pytest.raises(BadFrame, match="longer than its frame"):
         FrameReader(KEY, b"owner").feed(FrameWriter(KEY, b"owner").frame(lie))

@@ -8,7 +8,7 @@ from node_agent.core.replication import reconnects
 from node_agent.core.replication.reconnects import RECONNECT_BACKOFF, STEADY_S, ReconnectBackoff
 
 
-def test_a_peer_that_accepts_and_closes_is_connected_to_ever_less_often() -> None:
+def test_a_peer_that_accepts_and_closes_is_reconnected_ever_less_often() -> None:
     peers, now, tries = ReconnectBackoff(), 0.0, 0
     while now < 60.0:
         if peers.may_connect("i-1", now):
@@ -20,13 +20,13 @@ def test_a_peer_that_accepts_and_closes_is_connected_to_ever_less_often() -> Non
 
 
 @pytest.mark.parametrize(("worked_s", "waits"), [(0.0, True), (STEADY_S / 2, True), (STEADY_S, False)])
-def test_only_a_connection_that_worked_for_some_time_is_made_anew_at_once(worked_s: float, waits: bool) -> None:
+def test_only_a_connection_that_worked_for_some_time_is_reopened_at_once(worked_s: float, waits: bool) -> None:
     peers = ReconnectBackoff()
     peers.ended("i-1", 10.0, worked_s=worked_s, chance=0.0)
     assert peers.may_connect("i-1", 10.0) is not waits
 
 
-def test_after_one_that_worked_the_waits_begin_anew_and_peers_are_apart() -> None:
+def test_a_connection_that_worked_resets_the_delays_of_its_peer_alone() -> None:
     peers = ReconnectBackoff()
     for _ in range(10):
         peers.ended("i-1", 0.0, worked_s=0.0, chance=0.999)
@@ -37,7 +37,7 @@ def test_after_one_that_worked_the_waits_begin_anew_and_peers_are_apart() -> Non
     assert peers.may_connect("i-1", RECONNECT_BACKOFF.first_s)
 
 
-def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_tracked_peers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconnects, "_MAX_PEERS", 10)
     peers = ReconnectBackoff()
     for number in range(1_000):

@@ -37,7 +37,7 @@ def reason_of(refused: pytest.ExceptionInfo[ReplicaRefused]) -> str:
     return refused.value.reason
 
 
-def test_a_keeper_skips_what_it_has_and_refuses_what_leaves_a_gap() -> None:
+def test_a_keeper_skips_duplicate_lines_and_refuses_a_gap() -> None:
     store = ReplicaStore()
     stored(store)
     assert store.append("s", ONE, 1, b"1\n2\n", 0.0) == 2
@@ -87,7 +87,7 @@ def test_a_journal_costs_more_than_its_bytes() -> None:
         stored(store, "e", client="a third")
 
 
-def test_what_a_client_abandons_goes_before_anything_live_is_refused_and_the_heaviest_client_pays() -> None:
+def test_abandoned_journals_are_dropped_before_live_ones_the_heaviest_clients_first() -> None:
     store = ReplicaStore(max_bytes=40 * KIB)
     for stream, client in (("first", "heavy"), ("second", "heavy"), ("light", "light"), ("live", "third")):
         stored(store, stream, 8 * KIB, client=client)
@@ -99,7 +99,7 @@ def test_what_a_client_abandons_goes_before_anything_live_is_refused_and_the_hea
     assert gone(store, "first", "light", "live") == ["first", "light"]
 
 
-def test_a_client_that_comes_back_makes_its_journal_live_again() -> None:
+def test_a_client_that_resumes_makes_its_journal_live_again() -> None:
     store = ReplicaStore(max_bytes=20 * KIB)
     stored(store, "s", 8 * KIB, client="one")
     store.end("s", ONE, EndReason.ABANDONED)
@@ -111,7 +111,7 @@ def test_a_client_that_comes_back_makes_its_journal_live_again() -> None:
     assert not store.has_expired("s")
 
 
-def test_one_client_has_half_of_the_room_and_its_own_abandoned_journals_go_for_its_new_ones() -> None:
+def test_one_client_has_half_of_the_room_and_drops_its_own_abandoned_journals() -> None:
     store = ReplicaStore(max_bytes=40 * KIB)
     stored(store, "a", 9 * KIB, client="greedy")
     stored(store, "b", 9 * KIB, client="greedy")
@@ -127,7 +127,7 @@ def test_one_client_has_half_of_the_room_and_its_own_abandoned_journals_go_for_i
     assert store._shares.bytes_of("greedy") == 10 * KIB, "what is finished is nobody's share"
 
 
-def test_finished_journals_have_a_part_of_the_room_however_much_there_is() -> None:
+def test_finished_journals_have_a_fixed_part_of_the_room() -> None:
     store = ReplicaStore(max_bytes=10_000 * KIB)
     for number in range(10_000):
         stored(store, f"s{number}", 100, client=f"client {number % 7}")
@@ -144,7 +144,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-def test_whatever_comes_the_room_is_bounded_and_every_byte_is_accounted_for(
+def test_the_room_is_bounded_and_every_byte_is_accounted_for(
     steps: list[tuple[str, str, str, int]],
 ) -> None:
     store = ReplicaStore(max_bytes=40 * KIB, max_journal_bytes=8 * KIB)
@@ -179,7 +179,7 @@ def test_whatever_comes_the_room_is_bounded_and_every_byte_is_accounted_for(
         assert set(store._finished) == {name for name, kept in store._journals.items() if kept.is_finished}
 
 
-def test_room_is_made_of_finished_journals_the_oldest_first_and_of_no_others() -> None:
+def test_only_finished_journals_make_room_the_oldest_first() -> None:
     store = ReplicaStore(max_bytes=64 * KIB)
     for stream in ("first", "second"):
         stored(store, stream)
@@ -191,7 +191,7 @@ def test_room_is_made_of_finished_journals_the_oldest_first_and_of_no_others() -
     assert store.take_over("third", "i-b", 0.0) is not None
 
 
-def test_a_journal_lives_five_minutes_past_its_last_line_and_is_then_remembered_as_expired() -> None:
+def test_a_journal_is_kept_five_minutes_past_its_last_line_and_then_expired() -> None:
     store = ReplicaStore()
     stored(store, now=0.0)
     store.append("s", ONE, 1, b"x\n", 100.0)
@@ -202,7 +202,7 @@ def test_a_journal_lives_five_minutes_past_its_last_line_and_is_then_remembered_
     assert store.take_over("s", "i-b", 0.0) is None
 
 
-def test_an_orphan_is_to_be_copied_on_until_somebody_owns_it_again() -> None:
+def test_an_orphan_is_replicated_until_it_has_an_owner_again() -> None:
     store = ReplicaStore()
     stored(store)
     stored(store, "finished")

@@ -57,7 +57,7 @@ def test_an_event_waits_for_every_synced_copy_and_for_no_other() -> None:
     assert stream.unreplicated == 0
 
 
-def test_a_keeper_that_lags_is_not_waited_for_is_replaced_and_let_go() -> None:
+def test_a_keeper_that_lags_is_replaced_and_delays_nothing() -> None:
     stream = in_sync("ab")
     stream.seq = 1
     acknowledge(stream, "a", 1)
@@ -74,7 +74,7 @@ def test_a_keeper_that_lags_is_not_waited_for_is_replaced_and_let_go() -> None:
     assert stream.is_settled
 
 
-def test_where_all_copies_lag_nobody_is_waited_for_and_what_goes_out_is_counted() -> None:
+def test_where_all_copies_lag_events_are_sent_at_once_and_counted() -> None:
     stream = in_sync("ab")
     stream.seq = 1
     for store in "ab":
@@ -84,7 +84,7 @@ def test_where_all_copies_lag_nobody_is_waited_for_and_what_goes_out_is_counted(
     assert (stream.unreplicated, stream.in_sync) == (1, [])
 
 
-def test_what_was_acknowledged_meanwhile_is_not_overdue() -> None:
+def test_an_event_that_was_acknowledged_meanwhile_is_not_overdue() -> None:
     stream = in_sync("a")
     stream.seq = 2
     acknowledge(stream, "a", 1)
@@ -101,7 +101,7 @@ def test_a_late_keeper_that_has_caught_up_is_in_sync_again() -> None:
     assert stream.in_sync == ["a"]
 
 
-def test_an_acknowledgement_of_an_earlier_copy_is_none_of_the_one_that_took_its_place() -> None:
+def test_an_acknowledgement_of_a_replaced_copy_does_not_count_for_the_new_one() -> None:
     stream = in_sync("a")
     stream.seq = 1
     before: Replica = stream.replicas["a"]
@@ -112,7 +112,7 @@ def test_an_acknowledgement_of_an_earlier_copy_is_none_of_the_one_that_took_its_
     assert stream.commit_limit() == 1
 
 
-def test_without_any_keeper_an_event_goes_out_at_once_and_is_counted_unless_none_is_wanted() -> None:
+def test_without_a_keeper_an_event_is_sent_at_once_and_counted_if_one_was_wanted() -> None:
     for wanted, gaps in ((2, 1), (0, 0)):
         stream = new_log()
         stream.replication_factor = wanted
@@ -123,7 +123,7 @@ def test_without_any_keeper_an_event_goes_out_at_once_and_is_counted_unless_none
         assert stream.unreplicated == gaps
 
 
-def test_a_refusal_as_stale_fences_a_gap_sends_all_again_and_no_room_goes_elsewhere() -> None:
+def test_a_stale_epoch_fences_a_gap_resends_all_and_a_full_keeper_is_replaced() -> None:
     stream = new_log()
     review(stream, "ab")
     acknowledge(stream, "a", 0)
@@ -135,7 +135,7 @@ def test_a_refusal_as_stale_fences_a_gap_sends_all_again_and_no_room_goes_elsewh
     assert review(stream, "a") == []
 
 
-def test_a_keeper_that_leaves_is_replaced_before_it_is_let_go() -> None:
+def test_a_keeper_that_leaves_is_replaced_before_it_is_dropped() -> None:
     stream = in_sync("ab")
     assert review(stream, "bc") == ["open c"]
     assert "a" in stream.in_sync

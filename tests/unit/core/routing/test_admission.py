@@ -10,7 +10,7 @@ from node_agent.core.routing import admission as admitting
 from node_agent.core.routing.admission import Admission, Rejection, Ticket
 
 
-def test_who_cannot_be_served_waits_first_come_first_served() -> None:
+def test_requests_that_cannot_be_served_wait_first_come_first_served() -> None:
     admission = Admission()
     assert admission.may_bypass_queue()
     first, second = admission.enqueue(0.0, 0.5), admission.enqueue(0.1, 0.5)
@@ -40,7 +40,7 @@ def test_the_queue_is_bounded_in_number_and_in_time() -> None:
     assert len(admission) == 1
 
 
-def test_retry_after_follows_from_how_fast_requests_were_let_in() -> None:
+def test_retry_after_follows_from_the_admission_rate() -> None:
     admission = Admission(max_waiting=100)
     assert admission.retry_after_s(0.0, 0.5) == admitting.MAX_RETRY_S  # nothing was, ever
     for tick in range(1, 400):
@@ -54,7 +54,7 @@ def test_retry_after_follows_from_how_fast_requests_were_let_in() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("arn"), st.floats(0, 5), st.floats(0, 0.999)), max_size=80))
-def test_whatever_happens_the_queue_stays_within_its_bound_and_promises_are_sane(
+def test_the_queue_stays_within_its_bound_and_retry_delays_are_sane(
     steps: list[tuple[str, float, float]],
 ) -> None:
     admission, now = Admission(max_waiting=5, max_wait_s=3.0), 0.0

@@ -24,7 +24,7 @@ def test_all_turns_of_a_conversation_have_the_same_key_and_others_have_another()
     assert conversation_key(turns("hello")[1:]) != first
 
 
-def test_what_comes_far_behind_or_is_no_text_does_not_matter_and_costs_nothing() -> None:
+def test_late_content_and_content_without_text_do_not_change_the_key() -> None:
     image = {"type": "image_url", "image_url": {"url": "data:" + "x" * 5_000_000}}
     other = {"type": "image_url", "image_url": {"url": "data:" + "x" * 5_000_001}}
     key = conversation_key([{"role": "user", "content": [{"type": "text", "text": "what is this?"}, image]}])
@@ -50,6 +50,6 @@ JUNK = st.recursive(
 
 
 @given(JUNK)
-def test_whatever_a_client_sends_has_a_key_or_none(body: object) -> None:
+def test_every_body_has_a_key_or_none(body: object) -> None:
     for key in (conversation_key(body), prompt_key(body), conversation_key([{"role": "user", "content": body}])):
         assert key is None or 0 <= key < 2**64

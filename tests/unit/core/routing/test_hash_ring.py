@@ -15,7 +15,9 @@ NAMES = st.sets(st.text("abcdef", min_size=1, max_size=3), max_size=12)
 
 
 @given(NAMES, NAMES, st.randoms(use_true_random=False))
-def test_a_ring_is_the_same_however_it_came_about(names: set[str], passing: set[str], order: random.Random) -> None:
+def test_a_ring_does_not_depend_on_the_order_of_changes(
+    names: set[str], passing: set[str], order: random.Random
+) -> None:
     direct: HashRing[str] = HashRing()
     direct.add_all({name: name for name in sorted(names)})
     roundabout: HashRing[str] = HashRing()
@@ -34,7 +36,7 @@ def test_a_ring_is_the_same_however_it_came_about(names: set[str], passing: set[
     assert set(direct) == names
 
 
-def test_many_added_at_once_lie_where_each_would() -> None:
+def test_nodes_added_at_once_get_the_same_places_as_one_by_one() -> None:
     one_by_one: HashRing[int] = HashRing()
     at_once: HashRing[int] = HashRing()
     for number in range(3):
@@ -46,7 +48,7 @@ def test_many_added_at_once_lie_where_each_would() -> None:
     assert [list(one_by_one.walk(key)) for key in KEYS[:20]] == [list(at_once.walk(key)) for key in KEYS[:20]]
 
 
-def test_a_walk_meets_everyone_once_its_owner_first() -> None:
+def test_a_walk_visits_each_node_once_and_its_owner_first() -> None:
     ring: HashRing[str] = HashRing()
     assert ring.owner(7) is None
     assert list(ring.walk(7)) == []
@@ -59,7 +61,7 @@ def test_a_walk_meets_everyone_once_its_owner_first() -> None:
     assert "a" in ring
 
 
-def test_a_node_that_comes_takes_its_share_and_moves_nothing_else() -> None:
+def test_a_new_node_takes_its_share_and_moves_nothing_else() -> None:
     ring: HashRing[str] = HashRing()
     ring.add_all({name: name for name in "abcdefghi"})
     before = {key: ring.owner(key) for key in KEYS}

@@ -21,9 +21,9 @@ KEYS = [key_of(b"%d" % number) for number in range(400)]
 class Source:
     def __init__(self, running: int = 0, waiting: int = 0, kv_use: float = 0.1) -> None:
         self.load_version = 0
-        self.say(running, waiting, kv_use)
+        self.report(running, waiting, kv_use)
 
-    def say(self, running: int, waiting: int = 0, kv_use: float = 0.1) -> None:
+    def report(self, running: int, waiting: int = 0, kv_use: float = 0.1) -> None:
         self.load = Load(running, waiting, kv_use, 0.03, 1000.0)
         self.load_version += 1
 
@@ -62,13 +62,13 @@ def peers(names: str, **fields: NodeState | str | Pool) -> list[NodeStatus]:
     return [replace(status(name), **fields) for name in names]  # type: ignore[arg-type] # the test names fields
 
 
-def test_all_nodes_choose_alike_whatever_order_they_know_each_other_in() -> None:
+def test_all_nodes_choose_alike_whatever_the_order_of_their_tables() -> None:
     one, two = Scene(*peers("abcde")), Scene(*peers("edcba"))
     assert [one.chosen(RouteRequest("m", key)) for key in KEYS] == [two.chosen(RouteRequest("m", key)) for key in KEYS]
     assert {one.route(RouteRequest("m", key)).reason for key in KEYS} == {"prefix"}
 
 
-def test_a_session_goes_where_it_went_and_says_so() -> None:
+def test_a_session_keeps_its_node_and_the_reason_is_session() -> None:
     scene = Scene(*peers("abc"))
     routes = {scene.route(RouteRequest("m", 77, by_session=True)) for _ in range(20)}
     assert len(routes) == 1
@@ -81,14 +81,14 @@ def test_an_owner_beyond_the_bound_is_passed_over_for_the_least_loaded_of_the_ne
     order = [candidate.name for candidate in scene.router._pools["m"].ring.walk(key)]
     for name in order[1:]:
         if name != "me":
-            scene.sources[name].say(6)
+            scene.sources[name].report(6)
     scene.router.own_load.set(Load(6, 0, 0.1, 0.03, 1000.0))
     scene.recount()
-    scene.sources["a"].say(10)  # the mean is 5.3, so the bound is 10.7
+    scene.sources["a"].report(10)  # the mean is 5.3, so the bound is 10.7
     assert scene.chosen(RouteRequest("m", key)) == "a"
-    scene.sources["a"].say(14)
+    scene.sources["a"].report(14)
     third = next(name for name in order[2:4] if name != "me")
-    scene.sources[third].say(2)
+    scene.sources[third].report(2)
     scene.recount()
     assert (scene.chosen(RouteRequest("m", key)), scene.route(RouteRequest("m", key)).reason) == (third, "overflow")
 
@@ -98,14 +98,14 @@ def test_where_all_near_ones_are_beyond_the_bound_the_least_loaded_of_more_is_ta
     key = KEYS[0]
     order = [candidate.name for candidate in scene.router._pools["m"].ring.walk(key)]
     for name in order[:4]:
-        scene.sources[name].say(50)
+        scene.sources[name].report(50)
     scene.recount()
     route = scene.route(RouteRequest("m", key))
     assert route.reason == "crowded"
     assert route.node.instance_id in order[4:]
 
 
-def test_what_this_node_sent_since_a_node_spoke_counts_too() -> None:
+def test_requests_sent_since_the_last_load_of_a_node_count_too() -> None:
     """Loads lag; a burst that this node makes itself must not wait for them."""
     scene = Scene(*peers("abc"))
     key = KEYS[0]
@@ -123,7 +123,7 @@ def test_what_this_node_sent_since_a_node_spoke_counts_too() -> None:
     assert scene.chosen(RouteRequest("m", key)) == busiest
 
 
-def test_a_request_without_a_beginning_stays_here_while_here_is_within_the_bound() -> None:
+def test_a_request_without_a_prefix_stays_here_while_this_node_is_within_the_bound() -> None:
     scene = Scene(*peers("abc"))
     assert scene.route(RouteRequest("m")) == Route(scene.own, "local")
     scene.router.own_load.set(Load(30, 0, 0.1, 0.03, 1000.0))
@@ -150,7 +150,7 @@ def test_at_risk_nodes_serve_only_where_no_other_does() -> None:
 
 def test_a_full_ready_node_is_worse_than_one_at_risk() -> None:
     scene = Scene(*peers("a", state=NodeState.AT_RISK), *peers("b"), own=status("me", NodeState.STARTING))
-    scene.sources["b"].say(40, MAX_WAITING)
+    scene.sources["b"].report(40, MAX_WAITING)
     assert scene.chosen(RouteRequest("m", KEYS[0])) == "a"
 
 
@@ -164,7 +164,7 @@ def test_after_a_loss_other_pools_come_first_and_the_same_one_is_better_than_non
     assert (route.node.instance_id, route.reason) == ("d", "prefix;same-pool")
 
 
-def test_only_who_is_able_is_chosen_also_where_another_was_named() -> None:
+def test_only_nodes_that_can_serve_are_chosen_also_over_a_handoff_target() -> None:
     scene = Scene(*peers("abc"))
 
     def able(node: NodeStatus) -> bool:
@@ -175,7 +175,7 @@ def test_only_who_is_able_is_chosen_also_where_another_was_named() -> None:
     assert scene.router.route(RouteRequest("m", KEYS[0], can_serve=lambda node: False), 0.0) is NoRoute.FULL
 
 
-def test_who_is_handed_over_goes_to_the_one_it_was_handed_to_if_that_one_can() -> None:
+def test_a_handed_off_request_goes_to_its_target_if_that_node_was_not_tried() -> None:
     scene = Scene(*peers("abc"))
     route = scene.route(RouteRequest("m", KEYS[0], handoff_target="b", is_continuation=True))
     assert (route.node.instance_id, route.reason) == ("b", "handed-over")
@@ -183,7 +183,7 @@ def test_who_is_handed_over_goes_to_the_one_it_was_handed_to_if_that_one_can() -
     assert scene.route(RouteRequest("m", KEYS[0], handoff_target="gone")).reason == "prefix"
 
 
-def test_a_request_goes_where_its_model_is() -> None:
+def test_a_request_goes_to_a_node_with_its_model() -> None:
     scene = Scene(*peers("ab"), *peers("cd", model="other"), *peers("e", model=""))
     assert {scene.chosen(RouteRequest("other", key)) for key in KEYS[:50]} == {"c", "d"}
     assert {scene.chosen(RouteRequest("m", key)) for key in KEYS[:50]} == {"a", "b", "me"}
@@ -193,10 +193,10 @@ def test_a_request_goes_where_its_model_is() -> None:
     assert Router("me").route(RouteRequest("m", 1), 0.0) is NoRoute.NO_NODE
 
 
-def test_a_full_fleet_says_so_and_what_has_begun_goes_on_all_the_same() -> None:
+def test_a_full_fleet_refuses_new_requests_and_accepts_continuations() -> None:
     scene = Scene(*peers("ab"))
-    scene.sources["a"].say(30, MAX_WAITING)
-    scene.sources["b"].say(30, 0, kv_use=0.99)
+    scene.sources["a"].report(30, MAX_WAITING)
+    scene.sources["b"].report(30, 0, kv_use=0.99)
     scene.router.own_load.set(Load(30, MAX_WAITING, 0.9, 0.03, 1000.0))
     assert scene.router.route(RouteRequest("m", KEYS[0]), 0.0) is NoRoute.FULL
     assert scene.router.route(RouteRequest("m"), 0.0) is NoRoute.FULL
@@ -207,7 +207,7 @@ def test_a_full_fleet_says_so_and_what_has_begun_goes_on_all_the_same() -> None:
     )
 
 
-def test_a_peer_that_loses_requests_again_and_again_is_left_alone_and_tried_with_one() -> None:
+def test_a_peer_that_loses_requests_repeatedly_gets_none_and_then_one_trial() -> None:
     scene = Scene(*peers("ab"), own=status("me", NodeState.STARTING))
     key = next(key for key in KEYS if scene.chosen(RouteRequest("m", key)) == "a")
     for _ in range(FAILURE_THRESHOLD):
@@ -223,7 +223,7 @@ def test_a_peer_that_loses_requests_again_and_again_is_left_alone_and_tried_with
     scene.router.request_started("nobody")
 
 
-def test_what_is_known_of_a_node_survives_a_change_of_its_state_and_not_its_new_life() -> None:
+def test_requests_in_flight_of_a_node_outlast_a_change_of_state() -> None:
     scene = Scene(*peers("ab"))
     for _ in range(20):
         scene.router.request_started("a")
@@ -243,7 +243,7 @@ def test_what_is_known_of_a_node_survives_a_change_of_its_state_and_not_its_new_
     st.booleans(),
     st.sets(st.integers(0, 8), max_size=3),
 )
-def test_whatever_the_loads_a_route_keeps_the_rules(
+def test_a_route_keeps_the_rules_at_any_loads(
     loads: list[tuple[int, int, str]], number: int, is_continuation: bool, tried: set[int]
 ) -> None:
     scene = Scene(
@@ -251,7 +251,7 @@ def test_whatever_the_loads_a_route_keeps_the_rules(
         own=status("me", NodeState.STARTING),
     )
     for n, (running, waiting, _) in enumerate(loads):
-        scene.sources[f"n{n}"].say(running, waiting)
+        scene.sources[f"n{n}"].report(running, waiting)
     for _ in range(len(loads)):
         scene.router.route(RouteRequest("m", 1), 0.0)
     names = {f"n{n}" for n in tried}
@@ -275,7 +275,7 @@ def test_whatever_the_loads_a_route_keeps_the_rules(
 def test_a_route_looks_at_a_few_nodes_at_any_size(nodes: int, running: int) -> None:
     scene = Scene(*[status(f"n{number}") for number in range(nodes - 1)])
     for number in range(0, nodes - 1, 2):
-        scene.sources[f"n{number}"].say(running)
+        scene.sources[f"n{number}"].report(running)
     looked: Counter[int] = Counter()
     for place, key in enumerate(KEYS):
 
@@ -302,14 +302,14 @@ def test_a_breaker_opens_after_some_failures_and_twice_as_long_each_time() -> No
         breaker.request_sent(now)
         assert not breaker.allows(now)
     assert opened == [1.0, 2.0, 4.0, 8.0, 16.0, MAX_OPEN_S, MAX_OPEN_S, MAX_OPEN_S]
-    assert breaker.allows(now + TRIAL_S)  # whoever had the trial never said how it ended
+    assert breaker.allows(now + TRIAL_S)  # the trial request never reported its result
     breaker.succeeded()
     assert breaker.is_closed
     breaker.failed(now)
     assert breaker.allows(now)
 
 
-def test_a_nodes_own_engine_has_a_breaker_too_and_the_next_engine_a_new_one() -> None:
+def test_the_own_engine_has_a_breaker_too_and_a_restarted_one_a_new_breaker() -> None:
     scene = Scene(*peers("ab"))
     for _ in range(10):
         scene.router.failed("me", 100.0)
@@ -330,10 +330,10 @@ def broken(scene: Scene, *names: str) -> None:
             scene.router.failed(name, 10.0)
 
 
-def test_with_every_breaker_open_a_request_goes_to_whoever_has_least_to_do() -> None:
+def test_with_every_breaker_open_the_least_loaded_node_is_chosen() -> None:
     scene = Scene(*peers("ab"))
     broken(scene, "a", "b", "me")
-    scene.sources["a"].say(9)
+    scene.sources["a"].report(9)
     scene.router.own_load.set(Load(9, 0, 0.1, 0.03, 1000.0))
     for key in (*KEYS[:20], None):
         route = scene.route(RouteRequest("m", key), 10.1)
@@ -345,13 +345,13 @@ def test_with_every_breaker_open_a_request_goes_to_whoever_has_least_to_do() -> 
 def test_with_every_breaker_open_a_full_engine_stays_full() -> None:
     scene = Scene(*peers("a"))
     broken(scene, "a", "me")
-    scene.sources["a"].say(30, MAX_WAITING)
+    scene.sources["a"].report(30, MAX_WAITING)
     scene.router.own_load.set(Load(30, MAX_WAITING, 0.1, 0.03, 1000.0))
     assert scene.router.route(RouteRequest("m", KEYS[0]), 10.1) is NoRoute.FULL
     assert scene.route(RouteRequest("m", KEYS[0], is_continuation=True), 10.1).reason == "last-resort"
 
 
-def test_where_others_are_only_full_an_open_breaker_is_a_last_resort_for_who_has_waited() -> None:
+def test_an_open_breaker_is_the_last_resort_of_a_request_that_waited_for_full_nodes() -> None:
     scene = Scene(*peers("a"))
     broken(scene, "a")
     scene.router.own_load.set(Load(30, MAX_WAITING, 0.1, 0.03, 1000.0))
@@ -367,7 +367,7 @@ def test_hundreds_of_losses_in_one_moment_open_a_breaker_once() -> None:
     assert breaker.allows(5.0 + FIRST_OPEN_S)
 
 
-def test_a_trial_that_ends_without_saying_anything_of_the_node_leaves_room_for_another() -> None:
+def test_a_trial_that_ends_without_a_result_leaves_room_for_another() -> None:
     breaker = CircuitBreaker()
     for _ in range(FAILURE_THRESHOLD):
         breaker.failed(0.0)

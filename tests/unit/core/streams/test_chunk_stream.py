@@ -203,7 +203,7 @@ def test_an_answer_that_was_cut_equals_the_one_that_was_not(
     st.lists(st.integers(0, 40), min_size=1, max_size=3),
     st.integers(1, 7),
 )
-def test_what_the_client_has_is_always_a_prefix_whatever_the_chunking(
+def test_the_delivered_text_is_always_a_prefix_whatever_the_chunking(
     model: ScriptedModel, route: ApiRoute, fields: dict[str, Any], cuts: list[int], step: int
 ) -> None:
     fields = route_fields(route, {**fields, "n": 1, "vllm_xargs": {}}, is_text=step % 2 == 0, is_whole=False)
@@ -221,7 +221,7 @@ def test_what_the_client_has_is_always_a_prefix_whatever_the_chunking(
             return
 
 
-def test_every_event_has_a_number_that_counts_what_was_delivered() -> None:
+def test_every_event_has_a_number_that_counts_delivered_events() -> None:
     client = run(ChunkStream(generation(ApiRoute.CHAT), "abc"), ScriptedModel((b"a", b"b", b"c")), [Cut(2)])
     assert b"id: abc/2\n" in client.raw
     assert client.numbers == list(range(1, len(client.numbers) + 1))
@@ -290,7 +290,7 @@ def test_after_the_finish_reason_nothing_can_be_lost(data: bytes) -> None:
     ],
     ids=lambda field: next(iter(field)),
 )
-def test_what_a_rewind_would_corrupt_is_refused_after_the_first_token_and_repeated_before_it(
+def test_a_stream_that_a_reprompt_would_corrupt_is_refused_after_its_first_token(
     field: dict[str, Any],
 ) -> None:
     machine = ChunkStream(generation(ApiRoute.CHAT, temperature=1, **field), "s")
@@ -304,7 +304,7 @@ def test_what_a_rewind_would_corrupt_is_refused_after_the_first_token_and_repeat
         machine.request()
 
 
-def test_reasoning_is_refused_although_nothing_in_the_request_says_so() -> None:
+def test_reasoning_is_refused_although_no_field_names_it() -> None:
     machine = ChunkStream(generation(ApiRoute.CHAT), "s")
     machine.request()
     machine.feed(b'data: {"choices":[{"index":0,"delta":{"reasoning":"hm"},"finish_reason":null,"token_ids":[9]}]}\n\n')
@@ -313,7 +313,7 @@ def test_reasoning_is_refused_although_nothing_in_the_request_says_so() -> None:
         machine.request()
 
 
-def test_a_continuation_that_says_something_else_is_a_loss_not_a_seam() -> None:
+def test_a_different_continuation_is_a_loss() -> None:
     machine = ChunkStream(generation(ApiRoute.CHAT, stop=["zzz"]), "s")
     model = ScriptedModel((b"abc", b"def", b"ghi"))
     delivered = b"".join(
@@ -329,7 +329,7 @@ def test_a_continuation_that_says_something_else_is_a_loss_not_a_seam() -> None:
     assert client.text == "abcdefghi"
 
 
-def test_limits_are_reduced_by_what_was_generated() -> None:
+def test_limits_are_reduced_by_the_generated_tokens() -> None:
     machine = ChunkStream(generation(ApiRoute.COMPLETION, max_tokens=10, min_tokens=6), "s")
     for event in engine_events(machine, ScriptedModel((b"a", b"b", b"c", b"d", b"e", b"f")))[:4]:
         machine.feed(event)

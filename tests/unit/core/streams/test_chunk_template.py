@@ -31,7 +31,7 @@ def match(event: bytes) -> tuple[bytes, bytes, bytes] | None:
     return template.matcher()(event)
 
 
-def test_what_differs_in_text_and_id_alone_is_matched() -> None:
+def test_chunks_that_differ_only_in_text_and_id_match() -> None:
     for text in (" word", "漢", "a]b:{},c"):
         client_part = b"\ndata: " + CLIENT_CHUNK.replace(b"first", text.encode()) + b"\n\n"
         assert match(chunk_template.wrap(chunk(text, 123))) == (b"123", text.encode(), client_part)
@@ -59,7 +59,7 @@ def test_all_else_is_read_in_full(other: bytes) -> None:
 
 
 @pytest.mark.parametrize("part", [slice(None, -1), slice(1, None)])
-def test_half_an_event_and_two_of_them_are_none(part: slice) -> None:
+def test_half_an_event_and_two_events_make_no_template(part: slice) -> None:
     event = chunk_template.wrap(chunk("a", 1))
     assert match(event[part]) is None
     assert match(event + event) is None
@@ -74,7 +74,7 @@ def test_half_an_event_and_two_of_them_are_none(part: slice) -> None:
     ],
     ids=["no id", "another text", "two texts"],
 )
-def test_what_is_no_example_teaches_nothing(payload: bytes) -> None:
+def test_an_unsuitable_payload_makes_no_template(payload: bytes) -> None:
     assert chunk_template.derive(payload, "first", 7, CLIENT_CHUNK) is None
 
 

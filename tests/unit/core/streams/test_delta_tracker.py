@@ -59,7 +59,7 @@ def repeated_answers(draw: st.DrawFn) -> tuple[list[Delta], list[Delta]]:
 
 
 @given(repeated_answers(), st.integers(0, 30))
-def test_a_client_has_the_whole_account_whoever_told_which_part(
+def test_a_client_gets_all_deltas_once_wherever_the_engine_changed(
     answers: tuple[list[Delta], list[Delta]], cut: int
 ) -> None:
     first, second = answers
@@ -85,7 +85,7 @@ def restarted_tracker() -> DeltaTracker:
     return deltas
 
 
-def test_text_is_not_its_business() -> None:
+def test_text_is_not_tracked() -> None:
     deltas = DeltaTracker()
     assert deltas.new_part({"role": "assistant", "content": "text"}) == {}
     assert deltas.new_part({"content": ""}) == {}
@@ -93,7 +93,7 @@ def test_text_is_not_its_business() -> None:
 
 
 @pytest.mark.parametrize("delta", [{"reasoning": "hm"}, call(0, "look", "")], ids=str)
-def test_what_a_parser_said_is_its_business(delta: Delta) -> None:
+def test_reasoning_and_tool_calls_are_tracked(delta: Delta) -> None:
     deltas = DeltaTracker()
     deltas.new_part(delta)
     assert not deltas.is_empty
@@ -104,19 +104,19 @@ def test_what_a_parser_said_is_its_business(delta: Delta) -> None:
     [{"reasoning": "let us"}, call(0, "listen", ""), call(0, "look", '{"b"')],
     ids=["reasoning", "name", "rest"],
 )
-def test_another_account_is_noticed(delta: Delta) -> None:
+def test_a_different_delta_of_the_next_engine_is_an_error(delta: Delta) -> None:
     with pytest.raises(ValueError, match="continuation"):
         restarted_tracker().new_part(delta)
 
 
 @pytest.mark.parametrize("delta", [{"reasoning": "let me"}, call(0, "look", "")], ids=["reasoning", "call"])
-def test_an_engine_that_has_not_repeated_all_is_not_level(delta: Delta) -> None:
+def test_an_engine_that_has_not_repeated_all_deltas_has_not_caught_up(delta: Delta) -> None:
     deltas = restarted_tracker()
     assert deltas.new_part(delta) == {}
     assert not deltas.is_caught_up
 
 
-def test_what_is_repeated_is_dropped_and_what_is_new_is_told_without_a_second_id() -> None:
+def test_repeated_deltas_are_dropped_and_new_ones_sent_without_a_second_id() -> None:
     deltas = restarted_tracker()
     assert deltas.new_part({"reasoning": "let me see now"}) == {"reasoning": " now"}
     assert deltas.new_part(call(0, "look", '{"a": 12', 2)) == {

@@ -32,19 +32,19 @@ def test_a_stream_with_its_last_event_is_whole_and_passes_unchanged(last: bytes,
 
 
 @pytest.mark.parametrize("stream", [b"", TOKEN, TOKEN + b"event: response.completed\ndata: {", b"data: nothing\n\n"])
-def test_a_clean_end_without_it_is_a_loss(stream: bytes) -> None:
+def test_a_clean_end_without_the_last_event_is_a_loss(stream: bytes) -> None:
     detector = EndOfStreamDetector()
     assert detector.feed(stream) == stream
     assert detector.incomplete_reason == "eof"
 
 
-def test_a_peers_word_that_its_engine_was_lost_is_not_the_clients() -> None:
+def test_a_peers_event_of_a_lost_engine_is_not_sent_to_the_client() -> None:
     detector = EndOfStreamDetector()
     assert detector.feed(TOKEN + b"\n\n" + sse.named_event(LOST_EVENT, b"reset")) == TOKEN + b"\n\n"
     assert detector.incomplete_reason == "reset"
 
 
-def test_an_event_beyond_the_bound_cannot_be_judged_and_counts_as_a_loss() -> None:
+def test_an_event_beyond_the_bound_counts_as_a_loss() -> None:
     detector = EndOfStreamDetector(max_event_bytes=10)
     assert detector.feed(b"data: 0123456789") == b"data: 0123456789"
     assert detector.feed(LAST["chat"]) == LAST["chat"]

@@ -100,12 +100,12 @@ def test_every_event_has_its_id_and_its_name(route: ApiRoute) -> None:
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_what_the_plug_in_says_beside_the_answer_is_not_the_clients(route: ApiRoute) -> None:
+def test_the_plugins_own_events_are_not_sent_to_the_client(route: ApiRoute) -> None:
     assert b"synkti" not in feed_answer(machine(route), Engine(THOUGHTS, PIECES, 1))
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_until_more_than_the_opening_was_heard_the_request_is_asked_again_whole(route: ApiRoute) -> None:
+def test_a_stream_that_delivered_only_its_opening_is_requested_anew(route: ApiRoute) -> None:
     stream = machine(route)
     out = feed_answer(stream, Engine(THOUGHTS, PIECES, 1), 1)
     stream.on_engine_end("reset")
@@ -115,7 +115,7 @@ def test_until_more_than_the_opening_was_heard_the_request_is_asked_again_whole(
     assert normalized(parse_events(out)) == normalized(complete_answer(route, Engine(("Other",), ("words",), 1)))
 
 
-def test_an_engine_without_the_plug_in_may_answer_what_another_had_only_opened() -> None:
+def test_an_engine_without_the_plugin_may_answer_a_stream_that_was_only_opened() -> None:
     """On /v1/messages ids come before the opening events."""
     stream = machine(ApiRoute.MESSAGES)
     events = Engine(THOUGHTS, PIECES, 1).answer(ApiRoute.MESSAGES, orjson.loads(stream.request(METHODS).body))
@@ -127,7 +127,7 @@ def test_an_engine_without_the_plug_in_may_answer_what_another_had_only_opened()
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_without_the_plug_in_an_answer_is_passed_on_and_its_loss_says_why_it_ends(route: ApiRoute) -> None:
+def test_without_the_plugin_an_answer_is_passed_on_and_its_loss_is_final(route: ApiRoute) -> None:
     plain = Engine(THOUGHTS, PIECES, 1, plugged=False)
     assert normalized(complete_answer(route, plain)) == normalized(complete_answer(route, Engine(THOUGHTS, PIECES, 1)))
     stream = machine(route)
@@ -139,7 +139,7 @@ def test_without_the_plug_in_an_answer_is_passed_on_and_its_loss_says_why_it_end
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_a_node_that_can_neither_resume_nor_force_is_no_place_to_go_on(route: ApiRoute) -> None:
+def test_a_node_that_can_neither_resume_nor_force_cannot_continue(route: ApiRoute) -> None:
     stream = machine(route)
     feed_answer(stream, Engine(THOUGHTS, PIECES, 1), 9)
     stream.on_engine_end("reset")
@@ -149,7 +149,7 @@ def test_a_node_that_can_neither_resume_nor_force_is_no_place_to_go_on(route: Ap
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_an_engine_that_was_told_to_go_does_not_end_the_answer(route: ApiRoute) -> None:
+def test_an_engine_that_is_shut_down_does_not_end_the_answer(route: ApiRoute) -> None:
     """It sends its last events, as if the answer were complete."""
     stream = machine(route)
     out = feed_answer(stream, Engine(THOUGHTS, PIECES[:2], 1, finish="abort"))
@@ -159,7 +159,7 @@ def test_an_engine_that_was_told_to_go_does_not_end_the_answer(route: ApiRoute) 
     assert b"message_stop" not in out
 
 
-def test_a_message_without_a_stop_reason_is_no_whole_one() -> None:
+def test_a_message_without_a_stop_reason_is_not_complete() -> None:
     stream = machine(ApiRoute.MESSAGES)
     out = feed_answer(stream, Engine(THOUGHTS, PIECES, 1, plugged=False, finish="abort"))
     assert (stream.state, stream.loss_reason) == (StreamState.LOST, "end-without-finish")
@@ -177,9 +177,7 @@ def test_a_message_without_a_stop_reason_is_no_whole_one() -> None:
     ],
     ids=["other words", "a shorter answer", "longer thoughts", "shorter thoughts"],
 )
-def test_an_engine_that_tells_another_answer_is_lost_before_its_first_word_is_delivered(
-    route: ApiRoute, other: Engine
-) -> None:
+def test_an_engine_with_another_answer_is_lost_before_any_of_it_is_delivered(route: ApiRoute, other: Engine) -> None:
     stream = machine(route)
     before = feed_answer(stream, Engine(THOUGHTS, PIECES, 1), -4)
     assert before
@@ -197,8 +195,8 @@ def _feed_other_answer(stream: EventStream, engine: Engine) -> bytes:
     return b"".join(map(stream.feed, engine.answer(stream.generation.route, body)))
 
 
-def test_where_logprobs_are_told_only_ids_are_given_whose_logprobs_the_client_has() -> None:
-    """An engine has no logprobs of ids that it was given."""
+def test_with_logprobs_only_ids_whose_logprobs_the_client_has_are_resumed() -> None:
+    """An engine sends no logprobs of ids that were given to it."""
     stream = machine(ApiRoute.RESPONSES, include=["message.output_text.logprobs"])
     events = Engine(THOUGHTS, PIECES, 1).answer(ApiRoute.RESPONSES, orjson.loads(stream.request(METHODS).body))
     delta = next(at for at, event in enumerate(events) if b"text.delta" in event)
@@ -238,7 +236,7 @@ def next_request_body(stream: EventStream) -> bytes:
 
 
 @pytest.mark.parametrize("plugged", [True, False])
-def test_an_engine_may_be_silent_while_it_reads_and_longer_where_it_tells_no_ids(plugged: bool) -> None:
+def test_a_prefill_has_no_token_timeout_and_an_engine_without_ids_a_longer_one(plugged: bool) -> None:
     stream = machine(ApiRoute.RESPONSES)
     events = Engine(THOUGHTS, PIECES, 1, plugged=plugged).answer(
         ApiRoute.RESPONSES, orjson.loads(stream.request(METHODS).body)
@@ -297,7 +295,7 @@ def test_other_ids_or_another_prompt_are_another_answer(event_name: str) -> None
         (b'event: message_delta\ndata: {"type":"message_delta"}\n\n', "malformed-chunk"),
     ],
 )
-def test_what_counts_as_a_loss(data: bytes, reason: str) -> None:
+def test_each_invalid_or_final_event_is_a_loss_with_its_reason(data: bytes, reason: str) -> None:
     stream = machine(ApiRoute.RESPONSES)
     stream.request(METHODS)
     assert stream.feed(data) == b""
@@ -306,13 +304,13 @@ def test_what_counts_as_a_loss(data: bytes, reason: str) -> None:
     assert stream.loss_reason == reason
 
 
-def test_the_clients_own_arguments_stay() -> None:
+def test_the_clients_own_arguments_are_kept() -> None:
     stream = machine(ApiRoute.RESPONSES, vllm_xargs={"mine": 1, "synkti_resume_ids": [5]})
     assert orjson.loads(stream.request(METHODS).body)["vllm_xargs"] == {"mine": 1, "synkti_tell_ids": 1}
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_a_new_owner_tells_what_the_client_lacks_under_the_ids_that_it_had(route: ApiRoute) -> None:
+def test_a_new_owner_replays_missing_events_under_their_ids(route: ApiRoute) -> None:
     stream = machine(route)
     out = feed_answer(stream, Engine(THOUGHTS, PIECES, 1), 12)
     ranges = (EpochRange(0, Epoch(1, "i-1")), EpochRange(stream.seq, Epoch(2, "i-2")))
@@ -326,7 +324,7 @@ def test_a_new_owner_tells_what_the_client_lacks_under_the_ids_that_it_had(route
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_a_whole_journal_needs_no_engine(route: ApiRoute) -> None:
+def test_a_complete_journal_needs_no_engine(route: ApiRoute) -> None:
     stream = machine(route)
     feed_answer(stream, Engine(THOUGHTS, PIECES, 1))
     restored, _ = restore_stream(stream.generation, "s", bytes(stream.journal), stream.seq)

@@ -49,7 +49,7 @@ def stream_of(name: str) -> EventStream:
 
 
 @pytest.mark.parametrize("name", RECORDED)
-def test_a_recorded_stream_goes_on(name: str) -> None:
+def test_a_recorded_stream_continues(name: str) -> None:
     events, repeated = events_of(name), events_of(name, other_ids=True)
     stream = stream_of(name)
     expected = normalized(parse_events(b"".join(map(stream.feed, events))))

@@ -27,7 +27,7 @@ FULL = Load(8, MAX_WAITING, 0.5, 0.02, 0.0)
 WANTED = RouteRequest("m")
 
 
-def tell(
+def run_scenario(
     story: Callable[[NodeContext, AdmissionQueue], Coroutine[Any, Any, None]],
     admission: Admission | None = None,
     model: str = "m",
@@ -51,7 +51,7 @@ async def until_waiting(node: NodeContext, count: int) -> None:
         await asyncio.sleep(0)
 
 
-def test_who_finds_no_room_waits_and_comes_in_first_come_first_served() -> None:
+def test_requests_without_room_wait_and_enter_first_come_first_served() -> None:
     async def story(node: NodeContext, entrance: AdmissionQueue) -> None:
         node.set_load(FULL)
         order: list[int] = []
@@ -67,10 +67,10 @@ def test_who_finds_no_room_waits_and_comes_in_first_come_first_served() -> None:
         assert order == [0, 1, 2]
         assert b"synkti_requests_waiting 0.0" in node.metrics.exposition()
 
-    tell(story)
+    run_scenario(story)
 
 
-def test_beyond_the_queue_a_request_hears_429_and_when_to_come_again() -> None:
+def test_a_request_beyond_the_queue_gets_429_with_a_retry_delay() -> None:
     async def story(node: NodeContext, entrance: AdmissionQueue) -> None:
         node.set_load(FULL)
         waiting = asyncio.ensure_future(entrance.route(WANTED, MemoryRequest()))
@@ -80,19 +80,19 @@ def test_beyond_the_queue_a_request_hears_429_and_when_to_come_again() -> None:
         assert full.value.retry_after_s >= 1
         waiting.cancel()
 
-    tell(story, Admission(max_waiting=1))
+    run_scenario(story, Admission(max_waiting=1))
 
 
-def test_who_waited_too_long_is_sent_away() -> None:
+def test_a_request_that_waited_too_long_is_refused() -> None:
     async def story(node: NodeContext, entrance: AdmissionQueue) -> None:
         node.set_load(FULL)
         with pytest.raises(FleetFull, match="No node had room for this request in time"):
             await entrance.route(WANTED, MemoryRequest())
 
-    tell(story, Admission(max_wait_s=0.01))
+    run_scenario(story, Admission(max_wait_s=0.01))
 
 
-def test_who_waited_too_long_for_full_nodes_goes_to_one_with_an_open_breaker() -> None:
+def test_a_request_that_waited_too_long_goes_to_a_node_with_an_open_breaker() -> None:
     async def run() -> None:
         now = 0.0
         node = make_node(1)
@@ -114,7 +114,7 @@ def test_who_waited_too_long_for_full_nodes_goes_to_one_with_an_open_breaker() -
     asyncio.run(run())
 
 
-def test_who_has_to_wait_does_not_use_up_the_one_trial_of_a_node_that_failed() -> None:
+def test_a_waiting_request_does_not_use_the_one_trial_of_a_failed_node() -> None:
     admission = Admission()
 
     async def run() -> None:
@@ -147,7 +147,7 @@ def test_a_client_that_leaves_the_queue_leaves_nothing_behind() -> None:
         node.set_load(IDLE)
         assert (await second).node.instance_id == "i-0"
 
-    tell(story)
+    run_scenario(story)
 
 
 def test_a_client_that_leaves_the_queue_is_freed_without_a_collector() -> None:
@@ -172,12 +172,12 @@ def test_a_client_that_leaves_the_queue_is_freed_without_a_collector() -> None:
     gc.collect()
     gc.disable()
     try:
-        tell(story)
+        run_scenario(story)
     finally:
         gc.enable()
 
 
-def test_a_model_that_nobody_serves_is_said_at_once_also_where_others_wait() -> None:
+def test_a_model_that_no_node_serves_is_refused_at_once_also_while_others_wait() -> None:
     async def story(node: NodeContext, entrance: AdmissionQueue) -> None:
         node.set_load(FULL)
         waiting = asyncio.ensure_future(entrance.route(WANTED, MemoryRequest()))
@@ -187,10 +187,10 @@ def test_a_model_that_nobody_serves_is_said_at_once_also_where_others_wait() -> 
         assert (refused.value.status, refused.value.code) == (404, "model_not_found")
         waiting.cancel()
 
-    tell(story)
+    run_scenario(story)
 
 
-def test_a_node_that_goes_while_requests_wait_answers_them() -> None:
+def test_requests_that_wait_on_a_node_that_leaves_are_answered() -> None:
     async def story(node: NodeContext, entrance: AdmissionQueue) -> None:
         node.set_load(FULL)
         waiting = asyncio.ensure_future(entrance.route(WANTED, MemoryRequest()))
@@ -199,4 +199,4 @@ def test_a_node_that_goes_while_requests_wait_answers_them() -> None:
         with pytest.raises(NoReadyPeer):
             await waiting
 
-    tell(story)
+    run_scenario(story)

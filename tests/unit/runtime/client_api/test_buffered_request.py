@@ -1,4 +1,4 @@
-"""Requests that are not continued, at engines that a test plays: asked again, passed on, and never ended in doubt."""
+"""Requests that are not continued, at scripted engines: retried, passed on, and never ended in doubt."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from node_agent.runtime.engine.keepalive import KEEPALIVE, OVERTAKEN
 from node_agent.testing.fakes import MemoryRequest
 from tests.unit.runtime.a_node import make_node
 
-ASKED = BufferedRequest("POST", "/v1/responses", {}, b"{}", RouteRequest("m"))
+REQUEST = BufferedRequest("POST", "/v1/responses", {}, b"{}", RouteRequest("m"))
 TOKEN = b'event: response.output_text.delta\ndata: {"delta":"a"}\n\n'
 LAST = b"event: response.completed\ndata: {}\n\n"
 
@@ -59,14 +59,14 @@ class Stream:
         """Nothing to close."""
 
 
-def ask(*answers: Stream) -> tuple[MemoryRequest, list[str]]:
-    """What the client got, and the nodes that were asked, one for each answer."""
-    client, asked = MemoryRequest(), list[str]()
+def send(*answers: Stream) -> tuple[MemoryRequest, list[str]]:
+    """Return the client's request and the nodes that were requested, one for each answer."""
+    client, nodes = MemoryRequest(), list[str]()
     left = list(answers)
 
     class Engines:
         def request(self, node: Any, *_: object, **__: object) -> Stream:
-            asked.append(node.instance_id)
+            nodes.append(node.instance_id)
             return left.pop(0)
 
         async def acquire_turn(self, node: Any) -> None:
@@ -76,10 +76,10 @@ def ask(*answers: Stream) -> tuple[MemoryRequest, list[str]]:
         node = make_node(2)
         engines: Any = Engines()
         async with asyncio.timeout(5):
-            await BufferedRequests(node, engines).answer(ASKED, Route(node.status(), "prefix"), client)
+            await BufferedRequests(node, engines).answer(REQUEST, Route(node.status(), "prefix"), client)
 
     asyncio.run(story())
-    return client, asked
+    return client, nodes
 
 
 def error_in(client: MemoryRequest) -> dict[str, Any] | None:
@@ -90,19 +90,19 @@ def error_in(client: MemoryRequest) -> dict[str, Any] | None:
     return found
 
 
-def test_a_stream_of_another_route_passes_as_it_is() -> None:
-    client, asked = ask(Stream(TOKEN, TOKEN, LAST))
+def test_a_stream_of_another_route_is_passed_on_unchanged() -> None:
+    client, nodes = send(Stream(TOKEN, TOKEN, LAST))
     assert client.answer == TOKEN * 2 + LAST
-    assert asked == ["i-0"]
+    assert nodes == ["i-0"]
 
 
 @pytest.mark.parametrize("sign", [KEEPALIVE, OVERTAKEN])
 def test_a_peers_signs_of_life_are_not_for_the_client(sign: bytes) -> None:
-    client, asked = ask(Stream(sign, sign * 2, TOKEN, sign, sign + TOKEN, LAST))
+    client, nodes = send(Stream(sign, sign * 2, TOKEN, sign, sign + TOKEN, LAST))
     assert client.answer == TOKEN * 2 + LAST
-    assert asked == ["i-0"]
-    client, asked = ask(Stream(sign), Stream(TOKEN, LAST))
-    assert (client.answer, len(asked)) == (TOKEN + LAST, 2)
+    assert nodes == ["i-0"]
+    client, nodes = send(Stream(sign), Stream(TOKEN, LAST))
+    assert (client.answer, len(nodes)) == (TOKEN + LAST, 2)
 
 
 @pytest.mark.parametrize(
@@ -115,13 +115,11 @@ def test_a_peers_signs_of_life_are_not_for_the_client(sign: bytes) -> None:
     ],
     ids=["a clean end", "half an event", "a reset", "a peer's word"],
 )
-def test_one_that_is_lost_midway_ends_with_an_explicit_error(
-    parts: Sequence[bytes], then: str | None, why: str
-) -> None:
-    client, asked = ask(Stream(*parts, then=then))
+def test_a_stream_lost_midway_ends_with_an_explicit_error(parts: Sequence[bytes], then: str | None, why: str) -> None:
+    client, nodes = send(Stream(*parts, then=then))
     error = error_in(client)
     assert error is not None
-    assert (error["code"], asked) == ("engine_lost", ["i-0"])
+    assert (error["code"], nodes) == ("engine_lost", ["i-0"])
     assert f"({why})" in error["message"]
     assert LOST_EVENT not in client.answer
 
@@ -131,15 +129,15 @@ def test_one_that_is_lost_midway_ends_with_an_explicit_error(
     [Stream(), Stream(then="eof"), Stream(b"\n\n" + sse.named_event(LOST_EVENT, b"reset"))],
     ids=["empty", "eof", "word"],
 )
-def test_one_that_is_lost_before_its_first_byte_is_asked_elsewhere(lost: Stream) -> None:
-    client, asked = ask(lost, Stream(TOKEN, LAST))
+def test_a_stream_lost_before_its_first_byte_is_sent_to_another_node(lost: Stream) -> None:
+    client, nodes = send(lost, Stream(TOKEN, LAST))
     assert client.answer == TOKEN + LAST
-    assert len(set(asked)) == 2
+    assert len(set(nodes)) == 2
 
 
-def test_engines_run_out_with_words() -> None:
+def test_after_the_last_engine_the_client_gets_an_error_with_the_reasons() -> None:
     with pytest.raises(NoReadyPeer, match="lost by 3 nodes"):
-        ask(*(Stream() for _ in range(3)))
+        send(*(Stream() for _ in range(3)))
 
 
 # whose fault it is
@@ -171,34 +169,34 @@ GOOD = b'{"choices":[]}'
 @pytest.mark.parametrize("status", [401, 404, 413, 429, 500, 503])
 def test_a_peer_doors_own_status_is_never_the_clients(status: int) -> None:
     refused = Answered(status, b'{"error":{"message":"not a peer","code":"not_a_peer"}}', marked=False)
-    client, asked = ask(Stream(then="reset"), refused, Answered(200, GOOD))
-    assert (client.status, client.answer, len(asked)) == (200, GOOD, 3)
+    client, nodes = send(Stream(then="reset"), refused, Answered(200, GOOD))
+    assert (client.status, client.answer, len(nodes)) == (200, GOOD, 3)
 
 
-def test_an_error_of_the_request_gets_one_more_engine_and_is_then_passed_on_and_final() -> None:
-    client, asked = ask(Answered(500, ERROR), Answered(500, ERROR))
-    assert (client.status, client.answer, len(asked)) == (500, ERROR, 2)
+def test_an_error_of_the_request_gets_one_more_engine_and_is_then_final() -> None:
+    client, nodes = send(Answered(500, ERROR), Answered(500, ERROR))
+    assert (client.status, client.answer, len(nodes)) == (500, ERROR, 2)
     assert client.response_headers[b"x-should-retry"] == b"false"
 
 
 @pytest.mark.parametrize("status", [307, 400, 404, 422])
 def test_a_refusal_is_passed_on_at_once(status: int) -> None:
-    client, asked = ask(Answered(status, b'{"detail":"no"}'))
-    assert (client.status, client.answer, len(asked)) == (status, b'{"detail":"no"}', 1)
+    client, nodes = send(Answered(status, b'{"detail":"no"}'))
+    assert (client.status, client.answer, len(nodes)) == (status, b'{"detail":"no"}', 1)
     assert b"x-should-retry" not in client.response_headers
 
 
-def test_an_error_without_words_is_one_in_openais_form() -> None:
-    client, _ = ask(Answered(500, b""), Answered(500, b"Internal Server Error"))
+def test_an_error_without_a_message_gets_openais_form() -> None:
+    client, _ = send(Answered(500, b""), Answered(500, b"Internal Server Error"))
     assert (client.status, orjson.loads(client.answer)["error"]["code"]) == (500, "engine_error")
 
 
 def test_engines_without_room_are_a_429() -> None:
     with pytest.raises(FleetFull):
-        ask(*[Answered(429, b'{"error":{"message":"busy"}}') for _ in range(3)])
+        send(*[Answered(429, b'{"error":{"message":"busy"}}') for _ in range(3)])
 
 
 def test_a_request_that_ends_two_engines_ends_no_third() -> None:
     with pytest.raises(RequestRejected, match="Several engines ended") as refused:
-        ask(Died(), Died(), Answered(200, GOOD))
+        send(Died(), Died(), Answered(200, GOOD))
     assert (refused.value.status, refused.value.code) == (422, "request_kills_engines")

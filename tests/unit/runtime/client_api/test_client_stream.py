@@ -1,4 +1,4 @@
-"""The shell of a client's stream against engines that a test plays: its ends, its bounds, and who is told what."""
+"""The shell of a client stream against scripted engines: its ends, its bounds, and the errors that clients get."""
 
 from __future__ import annotations
 
@@ -95,13 +95,13 @@ class Silent(Part):
 
 
 class Engines:
-    """Each engine in turn; `opened` has the nodes that were asked, `played` their responses."""
+    """Each engine in turn; `opened` has the nodes that got the request, `played` their responses."""
 
     def __init__(self, play: Callable[[], Part]) -> None:
         self._play = play
         self.opened: list[str] = []
         self.played: list[Part] = []
-        self.asked = asyncio.Event()
+        self.requested = asyncio.Event()
 
     async def prefetch(self, node: NodeStatus, stream: str, source: str) -> None:
         """There are no contexts here."""
@@ -111,22 +111,22 @@ class Engines:
 
     def request(self, node: NodeStatus, *_: object, **__: object) -> Response:
         self.opened.append(node.instance_id)
-        self.asked.set()
+        self.requested.set()
         self.played.append(self._play())
         return self.played[-1]
 
 
 class NoLinks:
     def connect(self, *_: object) -> ReplicaLink:
-        raise AssertionError("nobody asked for a copy")
+        raise AssertionError("no copy was requested")
 
 
 def make_node(peers: int, able: Sequence[int] = ()) -> NodeContext:
     """able: the numbers of those whose engines can resume."""
     statuses = [status_of(number) for number in range(1, peers + 1)]
     ways = [("resume",) if number in able else () for number in range(1, peers + 1)]
-    told = [replace(status, continuation_methods=way) for status, way in zip(statuses, ways, strict=True)]
-    return lone_node(status_of(0), told, lambda: 0.0)
+    members = [replace(status, continuation_methods=way) for status, way in zip(statuses, ways, strict=True)]
+    return lone_node(status_of(0), members, lambda: 0.0)
 
 
 def run(
@@ -155,7 +155,7 @@ def run(
         stream = ClientStream(node, engines, machine, kept, reply, RouteRequest("m"))  # type: ignore[arg-type] # plays Engines
         running = asyncio.ensure_future(stream.run(Route(node.status(), "prefix")))
         if during is not None:
-            await engines.asked.wait()
+            await engines.requested.wait()
             await asyncio.sleep(0)
             during(stream, client)
         async with asyncio.timeout(3_600 if virtual else 5):
@@ -188,7 +188,7 @@ MANY = [ROLE, *[TOKEN] * 8]
 REST = (TOKEN.replace(b'"finish_reason":null', b'"finish_reason":"stop"'), b"data: [DONE]\n\n")
 
 
-def test_a_node_that_shows_that_it_lives_is_waited_for() -> None:
+def test_a_node_that_sends_keepalives_is_waited_for() -> None:
     """Ten minutes in which a stream has no blocks, or a model takes its time: nothing of it reaches the client."""
     engines = Engines(lambda: Shown(KEEPALIVE, *MANY, count=2_400, then=REST))
     status, body, _ = run(engines, peers=2, virtual=True)
@@ -197,7 +197,7 @@ def test_a_node_that_shows_that_it_lives_is_waited_for() -> None:
     assert KEEPALIVE not in body
 
 
-def test_a_stream_that_its_working_engine_has_overtaken_goes_on_elsewhere() -> None:
+def test_a_stream_that_its_working_engine_overtook_continues_on_another() -> None:
     turns = itertools.count()
     engines = Engines(lambda: Part(ROLE, *REST) if next(turns) else Shown(OVERTAKEN, *MANY))
     status, body, _ = run(engines, peers=2, virtual=True)
@@ -209,14 +209,14 @@ def test_a_stream_that_its_working_engine_has_overtaken_goes_on_elsewhere() -> N
     assert OVERTAKEN not in body
 
 
-def test_nothing_is_judged_by_a_pace_before_there_is_one() -> None:
-    """One token says nothing of the next; a first token's time is left."""
+def test_no_silence_is_measured_against_a_pace_that_does_not_exist_yet() -> None:
+    """One token gives no pace; the timeout of a first token applies."""
     engines = Engines(lambda: Shown(OVERTAKEN, TOKEN, count=80, then=REST))  # for 20 s
     status, _, _ = run(engines, peers=2, virtual=True)
     assert (status, len(engines.opened)) == (200, 1)
 
 
-def test_engines_are_bounded_and_the_end_is_an_error_not_a_clean_one() -> None:
+def test_the_number_of_engines_is_bounded_and_the_end_is_an_error() -> None:
     engines = Engines(lambda: Part(ROLE, TOKEN))
     status, body, line = run(engines, peers=9)
     assert (status, line) == (200, 200)
@@ -225,7 +225,7 @@ def test_engines_are_bounded_and_the_end_is_an_error_not_a_clean_one() -> None:
     assert b"[DONE]" not in body
 
 
-def test_what_has_a_state_goes_on_only_where_the_engine_was_seen_doing_so() -> None:
+def test_a_request_with_state_continues_only_on_engines_whose_self_test_passed() -> None:
     engines = Engines(lambda: Part(ROLE, TOKEN))
     run(engines, peers=9, able=[4, 7], seed=1, temperature=1)
     assert engines.opened[0] == "i-0"
@@ -233,7 +233,7 @@ def test_what_has_a_state_goes_on_only_where_the_engine_was_seen_doing_so() -> N
     assert len(engines.opened) == MAX_ENGINES
 
 
-def test_where_no_engine_can_the_client_is_told_at_once_why() -> None:
+def test_without_a_capable_engine_the_client_gets_the_reason_at_once() -> None:
     engines = Engines(lambda: Part(ROLE, TOKEN))
     _, body, _ = run(engines, peers=9, seed=1, temperature=1)
     assert engines.opened == ["i-0"]
@@ -248,13 +248,13 @@ def test_before_the_first_byte_a_loss_of_all_engines_is_a_503() -> None:
     assert b'"code":"engine_lost"' in body
 
 
-def test_a_refusal_of_the_request_itself_is_passed_on_and_not_tried_elsewhere() -> None:
+def test_a_refusal_of_the_request_is_passed_on_and_not_retried() -> None:
     engines = Engines(lambda: Part(b'{"error":{}}', status=400, stream=False))
     assert run(engines, peers=9) == (400, b'{"error":{}}', 400)
     assert len(engines.opened) == 1
 
 
-def test_a_lone_node_is_asked_once_more_only_where_another_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lone_node_is_not_requested_twice_and_the_client_gets_no_ready_node(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_stream, "WAIT_FOR_NODE_S", 0.2)
     engines = Engines(lambda: Part(ROLE, TOKEN))
     status, body, _ = run(engines, peers=0)
@@ -267,14 +267,14 @@ ENDLESS: list[Callable[[], Part]] = [Silent, lambda: Part(ROLE, TOKEN, then=None
 
 
 @pytest.mark.parametrize("play", ENDLESS, ids=["no answer yet", "in the middle"])
-def test_a_client_that_goes_ends_the_request_also_while_no_engine_has_answered(play: Callable[[], Part]) -> None:
+def test_a_client_that_disconnects_ends_its_request_also_before_an_answer(play: Callable[[], Part]) -> None:
     engines = Engines(play)
     status, _, _ = run(engines, peers=2, during=lambda _, client: client.disconnect())
     assert status == 499
     assert len(engines.opened) == 1
 
 
-def test_a_node_that_goes_tells_its_client_where_to_resume() -> None:
+def test_a_node_that_leaves_sends_its_client_where_to_resume() -> None:
     engines = Engines(lambda: Part(ROLE, TOKEN, then=None))
     status, body, _ = run(engines, peers=2, during=lambda stream, _: stream.close_with_handoff())
     assert status in (200, 503)
@@ -344,17 +344,17 @@ def test_an_error_of_the_request_gets_one_more_engine_and_is_then_passed_on() ->
     assert len(engines.opened) == 2
 
 
-def test_with_no_other_engine_the_error_of_the_only_one_is_passed_on() -> None:
+def test_without_another_engine_the_error_of_the_only_one_is_passed_on() -> None:
     assert run(in_turn(answer_of(500, ERROR)), peers=0) == (500, ERROR, 500)
 
 
-def test_an_error_without_words_is_one_in_openais_form() -> None:
+def test_an_error_without_a_message_gets_openais_form() -> None:
     engines = in_turn(answer_of(500, b"Internal Server Error"), answer_of(502, b""))
     status, body, _ = run(engines, peers=9)
     assert (status, orjson.loads(body)["error"]["code"]) == (500, "engine_error")
 
 
-def test_a_typo_that_vllm_finds_behind_its_head_is_passed_on_as_vllm_says_it() -> None:
+def test_an_error_event_that_vllm_sends_behind_its_head_is_passed_on_unchanged() -> None:
     engines = in_turn(lambda: Part(b"data: %b\n\n" % TYPO, sse.message(sse.DONE), then="eof"))
     status, body, _ = run(engines, peers=9)
     assert (status, len(engines.opened)) == (200, 1)
@@ -368,7 +368,7 @@ def test_an_error_event_of_the_request_gets_one_more_engine() -> None:
     assert ERROR in body
 
 
-def test_what_refuses_the_rest_of_an_answer_says_nothing_of_what_the_client_sent() -> None:
+def test_a_refused_continuation_is_not_passed_on_as_a_refusal_of_the_request() -> None:
     engines = in_turn(lambda: Part(ROLE, TOKEN), answer_of(400, TYPO), lambda: Part(ROLE, then="reset"))
     _, body, _ = run(engines, peers=9)
     assert len(engines.opened) == 3
@@ -390,7 +390,7 @@ def test_a_request_that_ends_two_engines_ends_no_third() -> None:
     assert b'"code":"request_kills_engines"' in body
 
 
-def test_who_was_beside_it_goes_on() -> None:
+def test_a_request_beside_the_one_that_ended_the_engines_continues() -> None:
     engines = in_turn(
         lambda: Part(then="engine-died 1 beside"),
         lambda: Part(then="engine-died 1 beside"),

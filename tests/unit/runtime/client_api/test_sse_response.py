@@ -49,7 +49,7 @@ def test_the_head_comes_before_any_engine_answers_and_comments_follow(monkeypatc
 
 
 @pytest.mark.parametrize(("reader", "idle"), [(PLAIN, b"\n\n"), (SDK, b": waiting\n")], ids=["plain", "sdk"])
-def test_who_keeps_no_ids_is_left_alone_for_as_long_as_proxies_wait(
+def test_a_client_without_ids_gets_nothing_for_as_long_as_proxies_wait(
     monkeypatch: pytest.MonkeyPatch, reader: StreamReader, idle: bytes
 ) -> None:
     """A comment breaks programs that take every block for data, and a blank line breaks older SDKs for Go."""
@@ -59,22 +59,22 @@ def test_who_keeps_no_ids_is_left_alone_for_as_long_as_proxies_wait(
     assert (client.status, client.sent) == (200, [idle, idle])
 
 
-def test_an_event_source_is_told_to_come_back_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_event_source_gets_a_short_retry_delay(monkeypatch: pytest.MonkeyPatch) -> None:
     assert played(monkeypatch, 0.0, [0], EVENT_SOURCE).sent == [b"retry: 250\n", b": waiting\n"]
 
 
-def test_until_then_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_sent_before_the_early_head(monkeypatch: pytest.MonkeyPatch) -> None:
     client = played(monkeypatch, 60.0, [0, 0])
     assert (client.status, client.sent) == (0, [])
 
 
-def test_after_the_end_nothing_more_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_sent_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     client = played(monkeypatch, 0.0, [0, 0], ended=True)
     assert (client.status, client.is_ended, len(client.sent)) == (503, True, 1)
     assert b'"code":"code"' in client.answer
 
 
-def test_nothing_is_added_to_what_a_client_has_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_sent_to_a_client_that_has_unread_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replies, "EARLY_HEAD_S", 0.0)
     client = MemoryRequest()
 
@@ -91,6 +91,6 @@ def test_nothing_is_added_to_what_a_client_has_not_read(monkeypatch: pytest.Monk
     asyncio.run(story())
 
 
-def test_an_error_has_the_form_that_its_routes_clients_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_has_the_form_of_its_routes_clients(monkeypatch: pytest.MonkeyPatch) -> None:
     client = played(monkeypatch, 0.0, [], path="/v1/messages", ended=True)
     assert client.answer.startswith(b'{"type":"error","error":{"type":"overloaded_error","message":"message"')

@@ -1,4 +1,4 @@
-"""A loop that outlives its bugs: counted, logged within bounds, started again with backoff, ended when it is told."""
+"""A loop that outlives its bugs: counted, logged within bounds, started again with backoff, ended on request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def counted(metrics: Metrics, where: str) -> float:
     return float(metrics.unexpected.labels(where)._value.get())
 
 
-def test_a_loop_that_raises_is_started_again_ever_later_and_each_time_is_counted(
+def test_a_loop_that_raises_is_restarted_with_backoff_and_counted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     metrics, begun = Metrics(), list[float]()
@@ -45,7 +45,7 @@ def test_a_loop_that_raises_is_started_again_ever_later_and_each_time_is_counted
     assert len(caplog.records) <= len(begun)
 
 
-def test_a_loop_that_ends_is_not_started_again_and_a_group_of_errors_is_one_bug() -> None:
+def test_a_loop_that_ends_is_not_restarted_and_an_exception_group_is_one_bug() -> None:
     metrics, turns = Metrics(), list[int]()
 
     async def loop() -> None:
@@ -66,7 +66,7 @@ async def _fail() -> None:
     raise KeyError("a bug")
 
 
-def test_what_escapes_from_a_callback_is_counted() -> None:
+def test_an_exception_in_a_callback_is_counted() -> None:
     metrics = Metrics()
 
     async def story() -> None:

@@ -56,7 +56,7 @@ class Stage:
         self.left: list[Sequence[str]] = []
         self.draining = DrainController(self.node, self.served, self.kept.append, self.left.append)
 
-    def ask(self, max_tokens: int | None) -> EngineCall:
+    def request(self, max_tokens: int | None) -> EngineCall:
         headers = {"x-request-id": f"stream-{len(self.engine.exchanges)}"}
         return self.served.request("POST", "/v1/completions", headers, b"x" * 400, max_tokens, 1.0)
 
@@ -78,14 +78,14 @@ def run_scenario(scenario: Callable[[Stage], None], peers: int = 2) -> None:
     asyncio.run(run())
 
 
-def test_what_cannot_finish_is_given_to_who_has_room_and_the_record_says_so() -> None:
+def test_requests_that_cannot_finish_move_to_nodes_with_room_and_are_recorded() -> None:
     def scenario(stage: Stage) -> None:
-        short, long, unknown = stage.ask(200), stage.ask(100_000), stage.ask(None)
+        short, long, unknown = stage.request(200), stage.request(100_000), stage.request(None)
         deadline = stage.begin(60.0)
         stage.draining.run_plan(deadline)
-        told = [exchange.aborted for exchange in stage.engine.exchanges]
-        assert told[0] == []
-        assert all(word[0].startswith("handoff to i-") for word in told[1:])
+        aborts = [exchange.aborted for exchange in stage.engine.exchanges]
+        assert aborts[0] == []
+        assert all(word[0].startswith("handoff to i-") for word in aborts[1:])
         assert [set(streams) for streams in stage.left] == [{"stream-1", "stream-2"}]
         for gone in (long, unknown):
             gone.close()
@@ -96,15 +96,15 @@ def test_what_cannot_finish_is_given_to_who_has_room_and_the_record_says_so() ->
         assert stage.steps == {
             "asked": None, "cordoned": None, "planned": 2, "handed-off": 2, "finished": 1, "retired": None,
         }  # fmt: skip
-        told_json = stage.kept[-1].to_json()
-        assert [step["left_s"] for step in told_json["steps"] if step["step"] in ("asked", "finished")] == [60.1, 58.0]
+        drain_json = stage.kept[-1].to_json()
+        assert [step["left_s"] for step in drain_json["steps"] if step["step"] in ("asked", "finished")] == [60.1, 58.0]
 
     run_scenario(scenario)
 
 
-def test_with_nobody_to_go_on_streams_stay_until_the_last_moments() -> None:
+def test_without_another_node_streams_stay_until_the_last_moments() -> None:
     def scenario(stage: Stage) -> None:
-        stage.ask(None)
+        stage.request(None)
         deadline = stage.begin(60.0)
         stage.draining.run_plan(deadline)
         assert stage.engine.exchanges[0].aborted == []
@@ -115,12 +115,12 @@ def test_with_nobody_to_go_on_streams_stay_until_the_last_moments() -> None:
     run_scenario(scenario, peers=0)
 
 
-def test_clients_that_are_closed_are_counted_and_what_was_never_a_drain_leaves_no_record() -> None:
+def test_closed_clients_are_counted_and_a_node_without_a_drain_leaves_no_record() -> None:
     def scenario(stage: Stage) -> None:
         stage.draining.record_step("retired")
         assert stage.kept == []
         assert stage.draining.record is None
-        stage.ask(None)
+        stage.request(None)
         stage.begin(8.0)
         stage.draining.close(clients=3)
         assert stage.steps["clients-closed"] == 3

@@ -1,4 +1,4 @@
-"""Requests at an engine that dies: what their entries learn, and how suspects are asked one at a time."""
+"""Requests at an engine that dies: the loss that each caller gets, and how suspects are sent one at a time."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Exchange:
     status, reads, first_read_at, last_read_at = 200, 0, 0.0, 1.0
 
     def __init__(self) -> None:
-        self.told: asyncio.Queue[bytes | str] = asyncio.Queue()
+        self.feed: asyncio.Queue[bytes | str] = asyncio.Queue()
 
     async def head(self) -> None:
-        self._read(await self.told.get())
+        self._read(await self.feed.get())
 
     async def read(self) -> bytes:
-        return self._read(await self.told.get())
+        return self._read(await self.feed.get())
 
     async def read_all(self, max_bytes: int) -> bytes:
         return await self.read()
@@ -43,20 +43,20 @@ class Exchange:
         while data := await self.read():
             sink(data)
 
-    def _read(self, told: bytes | str) -> bytes:
-        if isinstance(told, str):
-            raise ExchangeLost(told)
-        return told
+    def _read(self, item: bytes | str) -> bytes:
+        if isinstance(item, str):
+            raise ExchangeLost(item)
+        return item
 
     def abort(self, why: str) -> None:
-        self.told.put_nowait(why)
+        self.feed.put_nowait(why)
 
     def close(self) -> None:
         """Nothing to close."""
 
 
 class Client:
-    """Where the engine is asked. health: the status of its /health, None where nobody answers."""
+    """An HTTP client of the engine. health: the status of its /health, None where nothing answers."""
 
     def __init__(self) -> None:
         self.health: int | None = 200
@@ -107,7 +107,7 @@ class Stage:
         await self.group.start()
         self.watching = asyncio.ensure_future(self.group.wait())
 
-    def ask(self, turn: module.Turn | None = None) -> tuple[module.EngineCall, Exchange]:
+    def request(self, turn: module.Turn | None = None) -> tuple[module.EngineCall, Exchange]:
         one = self.served.request("POST", "/v1/completions", {}, b"{}", None, 9.0, turn=turn)
         return one, self.client.exchanges[-1]
 
@@ -130,11 +130,11 @@ def play(story: Callable[[Stage], Awaitable[None]]) -> None:
 
 
 @pytest.mark.parametrize("why", ["reset", "eof", "broken", "refused"])
-def test_whoever_waits_for_an_engine_that_dies_learns_that_it_died(why: str) -> None:
+def test_a_request_that_waits_when_the_engine_dies_gets_the_engines_death(why: str) -> None:
     async def story(stage: Stage) -> None:
-        one, exchange = stage.ask()
+        one, exchange = stage.request()
         waiting = asyncio.ensure_future(stage.loss(one.head()))
-        exchange.told.put_nowait(why)  # a connection breaks before its process is gone
+        exchange.feed.put_nowait(why)  # a connection breaks before its process is gone
         await asyncio.sleep(0)
         stage.inner.ended.set_result(134)
         assert parse_death(await waiting) == EngineDeath("1", alone=True, crashed=True)
@@ -146,17 +146,15 @@ def test_whoever_waits_for_an_engine_that_dies_learns_that_it_died(why: str) -> 
     ("parts", "is_blamed"),
     [([], True), ([b"event: response.created\ndata: {}\n\n"], True), ([b"data: 1\n\n"], False)],
 )
-def test_behind_a_head_there_is_no_answer_yet_and_behind_the_first_bytes_there_is(
-    parts: list[bytes], is_blamed: bool
-) -> None:
+def test_a_head_alone_is_no_answer_yet_and_the_first_bytes_are(parts: list[bytes], is_blamed: bool) -> None:
     async def story(stage: Stage) -> None:
-        one, exchange = stage.ask()
+        one, exchange = stage.request()
         got: list[bytes] = []
-        exchange.told.put_nowait(b"")
+        exchange.feed.put_nowait(b"")
         await one.head()
         for part in parts:
-            exchange.told.put_nowait(part)
-        exchange.told.put_nowait("reset")
+            exchange.feed.put_nowait(part)
+        exchange.feed.put_nowait("reset")
         stage.inner.ended.set_result(134)
         line = await stage.loss(one.pipe(got.append))
         assert got == parts
@@ -165,40 +163,40 @@ def test_behind_a_head_there_is_no_answer_yet_and_behind_the_first_bytes_there_i
     play(story)
 
 
-def test_a_connection_that_breaks_under_a_living_engine_is_only_that(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_connection_to_a_living_engine_is_no_death(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_DEATH_TIMEOUT_S", 0.01)
 
     async def story(stage: Stage) -> None:
-        one, exchange = stage.ask()
-        exchange.told.put_nowait("reset")
+        one, exchange = stage.request()
+        exchange.feed.put_nowait("reset")
         assert await stage.loss(one.head()) == "reset"
 
     play(story)
 
 
-def test_an_answer_in_one_piece_that_is_long_under_way_is_not_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_in_one_piece_that_runs_for_long_is_not_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "answer_start_timeout_s", lambda body_bytes: 0.0)
 
     async def story(stage: Stage) -> None:
-        one, whole = stage.ask()
-        other, stream = stage.ask()
+        one, whole = stage.request()
+        other, stream = stage.request()
         stream.is_event_stream = True
         stage.inner.ended.set_result(134)
         for each in (whole, stream):
-            each.told.put_nowait("reset")
+            each.feed.put_nowait("reset")
         assert await stage.loss(one.head()) == "reset"
         assert parse_death(await stage.loss(other.head())) == EngineDeath("1", alone=True, crashed=True)
 
     play(story)
 
 
-def test_an_engine_that_is_ended_because_it_is_stuck_is_a_death_to_those_without_an_answer() -> None:
+def test_ending_a_stuck_engine_is_a_death_for_requests_without_an_answer() -> None:
     async def story(stage: Stage) -> None:
-        one, _ = stage.ask()
-        other, exchange = stage.ask()
-        exchange.told.put_nowait(b"")
+        one, _ = stage.request()
+        other, exchange = stage.request()
+        exchange.feed.put_nowait(b"")
         await other.head()
-        exchange.told.put_nowait(b"data: 1\n\n")
+        exchange.feed.put_nowait(b"data: 1\n\n")
         await other.read()
         stage.served.abort_all("engine-stuck")
         line = await stage.loss(one.head())
@@ -211,12 +209,12 @@ def test_an_engine_that_is_ended_because_it_is_stuck_is_a_death_to_those_without
     play(story)
 
 
-def test_what_was_never_sent_cannot_have_ended_anything() -> None:
+def test_a_request_that_was_never_sent_is_not_blamed_for_a_death() -> None:
     async def story(stage: Stage) -> None:
-        one, exchange = stage.ask()
+        one, exchange = stage.request()
         exchange.last_read_at = 0.0
         stage.inner.ended.set_result(134)
-        exchange.told.put_nowait("refused")
+        exchange.feed.put_nowait("refused")
         assert await stage.loss(one.head()) == "refused"
 
     play(story)
@@ -224,17 +222,17 @@ def test_what_was_never_sent_cannot_have_ended_anything() -> None:
 
 @pytest.mark.parametrize(("health", "is_dead"), [(503, True), (None, True), (200, False)])
 @pytest.mark.parametrize("streams", [True, False])
-def test_an_api_server_that_says_its_engine_is_dead_is_believed_if_its_health_agrees(
+def test_a_dead_engine_reported_by_the_api_server_counts_if_its_health_agrees(
     health: int | None, is_dead: bool, streams: bool
 ) -> None:
     async def story(stage: Stage) -> None:
         stage.client.health = health
-        one, exchange = stage.ask()
-        exchange.told.put_nowait(b"")
+        one, exchange = stage.request()
+        exchange.feed.put_nowait(b"")
         await one.head()
         exchange.status = 200 if streams else 500
-        exchange.told.put_nowait(b"data: %b\n\n" % DEAD if streams else DEAD)
-        exchange.told.put_nowait(b"")
+        exchange.feed.put_nowait(b"data: %b\n\n" % DEAD if streams else DEAD)
+        exchange.feed.put_nowait(b"")
         waiting = one.pipe(lambda data: None) if streams else one.read_all(99)
         if is_dead:
             assert parse_death(await stage.loss(waiting)) == EngineDeath("1", alone=True, crashed=True)
@@ -244,15 +242,15 @@ def test_an_api_server_that_says_its_engine_is_dead_is_believed_if_its_health_ag
     play(story)
 
 
-def test_who_comes_to_an_engine_that_is_dead_already_did_not_end_it() -> None:
+def test_a_request_that_reaches_a_dead_engine_is_not_blamed_for_its_death() -> None:
     """An API server answers for seconds after its core has ended."""
 
     async def story(stage: Stage) -> None:
         stage.client.health = 503
         for is_first in (True, False):
-            one, exchange = stage.ask()
+            one, exchange = stage.request()
             exchange.status = 500
-            exchange.told.put_nowait(DEAD)
+            exchange.feed.put_nowait(DEAD)
             line = await stage.loss(one.read_all(99))
             assert (parse_death(line) is not None) is is_first
             assert is_first or classify_loss(Origin.ENGINE, line).code == "not-serving"
@@ -260,21 +258,21 @@ def test_who_comes_to_an_engine_that_is_dead_already_did_not_end_it() -> None:
     play(story)
 
 
-def test_suspects_are_asked_one_at_a_time_until_the_one_before_is_answered() -> None:
+def test_a_suspect_is_sent_only_after_the_one_before_has_an_answer() -> None:
     async def story(stage: Stage) -> None:
-        first, exchange = stage.ask(await stage.served.acquire_turn())
+        first, exchange = stage.request(await stage.served.acquire_turn())
         second = asyncio.ensure_future(stage.served.acquire_turn())
         await asyncio.sleep(0)
         assert not second.done()
-        exchange.told.put_nowait(b"")
+        exchange.feed.put_nowait(b"")
         await first.head()
-        exchange.told.put_nowait(b"data: 1\n\n")
+        exchange.feed.put_nowait(b"data: 1\n\n")
         await first.read()
         await second
         third = asyncio.ensure_future(stage.served.acquire_turn())
         await asyncio.sleep(0)
         assert not third.done()
-        other, _ = stage.ask(second.result())
+        other, _ = stage.request(second.result())
         other.close()
         (await third).release()
         first.close()
@@ -282,16 +280,16 @@ def test_suspects_are_asked_one_at_a_time_until_the_one_before_is_answered() -> 
     play(story)
 
 
-def test_a_suspect_does_not_wait_for_ever_and_is_then_not_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_suspect_waits_a_bounded_time_and_is_then_not_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_TURN_TIMEOUT_S", 0.01)
 
     async def story(stage: Stage) -> None:
-        one, first = stage.ask(await stage.served.acquire_turn())
-        other, second = stage.ask(await stage.served.acquire_turn())
-        innocent, third = stage.ask()
+        one, first = stage.request(await stage.served.acquire_turn())
+        other, second = stage.request(await stage.served.acquire_turn())
+        innocent, third = stage.request()
         stage.inner.ended.set_result(134)
         for each in (first, second, third):
-            each.told.put_nowait("reset")
+            each.feed.put_nowait("reset")
         lines = [await stage.loss(each.head()) for each in (one, other, innocent)]
         assert [parse_death(line) for line in lines] == [EngineDeath("1", alone=False, crashed=True)] * 3
         one.close()
@@ -301,13 +299,13 @@ def test_a_suspect_does_not_wait_for_ever_and_is_then_not_alone(monkeypatch: pyt
     play(story)
 
 
-def test_the_next_engine_is_another_life_and_one_that_is_stopped_has_ended() -> None:
+def test_a_restarted_engine_is_another_lifetime_and_a_stopped_one_has_ended() -> None:
     async def story(stage: Stage) -> None:
-        one, exchange = stage.ask()
+        one, exchange = stage.request()
         await stage.group.stop(0.0)
         await stage.start()
-        later, _ = stage.ask()
-        exchange.told.put_nowait("reset")
+        later, _ = stage.request()
+        exchange.feed.put_nowait("reset")
         assert parse_death(await stage.loss(one.head())) == EngineDeath("1", alone=True, crashed=False)
         assert stage.served.lifetime.number == 2
         assert not stage.served.lifetime.has_ended

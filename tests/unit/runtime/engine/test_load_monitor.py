@@ -1,4 +1,4 @@
-"""What a node says of its engine's load: counted here, and read of vLLM's own figures."""
+"""The load that a node reports of its engine: counted here, and read from vLLM's metrics."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class Exchange:
 
 
 class Engine:
-    """Answers /metrics with `text`, or not at all where it is None. asked: how often."""
+    """Answers /metrics with `text`, or not at all where it is None. scrapes: how often."""
 
     def __init__(self) -> None:
         self.text: bytes | None = b""
-        self.asked = 0
+        self.scrapes = 0
 
     async def open(self, *_: object, **__: object) -> Exchange:
-        self.asked += 1
+        self.scrapes += 1
         if self.text is None:
             raise ExchangeLost("silence")
         return Exchange(self.text)
@@ -58,7 +58,7 @@ async def until(check: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-def test_waiting_and_kv_use_are_the_engines_word_and_the_number_of_requests_is_counted() -> None:
+def test_queue_and_kv_use_come_from_the_engine_and_requests_are_counted_here() -> None:
     async def story() -> None:
         node, engine = make_node(0), Engine()
         http: Any = engine
@@ -72,19 +72,19 @@ def test_waiting_and_kv_use_are_the_engines_word_and_the_number_of_requests_is_c
         load = node.load_of("i-0")
         assert (load.running, load.in_flight, load.kv_use, load.prefill_tokens_s) == (1, 3, 0.5, 1_200.0)
 
-        # One that says nothing, or nonsense: no reason to believe that its queue is empty, or longer than it can be.
-        engine.text, asked = None, engine.asked
-        await until(lambda: engine.asked > asked)
+        # No answer, or nonsense: neither an empty queue nor one longer than possible follows from it.
+        engine.text, scrapes = None, engine.scrapes
+        await until(lambda: engine.scrapes > scrapes)
         assert loads.load().waiting == 2
-        engine.text, asked = figures(9, 99, 2.0), engine.asked
-        await until(lambda: engine.asked > asked + 1)
+        engine.text, scrapes = figures(9, 99, 2.0), engine.scrapes
+        await until(lambda: engine.scrapes > scrapes + 1)
         assert (loads.load().in_flight, loads.load().kv_use) == (3, 1.0)
         looking.cancel()
 
     asyncio.run(story())
 
 
-def test_an_engine_that_is_not_ready_is_not_asked() -> None:
+def test_an_engine_that_is_not_ready_is_not_scraped() -> None:
     async def story() -> None:
         node, engine = make_node(0), Engine()
         node.set_state(NodeState.STARTING)
@@ -92,7 +92,7 @@ def test_an_engine_that_is_not_ready_is_not_asked() -> None:
         loads = LoadMonitor(node, EngineCalls(node, http, ADDRESS), http, ADDRESS, lambda: 0.0)
         looking = asyncio.ensure_future(loads.run())
         await until(lambda: node.router.own_load.load_version > 1)
-        assert engine.asked == 0
+        assert engine.scrapes == 0
         looking.cancel()
 
     asyncio.run(story())

@@ -34,7 +34,7 @@ def test_an_engine_that_is_not_there_is_not_advertised() -> None:
     assert ways(Address("127.0.0.1", free_port())) == ()
 
 
-def test_an_engine_that_says_nothing_is_waited_for_in_bounds(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_engine_that_does_not_answer_is_waited_for_within_bounds(caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> tuple[str, ...]:
         over = asyncio.Event()
 

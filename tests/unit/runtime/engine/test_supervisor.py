@@ -11,7 +11,7 @@ from node_agent.runtime.engine.supervisor import EnginePlan, EngineSupervisor
 
 
 class Group:
-    """An engine that ends when it is told to."""
+    """An engine that ends when `ended` is set."""
 
     def __init__(self) -> None:
         self.ended = asyncio.Event()
@@ -32,7 +32,7 @@ class Group:
 
 
 class Answering:
-    """Says 200 to everything."""
+    """Answers every request with 200."""
 
     status = 200
 
@@ -52,16 +52,16 @@ async def never_stuck(first_answer_s: float) -> str:
 
 
 def test_an_engine_that_answers_is_examined_before_its_node_is_ready() -> None:
-    said: list[str] = []
+    steps: list[str] = []
 
     async def story() -> None:
         group, over = Group(), asyncio.Event()
 
         async def examine() -> None:
-            said.append("examined")
+            steps.append("examined")
 
         def post(event: Event) -> None:
-            said.append(type(event).__name__)
+            steps.append(type(event).__name__)
             group.ended.set()
             if isinstance(event, EngineLost):
                 over.set()
@@ -76,4 +76,4 @@ def test_an_engine_that_answers_is_examined_before_its_node_is_ready() -> None:
         assert group.stops <= 1
 
     asyncio.run(story())
-    assert said == ["examined", EngineReady.__name__, EngineLost.__name__]
+    assert steps == ["examined", EngineReady.__name__, EngineLost.__name__]

@@ -129,7 +129,7 @@ class Stage:
     watching: asyncio.Task[str]
     tasks: list[asyncio.Task[Any]] = field(default_factory=list)
 
-    def ask(self, silence_s: float = MIN_INTER_TOKEN_S, *, own: bool = True) -> EngineCall:
+    def request(self, silence_s: float = MIN_INTER_TOKEN_S, *, own: bool = True) -> EngineCall:
         return self.served.request("POST", "/v1/completions", {}, b"x", None, silence_s, own=own)
 
     def generate(self, served: EngineCall, every_s: float, tokens: int = 100_000) -> asyncio.Task[None]:
@@ -157,7 +157,7 @@ class Stage:
         return self.engine.now - began, why
 
 
-def tell(story: Callable[[Stage], Coroutine[Any, Any, None]], **engine: Any) -> None:
+def run_scenario(story: Callable[[Stage], Coroutine[Any, Any, None]], **engine: Any) -> None:
     async def run() -> None:
         node, played = make_node(0), Engine(**engine)
         http: Any = played
@@ -175,23 +175,23 @@ def tell(story: Callable[[Stage], Coroutine[Any, Any, None]], **engine: Any) -> 
     run_virtual(run, sockets=False)
 
 
-def test_a_core_that_hangs_is_found_and_all_that_it_served_is_lost_at_once() -> None:
+def test_a_core_that_hangs_is_detected_and_all_its_requests_are_lost_at_once() -> None:
     async def story(stage: Stage) -> None:
-        asked = [stage.ask(), stage.ask(900.0), stage.ask(own=False)]
-        for each in asked:
+        calls = [stage.request(), stage.request(900.0), stage.request(own=False)]
+        for each in calls:
             stage.generate(each, 0.05)
         await stage.runs(60.0)
         stage.engine.step_s = None
         took, why = await stage.stuck()
         assert took <= WITHIN_S
         assert "a probe is not answered" in why
-        lost: list[Any] = [each.exchange for each in asked]
+        lost: list[Any] = [each.exchange for each in calls]
         assert [exchange.lost for exchange in lost] == ["engine-stuck"] * 3
 
-    tell(story)
+    run_scenario(story)
 
 
-def test_a_hang_of_an_idle_engine_is_found_before_a_client_comes() -> None:
+def test_an_idle_engine_that_hangs_is_detected_before_a_request_arrives() -> None:
     async def story(stage: Stage) -> None:
         await stage.runs(600.0)
         stage.engine.step_s = None
@@ -199,38 +199,38 @@ def test_a_hang_of_an_idle_engine_is_found_before_a_client_comes() -> None:
         assert took <= WITHIN_S
         assert stage.engine.most_at_once == 1
 
-    tell(story)
+    run_scenario(story)
 
 
-def test_an_engine_that_is_frozen_with_its_api_server_is_found_sooner() -> None:
+def test_an_engine_frozen_with_its_api_server_is_detected_sooner() -> None:
     async def story(stage: Stage) -> None:
-        stage.generate(stage.ask(), 0.05)
+        stage.generate(stage.request(), 0.05)
         await stage.runs(60.0)
         stage.engine.step_s, stage.engine.deaf = None, True
         took, _ = await stage.stuck()
         assert took <= STUCK_S / 2 + 2.0
 
-    tell(story)
+    run_scenario(story)
 
 
 @pytest.mark.parametrize("seconds", [2.5, 5.0, 9.0])
 def test_a_model_of_seconds_a_token_loses_nothing(seconds: float) -> None:
     async def story(stage: Stage) -> None:
-        asked = [stage.ask() for _ in range(3)]
-        made = [stage.generate(each, seconds, tokens=40) for each in asked]
+        calls = [stage.request() for _ in range(3)]
+        made = [stage.generate(each, seconds, tokens=40) for each in calls]
         await stage.runs(seconds * 41)
         assert all(task.done() for task in made)
-        assert [each.reads for each in asked] == [40] * 3
+        assert [each.reads for each in calls] == [40] * 3
 
-    tell(story, step_s=2 * seconds)
+    run_scenario(story, step_s=2 * seconds)
 
 
-def test_streams_without_blocks_are_silent_and_not_lost() -> None:
-    """What vLLM does under KV preemption: some wait for fifteen seconds, others go on."""
+def test_streams_without_kv_blocks_are_silent_and_not_lost() -> None:
+    """vLLM's behaviour under KV preemption: some streams wait for fifteen seconds, others continue."""
 
     async def story(stage: Stage) -> None:
-        asked = [stage.ask() for _ in range(6)]
-        for each in asked:
+        calls = [stage.request() for _ in range(6)]
+        for each in calls:
             stage.generate(each, 0.05, tokens=100 if each.key % 2 else 100_000)
         await stage.runs(4.0)
         for _ in range(20):  # one waits at any time, until the others are through
@@ -239,31 +239,31 @@ def test_streams_without_blocks_are_silent_and_not_lost() -> None:
             await stage.runs(1.0)
         stage.engine.waiting = 0
         await stage.runs(FIRST_TOKEN_S - 5.0)  # and is then read again
-        assert [each.exchange.lost for each in asked] == [None] * 6  # type: ignore[attr-defined] # a test's exchange
+        assert [each.exchange.lost for each in calls] == [None] * 6  # type: ignore[attr-defined] # a test's exchange
 
-    tell(story)
+    run_scenario(story)
 
 
-def test_a_neighbours_long_prefill_holds_up_everybody_and_loses_nobody() -> None:
+def test_a_long_prefill_beside_other_streams_delays_them_and_loses_none() -> None:
     async def story(stage: Stage) -> None:
-        asked = [stage.ask() for _ in range(3)]
-        for each in asked:
+        calls = [stage.request() for _ in range(3)]
+        for each in calls:
             stage.generate(each, 0.05)
         await stage.runs(10.0)
         stage.engine.step_s = None
         await stage.runs(8.0)
         stage.engine.step_s = 0.02
         await stage.runs(30.0)
-        assert [each.exchange.lost for each in asked] == [None] * 3  # type: ignore[attr-defined]
+        assert [each.exchange.lost for each in calls] == [None] * 3  # type: ignore[attr-defined]
 
-    tell(story)
+    run_scenario(story)
 
 
-def test_a_stream_that_hangs_in_an_engine_that_works_is_lost_alone() -> None:
+def test_a_stream_that_hangs_in_a_working_engine_is_lost_alone() -> None:
     """As one does whose engine had its drain's time: its socket stays open."""
 
     async def story(stage: Stage) -> None:
-        hangs, well, of_peer, whole = stage.ask(), stage.ask(), stage.ask(own=False), stage.ask(900.0)
+        hangs, well, of_peer, whole = stage.request(), stage.request(), stage.request(own=False), stage.request(900.0)
         stage.generate(well, 0.05)
         for each in (hangs, of_peer, whole):
             stage.generate(each, 0.05, tokens=20)
@@ -275,12 +275,12 @@ def test_a_stream_that_hangs_in_an_engine_that_works_is_lost_alone() -> None:
         assert [exchange.lost for exchange in lost] == ["silence", None, None, None]
         assert [of_peer.is_overtaken, whole.is_overtaken] == [True, False], "its entry judges what is a peer's"
 
-    tell(story)
+    run_scenario(story)
 
 
-def test_without_figures_a_silence_has_the_time_of_a_first_token() -> None:
+def test_without_metrics_a_silence_may_last_as_long_as_a_first_token() -> None:
     async def story(stage: Stage) -> None:
-        hangs, well = stage.ask(), stage.ask()
+        hangs, well = stage.request(), stage.request()
         stage.generate(well, 0.05)
         stage.generate(hangs, 0.05, tokens=20)
         lost: Any = hangs.exchange
@@ -289,48 +289,48 @@ def test_without_figures_a_silence_has_the_time_of_a_first_token() -> None:
         await stage.runs(5.0)
         assert lost.lost == "silence"
 
-    tell(story, shows=False)
+    run_scenario(story, shows=False)
 
 
-def test_a_client_that_takes_nothing_is_no_silence_of_the_engine() -> None:
+def test_a_client_that_does_not_read_is_no_silence_of_the_engine() -> None:
     async def story(stage: Stage) -> None:
-        asked = stage.ask()
-        await stage.generate(asked, 0.05, tokens=20)
-        asked.pause(True)
+        calls = stage.request()
+        await stage.generate(calls, 0.05, tokens=20)
+        calls.pause(True)
         await stage.runs(600.0)
-        assert asked.exchange.lost is None  # type: ignore[attr-defined]
+        assert calls.exchange.lost is None  # type: ignore[attr-defined]
 
-    tell(story)
+    run_scenario(story)
 
 
-def test_an_engine_that_got_stuck_before_its_first_token_leaves_the_next_one_more_time() -> None:
+def test_an_engine_stuck_before_its_first_token_gives_the_next_one_more_time() -> None:
     """One that compiles at the first request that needs it would otherwise be restarted for ever."""
 
     async def story(stage: Stage) -> None:
         took: list[float] = []
         for _ in range(3):
-            stage.ask()
+            stage.request()
             stage.engine.step_s = None
             took.append((await stage.stuck(within_s=90.0))[0])
             stage.watching = asyncio.create_task(stage.watch.until_stuck(0.02))
         assert took[1] >= 1.5 * took[0]
         assert took[2] >= 1.5 * took[1]
         stage.engine.step_s = 0.02
-        stage.generate(stage.ask(), 0.05)
+        stage.generate(stage.request(), 0.05)
         await stage.runs(5.0)
         stage.engine.step_s = None
         await stage.stuck(within_s=90.0)
         stage.watching = asyncio.create_task(stage.watch.until_stuck(0.02))
         assert (await stage.stuck())[0] <= WITHIN_S, "it has worked in between"
 
-    tell(story)
+    run_scenario(story)
 
 
-def test_steps_that_the_plug_in_counts_are_work_although_nothing_else_is_seen() -> None:
+def test_steps_that_the_plugin_counts_are_progress_without_other_signs() -> None:
     """A long prompt in pieces, behind an API server that answers nothing meanwhile."""
 
     async def story(stage: Stage) -> None:
-        stage.generate(stage.ask(), 0.05)
+        stage.generate(stage.request(), 0.05)
         await stage.runs(10.0)
         stage.engine.step_s, stage.engine.deaf = None, True
         for step in range(100):
@@ -339,10 +339,10 @@ def test_steps_that_the_plug_in_counts_are_work_although_nothing_else_is_seen() 
         await stage.stuck()
         assert stage.steps.steps is None, "the next engine counts anew"
 
-    tell(story)
+    run_scenario(story)
 
 
-def test_signs_are_shown_between_events_while_nothing_else_is_sent() -> None:
+def test_keepalives_are_sent_between_events_while_the_engine_is_silent() -> None:
     async def run() -> None:
         signs, request, engine = KeepAlives(keepalive_interval_s(MIN_INTER_TOKEN_S)), MemoryRequest(), Engine()
         node, http = make_node(0), engine
@@ -351,8 +351,8 @@ def test_signs_are_shown_between_events_while_nothing_else_is_sent() -> None:
         showing = asyncio.create_task(signs.run())
         with signs.track(request) as shown:
             await asyncio.sleep(1.1)  # a context is fetched
-            asked = served.request("POST", "/", {}, b"", None, 1.0)
-            shown.attach(asked)
+            calls = served.request("POST", "/", {}, b"", None, 1.0)
+            shown.attach(calls)
             await asyncio.sleep(1.1)  # the engine reads the prompt
             assert request.accepted[0] == {SIGNS_HEADER: b"1"}
             assert len(request.accepted) >= 4
@@ -360,7 +360,7 @@ def test_signs_are_shown_between_events_while_nothing_else_is_sent() -> None:
             shown.on_begun()
             shown.write(b"data: 1\n\n")
             await asyncio.sleep(1.1)
-            asked.is_overtaken = True
+            calls.is_overtaken = True
             await asyncio.sleep(1.0)
             assert request.sent[0] == b"data: 1\n\n"
             assert request.sent[1:] == [KEEPALIVE] * 2 + [OVERTAKEN] * 2
@@ -368,7 +368,7 @@ def test_signs_are_shown_between_events_while_nothing_else_is_sent() -> None:
             await asyncio.sleep(2.0)
             assert request.sent[-1] == b"data: ha", "nothing goes into an event"
             shown.write(b"lf\n\n")
-            asked.is_paused = True
+            calls.is_paused = True
             await asyncio.sleep(2.0)
             assert request.sent[-1] == b"lf\n\n", "nor to a peer that takes nothing"
         before = list(request.sent)

@@ -58,11 +58,11 @@ def lay(path: Path, stream: str = STREAM, blocks: int = 30, size: int = SIZE) ->
 
 
 class Store(MemoryBlockStore):
-    """Remembers what it was asked, and how much at once. broken: after so many fetches."""
+    """Records its look-ups, batches and concurrency. broken_after: the number of fetches that succeed."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked: list[str] = []
+        self.lookups: list[str] = []
         self.kept: list[str] = []
         self.batches: list[Batch] = []
         self.at_once = self.most_at_once = 0
@@ -73,7 +73,7 @@ class Store(MemoryBlockStore):
         self.silent_after = 10**9
 
     async def index(self, fingerprint: bytes, stream: str) -> Index | None:
-        self.asked.append(stream)
+        self.lookups.append(stream)
         if self.stuck:
             self.at_once += 1
             self.most_at_once = max(self.most_at_once, self.at_once)
@@ -107,13 +107,13 @@ class Store(MemoryBlockStore):
 
 
 class NoPeers:
-    """Nobody answers; who was asked for what."""
+    """No peer answers; `requests` has address and target of each request."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.requests: list[str] = []
 
     async def open(self, address: Address, method: str, target: str, **_: Any) -> Any:
-        self.asked.append(f"{address} {target}")
+        self.requests.append(f"{address} {target}")
         raise ExchangeLost("refused")
 
 

@@ -1,4 +1,4 @@
-"""Bringing contexts: who is asked for what, the bounds, and that nothing of it fails a request."""
+"""Fetching contexts: the sources and their order, the bounds, and that no failure here fails a request."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def test_a_context_comes_from_s3_in_batches_a_few_at_once(tmp_path: Path, monkey
         store = Store()
         await in_s3(store, tmp_path / "theirs", {STREAM: 30})
         mine = shelf(tmp_path / "mine")
-        brought = await contexts(mine, store).fetch(STREAM, IN_S3)
-        assert brought is not None
-        assert (brought.choice.source, brought.blocks) == (ContextSource.S3, 30)
+        fetched = await contexts(mine, store).fetch(STREAM, IN_S3)
+        assert fetched is not None
+        assert (fetched.choice.source, fetched.blocks) == (ContextSource.S3, 30)
         assert len(store.batches) == 30
         assert 1 < store.most_at_once <= MAX_CONCURRENCY
         again = await contexts(mine, store).fetch(STREAM, IN_S3)
@@ -67,23 +67,23 @@ def test_a_context_comes_from_s3_in_batches_a_few_at_once(tmp_path: Path, monkey
     run(story)
 
 
-def test_after_a_batch_that_failed_no_other_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_failed_batch_no_other_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetcher, "BATCH_BYTES", 2 * SIZE)
 
     async def story() -> None:
         store = Store()
         await in_s3(store, tmp_path / "theirs", {STREAM: 30})
         store.broken_after = 6
-        brought = await contexts(shelf(tmp_path / "mine"), store).fetch(STREAM, IN_S3)
-        assert brought is not None
-        assert brought.blocks == 6
+        fetched = await contexts(shelf(tmp_path / "mine"), store).fetch(STREAM, IN_S3)
+        assert fetched is not None
+        assert fetched.blocks == 6
         assert len(store.batches) <= 6 + MAX_CONCURRENCY
 
     run(story)
 
 
 @pytest.mark.parametrize(
-    ("source", "state", "asks"),
+    ("source", "state", "is_read"),
     [
         (IN_S3, NodeState.READY, True),
         ("i-1", NodeState.DRAINING, True),
@@ -94,112 +94,110 @@ def test_after_a_batch_that_failed_no_other_is_begun(tmp_path: Path, monkeypatch
         ("i-0", NodeState.DRAINING, False),
     ],
 )
-def test_s3_is_asked_only_where_somebody_may_have_left_something(
-    tmp_path: Path, source: str, state: NodeState, asks: bool
+def test_s3_is_read_only_where_a_node_may_have_uploaded_the_context(
+    tmp_path: Path, source: str, state: NodeState, is_read: bool
 ) -> None:
     async def story() -> None:
         store, node = Store(), make_node(state)
         assert await contexts(shelf(tmp_path), store, node).fetch(STREAM, source) is None
-        assert bool(store.asked) is asks
+        assert bool(store.lookups) is is_read
 
     run(story)
 
 
-def test_only_a_peer_that_is_alive_is_asked(tmp_path: Path) -> None:
+def test_only_a_peer_that_is_alive_gets_a_request(tmp_path: Path) -> None:
     async def story() -> None:
-        for source, state, asked in (
+        for source, state, requests in (
             ("i-1", NodeState.DRAINING, 1),
             ("i-1", NodeState.GONE, 0),
             ("i-9", NodeState.READY, 0),
         ):
             peers, node = NoPeers(), make_node(state)
             assert await contexts(shelf(tmp_path), None, node, peers).fetch(STREAM, source) is None
-            assert peers.asked == [f"10.0.0.2:1 {INDEX_OF}{STREAM}"] * asked
+            assert peers.requests == [f"10.0.0.2:1 {INDEX_OF}{STREAM}"] * requests
 
     run(story)
 
 
 class Talking:
-    """A peer that says this of a stream, and this of its blocks."""
+    """A peer with these answers to requests for an index and for blocks."""
 
     def __init__(self, index: bytes, blocks: bytes, status: int = 200) -> None:
-        self._told = {"GET": index, "POST": blocks}
+        self._answers = {"GET": index, "POST": blocks}
         self._status = status
 
     async def open(self, _: Address, method: str, __: str, **___: Any) -> Any:
-        told, status = self._told[method], self._status
+        answer, status = self._answers[method], self._status
 
-        class Said:
+        class Response:
             def __init__(self) -> None:
                 self.status = status
 
             async def read_all(self, most: int) -> bytes:
-                if len(told) > most:
+                if len(answer) > most:
                     raise ExchangeLost("too-large")
-                return told
+                return answer
 
             def close(self) -> None:
                 """Nothing is open."""
 
-        return Said()
+        return Response()
 
 
 class Several:
-    """Peers by their addresses; nobody else answers."""
+    """Peers by their addresses; no other address answers."""
 
     def __init__(self, peers: dict[str, Talking]) -> None:
         self._peers = peers
-        self.asked: list[str] = []
+        self.requests: list[str] = []
 
     async def open(self, address: Address, method: str, target: str, **_: Any) -> Any:
-        self.asked.append(str(address))
+        self.requests.append(str(address))
         if str(address) not in self._peers:
             raise ExchangeLost("refused")
         return await self._peers[str(address)].open(address, method, target)
 
 
 @pytest.mark.parametrize("source", ["i-1", "i-2", IN_S3, "i-forgotten"])
-def test_of_those_that_drain_whoever_has_most_gives_it_also_where_another_was_lost_last(
-    tmp_path: Path, source: str
-) -> None:
+def test_the_draining_peer_with_the_most_blocks_is_the_source(tmp_path: Path, source: str) -> None:
     async def story() -> None:
-        told = {}
+        answering = {}
         for number, blocks in ((2, 5), (3, 20)):
             path = tmp_path / f"{number}"
             lay(path, STREAM, blocks)
             index = await shelf(path).index(STREAM)
             assert index is not None
             data = await shelf(path).read(index.names, 10**9)
-            told[f"10.0.0.{number}:1"] = Talking(index.to_bytes(), data)
+            answering[f"10.0.0.{number}:1"] = Talking(index.to_bytes(), data)
         states = {1: NodeState.READY, 2: NodeState.DRAINING, 3: NodeState.DRAINING, 4: NodeState.GONE}
         statuses = [replace(status_of(n, state), peer_address=f"10.0.0.{n}:1") for n, state in states.items()]
-        node, peers = lone_node(status_of(0), statuses, lambda: 0.0), Several(told)
-        brought = await contexts(shelf(tmp_path / "mine"), None, node, peers).fetch(STREAM, source)
-        assert brought is not None
-        assert (brought.choice.source, brought.blocks) == (ContextSource.PEER, 20)
+        node, peers = lone_node(status_of(0), statuses, lambda: 0.0), Several(answering)
+        fetched = await contexts(shelf(tmp_path / "mine"), None, node, peers).fetch(STREAM, source)
+        assert fetched is not None
+        assert (fetched.choice.source, fetched.blocks) == (ContextSource.PEER, 20)
         named = {"i-1": {"10.0.0.1:1"}}.get(source, set())
-        assert set(peers.asked) == {"10.0.0.2:1", "10.0.0.3:1"} | named
+        assert set(peers.requests) == {"10.0.0.2:1", "10.0.0.3:1"} | named
 
     run(story)
 
 
-def test_of_many_that_drain_few_are_asked(tmp_path: Path) -> None:
+def test_only_a_few_of_many_draining_peers_get_a_request(tmp_path: Path) -> None:
     async def story() -> None:
         statuses = [replace(status_of(n, NodeState.DRAINING), peer_address=f"10.0.0.{n}:1") for n in range(1, 30)]
         node, peers = lone_node(status_of(0), statuses, lambda: 0.0), Several({})
         assert await contexts(shelf(tmp_path), None, node, peers).fetch(STREAM, "i-17") is None
-        assert len(set(peers.asked)) == len(peers.asked) == MAX_PEERS
-        assert "10.0.0.17:1" in peers.asked
+        assert len(set(peers.requests)) == len(peers.requests) == MAX_PEERS
+        assert "10.0.0.17:1" in peers.requests
 
     run(story)
 
 
-def test_without_blocks_of_its_own_a_node_asks_nobody(tmp_path: Path) -> None:
+def test_a_node_without_blocks_of_its_own_sends_no_request(tmp_path: Path) -> None:
     async def story() -> None:
         store, peers = Store(), NoPeers()
         assert await contexts(None, store, peers=peers).fetch(STREAM, "i-1") is None
-        silent = LocalBlocks(BlockFolder(tmp_path / "nothing said", 10**9))
-        assert await contexts(silent, store, peers=peers).fetch(STREAM, "i-1") is None
+        without_layout = LocalBlocks(BlockFolder(tmp_path / "without layout", 10**9))
+        assert await contexts(without_layout, store, peers=peers).fetch(STREAM, "i-1") is None
         declined = BlockFolder(tmp_path / "declined", 10**9)
         declined.write_layout({"declined": "made for another vLLM"})
         assert await contexts(LocalBlocks(declined), store, peers=peers).fetch(STREAM, "i-1") is None
@@ -207,13 +205,13 @@ def test_without_blocks_of_its_own_a_node_asks_nobody(tmp_path: Path) -> None:
         odd.write_layout({"fingerprint": "zz"})
         assert await contexts(LocalBlocks(odd), store, peers=peers).fetch(STREAM, "i-1") is None
         assert await contexts(shelf(tmp_path / "x"), store, peers=peers).fetch("../x", "i-1") is None
-        assert not store.asked
-        assert not peers.asked
+        assert not store.lookups
+        assert not peers.requests
 
     run(story)
 
 
-def test_a_store_that_is_down_or_stuck_costs_time_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_is_down_or_stuck_costs_only_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetcher, "_S3_INDEX_WITHIN_S", 0.05)
 
     async def story() -> None:
@@ -221,21 +219,23 @@ def test_a_store_that_is_down_or_stuck_costs_time_only(tmp_path: Path, monkeypat
         down.down = stuck.stuck = True
         assert await contexts(shelf(tmp_path), down).fetch(STREAM, IN_S3) is None
         assert await contexts(shelf(tmp_path), stuck).fetch(STREAM, IN_S3) is None
-        assert stuck.asked == [STREAM]
+        assert stuck.lookups == [STREAM]
 
     run(story)
 
 
-def test_a_folder_that_hangs_costs_no_more_than_any_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_hangs_costs_at_most_the_transfer_timeout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(fetcher, "MAX_TRANSFER_S", 0.05)
 
     async def story() -> None:
         here = shelf(tmp_path)
         monkeypatch.setattr(here, "layout", asyncio.Event().wait)
-        brought = await contexts(here, Store()).fetch(STREAM, IN_S3)
-        assert brought is not None
-        assert brought.choice.source is ContextSource.RECOMPUTE
-        assert "no context within" in brought.choice.reason
+        fetched = await contexts(here, Store()).fetch(STREAM, IN_S3)
+        assert fetched is not None
+        assert fetched.choice.source is ContextSource.RECOMPUTE
+        assert "no context within" in fetched.choice.reason
 
     run(story)
 
@@ -243,7 +243,7 @@ def test_a_folder_that_hangs_costs_no_more_than_any_context(tmp_path: Path, monk
 QUICK = 2_000.0  # tokens/s: 30 blocks are computed in 0.24 s
 
 
-def test_a_transfer_that_takes_longer_than_computing_is_given_up_and_what_came_is_kept(
+def test_a_transfer_slower_than_computing_is_given_up_and_its_blocks_are_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetcher, "BATCH_BYTES", 2 * SIZE)
@@ -253,13 +253,13 @@ def test_a_transfer_that_takes_longer_than_computing_is_given_up_and_what_came_i
         store, mine = Store(), shelf(tmp_path / "mine")
         await in_s3(store, tmp_path / "theirs", {STREAM: 30})
         store.silent_after = 10
-        bringing = contexts(mine, store)
-        bringing.prefill_tokens_per_s = QUICK
+        fetching = contexts(mine, store)
+        fetching.prefill_tokens_per_s = QUICK
         async with asyncio.timeout(5):
-            brought = await bringing.fetch(STREAM, IN_S3)
-        assert brought is not None
-        assert (brought.choice.source, brought.blocks, brought.timed_out) == (ContextSource.S3, 10, True)
-        assert brought.size >= 10 * SIZE
+            fetched = await fetching.fetch(STREAM, IN_S3)
+        assert fetched is not None
+        assert (fetched.choice.source, fetched.blocks, fetched.timed_out) == (ContextSource.S3, 10, True)
+        assert fetched.size >= 10 * SIZE
         index = await store.index(MADE, STREAM)
         assert index is not None
         assert await mine.missing(index) == frozenset(index.names[10:])
@@ -267,7 +267,7 @@ def test_a_transfer_that_takes_longer_than_computing_is_given_up_and_what_came_i
     run(story)
 
 
-def test_a_way_that_was_slow_is_not_taken_again_and_tried_anew_after_a_while(
+def test_a_slow_source_is_not_used_again_until_its_measured_rate_expires(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assumed = Rate(0.0, 1e9)
@@ -287,9 +287,9 @@ def test_a_way_that_was_slow_is_not_taken_again_and_tried_anew_after_a_while(
         made.prefill_tokens_per_s = 1_000.0
         ways = []
         for stream in streams:
-            brought = await made.fetch(stream, IN_S3)
-            assert brought is not None
-            ways.append(brought.choice.source)
+            fetched = await made.fetch(stream, IN_S3)
+            assert fetched is not None
+            ways.append(fetched.choice.source)
         turned = ways.index(ContextSource.RECOMPUTE)
         assert ways == [ContextSource.S3] * turned + [ContextSource.RECOMPUTE] * (40 - turned)
         clock.now += 1.1 * RATE_LIFETIME_S
@@ -298,7 +298,7 @@ def test_a_way_that_was_slow_is_not_taken_again_and_tried_anew_after_a_while(
     run(story)
 
 
-def test_a_peer_that_was_cut_off_is_waited_for_as_long_as_an_index_may_take(
+def test_a_peer_that_is_cut_off_is_waited_for_until_the_index_timeout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetcher, "_INDEX_WITHIN_S", 0.05)
@@ -314,22 +314,22 @@ def test_a_peer_that_was_cut_off_is_waited_for_as_long_as_an_index_may_take(
     run(story)
 
 
-def test_a_context_for_which_there_is_no_room_is_not_fetched(tmp_path: Path) -> None:
+def test_a_context_larger_than_the_folder_is_not_fetched(tmp_path: Path) -> None:
     async def story() -> None:
         store = Store()
         await in_s3(store, tmp_path / "theirs", {STREAM: 30})
         folder = BlockFolder(tmp_path / "mine", 30 * SIZE)
         folder.write_layout({"fingerprint": MADE.hex(), "block_tokens": 16, "shards": 1})
-        brought = await contexts(LocalBlocks(folder), store).fetch(STREAM, IN_S3)
-        assert brought is not None
-        assert brought.choice.source is ContextSource.RECOMPUTE
-        assert "more than this node stores" in brought.choice.reason
+        fetched = await contexts(LocalBlocks(folder), store).fetch(STREAM, IN_S3)
+        assert fetched is not None
+        assert fetched.choice.source is ContextSource.RECOMPUTE
+        assert "more than this node stores" in fetched.choice.reason
         assert not store.batches
 
     run(story)
 
 
-def test_what_is_here_of_a_context_does_not_go_for_the_rest_of_it(tmp_path: Path) -> None:
+def test_the_local_blocks_of_a_context_are_marked_used_before_the_rest_is_fetched(tmp_path: Path) -> None:
     async def story() -> None:
         names = lay(tmp_path)
         here = shelf(tmp_path)
@@ -359,7 +359,7 @@ HOSTILE_INDEXES = {
 
 
 @pytest.mark.parametrize("what", HOSTILE_INDEXES)
-def test_an_index_that_is_none_is_nobodys_context(tmp_path: Path, what: str) -> None:
+def test_an_invalid_index_is_no_context(tmp_path: Path, what: str) -> None:
     async def story() -> None:
         peer = Talking(HOSTILE_INDEXES[what], b"")
         assert await contexts(shelf(tmp_path), None, peers=peer).fetch(STREAM, "i-1") is None
@@ -368,9 +368,9 @@ def test_an_index_that_is_none_is_nobodys_context(tmp_path: Path, what: str) -> 
 
 
 @pytest.mark.parametrize(
-    "what", ["nothing", "noise", "a header and no end", "another block", "more than was asked for"]
+    "what", ["nothing", "noise", "a header and no end", "another block", "more than was requested"]
 )
-def test_blocks_that_are_none_are_not_kept(tmp_path: Path, what: str) -> None:
+def test_invalid_blocks_are_not_stored(tmp_path: Path, what: str) -> None:
     async def story() -> None:
         names = lay(tmp_path / "theirs", blocks=3)
         theirs = shelf(tmp_path / "theirs")
@@ -382,18 +382,18 @@ def test_blocks_that_are_none_are_not_kept(tmp_path: Path, what: str) -> None:
             "noise": bytes(range(256)) * 100,
             "a header and no end": first[:-1],
             "another block": second + first,
-            "more than was asked for": first * 4,
+            "more than was requested": first * 4,
         }[what]
         mine = shelf(tmp_path / "mine")
-        brought = await contexts(mine, None, peers=Talking(index.to_bytes(), bytes(blocks))).fetch(STREAM, "i-1")
-        assert brought is not None
-        assert brought.blocks == 0
+        fetched = await contexts(mine, None, peers=Talking(index.to_bytes(), bytes(blocks))).fetch(STREAM, "i-1")
+        assert fetched is not None
+        assert fetched.blocks == 0
         assert await mine.missing(index) == frozenset(names)
 
     run(story)
 
 
-def test_few_contexts_are_brought_at_once(tmp_path: Path) -> None:
+def test_few_contexts_are_fetched_at_once(tmp_path: Path) -> None:
     async def story() -> None:
         store = Store()
         streams = {f"{number:024x}": 1 for number in range(2 * MAX_CONCURRENT_STREAMS)}
@@ -402,7 +402,7 @@ def test_few_contexts_are_brought_at_once(tmp_path: Path) -> None:
         fetching = contexts(shelf(tmp_path / "mine"), store)
         under_way = [asyncio.ensure_future(fetching.fetch(stream, IN_S3)) for stream in streams]
         async with asyncio.timeout(DEADLINE_S):
-            while store.at_once < MAX_CONCURRENT_STREAMS or len(store.asked) < len(streams):  # noqa: ASYNC110 # two conditions
+            while store.at_once < MAX_CONCURRENT_STREAMS or len(store.lookups) < len(streams):  # noqa: ASYNC110 # two conditions
                 await asyncio.sleep(0.001)
         for _ in range(100):  # turns in which more would begin
             await asyncio.sleep(0)
@@ -414,7 +414,7 @@ def test_few_contexts_are_brought_at_once(tmp_path: Path) -> None:
     run(story)
 
 
-def test_what_came_of_another_engine_is_not_kept(tmp_path: Path) -> None:
+def test_blocks_of_another_engine_are_not_stored(tmp_path: Path) -> None:
     async def story() -> None:
         names = lay(tmp_path / "theirs")
         data = memoryview(BlockFolder(tmp_path / "theirs", 10**9).read(names[0]) or b"")

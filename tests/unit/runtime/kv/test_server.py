@@ -24,7 +24,7 @@ from tests.unit.runtime.kv.kv_stage import (
 )
 
 
-def test_the_door_waits_for_those_who_come_and_not_for_ever(tmp_path: Path) -> None:
+def test_the_server_waits_for_announced_transfers_a_bounded_time(tmp_path: Path) -> None:
     async def story() -> None:
         clock = Clock()
         door = BlockServer(shelf(tmp_path), clock)
@@ -66,9 +66,7 @@ class Lagging(MemoryRequest):
         self.set_congested(True)
 
 
-def test_a_peer_that_does_not_take_what_it_asked_for_is_cut_off(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_peer_that_does_not_read_its_blocks_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("node_agent.runtime.kv.server.SEND_TIMEOUT_S", 0.05)
 
     async def story() -> None:
@@ -77,14 +75,14 @@ def test_a_peer_that_does_not_take_what_it_asked_for_is_cut_off(
         await door.answer(request := Lagging("POST", BLOCKS, body=body))
         assert len(request.answer) > SIZE
         assert not request.is_ended, "its connection is broken off"
-        asking = asyncio.create_task(door.answer(slow := Lagging("POST", BLOCKS, body=body)))
+        answering = asyncio.create_task(door.answer(slow := Lagging("POST", BLOCKS, body=body)))
 
         async def written() -> bool:
             return bool(slow.sent)
 
         await eventually("it was written", written)
         slow.set_congested(False)
-        await asking
+        await answering
         assert slow.is_ended
 
     run(story)

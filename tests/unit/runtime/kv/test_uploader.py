@@ -29,7 +29,7 @@ from tests.unit.runtime.kv.kv_stage import (
 )
 
 
-def test_the_longest_context_is_left_first_and_none_that_is_computed_faster(tmp_path: Path) -> None:
+def test_the_longest_context_is_uploaded_first_and_cheap_ones_are_not(tmp_path: Path) -> None:
     async def story() -> None:
         here, store, node = shelf(tmp_path), Store(), make_node()
         streams = {"aa" * 12: 3, "bb" * 12: 20, "cc" * 12: 10}
@@ -49,14 +49,14 @@ def test_the_longest_context_is_left_first_and_none_that_is_computed_faster(tmp_
         store.down = True
         leaver.handed_off(list(streams))
         await over(leaver)
-        told = node.metrics.exposition().decode()
+        exposed = node.metrics.exposition().decode()
         for outcome in ("left", "not-worth-it", "failed"):
-            assert f'synkti_contexts_left_total{{outcome="{outcome}"}} 3.0' in told
+            assert f'synkti_contexts_left_total{{outcome="{outcome}"}} 3.0' in exposed
 
     run(story)
 
 
-def test_few_contexts_are_left_at_once_the_longest_of_all_that_wait_first(tmp_path: Path) -> None:
+def test_few_contexts_are_uploaded_at_once_the_longest_waiting_one_first(tmp_path: Path) -> None:
     async def story() -> None:
         here, store, node = shelf(tmp_path), Store(), make_node()
         lengths = {f"{number:024x}": number for number in (2, 3, 4, 5, 6, 7, 8, 9)}
@@ -92,7 +92,7 @@ def test_few_contexts_are_left_at_once_the_longest_of_all_that_wait_first(tmp_pa
     run(story)
 
 
-def test_a_node_that_ends_gives_up_what_it_was_leaving(tmp_path: Path) -> None:
+def test_a_node_that_stops_cancels_its_uploads(tmp_path: Path) -> None:
     async def story() -> None:
         here, store = shelf(tmp_path), Store()
         lay(tmp_path)
@@ -110,7 +110,7 @@ def test_a_node_that_ends_gives_up_what_it_was_leaving(tmp_path: Path) -> None:
     run(story)
 
 
-def test_a_block_that_is_evicted_while_it_is_left_leaves_no_index(tmp_path: Path) -> None:
+def test_a_block_evicted_during_an_upload_leaves_no_index(tmp_path: Path) -> None:
     async def story() -> None:
         here, store = shelf(tmp_path), Store()
         names = lay(tmp_path)

@@ -15,7 +15,7 @@ from node_agent.runtime.node.context import NodeContext
 from tests.unit.runtime.a_node import make_node, status_of
 
 
-def tell(story: Callable[[NodeContext], None], peers: int = 2) -> None:
+def run_scenario(story: Callable[[NodeContext], None], peers: int = 2) -> None:
     async def run() -> None:
         story(make_node(peers))
 
@@ -23,12 +23,12 @@ def tell(story: Callable[[NodeContext], None], peers: int = 2) -> None:
 
 
 def doubt(node: NodeContext, name: str) -> None:
-    """Nobody listens there any more."""
+    """Report a refused connection to the peer."""
     node.gossip.handle(PeerRequestFailed(node.gossip.monotonic(), name, REFUSED))
 
 
-def chosen(node: NodeContext, model: str = "m", **asked: object) -> str:
-    route = node.route(RouteRequest(model, **asked))  # type: ignore[arg-type] # the test names fields
+def chosen(node: NodeContext, model: str = "m", **fields: object) -> str:
+    route = node.route(RouteRequest(model, **fields))  # type: ignore[arg-type] # the test names fields
     return route.node.instance_id if isinstance(route, Route) else route.value
 
 
@@ -39,10 +39,10 @@ def test_a_peer_that_refuses_a_connection_is_not_chosen_from_then_on() -> None:
         assert {chosen(node, key=key << 56) for key in range(256)} == {"i-0", "i-2"}
         assert [status.instance_id for status in node.present] == ["i-2", "i-1"]
 
-    tell(story)
+    run_scenario(story)
 
 
-def test_a_suspect_serves_where_nobody_else_has_its_model() -> None:
+def test_a_suspect_serves_if_no_other_node_has_its_model() -> None:
     def story(node: NodeContext) -> None:
         add_peer(node, status_of(7, model="rare"))
         doubt(node, "i-7")
@@ -50,7 +50,7 @@ def test_a_suspect_serves_where_nobody_else_has_its_model() -> None:
         assert chosen(node, "rare") == "i-7"
         assert {chosen(node, key=key << 56) for key in range(256)} == {"i-0", "i-2"}
 
-    tell(story)
+    run_scenario(story)
 
 
 def test_a_node_without_its_engine_serves_nothing_and_routes_to_others() -> None:
@@ -60,10 +60,10 @@ def test_a_node_without_its_engine_serves_nothing_and_routes_to_others() -> None
         assert chosen(node) in ("i-1", "i-2")
         assert node.models() == {"m"}
 
-    tell(story)
+    run_scenario(story)
 
 
-def test_only_what_is_a_nodes_fault_opens_its_breaker() -> None:
+def test_only_a_failure_of_the_node_opens_its_breaker() -> None:
     def story(node: NodeContext) -> None:
         node.set_state(NodeState.STARTING)
         of_no_node = [
@@ -87,21 +87,21 @@ def test_only_what_is_a_nodes_fault_opens_its_breaker() -> None:
             node.on_others_failed(["i-1"])
         assert reason(node) == "last-resort"
 
-    tell(story, peers=1)
+    run_scenario(story, peers=1)
 
 
 def reason(node: NodeContext) -> str:
-    """Why i-1 is chosen, the only one that is ready."""
+    """Return why the route chose i-1, the only ready node."""
     route = node.route(RouteRequest("m", is_continuation=True))
     assert isinstance(route, Route)
     return route.reason
 
 
-def test_a_node_tells_what_its_engine_does() -> None:
+def test_a_node_reports_the_load_of_its_own_engine() -> None:
     def story(node: NodeContext) -> None:
         load = Load(3, 1, 0.5, 0.02, 0.0)
         node.set_load(load)
         assert node.load_of("i-0") == load
         assert node.load_of("i-1").in_flight == 0
 
-    tell(story)
+    run_scenario(story)

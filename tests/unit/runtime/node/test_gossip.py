@@ -48,16 +48,16 @@ class Party:
         clock = asyncio.get_running_loop().time
         machine = Membership(status, bytes([number] * 6), b"key", clock(), lambda: 0.3, config=FAST)
         self.client = HttpClient()
-        self.heard: list[MemberChanged] = []
-        self.gossip = Gossip(machine, air, self.client, clock, Metrics(), on_change=self.heard.append)
+        self.changes: list[MemberChanged] = []
+        self.gossip = Gossip(machine, air, self.client, clock, Metrics(), on_change=self.changes.append)
         self.tag = TaggedNode(f"i-{number}", address, NodeState.READY)
         self.door = HttpServer(self._answer)
-        self.asked = 0
+        self.listings = 0
         air.by_address[address] = self.gossip
 
     async def _answer(self, request: ServerRequest) -> None:
         assert request.target == MEMBERS_TARGET
-        self.asked += 1
+        self.listings += 1
         answer = self.gossip.on_sync_request(request.body)
         request.respond(401 if answer is None else 200, answer or b"")
 
@@ -66,7 +66,7 @@ class Party:
         return member.liveness if member is not None else None
 
 
-def tell(story: Callable[[Party, Party, Air], Coroutine[Any, Any, None]]) -> None:
+def run_scenario(story: Callable[[Party, Party, Air], Coroutine[Any, Any, None]]) -> None:
     async def run() -> None:
         air = Air()
         one, two = Party(1, air), Party(2, air)
@@ -89,18 +89,18 @@ async def until(check: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
-def test_a_tag_is_enough_for_two_nodes_to_know_each_other_and_one_that_ends_is_missed() -> None:
+def test_two_nodes_discover_each_other_by_tag_and_notice_when_one_stops() -> None:
     async def story(one: Party, two: Party, air: Air) -> None:
         one.gossip.handle(NodesDiscovered(one.gossip.monotonic(), [one.tag, two.tag]))
         await until(lambda: one.holds(2) is two.holds(1) is Liveness.ALIVE)
-        assert [change.after for change in one.heard] == [Liveness.ALIVE]
-        await until(lambda: two.asked + one.asked > 0)  # their tables were compared over a door
+        assert [change.after for change in one.changes] == [Liveness.ALIVE]
+        await until(lambda: two.listings + one.listings > 0)  # their tables were compared over a door
         del air.by_address[two.tag.peer_address]
         two.door.abort()
         await until(lambda: one.holds(2) is Liveness.DEAD)
-        assert one.heard[-1].after is Liveness.DEAD
+        assert one.changes[-1].after is Liveness.DEAD
 
-    tell(story)
+    run_scenario(story)
 
 
 def test_a_network_without_datagrams_still_has_a_fleet() -> None:
@@ -108,18 +108,18 @@ def test_a_network_without_datagrams_still_has_a_fleet() -> None:
         one.gossip.handle(NodesDiscovered(one.gossip.monotonic(), [two.tag]))
         await until(lambda: one.holds(2) is Liveness.ALIVE)
         air.deaf = True
-        asked = two.asked
-        await until(lambda: two.asked > asked + 3)
+        listings = two.listings
+        await until(lambda: two.listings > listings + 3)
         assert one.holds(2) is Liveness.ALIVE
 
-    tell(story)
+    run_scenario(story)
 
 
-def test_a_question_of_a_stranger_gets_no_answer() -> None:
+def test_an_unsigned_request_gets_no_answer() -> None:
     async def story(one: Party, two: Party, air: Air) -> None:
         assert one.gossip.on_sync_request(b"let me in") is None
 
-    tell(story)
+    run_scenario(story)
 
 
 def test_an_ec2_that_does_not_answer_changes_nothing() -> None:
@@ -158,4 +158,4 @@ def test_an_ec2_that_does_not_answer_changes_nothing() -> None:
         looking.cancel()
         assert reads.waits[0] < reads.waits[1] < reads.waits[2]
 
-    tell(story)
+    run_scenario(story)

@@ -1,4 +1,4 @@
-"""What IMDS tells becomes an event, once; an IMDS that is silent is asked again."""
+"""Each notice in IMDS becomes one event; an IMDS that does not answer is polled again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOW, GRACE_S = 1000.0, 90.0
 
 
 class Metadata(MemoryMetadata):
-    """looks: how often it was asked; silent: whether it does not answer."""
+    """looks: number of polls; silent: whether it does not answer."""
 
     looks = 0
     silent = False
@@ -32,7 +32,7 @@ class Metadata(MemoryMetadata):
 
 
 def watched(monkeypatch: pytest.MonkeyPatch, *steps: dict[str, object]) -> list[Event]:
-    """The events of a watch during which IMDS says one thing after another, each for two looks."""
+    """Return the events of a watch during which IMDS takes each step in turn, each for two polls."""
     monkeypatch.setattr(watching, "EVERY_S", 0.0)
     events: list[Event] = []
 
@@ -51,17 +51,17 @@ def watched(monkeypatch: pytest.MonkeyPatch, *steps: dict[str, object]) -> list[
     return events
 
 
-def test_nothing_said_is_no_event(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_notice_there_is_no_event(monkeypatch: pytest.MonkeyPatch) -> None:
     assert watched(monkeypatch, {}) == []
 
 
-def test_each_thing_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_notice_is_one_event(monkeypatch: pytest.MonkeyPatch) -> None:
     notice = InterruptionNotice(NOW + 120, "terminate")
     events = watched(monkeypatch, {"rebalance_at": NOW}, {"is_terminating": True}, {"notice": notice}, {})
     assert events == [RebalanceSeen(NOW), TermRequested(NOW, NOW + GRACE_S), NoticeSeen(NOW, NOW + 120)]
 
 
-def test_an_imds_that_was_silent_is_heard_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_imds_that_did_not_answer_is_polled_again(monkeypatch: pytest.MonkeyPatch) -> None:
     assert watched(monkeypatch, {"silent": True}, {"silent": False, "rebalance_at": NOW}) == [RebalanceSeen(NOW)]
 
 

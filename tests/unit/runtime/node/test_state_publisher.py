@@ -27,7 +27,7 @@ DRAIN = DrainRecord("i-1", 7, "notice-seen", 122.0, 99)
 
 
 class Flaky(MemoryInstances):
-    """EC2 that fails so many times first, and counts what it was asked."""
+    """EC2 that fails this many times first, and records the writes."""
 
     def __init__(self, failures: int) -> None:
         super().__init__({"i-1": "10.0.0.1"}, 8001)
@@ -53,7 +53,7 @@ def publish(story: Coroutine[Any, Any, None], publisher: StatePublisher) -> None
     asyncio.run(run())
 
 
-def test_tags_collapse_to_the_newest_and_every_step_is_told() -> None:
+def test_tags_collapse_to_the_newest_and_every_step_is_recorded() -> None:
     instances, records = Flaky(0), MemoryRecords()
     publisher = StatePublisher(RECORD, instances, records, lambda: 0.0)
 
@@ -70,7 +70,7 @@ def test_tags_collapse_to_the_newest_and_every_step_is_told() -> None:
     assert records.records["i-1"].state is NodeState.DRAINING
 
 
-def test_a_throttled_write_is_tried_again_until_it_is_written() -> None:
+def test_a_throttled_write_is_retried_until_it_succeeds() -> None:
     instances, records = Flaky(2), MemoryRecords()
     publisher = StatePublisher(RECORD, instances, records, lambda: 0.0)
 
@@ -100,10 +100,10 @@ def test_an_older_incarnation_stops_writing_records() -> None:
     publish(story(), publisher)
 
 
-def test_a_record_that_the_table_deleted_begins_anew_with_all_that_was_written() -> None:
+def test_a_deleted_record_is_written_again_whole() -> None:
     instances, records = Flaky(0), MemoryRecords()
     publisher = StatePublisher(RECORD, instances, records, lambda: 0.0, lambda: 900.0)
-    told = TimelineStep("interruption-notice", "eventbridge", 800.0)
+    step = TimelineStep("interruption-notice", "eventbridge", 800.0)
 
     async def story() -> None:
         publisher.publish(None, NodeState.READY, READY)
@@ -114,7 +114,7 @@ def test_a_record_that_the_table_deleted_begins_anew_with_all_that_was_written()
         assert [step.step for step in records.records["i-1"].story] == ["ready", "notice-seen"]
         assert records.records["i-1"].expires_at == 900 + RECORD_LIFE_S
         # The table deletes it again, and an event's Lambda is there first: its record is of no incarnation.
-        records.records["i-1"] = NodeRecord("i-1", "z", "t", NodeState.DRAINING, 0, 1, {told.key: told})
+        records.records["i-1"] = NodeRecord("i-1", "z", "t", NodeState.DRAINING, 0, 1, {step.key: step})
         publisher.publish(None, NodeState.GONE, TimelineStep("drained", "agent", 990.0))
         assert await publisher.flush(5.0)
 
@@ -197,7 +197,7 @@ def test_the_queue_of_events_is_bounded() -> None:
 
 
 class Absent(MemoryInstances):
-    """EC2 that says nothing at all until it is back."""
+    """EC2 that answers nothing until `back` is set."""
 
     def __init__(self) -> None:
         super().__init__({"i-1": "10.0.0.1"}, 8001)
@@ -208,7 +208,7 @@ class Absent(MemoryInstances):
         await super().tag(instance_id, tags)
 
 
-def test_an_ec2_that_is_away_holds_up_no_record_and_is_made_up_for() -> None:
+def test_an_unreachable_ec2_delays_no_record_and_gets_its_tags_later() -> None:
     async def run() -> None:
         instances, records = Absent(), MemoryRecords()
         publisher = StatePublisher(RECORD, instances, records, lambda: 0.0)
@@ -228,19 +228,19 @@ def test_an_ec2_that_is_away_holds_up_no_record_and_is_made_up_for() -> None:
 
 
 class LockedTable(MemoryRecords):
-    """A table that refuses everything (AccessDenied) until it does not."""
+    """A table that refuses every write (AccessDenied) while `refuses` is set."""
 
     refuses = True
-    asked = 0
+    attempts = 0
 
     async def begin(self, record: NodeRecord) -> None:
-        self.asked += 1
+        self.attempts += 1
         if self.refuses:
             raise StoreUnavailable("AccessDeniedException")
         await super().begin(record)
 
 
-def test_a_table_that_is_away_holds_up_no_tags_and_nothing_of_its_story_is_lost() -> None:
+def test_an_unreachable_table_delays_no_tags_and_loses_no_step() -> None:
     async def run() -> None:
         instances, records = Flaky(0), LockedTable()
         publisher = StatePublisher(RECORD, instances, records, lambda: 0.0)
@@ -248,10 +248,10 @@ def test_a_table_that_is_away_holds_up_no_tags_and_nothing_of_its_story_is_lost(
         publisher.publish(NodeTags("synkti", NodeState.STARTING), NodeState.STARTING, STARTED)
         publisher.publish(NodeTags("synkti", NodeState.READY), NodeState.READY, READY)
         async with asyncio.timeout(10):
-            while not (instances.written and records.asked):  # noqa: ASYNC110 # as above
+            while not (instances.written and records.attempts):  # noqa: ASYNC110 # as above
                 await asyncio.sleep(0)
             records.refuses = False
-            assert await publisher.flush(5.0), "what waits for its next try is tried at once"
+            assert await publisher.flush(5.0), "flush retries a pending write at once"
         assert [step.step for step in records.records["i-1"].story] == ["started", "ready"]
         running.cancel()
 

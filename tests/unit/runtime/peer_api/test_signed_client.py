@@ -21,7 +21,7 @@ KEY = b"cluster key"
 
 
 class Peer:
-    """A peer's door. ahead_s: of its clock; honest: whether it says what time it has."""
+    """A peer's door. ahead_s: of its clock; honest: whether it sends its time."""
 
     def __init__(self, ahead_s: float, honest: bool = True) -> None:
         self.ahead_s = ahead_s
@@ -41,7 +41,9 @@ class Peer:
             request.respond(401, why.encode())
 
 
-def tell(peer: Peer, story: Callable[[Callable[[str], Coroutine[Any, Any, int]]], Coroutine[Any, Any, None]]) -> None:
+def run_scenario(
+    peer: Peer, story: Callable[[Callable[[str], Coroutine[Any, Any, int]]], Coroutine[Any, Any, None]]
+) -> None:
     async def run() -> None:
         listener = bind("127.0.0.1", 0, "peer door")
         address = Address("127.0.0.1", listener.getsockname()[1])
@@ -49,19 +51,19 @@ def tell(peer: Peer, story: Callable[[Callable[[str], Coroutine[Any, Any, int]]]
         await server.start(listener)
         client = SignedClient(plain, PeerClocks(KEY), time.time)
 
-        async def ask(body: str) -> int:
+        async def request(body: str) -> int:
             """As the node's tasks do it: signed by the node's own clock."""
             stamp = sign(KEY, "POST", "/x", body.encode(), time.time(), body)
             exchange = await client.open(
                 address, "POST", "/x", headers={AUTH_HEADER: stamp}, body=body.encode(), read_timeout_s=5
             )
-            told = await exchange.read_all(1000)
-            assert exchange.status == 401 or told == body.encode()
+            answer = await exchange.read_all(1000)
+            assert exchange.status == 401 or answer == body.encode()
             exchange.close()
             return exchange.status
 
         async with asyncio.timeout(10):
-            await story(ask)
+            await story(request)
         await server.close(0.1)
         await plain.close()
 
@@ -69,43 +71,43 @@ def tell(peer: Peer, story: Callable[[Callable[[str], Coroutine[Any, Any, int]]]
 
 
 @pytest.mark.parametrize("ahead_s", [60.0, -45.0, 7200.0])
-def test_the_caller_sees_no_refusal_and_later_requests_meet_none(ahead_s: float) -> None:
+def test_the_caller_sees_no_refusal_and_later_requests_get_none(ahead_s: float) -> None:
     peer = Peer(ahead_s)
 
-    async def story(ask: Callable[[str], Coroutine[Any, Any, int]]) -> None:
-        assert [await ask(f"n{number}") for number in range(3)] == [200, 200, 200]
+    async def story(request: Callable[[str], Coroutine[Any, Any, int]]) -> None:
+        assert [await request(f"n{number}") for number in range(3)] == [200, 200, 200]
 
-    tell(peer, story)
+    run_scenario(peer, story)
     assert peer.answers == ["too old or too new", "welcome", "welcome", "welcome"]
 
 
 def test_clocks_that_agree_cost_nothing() -> None:
     peer = Peer(5.0)
 
-    async def story(ask: Callable[[str], Coroutine[Any, Any, int]]) -> None:
-        assert await ask("n") == 200
+    async def story(request: Callable[[str], Coroutine[Any, Any, int]]) -> None:
+        assert await request("n") == 200
 
-    tell(peer, story)
+    run_scenario(peer, story)
     assert peer.answers == ["welcome"]
 
 
 def test_a_clock_that_jumps_both_ways_is_measured_again_each_time() -> None:
     peer = Peer(0.0)
 
-    async def story(ask: Callable[[str], Coroutine[Any, Any, int]]) -> None:
+    async def story(request: Callable[[str], Coroutine[Any, Any, int]]) -> None:
         for number, ahead_s in enumerate((60.0, -45.0, 0.0, 40.0)):
             peer.ahead_s = ahead_s
-            assert await ask(f"n{number}") == 200
+            assert await request(f"n{number}") == 200
 
-    tell(peer, story)
+    run_scenario(peer, story)
     assert peer.answers.count("too old or too new") == 4
 
 
-def test_a_door_that_does_not_say_its_time_refuses_once_and_not_again_and_again() -> None:
+def test_a_peer_that_does_not_send_its_time_refuses_once_a_request() -> None:
     peer = Peer(60.0, honest=False)
 
-    async def story(ask: Callable[[str], Coroutine[Any, Any, int]]) -> None:
-        assert await ask("n") == 401
+    async def story(request: Callable[[str], Coroutine[Any, Any, int]]) -> None:
+        assert await request("n") == 401
 
-    tell(peer, story)
+    run_scenario(peer, story)
     assert peer.answers == ["too old or too new"]

@@ -1,4 +1,4 @@
-"""What a node asks of the checkpoints while a client waits: answered, or given up in time."""
+"""Look-ups in the checkpoint store while a client waits: answered, or given up in time."""
 
 from __future__ import annotations
 

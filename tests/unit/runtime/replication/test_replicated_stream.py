@@ -96,9 +96,9 @@ def write(stream: ReplicatedStream, *events: bytes) -> None:
 def run_scenario(scenario: Callable[[Stage, ReplicatedStream], Any], peers: int = 2, wanted: int = 2) -> None:
     async def run() -> None:
         played = Stage(peers, wanted)
-        told = scenario(played, played.begin())
-        if told is not None:
-            await told
+        running = scenario(played, played.begin())
+        if running is not None:
+            await running
 
     asyncio.run(run())
 
@@ -118,7 +118,7 @@ def test_an_event_follows_its_line_at_all_keepers() -> None:
     run_scenario(scenario)
 
 
-def test_what_is_kept_at_once_goes_together() -> None:
+def test_events_acknowledged_together_are_sent_together() -> None:
     def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         write(stream, b"one", b"two")
@@ -130,7 +130,7 @@ def test_what_is_kept_at_once_goes_together() -> None:
     run_scenario(scenario)
 
 
-def test_what_has_no_line_goes_behind_what_waits_and_at_once_where_nothing_does() -> None:
+def test_an_event_without_a_line_waits_behind_earlier_ones_and_else_is_sent_at_once() -> None:
     def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         write(stream, b"one")
@@ -156,7 +156,7 @@ def test_a_stream_that_writes_while_its_node_ends_opens_no_connection() -> None:
     run_scenario(scenario)
 
 
-def test_without_keepers_an_event_goes_at_once() -> None:
+def test_without_keepers_an_event_is_sent_at_once() -> None:
     def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         write(stream, b"one", b"two")
         assert stage.client.sent == [b"one", b"two"]
@@ -165,7 +165,7 @@ def test_without_keepers_an_event_goes_at_once() -> None:
     run_scenario(scenario, wanted=0)
 
 
-def test_a_keeper_that_lags_keeps_nothing_back() -> None:
+def test_a_keeper_that_lags_delays_nothing() -> None:
     def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         write(stream, b"one")
@@ -189,7 +189,7 @@ def test_a_keeper_that_lags_is_replaced_at_once() -> None:
     run_scenario(scenario, peers=4)
 
 
-def test_a_keeper_that_is_lost_keeps_nothing_back() -> None:
+def test_a_keeper_that_is_lost_delays_nothing() -> None:
     def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         write(stream, b"one")
@@ -201,7 +201,7 @@ def test_a_keeper_that_is_lost_keeps_nothing_back() -> None:
     run_scenario(scenario)
 
 
-def test_once_the_stream_is_somebody_elses_nothing_more_is_delivered() -> None:
+def test_after_a_takeover_the_old_owner_delivers_nothing() -> None:
     async def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         write(stream, b"one")
@@ -217,7 +217,7 @@ def test_once_the_stream_is_somebody_elses_nothing_more_is_delivered() -> None:
     run_scenario(scenario)
 
 
-def test_the_end_waits_for_what_waits() -> None:
+def test_the_end_waits_for_pending_events() -> None:
     async def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         write(stream, b"one")
@@ -234,7 +234,7 @@ def test_the_end_waits_for_what_waits() -> None:
     run_scenario(scenario)
 
 
-def test_a_journal_whose_client_may_come_back_stays_here_too_and_is_copied_when_this_node_goes() -> None:
+def test_a_journal_whose_client_may_resume_stays_here_and_is_copied_on_evacuation() -> None:
     async def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         write(stream, b"one")
@@ -255,11 +255,11 @@ def test_a_journal_whose_client_may_come_back_stays_here_too_and_is_copied_when_
 
 @pytest.mark.parametrize("why", ["refused", "eof", "turned-away", "broken"])
 @pytest.mark.parametrize("works", [False, True], ids=["at-once", "after-it-worked"])
-def test_a_peer_whose_link_ends_at_once_is_not_asked_again_at_once(why: str, works: bool) -> None:
+def test_a_peer_whose_link_ends_at_once_is_not_connected_again_at_once(why: str, works: bool) -> None:
     """That it accepts a connection, and takes the first message, proves nothing: it may do so a thousand times."""
 
     async def scenario() -> None:
-        stage, asked = Stage(peers=2), 0
+        stage, connects = Stage(peers=2), 0
 
         def end(link: Link) -> None:
             if works:
@@ -267,8 +267,8 @@ def test_a_peer_whose_link_ends_at_once_is_not_asked_again_at_once(why: str, wor
             link.owner.lost(why)
 
         def connect(address: Address, owner: LinkListener) -> ReplicaLink:
-            nonlocal asked
-            asked += 1
+            nonlocal connects
+            connects += 1
             link = Link(owner)
             asyncio.get_running_loop().call_soon(end, link)
             return link
@@ -279,13 +279,13 @@ def test_a_peer_whose_link_ends_at_once_is_not_asked_again_at_once(why: str, wor
         for _ in range(200):
             await asyncio.sleep(0)
             write(stream, b"2")
-        assert asked == 2
+        assert connects == 2
         assert stage.client.answer == b"1" + 200 * b"2"  # without a replica it is not held back
 
     asyncio.run(scenario())
 
 
-def test_a_link_that_worked_for_some_time_is_made_anew_at_once() -> None:
+def test_a_link_that_worked_for_some_time_is_opened_again_at_once() -> None:
     async def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         before = dict(stage.links)
@@ -295,7 +295,7 @@ def test_a_link_that_worked_for_some_time_is_made_anew_at_once() -> None:
     run_scenario(scenario)
 
 
-def test_a_request_too_large_to_be_kept_is_sent_to_nobody_and_counted() -> None:
+def test_a_request_too_large_to_replicate_is_sent_to_no_keeper_and_counted() -> None:
     def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         stage.links.clear()
         large = stage.keepers.open_stream(ReplicatedLog("l", Epoch(1, "i-0"), b"o" * (MAX_HEADER_BYTES + 1)), None)
@@ -310,7 +310,7 @@ def test_a_request_too_large_to_be_kept_is_sent_to_nobody_and_counted() -> None:
     run_scenario(scenario)
 
 
-def test_a_journal_that_outgrows_its_keepers_is_the_loss_of_its_stream_alone_and_said() -> None:
+def test_a_journal_too_large_for_its_keepers_stops_only_its_own_replication() -> None:
     def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         sent_kinds: list[str] = []
@@ -328,7 +328,7 @@ def test_a_journal_that_outgrows_its_keepers_is_the_loss_of_its_stream_alone_and
     run_scenario(scenario)
 
 
-def test_a_keeper_without_room_is_asked_again_after_some_time_and_one_that_loses_all_is_not() -> None:
+def test_a_full_keeper_is_retried_later_and_one_that_loses_everything_is_not() -> None:
     def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         full, forgetful = stage.links.values()
         full.owner.refused(stream.handle, FULL)
@@ -354,7 +354,9 @@ def test_a_keeper_without_room_is_asked_again_after_some_time_and_one_that_loses
         (CloseReason.MOVED, (OPEN, 0), 1),
     ],
 )
-def test_keepers_are_told_how_a_stream_ends(how: CloseReason, sent_kinds: tuple[int, int], kept_here: int) -> None:
+def test_keepers_get_the_reason_why_a_stream_ends(
+    how: CloseReason, sent_kinds: tuple[int, int], kept_here: int
+) -> None:
     def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         stream.close(how)

@@ -35,7 +35,7 @@ async def http(request: ServerRequest) -> None:
 
 
 class Ends:
-    """A server on a free port, and links to it. heard: receipts and refusals in order; why: a link was lost."""
+    """A server on a free port, and links to it. received: receipts and refusals in order; why: a link was lost."""
 
     def __init__(self) -> None:
         self.store = ReplicaStore()
@@ -43,7 +43,7 @@ class Ends:
         self.listener = bind("127.0.0.1", 0, "peer door")
         self.address = Address("127.0.0.1", self.listener.getsockname()[1])
         self.server = HttpServer(http, alternate=self.journals.alternate_protocol())
-        self.heard: asyncio.Queue[object] = asyncio.Queue()
+        self.received: asyncio.Queue[object] = asyncio.Queue()
         self.why: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def link(self, key: bytes = KEY, at: float = NOW, address: Address | None = None) -> TcpReplicaLink:
@@ -60,14 +60,14 @@ class Ends:
 
     def acknowledged(self, receipts: Sequence[object]) -> None:
         for receipt in receipts:
-            self.heard.put_nowait(receipt)
+            self.received.put_nowait(receipt)
 
     def overdue(self, receipts: Sequence[object]) -> None:
         for receipt in receipts:
-            self.heard.put_nowait(f"{receipt} is overdue")
+            self.received.put_nowait(f"{receipt} is overdue")
 
     def refused(self, handle: int, why: str) -> None:
-        self.heard.put_nowait((handle, why))
+        self.received.put_nowait((handle, why))
 
     def lost(self, why: str) -> None:
         self.why.set_result(why)
@@ -96,23 +96,23 @@ def test_lines_are_kept_and_acknowledged_in_their_order() -> None:
         link.send(open_message(), "opened")
         link.send(encode(APPEND, 1, 1, b"one\ntwo\n"), "two")
         link.send(encode(APPEND, 1, 5, b"five\n"), "five")
-        heard = [await ends.heard.get() for _ in range(4)]
-        assert heard == [(1, "gap"), "opened", "two", "five"], "a refusal comes before the receipts of its batch"
+        received = [await ends.received.get() for _ in range(4)]
+        assert received == [(1, "gap"), "opened", "two", "five"], "a refusal comes before the receipts of its batch"
         taken = ends.store.take_over("s", "i-b", NOW)
         assert taken is not None
         assert (taken.header, taken.lines, taken.seq) == (b"opening", b"one\ntwo\n", 2)
         link.send(encode(APPEND, 1, 3, b"three\n"))
-        assert await ends.heard.get() == (1, "stale")
+        assert await ends.received.get() == (1, "stale")
         link.close()
 
     run_scenario(scenario)
 
 
-def test_forgotten_is_gone_and_the_door_still_speaks_http() -> None:
+def test_a_dropped_journal_is_gone_and_the_port_still_serves_http() -> None:
     async def scenario(ends: Ends) -> None:
         link = ends.link()
         link.send(open_message() + encode(DROP, 1))
-        await ends.heard.get()
+        await ends.received.get()
         assert len(ends.store) == 0
         reader, writer = await asyncio.open_connection(ends.address.host, ends.address.port)
         for part in (b"G", b"ET / HTTP/1.1\r\nhost: x\r\n\r\n"):
@@ -126,24 +126,24 @@ def test_forgotten_is_gone_and_the_door_still_speaks_http() -> None:
 
 
 @pytest.mark.parametrize(("key", "at"), [(b"another key", NOW), (KEY, NOW - 3600)])
-def test_a_stranger_and_a_recording_are_refused(key: bytes, at: float) -> None:
+def test_a_wrong_key_and_a_replayed_handshake_are_refused(key: bytes, at: float) -> None:
     async def scenario(ends: Ends) -> None:
         ends.link(key, at).send(open_message())
-        assert await ends.why == TURNED_AWAY, "that says nothing of whether the keeper's node is there"
+        assert await ends.why == TURNED_AWAY, "a refused handshake is no evidence of a lost node"
         assert len(ends.store) == 0
 
     run_scenario(scenario)
 
 
 @pytest.mark.parametrize("skew_s", [60.0, -45.0, 900.0, -86_400.0])
-def test_a_keeper_with_another_clock_is_greeted_in_its_own_time(skew_s: float) -> None:
+def test_a_keeper_with_another_clock_gets_a_handshake_in_its_own_time(skew_s: float) -> None:
     async def scenario(ends: Ends) -> None:
         clocks = PeerClocks(KEY)
         links = TcpReplicaLinks(KEY, lambda: NOW - skew_s, LAG_S, "127.0.0.1", clocks)
         for number in range(2):  # the second one needs no refusal any more
             link = links.connect(ends.address, ends)
             link.send(open_message(), number)
-            assert await ends.heard.get() == number
+            assert await ends.received.get() == number
             assert abs((clocks.ahead_s(str(ends.address)) or 0.0) - skew_s) < 1
             link.close()
         assert len(ends.store) == 1
@@ -152,7 +152,7 @@ def test_a_keeper_with_another_clock_is_greeted_in_its_own_time(skew_s: float) -
     run_scenario(scenario)
 
 
-def test_a_keeper_that_only_ever_says_its_time_is_lost_after_the_second_time() -> None:
+def test_a_keeper_that_only_sends_its_time_is_lost_after_the_second_time() -> None:
     async def scenario(ends: Ends) -> None:
         connections = 0
 
@@ -183,14 +183,14 @@ def test_a_preface_is_bounded_and_checked(rest: bytes) -> None:
         reader, writer = await asyncio.open_connection(ends.address.host, ends.address.port)
         writer.write(PREFACE + rest)
         with contextlib.suppress(ConnectionError):
-            assert await reader.read() == b"", "the door has nothing to say to it"
+            assert await reader.read() == b"", "an invalid preface gets no answer"
         assert not ends.journals.connections
         writer.close()
 
     run_scenario(scenario)
 
 
-def test_who_waits_for_a_keeper_that_does_not_answer_hears_so_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_keeper_that_does_not_answer_is_overdue_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.unit.runtime.replication.test_server.LAG_S", 0.05)
 
     async def scenario(ends: Ends) -> None:
@@ -205,7 +205,7 @@ def test_who_waits_for_a_keeper_that_does_not_answer_hears_so_in_time(monkeypatc
         server = await asyncio.start_server(silent, "127.0.0.1", 0)
         link = ends.link(address=Address("127.0.0.1", server.sockets[0].getsockname()[1]))
         link.send(open_message(), "opened")
-        assert await ends.heard.get() == "opened is overdue"
+        assert await ends.received.get() == "opened is overdue"
         link.close()
         await ended.wait()
         server.close()
@@ -213,7 +213,7 @@ def test_who_waits_for_a_keeper_that_does_not_answer_hears_so_in_time(monkeypatc
     run_scenario(scenario)
 
 
-def test_a_link_that_nobody_takes_from_is_lost_at_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_link_whose_peer_does_not_read_is_lost_at_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replication_client, "MAX_HELD_BYTES", 1000)
 
     async def scenario(ends: Ends) -> None:
@@ -223,7 +223,7 @@ def test_a_link_that_nobody_takes_from_is_lost_at_its_bound(monkeypatch: pytest.
     run_scenario(scenario)
 
 
-def test_a_keeper_that_accepts_and_says_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_keeper_that_accepts_and_sends_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replication_client, "HANDSHAKE_TIMEOUT_S", 0.05)
 
     async def scenario(ends: Ends) -> None:
@@ -234,7 +234,7 @@ def test_a_keeper_that_accepts_and_says_nothing_is_lost(monkeypatch: pytest.Monk
     run_scenario(scenario)
 
 
-def test_who_does_not_prove_to_be_a_peer_in_time_is_closed_and_so_is_the_oldest_of_too_many(
+def test_unverified_connections_end_after_a_timeout_and_beyond_a_count(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(server, "MAX_UNVERIFIED", 2)
@@ -250,14 +250,14 @@ def test_who_does_not_prove_to_be_a_peer_in_time_is_closed_and_so_is_the_oldest_
         assert len(ends.journals.unverified) == len(ends.journals.connections) == 2
         link = ends.link()
         link.send(open_message(), "opened")
-        assert await ends.heard.get() == "opened", "a peer has nothing to wait for"
+        assert await ends.received.get() == "opened", "a verified peer does not wait"
         monkeypatch.setattr(server, "HANDSHAKE_TIMEOUT_S", 0.05)
         reader, writer = await asyncio.open_connection(ends.address.host, ends.address.port)
         writer.write(PREFACE + b"v1 ")
         strangers.append((reader, writer))
         assert await ended(reader), "its time was up"
         link.send(encode(APPEND, 1, 1, b"one\n"), "one")
-        assert await ends.heard.get() == "one", "whose peer it is, is not asked again"
+        assert await ends.received.get() == "one", "a verified peer has no handshake timeout"
         link.close()
         for _, writer in strangers:
             writer.close()
@@ -275,7 +275,7 @@ async def ended(reader: asyncio.StreamReader) -> bool:
     return True
 
 
-def test_a_message_that_cannot_be_read_costs_its_own_stream_alone() -> None:
+def test_an_unreadable_message_costs_only_its_own_stream() -> None:
     async def scenario(ends: Ends) -> None:
         link = ends.link()
         bad = [
@@ -290,8 +290,8 @@ def test_a_message_that_cannot_be_read_costs_its_own_stream_alone() -> None:
             encode(APPEND, 1, 1, b"half a line"),
         ]
         link.send(open_message() + b"".join(bad) + encode(APPEND, 1, 1, b"one\n"), "done")
-        heard = [await ends.heard.get() for _ in range(len(bad) + 1)]
-        assert heard == [*((handle, UNREADABLE) for handle in (2, 3, 4, 5, 6, 7, 8, 1, 1)), "done"]
+        received = [await ends.received.get() for _ in range(len(bad) + 1)]
+        assert received == [*((handle, UNREADABLE) for handle in (2, 3, 4, 5, 6, 7, 8, 1, 1)), "done"]
         taken = ends.store.take_over("s", "i-b", NOW)
         assert taken is not None
         assert taken.lines == b"one\n"
@@ -301,14 +301,14 @@ def test_a_message_that_cannot_be_read_costs_its_own_stream_alone() -> None:
     run_scenario(scenario)
 
 
-def test_a_connection_does_not_remember_journals_that_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_drops_its_entries_for_expired_journals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "_CLEANUP_AT", 8)
 
     async def scenario(ends: Ends) -> None:
         link = ends.link()
         for number in range(100):
             link.send(encode(OPEN, number, 0, orjson.dumps({"stream": f"s{number}", "epoch": [1, "i"]}) + b"\no\n"))
-            assert await ends.heard.get() is None
+            assert await ends.received.get() is None
             ends.store.expire(NOW + 2 * RETENTION_S)
         (connection,) = ends.journals.connections
         assert len(connection._streams) <= 8
@@ -317,7 +317,7 @@ def test_a_connection_does_not_remember_journals_that_are_gone(monkeypatch: pyte
     run_scenario(scenario)
 
 
-def test_a_keeper_that_is_not_there_is_said_so() -> None:
+def test_a_keeper_that_does_not_listen_is_lost_as_refused() -> None:
     async def scenario(ends: Ends) -> None:
         ends.link(address=Address("127.0.0.1", free_port())).send(open_message())
         assert await ends.why == "refused"

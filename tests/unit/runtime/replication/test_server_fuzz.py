@@ -144,7 +144,7 @@ MESSAGES = st.builds(
 
 
 @given(st.lists(st.lists(MESSAGES, max_size=5), max_size=12), CUTS)
-def test_whatever_a_peer_says_costs_only_the_streams_that_it_says_it_of(
+def test_messages_of_a_hostile_peer_cost_only_the_streams_that_they_name(
     frames: list[list[bytes]], cuts: list[int]
 ) -> None:
     def scenario() -> None:
@@ -169,9 +169,7 @@ def test_whatever_a_peer_says_costs_only_the_streams_that_it_says_it_of(
 
 
 @given(st.binary(max_size=300), st.integers(0, 100), CUTS)
-def test_a_frame_that_is_not_this_peers_ends_the_connection_and_nothing_else(
-    rubbish: bytes, flipped: int, cuts: list[int]
-) -> None:
+def test_a_frame_with_a_wrong_signature_ends_only_its_connection(rubbish: bytes, flipped: int, cuts: list[int]) -> None:
     def scenario() -> None:
         at_keeper, wire, store, sealer, _ = greeted()
         at_keeper.data_received(sealer.frame(encode(OPEN, 1, 0, opening("a", [1, "i-a"], b""))))
@@ -194,11 +192,11 @@ def test_a_frame_that_is_not_this_peers_ends_the_connection_and_nothing_else(
 
 @dataclass
 class Owner:
-    """A LinkListener. said: how often the loss of the link was reported."""
+    """A LinkListener. losses: the reasons of each reported loss of the link."""
 
     refusals: list[tuple[int, str]] = field(default_factory=list)
     receipts: list[object] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
+    losses: list[str] = field(default_factory=list)
 
     def acknowledged(self, receipts: Sequence[object]) -> None:
         self.receipts += receipts
@@ -210,7 +208,7 @@ class Owner:
         self.refusals.append((handle, why))
 
     def lost(self, why: str) -> None:
-        self.said.append(why)
+        self.losses.append(why)
 
 
 def linked(owner: Owner) -> tuple[TcpReplicaLink, Wire, Handshake]:
@@ -224,7 +222,7 @@ def linked(owner: Owner) -> tuple[TcpReplicaLink, Wire, Handshake]:
 
 
 @given(st.binary(max_size=1_500), CUTS)
-def test_a_keeper_that_does_not_greet_is_lost_once(data: bytes, cuts: list[int]) -> None:
+def test_a_keeper_without_a_valid_handshake_is_lost_once(data: bytes, cuts: list[int]) -> None:
     def scenario() -> None:
         owner = Owner()
         link, wire, _ = linked(owner)
@@ -232,7 +230,7 @@ def test_a_keeper_that_does_not_greet_is_lost_once(data: bytes, cuts: list[int])
             link.data_received(piece)
             assert len(link._received) <= MAX_PREFACE_BYTES + 400
         link.connection_lost(None)
-        assert len(owner.said) == 1
+        assert len(owner.losses) == 1
         assert wire.is_aborted
         assert not owner.receipts
         assert not owner.refusals
@@ -241,7 +239,7 @@ def test_a_keeper_that_does_not_greet_is_lost_once(data: bytes, cuts: list[int])
 
 
 @given(st.lists(st.lists(MESSAGES, max_size=5), max_size=8), st.binary(max_size=100), CUTS)
-def test_whatever_a_keeper_answers_nothing_is_acknowledged_that_was_not_sent(
+def test_no_answer_of_a_keeper_acknowledges_an_event_that_was_not_sent(
     frames: list[list[bytes]], rubbish: bytes, cuts: list[int]
 ) -> None:
     def scenario() -> None:
@@ -257,7 +255,7 @@ def test_whatever_a_keeper_answers_nothing_is_acknowledged_that_was_not_sent(
                 link.data_received(piece)
         assert owner.receipts in ([], ["receipt"])
         link.connection_lost(None)
-        assert len(owner.said) == 1
+        assert len(owner.losses) == 1
         link.close()
 
     in_a_loop(scenario)

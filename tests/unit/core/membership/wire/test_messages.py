@@ -22,13 +22,15 @@ from node_agent.core.membership.wire.messages import (
      b"\x01\xff" + bytes(HEADER_BYTES - 2)],
     ids=["nothing", "short", "another version", "an unknown kind"],
 )  # fmt: skip
-def test_what_is_no_header_is_refused(content: bytes) -> None:
+def test_an_invalid_header_is_refused(content: bytes) -> None:
     with pytest.raises(ValueError, match=r"header|version|Kind"):
         read_header(content)
 
 
 @given(st.binary(max_size=64), st.binary(max_size=64), st.binary(max_size=100), st.integers(0, 2000))
-def test_a_seal_opens_only_what_its_own_key_closed_unchanged(key: bytes, other: bytes, content: bytes, at: int) -> None:
+def test_a_sealed_frame_opens_only_unchanged_and_with_its_own_key(
+    key: bytes, other: bytes, content: bytes, at: int
+) -> None:
     sealed = MessageMac(key).append(content)
     assert MessageMac(key).verify(sealed) == content
     if other != key:

@@ -103,14 +103,14 @@ def written(update: Update) -> bytes:
 
 
 @given(st.builds(Header, st.sampled_from(MessageKind), LIVES, LIVES, COUNTS, COUNTS), st.lists(RUMOURS, max_size=8))
-def test_what_is_written_is_read(header: Header, updates: list[Update]) -> None:
+def test_updates_round_trip(header: Header, updates: list[Update]) -> None:
     content = write_header(header) + b"".join(map(written, updates))
     assert read_header(content) == header
     assert list(read_updates(content, HEADER_BYTES)) == updates
 
 
 @given(st.binary(max_size=200))
-def test_bytes_at_random_are_refused_and_nothing_worse(content: bytes) -> None:
+def test_random_bytes_are_refused_with_a_value_error_only(content: bytes) -> None:
     try:
         header = read_header(content)
     except ValueError:
@@ -126,7 +126,7 @@ def test_bytes_at_random_are_refused_and_nothing_worse(content: bytes) -> None:
 
 
 @given(RUMOURS, st.integers(0, 100), st.binary(min_size=1, max_size=4))
-def test_a_rumour_with_bytes_changed_is_refused_or_read_as_another(update: Update, at: int, changed: bytes) -> None:
+def test_an_update_with_changed_bytes_is_refused_or_read_as_another(update: Update, at: int, changed: bytes) -> None:
     content = bytearray(written(update))
     at %= len(content)
     content[at : at + len(changed)] = changed[: len(content) - at]
@@ -139,7 +139,7 @@ def test_a_rumour_with_bytes_changed_is_refused_or_read_as_another(update: Updat
 
 
 @given(RUMOURS, st.integers(0, 300))
-def test_a_rumour_that_was_cut_off_is_refused(update: Update, at: int) -> None:
+def test_an_update_that_was_cut_off_is_refused(update: Update, at: int) -> None:
     whole = written(update)
     cut = whole[: at % len(whole)]
     if cut:
@@ -147,7 +147,7 @@ def test_a_rumour_that_was_cut_off_is_refused(update: Update, at: int) -> None:
             list(read_updates(cut, 0))
 
 
-def test_rumours_of_a_newer_version_are_skipped_and_longer_ones_read_as_far_as_they_are_known() -> None:
+def test_updates_of_a_newer_version_are_skipped_and_longer_ones_read_in_part() -> None:
     left = Left(b"sixsix", 7)
     unknown = b"\xc8\x00\x03abc"
     raw = write_left(*left)
@@ -164,7 +164,7 @@ def test_rumours_of_a_newer_version_are_skipped_and_longer_ones_read_as_far_as_t
         (b"\x01\x00\x14" + bytes(15) + b"\xff1234", "longer than its introduction"),
     ],
 )
-def test_a_rumour_that_makes_no_sense_is_refused(update: bytes, why: str) -> None:
+def test_an_inconsistent_update_is_refused(update: bytes, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         list(read_updates(update, 0))
 
@@ -191,7 +191,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("status", ODD.values(), ids=list(ODD))
-def test_an_introduction_that_nobody_could_use_is_left_out_and_the_rest_of_its_message_counts(
+def test_an_unusable_introduction_is_left_out_and_the_rest_of_its_message_counts(
     status: NodeStatus,
 ) -> None:
     assert list(read_updates(write_intro(b"sixsix", status) + write_left(*LEFT), 0)) == [LEFT]
@@ -209,7 +209,7 @@ def test_an_introduction_that_nobody_could_use_is_left_out_and_the_rest_of_its_m
     ],
     ids=["alive", "suspect", "dead", "left", "a state to come", "no UTF-8"],
 )
-def test_a_rumour_that_cannot_be_is_left_out(update: bytes) -> None:
+def test_an_impossible_update_is_left_out(update: bytes) -> None:
     assert list(read_updates(update + write_left(*LEFT), 0)) == [LEFT]
 
 
@@ -220,12 +220,12 @@ LONGEST = NodeStatus(
 
 
 @given(st.sampled_from(list(NodeState)), st.sets(st.sampled_from(CONTINUATION_METHODS)))
-def test_what_changes_in_a_life_is_told_in_short_as_in_full(state: NodeState, ways: set[str]) -> None:
+def test_short_updates_carry_all_that_changes_in_an_incarnation(state: NodeState, ways: set[str]) -> None:
     able = tuple(way for way in CONTINUATION_METHODS if way in ways)
-    told = write_intro(b"sixsix", replace(LONGEST, state=state, continuation_methods=able))
-    told += write_alive(b"sixsix", 1, state, (*able, "of a version to come"))
-    told += write_suspect(b"sixsix", 1, state, frozenset((b"aaaaaa",)), able)
-    intro, alive, suspect = read_updates(told, 0)
+    written = write_intro(b"sixsix", replace(LONGEST, state=state, continuation_methods=able))
+    written += write_alive(b"sixsix", 1, state, (*able, "of a version to come"))
+    written += write_suspect(b"sixsix", 1, state, frozenset((b"aaaaaa",)), able)
+    intro, alive, suspect = read_updates(written, 0)
     assert isinstance(intro, Intro)
     assert isinstance(alive, Alive)
     assert isinstance(suspect, Suspect)
@@ -237,7 +237,7 @@ def test_what_changes_in_a_life_is_told_in_short_as_in_full(state: NodeState, wa
     assert (alive.state, alive.continuation_methods) == (state, able)
 
 
-def test_the_longest_introduction_and_an_accusation_fit_in_a_datagram() -> None:
+def test_the_longest_introduction_and_an_accusation_fit_into_a_datagram() -> None:
     check_status(LONGEST)
     accusation = write_suspect(b"sixsix", 1, NodeState.READY, frozenset((b"aaaaaa", b"bbbbbb", b"cccccc", b"dddddd")))
     assert HEADER_BYTES + len(write_intro(b"sixsix", LONGEST)) + len(accusation) + MAC_BYTES <= MAX_DATAGRAM
