@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from checks.pages import replace_block
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "continuation.md"
 RESULTS = ROOT / "out" / "continuation.json"
@@ -41,11 +43,7 @@ def _row(result: Mapping[str, Any]) -> str:
 
 def replace_table(page: str, made: str) -> str:
     """Replace the page's table. Raises ValueError where the page has no marks."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, behind = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{PAGE.name} has lost its marks, {BEGIN} and {END}")
-    return f"{before}{begin}\n{made}{end}{behind}"
+    return replace_block(page, BEGIN, END, made)
 
 
 def main() -> int:

@@ -14,7 +14,8 @@ from node_agent.core.openai.generation_request import ApiRoute, GenerationReques
 from node_agent.core.openai.sse import SseParser
 from node_agent.core.streams.chunk_stream import ChunkStream
 from node_agent.core.streams.factory import replay_journal
-from node_agent.core.streams.state import EngineRequest, StreamState
+from node_agent.core.streams.state import StreamState
+from node_agent.core.streams.stream_machine import EngineRequest
 from tests.contract.rows import Row
 from tests.engines import MODEL, Engine
 

@@ -19,7 +19,7 @@ from node_agent.core.continuation import requests
 from node_agent.core.continuation.method import ContinuationMethod, choose_method, reprompt_obstacle
 from node_agent.core.openai.generation_request import GenerationRequest, read_generation
 from node_agent.core.streams.chunk_stream import ChunkStream
-from node_agent.core.streams.state import EngineRequest
+from node_agent.core.streams.stream_machine import EngineRequest
 from tests.contract.continuation_runner import (
     TOKENS,
     VARIANTS,

@@ -13,7 +13,8 @@ from checks.continuation_table import EVENT_RESULTS
 from node_agent.core.openai.generation_request import ApiRoute, read_generation
 from node_agent.core.streams.event_stream import EventStream
 from node_agent.core.streams.factory import replay_journal
-from node_agent.core.streams.state import EngineRequest, StreamState
+from node_agent.core.streams.state import StreamState
+from node_agent.core.streams.stream_machine import EngineRequest
 from tests.contract.continuation_runner import send
 from tests.contract.event_rows import ROWS, Row
 from tests.engines import MODEL, Engine

@@ -64,9 +64,16 @@ def _is_text(data: bytes) -> bool:
 
 
 def derive(chunk: bytes, text: str, token: int, client_chunk: bytes) -> ChunkTemplate | None:
-    """Derive a template from an engine's chunk with one text and one id; None where that is impossible.
+    """Derive a template from an engine's chunk with one text and one id.
 
-    client_chunk: the client's chunk for it.
+    Args:
+        chunk: the engine's chunk.
+        text: its text.
+        token: its id.
+        client_chunk: the client's chunk for it.
+
+    Returns:
+        The template, None where the text or the id is not the only one in the chunk.
     """
     encoded = text.encode()
     engine_part, client_part = _around(chunk, encoded), _around(client_chunk, encoded)

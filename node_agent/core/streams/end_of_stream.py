@@ -25,9 +25,15 @@ _LOST_EVENT_START = b"event: " + LOST_EVENT
 def error_event(path: str, error: bytes) -> bytes:
     """Build the last event of a stream that ends with an error.
 
-    path: the stream's route. error: the route's error body, on one line. Anthropic's clients skip events without a name
-    of their protocol, and would take the end of the stream for the end of the answer. An engine rejects unreadable
-    requests in OpenAI's form on that route too.
+    Anthropic's clients skip events without a name of their protocol, and would take the end of the stream for the end
+    of the answer. An engine rejects unreadable requests in OpenAI's form on that route too.
+
+    Args:
+        path: the stream's route.
+        error: the route's error body, on one line.
+
+    Returns:
+        The event, in the form of the route.
     """
     if path != ApiRoute.MESSAGES.value:
         return sse.message(error)

@@ -20,9 +20,7 @@ client has, and what follows is spliced to it (`core/streams/event_replay`). Rul
   ids whose logprobs the client has;
 * every event adds one record to the journal (`core/journal/records`), from which `apply_record` restores the stream.
 
-    WAITING --first event--> STREAMING --last event--> COMPLETE
-       ^                         |
-       +------- request() -------+--- anything else ---> LOST
+The states are in `core/streams/state`.
 """
 
 from __future__ import annotations
@@ -32,20 +30,20 @@ from typing import Any
 
 import orjson
 
-from node_agent.contract.errors import ContinuationImpossible, InvalidTransition
+from node_agent.contract.errors import ContinuationImpossible
 from node_agent.core.continuation.method import ContinuationMethod, MethodChoice
 from node_agent.core.continuation.requests import EMIT_IDS, FORCED_IDS, RESUME_IDS
 from node_agent.core.continuation.timeouts import MAX_FIRST_TOKEN_S
 from node_agent.core.journal.epochs import EpochRange
 from node_agent.core.journal.records import Record, TokenRecord, encode_record
 from node_agent.core.journal.token_history import NO_RESUME_POINT
-from node_agent.core.openai import sse
 from node_agent.core.openai.chunks import COMPLETE_REASONS
 from node_agent.core.openai.generation_request import PER_TOKEN, ApiRoute, GenerationRequest
 from node_agent.core.streams.end_of_stream import TERMINAL_EVENTS
 from node_agent.core.streams.event_replay import EventReplay
 from node_agent.core.streams.sse_writer import SseWriter
-from node_agent.core.streams.state import LOST_EVENT, Continuable, EngineRequest, StreamState
+from node_agent.core.streams.state import StreamEvent
+from node_agent.core.streams.stream_machine import EngineRequest, StreamMachine
 
 IDS_EVENT = b"synkti-ids"
 PROMPT_EVENT = b"synkti-prompt"
@@ -58,24 +56,14 @@ _INCLUDE_LOGPROBS = "message.output_text.logprobs"
 _OPENING_EVENTS = frozenset({"response.created", "response.queued", "response.in_progress", "message_start", "ping"})
 """Events that every engine starts with, whatever the answer is."""
 
-_ENGINE_DONE = (StreamState.COMPLETE, StreamState.LOST)
-_CAN_REQUEST = (StreamState.WAITING, StreamState.LOST)
 _METHOD_REASON = "only the engine's parsers make these events, and they have to read every id"
 
 
-class EventStream(Continuable):
-    """The state machine of a stream of named events, with the interface of `core/streams/chunk_stream.ChunkStream`."""
+class EventStream(StreamMachine):
+    """The state machine of a stream of named events."""
 
     def __init__(self, generation: GenerationRequest, stream_id: str, ranges: Sequence[EpochRange] = ()) -> None:
-        self.generation = generation
-        self.writer = SseWriter(generation, stream_id, ranges)
-        self.journal = bytearray()  # the encoded records
-        self.state = StreamState.WAITING
-        self.loss_reason = ""  # a short reason for the loss of the last engine
-        self.engine_error = b""  # the error event that the last engine ended with, b"" for none
-        self.method_choice: MethodChoice | None = None  # None: the current engine answers the whole request
-        self.engine_attempts = 0
-        self._parser = sse.SseParser()
+        super().__init__(SseWriter(generation, stream_id, ranges), bytearray())
         self._replay = EventReplay()
         self._has_output = False  # the client has more than the opening events
         self._prompt_digest: str | None = None
@@ -89,12 +77,8 @@ class EventStream(Continuable):
         self._wants_logprobs = _INCLUDE_LOGPROBS in (generation.body.get("include") or ())
         self._finish_reason: str | None = None  # as the current engine sent it
         self._has_stop_reason = False  # a message's stop_reason was received
+        self._has_terminal_event = False  # the journal that this stream was restored from has the last event
         self._has_engine_output = False  # the current engine sent more than the opening events
-
-    @property
-    def seq(self) -> int:
-        """The number of the last event."""
-        return self.writer.seq
 
     @property
     def tokens(self) -> int:
@@ -102,6 +86,7 @@ class EventStream(Continuable):
         return len(self._ids)
 
     def method_for(self, supported_methods: Collection[str]) -> MethodChoice | None:
+        """Choose how an engine continues, as `StreamMachine.method_for`. Raises ContinuationImpossible."""
         if not self._has_output:
             return None
         if not self._is_single_generation:
@@ -114,25 +99,21 @@ class EventStream(Continuable):
         raise ContinuationImpossible(_METHOD_REASON)
 
     def token_timeout_s(self, inter_token_s: float) -> float | None:
-        # Opening events come before the prefill; an engine that reports no ids may reason without any output.
+        """Return how long the engine may send nothing, as `StreamMachine.token_timeout_s`.
+
+        Opening events come before the prefill; an engine that reports no ids may reason without any output.
+        """
         if self._ids_received:
             return inter_token_s
         return MAX_FIRST_TOKEN_S if self._has_engine_output else None
 
     def request(self, supported_methods: Collection[str] = ()) -> EngineRequest:
-        """Build the request for the next engine, whose node advertises `supported_methods`.
-
-        Raises ContinuationImpossible where that engine cannot continue.
-        """
-        if self.state not in _CAN_REQUEST:
-            raise InvalidTransition(f"a request in state {self.state.value}")
+        """Build the request for the next engine, as `StreamMachine.request`."""
+        self._begin_request()
         chosen = self.method_choice = self.method_for(supported_methods)
         if self.engine_attempts or self.seq:
             self._replay.restart()
         self.engine_attempts += 1
-        self.engine_error = b""
-        self.state = StreamState.WAITING
-        self._parser = sse.SseParser()
         if self._wants_logprobs:
             del self._ids[self._ids_settled :]
             self._ids_recorded = min(self._ids_recorded, self._ids_settled)
@@ -152,50 +133,18 @@ class EventStream(Continuable):
         body = {**self.generation.original_body, "vllm_xargs": {**extra, **arguments}}
         return EngineRequest(self.generation.route.value, orjson.dumps(body))
 
-    def feed(self, data: bytes) -> bytes:
-        """Process `data` of the engine; return the client's bytes for it, often b"". Read `state` afterwards."""
-        if self.state in _ENGINE_DONE:
-            return b""
-        try:
-            events = self._parser.feed(data)
-        except sse.EventTooLarge:
-            return self.on_engine_end("event-too-large")
-        out = []
-        for name, payload in events:
-            if name == LOST_EVENT:
-                self.on_engine_end(payload.decode("ascii", "replace"))
-            else:
-                out.append(self._on_event(name, payload))
-            if self.state in _ENGINE_DONE:
-                break
-        return b"".join(out)
-
-    def on_engine_end(self, reason: str) -> bytes:
-        """End the current engine's stream. This class builds no events, so it returns b""."""
-        if self.state is StreamState.FINISHED:
-            self.state = StreamState.COMPLETE
-        elif self.state not in _ENGINE_DONE:
-            self.state = StreamState.LOST
-            self.loss_reason = reason
-        return b""
+    def _end_of_stream(self) -> bytes:
+        return b""  # the terminal event is the last one
 
     # an engine's events
 
-    def _on_event(self, name: bytes, payload: bytes) -> bytes:
-        if payload == sse.DONE:
-            return self.on_engine_end("done-without-finish")
-        try:
-            event = orjson.loads(payload)
-            if name in (IDS_EVENT, PROMPT_EVENT, FINISH_EVENT):
-                return self._on_plugin_event(name, event)
-            if name == b"error" or event.get("error") or event.get("type") in ("error", "response.failed"):
-                self.engine_error = payload
-                return self.on_engine_end("error-chunk")
-            return self._on_api_event(name, event)
-        except ValueError as error:
-            return self.on_engine_end("malformed-chunk" if isinstance(error, orjson.JSONDecodeError) else "diverged")
-        except (TypeError, AttributeError, LookupError):
-            return self.on_engine_end("malformed-chunk")  # fields that are missing, or of other types than an engine's
+    def _on_answer(self, name: bytes, payload: bytes) -> bytes:
+        event = orjson.loads(payload)
+        if name in (IDS_EVENT, PROMPT_EVENT, FINISH_EVENT):
+            return self._on_plugin_event(name, event)
+        if name == b"error" or event.get("error") or event.get("type") in ("error", "response.failed"):
+            return self._on_error(payload)
+        return self._on_api_event(name, event)
 
     def _on_plugin_event(self, name: bytes, value: Any) -> bytes:
         """Process an event of the plug-in. Raises ValueError where it differs from what was received before."""
@@ -218,7 +167,7 @@ class EventStream(Continuable):
         return b""
 
     def _on_api_event(self, name: bytes, event: dict[str, Any]) -> bytes:
-        self.state = StreamState.STREAMING
+        self._on_output()
         self._has_engine_output = self._has_engine_output or event.get("type") not in _OPENING_EVENTS
         if name == b"message_delta":
             self._has_stop_reason = event["delta"].get("stop_reason") is not None
@@ -232,7 +181,7 @@ class EventStream(Continuable):
             return b""
         out = self._emit(name, new)
         if is_last:
-            self.state = StreamState.COMPLETE
+            self._advance(StreamEvent.TERMINAL_EVENT)
         return out
 
     @property
@@ -273,12 +222,9 @@ class EventStream(Continuable):
         event, name = record.extra["chunk"], str(record.extra.get("name", "")).encode()
         if self._replay.new_part(event) is None:
             raise ValueError("an event that was delivered before")
-        if name in TERMINAL_EVENTS:
-            self.state = StreamState.FINISHED
+        self._has_terminal_event = self._has_terminal_event or name in TERMINAL_EVENTS
         return self._encode(name, event)
 
-    def finish_restore(self, journal: bytes) -> None:
-        """Finish restoring from `journal`: FINISHED if the answer ended, else LOST to another engine."""
-        self.journal += journal
-        if self.seq and self.state is not StreamState.FINISHED:
-            self.state, self.loss_reason = StreamState.LOST, "entry-lost"
+    @property
+    def _has_whole_answer(self) -> bool:
+        return self._has_terminal_event

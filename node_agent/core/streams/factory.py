@@ -9,8 +9,7 @@ from node_agent.core.journal.records import read_records
 from node_agent.core.openai.generation_request import GenerationRequest
 from node_agent.core.streams.chunk_stream import ChunkStream
 from node_agent.core.streams.event_stream import EventStream
-
-StreamMachine = ChunkStream | EventStream
+from node_agent.core.streams.stream_machine import StreamMachine
 
 
 def new_stream(generation: GenerationRequest, stream_id: str, ranges: Sequence[EpochRange] = ()) -> StreamMachine:
@@ -22,9 +21,19 @@ def new_stream(generation: GenerationRequest, stream_id: str, ranges: Sequence[E
 def restore_stream(
     generation: GenerationRequest, stream_id: str, journal: bytes, after: int, ranges: Sequence[EpochRange] = ()
 ) -> tuple[StreamMachine, bytes]:
-    """Restore a stream from its journal; return it, and the events after number `after` that its client lacks.
+    """Restore a stream from its journal.
 
-    ranges: the owners of the stream (`core/journal/epochs`), the new one included. Raises ValueError.
+    Args:
+        generation: the client's request.
+        stream_id: the first part of each event's id.
+        journal: the records.
+        after: the number of the last event that the client has.
+        ranges: the owners of the stream (`core/journal/epochs`), the new one included.
+
+    Returns:
+        The stream, and the events that its client lacks.
+
+    Raises ValueError where the journal is not of such a stream.
     """
     machine = new_stream(generation, stream_id, ranges)
     return machine, replay_journal(machine, journal, after)

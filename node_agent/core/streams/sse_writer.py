@@ -89,6 +89,9 @@ class SseWriter:
             ids: the ids that the chunk adds.
             fields: see `chunks.make_choice`.
             delta_part: what a chat's delta adds beside the text.
+
+        Returns:
+            The chunk in JSON.
         """
         generation = self.generation
         full_text = generation.echo(index) + text if fields.get("role") else text

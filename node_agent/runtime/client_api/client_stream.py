@@ -36,8 +36,8 @@ from node_agent.core.openai import sse
 from node_agent.core.openai.request_digest import request_digest
 from node_agent.core.replication.replicated_log import CloseReason
 from node_agent.core.routing.router import Route, RouteRequest
-from node_agent.core.streams.factory import StreamMachine
-from node_agent.core.streams.state import StreamState
+from node_agent.core.streams.state import ENGINE_DONE, StreamState
+from node_agent.core.streams.stream_machine import StreamMachine
 from node_agent.ports import ExchangeLost, Response
 from node_agent.runtime.client_api.sse_response import SseResponse
 from node_agent.runtime.engine.client import EngineClient, answered_by, lost_by
@@ -50,7 +50,6 @@ from node_agent.runtime.replication.replicated_stream import ReplicatedStream
 WAIT_FOR_NODE_S = 15.0
 """How long a stream that began waits for a node to continue it, where none is ready."""
 
-_ENGINE_DONE = (StreamState.COMPLETE, StreamState.LOST, StreamState.AWAITING_NEXT_REQUEST)
 _POLL_INTERVAL_S = 0.1
 _RETRY_SAME_NODE_S = 0.5
 """Wait before a node that lost this stream is tried again: without another node, it needs time to recover."""
@@ -367,7 +366,7 @@ class ClientStream:
                 self._deliver(out)
             if seq >= self._retune_at:
                 self._retune_timeout()
-        if machine.state is not StreamState.STREAMING and machine.state in _ENGINE_DONE:
+        if machine.state is not StreamState.STREAMING and machine.state in ENGINE_DONE:
             self._finish_engine()
 
     def _on_keepalive(self, keepalive: bytes) -> None:

@@ -27,7 +27,8 @@ from node_agent.core.replication import replica_store
 from node_agent.core.replication.placement import RANKS, rendezvous_rank
 from node_agent.core.replication.replica_store import JournalSnapshot, ReplicaStore
 from node_agent.core.replication.replicated_log import ReplicatedLog
-from node_agent.core.streams.factory import StreamMachine, restore_stream
+from node_agent.core.streams.factory import restore_stream
+from node_agent.core.streams.stream_machine import StreamMachine
 from node_agent.ports import ExchangeLost, Http
 from node_agent.runtime.node.context import NodeContext
 from node_agent.runtime.replication.checkpointer import Checkpointer

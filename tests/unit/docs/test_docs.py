@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from checks import stream_states
 from local.chaos.kinds import FAULT_KINDS
 from tests.conformance.cases import all_cases
 from tests.contract.event_rows import ROWS as EVENT_ROWS
@@ -188,6 +189,11 @@ def layers_of_diagram(heading: str) -> list[set[str]]:
 )
 def test_a_diagram_of_layers_shows_those_of_its_contract(heading: str, contract: str) -> None:
     assert layers_of_diagram(heading) == layers_of_contract(contract)
+
+
+def test_the_diagram_of_stream_states_is_generated_from_their_table() -> None:
+    shown = text_of(stream_states.PAGE).partition(f"{stream_states.BEGIN}\n")[2].partition(stream_states.END)[0]
+    assert shown == stream_states.render_diagram(), "python -m checks.stream_states"
 
 
 def test_the_layers_of_the_agent_are_those_of_its_contract() -> None:

@@ -373,3 +373,14 @@ def test_a_usage_keeps_its_details_where_another_engine_continues(methods: tuple
     assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (2, 2, 4)
     assert usage["prompt_tokens_details"] == {"cached_tokens": 2}, "no more than the prompt has"
     assert usage["completion_tokens_details"] == {"reasoning_tokens": 0}
+
+
+def test_what_an_engine_sends_after_the_finish_reason_of_a_continued_choice_is_ignored() -> None:
+    machine, raw = lost_stream(event({"content": "a"}, [1]))
+    machine.request(("resume",))
+    raw += machine.feed(event({"content": "ab"}, [1, 2], "stop"))
+    assert machine.state is StreamState.FINISHED
+    assert machine.feed(event({"content": "c"}, [3]) + event({"content": "d"}, [4], "length")) == b""
+    assert machine.state is StreamState.FINISHED
+    raw += machine.feed(b"data: [DONE]\n\n")
+    assert (machine.state, text(raw), machine.tokens) == (StreamState.COMPLETE, "ab", 2)
