@@ -36,6 +36,8 @@ import orjson
 from node_agent.contract.errors import ContinuationImpossible, InvalidTransition
 from node_agent.core.continuation import method, requests
 from node_agent.core.continuation.method import ContinuationMethod, MethodChoice
+from node_agent.core.failure.loss import Loss, LossReason, loss_from_code
+from node_agent.core.failure.report import parse_loss
 from node_agent.core.journal.epochs import EpochRange
 from node_agent.core.journal.token_history import TokenHistory
 from node_agent.core.openai import chunks, logprobs, prompt_echo, sse
@@ -60,7 +62,7 @@ class ChunkStream(DeliveredState, Continuable):
     def __init__(self, generation: GenerationRequest, stream_id: str, ranges: Sequence[EpochRange] = ()) -> None:
         super().__init__(generation, stream_id, ranges)
         self.state = StreamState.WAITING
-        self.loss_reason = ""  # a short reason for the loss of the last engine
+        self.loss_reason: Loss = LossReason.OTHER  # of the last engine; to be read in LOST
         self.engine_error = b""  # the error event that the last engine ended with, b"" for none
         self.method_choice: MethodChoice | None = None  # None: the current engine answers the whole request
         self._method: ContinuationMethod | None = None  # None: the current engine answers the whole request
@@ -138,22 +140,22 @@ class ChunkStream(DeliveredState, Continuable):
         try:
             events = self._parser.feed(data)
         except sse.EventTooLarge:
-            return self.on_engine_end("event-too-large")
+            return self.on_engine_end(LossReason.EVENT_TOO_LARGE)
         out = []
         for name, payload in events:
             if self._active_matcher is not None and (matched := self._active_matcher(wrap(payload))) is not None:
                 out.append(self._emit_templated(*matched))
             elif name == LOST_EVENT:
-                out.append(self.on_engine_end(payload.decode("ascii", "replace")))
+                out.append(self.on_engine_end(parse_loss(payload.decode("ascii", "replace"))))
             elif payload == sse.DONE:
-                out.append(self.on_engine_end("done-without-finish"))
+                out.append(self.on_engine_end(LossReason.DONE_WITHOUT_FINISH))
             else:
                 out.append(self._on_chunk(payload))
             if self.state in _ENGINE_DONE:
                 break
         return b"".join(out)
 
-    def on_engine_end(self, reason: str) -> bytes:
+    def on_engine_end(self, reason: Loss) -> bytes:
         """End the current engine's stream: a loss, or, after the last finish_reason, the end of the answer."""
         if self.state in _ENGINE_DONE:
             return b""  # only the first reason counts
@@ -174,21 +176,21 @@ class ChunkStream(DeliveredState, Continuable):
             chunk = orjson.loads(payload)
             choices = chunk.get("choices")
         except (orjson.JSONDecodeError, AttributeError):
-            return self.on_engine_end("malformed-chunk")
+            return self.on_engine_end(LossReason.MALFORMED_CHUNK)
         if choices is None and "error" in chunk:
             self.engine_error = payload
-            return self.on_engine_end("error-chunk")
+            return self.on_engine_end(LossReason.ERROR_CHUNK)
         if choices is None:
-            return self.on_engine_end("malformed-chunk")
+            return self.on_engine_end(LossReason.MALFORMED_CHUNK)
         if not choices:
             return self._on_usage(chunk)
         choice = choices[0]
         index = choice.get("index", 0) if self._continued_choice is None else self._continued_choice
         if len(choices) > 1 or not 0 <= index < len(self.histories):
-            return self.on_engine_end("malformed-chunk")
+            return self.on_engine_end(LossReason.MALFORMED_CHUNK)
         reason = choice.get("finish_reason")
         if reason is not None and reason not in COMPLETE_REASONS:
-            return self.on_engine_end(str(reason))
+            return self.on_engine_end(loss_from_code(str(reason)))
         if self._prompt_texts is not None:
             return self._on_prompt_text(self._prompt_texts, choice)
         try:
@@ -197,10 +199,10 @@ class ChunkStream(DeliveredState, Continuable):
                 return self._end_segment(index)
             text = chunks.text_of(self._engine_route, choice)
             if not self._record_prompt_ids(index, chunk, choice):
-                return self.on_engine_end("diverged")
+                return self.on_engine_end(LossReason.DIVERGED)
             out = self._pass_through(index, chunk, choice) if self._method is None else self._splice(index, choice)
         except (TypeError, OverflowError, AttributeError, LookupError):
-            return self.on_engine_end("malformed-chunk")  # fields of other types than an engine's
+            return self.on_engine_end(LossReason.MALFORMED_CHUNK)  # fields of other types than an engine's
         if reason is None:
             self._derive_template(payload, index, ids, text, out)
         else:
@@ -220,7 +222,7 @@ class ChunkStream(DeliveredState, Continuable):
         """
         self._apply_token_records()
         if self._segment is None or self.histories[index].last_resume_point(None).ids <= self._segment.start:
-            return self.on_engine_end("piece-without-mark")
+            return self.on_engine_end(LossReason.PIECE_WITHOUT_MARK)
         self._active_matcher, self.state = None, StreamState.AWAITING_NEXT_REQUEST
         return b""
 
@@ -228,7 +230,7 @@ class ChunkStream(DeliveredState, Continuable):
         try:
             known = texts.add(choice)
         except ValueError:
-            return self.on_engine_end("malformed-chunk")
+            return self.on_engine_end(LossReason.MALFORMED_CHUNK)
         if known is not None:
             self._set_echoes(known)
             self.state = StreamState.AWAITING_NEXT_REQUEST
@@ -307,7 +309,7 @@ class ChunkStream(DeliveredState, Continuable):
     def _check_finished_choice(self, history: TokenHistory, choice: Mapping[str, Any], text: str) -> bytes:
         """Check a finished choice, which the engine repeats in a request sent again whole for the other choices."""
         if choice.get("finish_reason") is not None and text != history.text:
-            return self.on_engine_end("diverged")
+            return self.on_engine_end(LossReason.DIVERGED)
         return b""
 
     def _splice(self, index: int, choice: dict[str, Any]) -> bytes:
@@ -324,7 +326,7 @@ class ChunkStream(DeliveredState, Continuable):
             if choice.get("finish_reason") is not None:
                 self._check_caught_up(index)
         except ValueError:
-            return self.on_engine_end("diverged")
+            return self.on_engine_end(LossReason.DIVERGED)
         exposes_ids = self.generation.exposes_token_ids
         if not text and not delta_part and not (ids and exposes_ids) and choice.get("finish_reason") is None:
             return b""
@@ -399,4 +401,4 @@ class ChunkStream(DeliveredState, Continuable):
         if not self._unfinished_choices():
             self.state = StreamState.FINISHED
         elif self.seq:
-            self.state, self.loss_reason = StreamState.LOST, "entry-lost"
+            self.state, self.loss_reason = StreamState.LOST, LossReason.ENTRY_LOST

@@ -36,6 +36,8 @@ from node_agent.contract.errors import ContinuationImpossible, InvalidTransition
 from node_agent.core.continuation.method import ContinuationMethod, MethodChoice
 from node_agent.core.continuation.requests import EMIT_IDS, FORCED_IDS, RESUME_IDS
 from node_agent.core.continuation.timeouts import MAX_FIRST_TOKEN_S
+from node_agent.core.failure.loss import Loss, LossReason, loss_from_code
+from node_agent.core.failure.report import parse_loss
 from node_agent.core.journal.epochs import EpochRange
 from node_agent.core.journal.records import Record, TokenRecord, encode_record
 from node_agent.core.journal.token_history import NO_RESUME_POINT
@@ -71,7 +73,7 @@ class EventStream(Continuable):
         self.writer = SseWriter(generation, stream_id, ranges)
         self.journal = bytearray()  # the encoded records
         self.state = StreamState.WAITING
-        self.loss_reason = ""  # a short reason for the loss of the last engine
+        self.loss_reason: Loss = LossReason.OTHER  # of the last engine; to be read in LOST
         self.engine_error = b""  # the error event that the last engine ended with, b"" for none
         self.method_choice: MethodChoice | None = None  # None: the current engine answers the whole request
         self.engine_attempts = 0
@@ -159,18 +161,18 @@ class EventStream(Continuable):
         try:
             events = self._parser.feed(data)
         except sse.EventTooLarge:
-            return self.on_engine_end("event-too-large")
+            return self.on_engine_end(LossReason.EVENT_TOO_LARGE)
         out = []
         for name, payload in events:
             if name == LOST_EVENT:
-                self.on_engine_end(payload.decode("ascii", "replace"))
+                self.on_engine_end(parse_loss(payload.decode("ascii", "replace")))
             else:
                 out.append(self._on_event(name, payload))
             if self.state in _ENGINE_DONE:
                 break
         return b"".join(out)
 
-    def on_engine_end(self, reason: str) -> bytes:
+    def on_engine_end(self, reason: Loss) -> bytes:
         """End the current engine's stream. This class builds no events, so it returns b""."""
         if self.state is StreamState.FINISHED:
             self.state = StreamState.COMPLETE
@@ -183,25 +185,27 @@ class EventStream(Continuable):
 
     def _on_event(self, name: bytes, payload: bytes) -> bytes:
         if payload == sse.DONE:
-            return self.on_engine_end("done-without-finish")
+            return self.on_engine_end(LossReason.DONE_WITHOUT_FINISH)
         try:
             event = orjson.loads(payload)
             if name in (IDS_EVENT, PROMPT_EVENT, FINISH_EVENT):
                 return self._on_plugin_event(name, event)
             if name == b"error" or event.get("error") or event.get("type") in ("error", "response.failed"):
                 self.engine_error = payload
-                return self.on_engine_end("error-chunk")
+                return self.on_engine_end(LossReason.ERROR_CHUNK)
             return self._on_api_event(name, event)
         except ValueError as error:
-            return self.on_engine_end("malformed-chunk" if isinstance(error, orjson.JSONDecodeError) else "diverged")
+            return self.on_engine_end(
+                LossReason.MALFORMED_CHUNK if isinstance(error, orjson.JSONDecodeError) else LossReason.DIVERGED
+            )
         except (TypeError, AttributeError, LookupError):
-            return self.on_engine_end("malformed-chunk")  # fields that are missing, or of other types than an engine's
+            return self.on_engine_end(LossReason.MALFORMED_CHUNK)  # missing fields, or of other types
 
     def _on_plugin_event(self, name: bytes, value: Any) -> bytes:
         """Process an event of the plug-in. Raises ValueError where it differs from what was received before."""
         if name == FINISH_EVENT:
             self._finish_reason = value
-            return b"" if value in COMPLETE_REASONS else self.on_engine_end(str(value))
+            return b"" if value in COMPLETE_REASONS else self.on_engine_end(loss_from_code(str(value)))
         if name == PROMPT_EVENT:
             self._prompt_events += 1
             self._is_single_generation = self._prompt_events == 1
@@ -224,7 +228,7 @@ class EventStream(Continuable):
             self._has_stop_reason = event["delta"].get("stop_reason") is not None
         is_last = name in TERMINAL_EVENTS
         if is_last and not self._may_end:
-            return self.on_engine_end("end-without-finish")
+            return self.on_engine_end(LossReason.END_WITHOUT_FINISH)
         new = self._replay.new_part(event)
         if is_last and not self._replay.is_caught_up:
             raise ValueError("the continuation ends before what was delivered")
@@ -281,4 +285,4 @@ class EventStream(Continuable):
         """Finish restoring from `journal`: FINISHED if the answer ended, else LOST to another engine."""
         self.journal += journal
         if self.seq and self.state is not StreamState.FINISHED:
-            self.state, self.loss_reason = StreamState.LOST, "entry-lost"
+            self.state, self.loss_reason = StreamState.LOST, LossReason.ENTRY_LOST

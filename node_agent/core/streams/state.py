@@ -11,7 +11,7 @@ from node_agent.contract.errors import ContinuationImpossible
 from node_agent.core.continuation.method import MethodChoice
 
 LOST_EVENT = b"synkti-lost"
-"""An engine node returns a stream to its entry with this event; its data is the loss reason: handoff, reset, ..."""
+"""An engine node returns a stream to its entry with this event; its data is a line of `core/failure/report`."""
 
 
 class StreamState(Enum):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from node_agent.core.failure.loss import Loss
 from node_agent.ports import Response
 
 
@@ -58,8 +59,8 @@ class ResponseProxy:
     def end_within(self, seconds: float) -> None:
         self.exchange.end_within(seconds)
 
-    def abort(self, why: str) -> None:
-        self.exchange.abort(why)
+    def abort(self, loss: Loss) -> None:
+        self.exchange.abort(loss)
 
     def close(self) -> None:
         self.exchange.close()

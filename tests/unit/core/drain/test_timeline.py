@@ -1,14 +1,12 @@
-"""Test a drain's record, and the lines with which streams are handed off."""
+"""Test a drain's record."""
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from node_agent.contract.drain_record import DrainRecord, DrainStep, drain_from_item
 from node_agent.core.drain.timeline import MAX_STEPS, DrainTimeline
-from node_agent.core.failure.report import format_handoff, parse_loss
 
 TIMES = st.integers(0, 2_000_000_000_000).map(lambda ms: ms / 1000)
 RECORDS = st.builds(
@@ -58,16 +56,3 @@ def test_a_deadline_that_moves_nearer_is_told_again_within_a_bound() -> None:
 @given(RECORDS)
 def test_a_record_survives_the_table(record: DrainRecord) -> None:
     assert drain_from_item(record.to_item()) == record
-
-
-@pytest.mark.parametrize(
-    ("word", "read"),
-    [
-        (format_handoff(None), ("handoff", None)),
-        (format_handoff("i-0123"), ("handoff", "i-0123")),
-        ("reset", ("reset", None)),
-        ("handoffs", ("handoffs", None)),
-    ],
-)
-def test_a_loss_says_who_has_room(word: str, read: tuple[str, str | None]) -> None:
-    assert parse_loss(word) == read

@@ -9,6 +9,7 @@ from typing import Any
 from node_agent.contract.drain_record import DrainRecord
 from node_agent.contract.states import NodeState
 from node_agent.core.common.address import Address
+from node_agent.core.failure.loss import Handoff, Loss
 from node_agent.core.node.lifecycle import Publish
 from node_agent.runtime.drain.controller import DrainController
 from node_agent.runtime.engine.active_requests import EngineCall, EngineCalls
@@ -23,10 +24,10 @@ class Exchange:
         self.reads = pieces
         self.status, self.is_event_stream = 200, True
         self.first_read_at, self.last_read_at = 100.0, 100.0 + 0.01 * (pieces - 1)
-        self.aborted: list[str] = []
+        self.aborted: list[Loss] = []
 
-    def abort(self, why: str) -> None:
-        self.aborted.append(why)
+    def abort(self, loss: Loss) -> None:
+        self.aborted.append(loss)
 
     def close(self) -> None:
         """Nothing to close."""
@@ -85,7 +86,7 @@ def test_what_cannot_finish_is_given_to_who_has_room_and_the_record_says_so() ->
         stage.draining.run_plan(deadline)
         told = [exchange.aborted for exchange in stage.engine.exchanges]
         assert told[0] == []
-        assert all(word[0].startswith("handoff to i-") for word in told[1:])
+        assert all(isinstance(loss, Handoff) and loss.target is not None for (loss,) in told[1:])
         assert [set(streams) for streams in stage.left] == [{"stream-1", "stream-2"}]
         for gone in (long, unknown):
             gone.close()
@@ -110,7 +111,7 @@ def test_with_nobody_to_go_on_streams_stay_until_the_last_moments() -> None:
         assert stage.engine.exchanges[0].aborted == []
         stage.now = deadline - 5.0
         stage.draining.run_plan(deadline)
-        assert stage.engine.exchanges[0].aborted == ["handoff"]
+        assert stage.engine.exchanges[0].aborted == [Handoff()]
 
     run_scenario(scenario, peers=0)
 
