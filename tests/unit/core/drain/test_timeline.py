@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_agent.contract.drain_record import DrainRecord, DrainStep, drain_from_item
+from node_agent.contract.drain_record import DrainRecord, DrainStep, DrainStepName, drain_from_item
 from node_agent.core.drain.timeline import MAX_STEPS, DrainTimeline
 
 TIMES = st.integers(0, 2_000_000_000_000).map(lambda ms: ms / 1000)
@@ -22,19 +22,19 @@ RECORDS = st.builds(
 
 def test_nothing_is_told_before_a_drain() -> None:
     log = DrainTimeline("i-1", 7)
-    log.record_step("retired", 1.0)
-    log.add_count("handed-off", 1.0, 2)
+    log.record_step(DrainStepName.RETIRED, 1.0)
+    log.add_count(DrainStepName.HANDED_OFF, 1.0, 2)
     assert log.record is None
 
 
 def test_a_step_is_told_once_and_counts_add_up_with_their_last_instant() -> None:
     log = DrainTimeline("i-1", 7)
     log.begin("notice-seen", 9.0, 10.0, 130.0, 999)
-    log.record_step("planned", 11.0, 3)
-    log.record_step("planned", 12.0, 1)
-    log.add_count("handed-off", 13.0, 1)
-    log.add_count("handed-off", 14.0, 2)
-    log.add_count("handed-off", 15.0, 0)
+    log.record_step(DrainStepName.PLANNED, 11.0, 3)
+    log.record_step(DrainStepName.PLANNED, 12.0, 1)
+    log.add_count(DrainStepName.HANDED_OFF, 13.0, 1)
+    log.add_count(DrainStepName.HANDED_OFF, 14.0, 2)
+    log.add_count(DrainStepName.HANDED_OFF, 15.0, 0)
     assert log.record is not None
     assert [(step.step, step.at, step.count) for step in log.record.steps] == [
         ("asked", 9.0, None),

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from node_agent.contract.drain_record import DrainRecord
+from node_agent.contract.drain_record import DrainRecord, DrainStepName
 from node_agent.contract.states import NodeState
 from node_agent.core.common.address import Address
 from node_agent.core.failure.loss import Handoff, Loss
@@ -93,7 +93,7 @@ def test_what_cannot_finish_is_given_to_who_has_room_and_the_record_says_so() ->
         stage.now += 2.0
         short.close()
         stage.draining.run_plan(deadline)
-        stage.draining.record_step("retired")
+        stage.draining.record_step(DrainStepName.RETIRED)
         assert stage.steps == {
             "asked": None, "cordoned": None, "planned": 2, "handed-off": 2, "finished": 1, "retired": None,
         }  # fmt: skip
@@ -118,7 +118,7 @@ def test_with_nobody_to_go_on_streams_stay_until_the_last_moments() -> None:
 
 def test_clients_that_are_closed_are_counted_and_what_was_never_a_drain_leaves_no_record() -> None:
     def scenario(stage: Stage) -> None:
-        stage.draining.record_step("retired")
+        stage.draining.record_step(DrainStepName.RETIRED)
         assert stage.kept == []
         assert stage.draining.record is None
         stage.ask(None)
