@@ -31,6 +31,7 @@ from node_agent.adapters.http_server import HttpServer, bind
 from node_agent.adapters.process_memory import release_free_memory, resident_bytes, return_large_blocks
 from node_agent.adapters.replication_client import TcpReplicaLinks
 from node_agent.adapters.steady_clock import SteadyClock
+from node_agent.contract.drain_record import DrainStepName
 from node_agent.contract.errors import TransientError
 from node_agent.contract.states import NodeState
 from node_agent.contract.table_schema import NodeRecord, TimelineStep, renewed
@@ -469,7 +470,7 @@ class Agent:
         loops[0].cancel()  # the supervisor would start the engine again
         step = TimelineStep(retire.reason.partition(",")[0], "agent", self._clock())
         self._publisher.publish(None, NodeState.GONE, step)
-        self._drain_controller.record_step("retired")
+        self._drain_controller.record_step(DrainStepName.RETIRED)
         closing = [asyncio.ensure_future(server.close(_SERVER_DRAIN_S)) for server in self.servers]
         await asyncio.gather(self.replication.evacuate(_COPY_S), self._checkpointer.write_all(_CHECKPOINT_S))
         await asyncio.gather(self._group.stop(_ENGINE_GRACE_S), self._leave_tags(), *closing)
@@ -485,7 +486,7 @@ class Agent:
         with contextlib.suppress(TransientError, TimeoutError):
             async with asyncio.timeout(_UNTAG_S):
                 await self._outside.instances.untag(self._node.instance_id)
-            self._drain_controller.record_step("untagged")
+            self._drain_controller.record_step(DrainStepName.UNTAGGED)
             await self._publisher.flush(_FLUSH_S)
         if self._outside.group is not None:
             with contextlib.suppress(TransientError, TimeoutError):

@@ -14,6 +14,7 @@ from functools import partial
 
 from node_agent.adapters.http_client_exchange import Connection, Exchange
 from node_agent.core.common.address import Address
+from node_agent.core.failure.loss import Loss, LossReason
 from node_agent.ports import ExchangeLost, Http
 
 CONNECT_TIMEOUT_S = 2.0
@@ -44,7 +45,7 @@ class HttpClient(Http):
         read_timeout_s: float,
         accept_timeout_s: float | None = None,
         keepalive_timeout_s: float | None = None,
-        on_lost: Callable[[str], None] | None = None,
+        on_lost: Callable[[Loss], None] | None = None,
     ) -> Exchange:
         """Send a request, as the port defines."""
         request = _encode(address, method, target, headers, body)
@@ -99,11 +100,11 @@ async def _connect(address: Address, source: tuple[str, int] | None) -> Connecti
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             _, connection = await loop.create_connection(Connection, address.host, address.port, local_addr=source)
     except TimeoutError:
-        raise ExchangeLost("unreachable") from None
+        raise ExchangeLost(LossReason.UNREACHABLE) from None
     except ConnectionRefusedError:
-        raise ExchangeLost("refused") from None
+        raise ExchangeLost(LossReason.REFUSED) from None
     except OSError:
-        raise ExchangeLost("unreachable") from None
+        raise ExchangeLost(LossReason.UNREACHABLE) from None
     return connection
 
 

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 import httptools
 
 from node_agent.contract.names import SIGNS_HEADER
+from node_agent.core.failure.loss import Loss, LossReason
 from node_agent.ports import ExchangeLost
 
 MAX_HELD_BYTES = 1024 * 1024
@@ -24,6 +25,8 @@ MAX_HELD_BYTES = 1024 * 1024
 MAX_HEAD_BYTES = 64 * 1024
 """With the interim responses before it: keep-alives for twenty minutes."""
 
+_CLOSED_WHILE_IDLE = (LossReason.EOF, LossReason.RESET)
+"""How an exchange on a reused connection is lost that the server had closed before it received the request."""
 
 _GRACE_S = 0.25
 """From an elapsed timeout to the loss: timers run before received data is read, and if this process was suspended, data
@@ -80,11 +83,14 @@ class Connection(asyncio.Protocol):
 class Exchange(asyncio.Protocol):
     """The Response port, and the protocol of its connection while it lasts.
 
-    connect: makes a connection; raises ExchangeLost.
-    released: receives a connection that can be reused.
-    accept_timeout_s: seconds until the first bytes, None for the read timeout.
-    keepalive_timeout_s: the longest silence once the other side has announced keep-alives.
-    on_lost: receives the reason once, where the exchange is lost.
+    Args:
+        request: the encoded request.
+        read_timeout_s: how long the other side may send nothing.
+        connect: makes a connection; raises ExchangeLost.
+        released: receives a connection that can be reused.
+        accept_timeout_s: seconds until the first bytes, None for the read timeout.
+        keepalive_timeout_s: the longest silence once the other side has announced keep-alives.
+        on_lost: receives the loss once, where the exchange is lost.
     """
 
     def __init__(
@@ -96,7 +102,7 @@ class Exchange(asyncio.Protocol):
         *,
         accept_timeout_s: float | None = None,
         keepalive_timeout_s: float | None = None,
-        on_lost: Callable[[str], None] | None = None,
+        on_lost: Callable[[Loss], None] | None = None,
     ) -> None:
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
@@ -116,7 +122,7 @@ class Exchange(asyncio.Protocol):
         self._head_seen = False
         self._keeps_alive = False
         self._done = False
-        self._loss_reason: str | None = None
+        self._loss: Loss | None = None
         self._buffer: list[bytes] = []
         self._buffered_bytes = 0
         self._sink: Callable[[bytes], None] | None = None
@@ -135,7 +141,7 @@ class Exchange(asyncio.Protocol):
         """Send the request. was_idle: whether the connection was reused, and may have been closed meanwhile."""
         self._connection, self._was_reused = connection, was_idle
         if connection.transport is None:
-            self.fail("reset")
+            self.fail(LossReason.RESET)
             return
         connection.begin(self)
         self._parser = httptools.HttpResponseParser(self)
@@ -158,7 +164,7 @@ class Exchange(asyncio.Protocol):
         except httptools.HttpParserCallbackError:
             raise  # a bug of the sink
         except httptools.HttpParserError:
-            self.abort("broken")
+            self.abort(LossReason.BROKEN)
             return
         if self._sink is not None:
             if self._done:
@@ -173,7 +179,7 @@ class Exchange(asyncio.Protocol):
         if not self._head_seen:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
-                self.abort("broken")
+                self.abort(LossReason.BROKEN)
                 return
         self._wake()
 
@@ -181,16 +187,16 @@ class Exchange(asyncio.Protocol):
         """Lose the exchange: eof where the server closed the connection, reset after an error."""
         if self._connection is not None:
             self._connection.connection_lost(exc)
-        self.fail("eof" if exc is None else "reset")
+        self.fail(LossReason.EOF if exc is None else LossReason.RESET)
 
-    def fail(self, why: str) -> None:
+    def fail(self, loss: Loss) -> None:
         """Record that the connection is gone; does nothing after the exchange's end."""
-        if self._done or self._loss_reason is not None:
+        if self._done or self._loss is not None:
             return
-        self._loss_reason = why
+        self._loss = loss
         self._stop_timer()
         if self._on_lost is not None and not self._was_reused:
-            self._on_lost(why)
+            self._on_lost(loss)
         self._wake()
 
     # httptools
@@ -234,10 +240,10 @@ class Exchange(asyncio.Protocol):
     async def head(self) -> None:
         """Wait for the response's head. Raises ExchangeLost."""
         while not self._head_seen:
-            if self._loss_reason is not None:
-                if not self._was_reused or self._loss_reason not in ("eof", "reset"):
-                    raise ExchangeLost(self._loss_reason)
-                self._loss_reason = None  # the server had closed it before a response: send it on another connection
+            if self._loss is not None:
+                if not self._was_reused or self._loss not in _CLOSED_WHILE_IDLE:
+                    raise ExchangeLost(self._loss)
+                self._loss = None  # the server had closed it before a response: send it on another connection
                 self._connection = None
             if self._connection is None:
                 self.begin(await self._connected(), was_idle=False)
@@ -252,12 +258,12 @@ class Exchange(asyncio.Protocol):
         except asyncio.CancelledError:
             if connecting.done() and not connecting.cancelled() and connecting.exception() is None:
                 connecting.result().abort()  # connected at this moment, and otherwise unreferenced
-            if self._loss_reason is None:
+            if self._loss is None:
                 raise
-            raise ExchangeLost(self._loss_reason) from None
+            raise ExchangeLost(self._loss) from None
         except ExchangeLost as lost:
             self._was_reused = False
-            self.fail(lost.why)
+            self.fail(lost.loss)
             raise
         finally:
             self._connecting = None
@@ -268,8 +274,8 @@ class Exchange(asyncio.Protocol):
         while not self._buffer:
             if self._done:
                 return b""
-            if self._loss_reason is not None:
-                raise ExchangeLost(self._loss_reason)
+            if self._loss is not None:
+                raise ExchangeLost(self._loss)
             await self._wait()
         return self._drain_buffer()
 
@@ -290,8 +296,8 @@ class Exchange(asyncio.Protocol):
             parts.append(data)
             size += len(data)
             if size > max_bytes:
-                self.abort("too-large")
-                raise ExchangeLost("too-large")
+                self.abort(LossReason.TOO_LARGE)
+                raise ExchangeLost(LossReason.TOO_LARGE)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def pipe(self, sink: Callable[[bytes], None]) -> None:
@@ -304,8 +310,8 @@ class Exchange(asyncio.Protocol):
         if self._buffer:
             sink(self._drain_buffer())
         while not self._done:
-            if self._loss_reason is not None:
-                raise ExchangeLost(self._loss_reason)
+            if self._loss is not None:
+                raise ExchangeLost(self._loss)
             await self._wait()
 
     def pause(self, paused: bool) -> None:
@@ -345,7 +351,7 @@ class Exchange(asyncio.Protocol):
 
     def _set_timer(self, seconds: float) -> None:
         self._stop_timer()
-        if not self._done and self._loss_reason is None:
+        if not self._done and self._loss is None:
             self._timer = self._loop.call_later(seconds, self._on_timer)
 
     def _on_timer(self) -> None:
@@ -359,18 +365,18 @@ class Exchange(asyncio.Protocol):
             self._overdue_since = self.last_read_at
             self._set_timer(min(_GRACE_S, allowed_s / 4))
         else:
-            self.abort("silence")
+            self.abort(LossReason.SILENCE)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def abort(self, why: str) -> None:
-        """Abort the exchange: a waiting reader gets ExchangeLost(why), and the server's connection closes."""
+    def abort(self, loss: Loss) -> None:
+        """Abort the exchange: a waiting reader gets ExchangeLost(loss), and the server's connection closes."""
         was_over = self._done
         self._was_reused = False
-        self.fail(why)
+        self.fail(loss)
         if self._connecting is not None:
             self._connecting.cancel()
         if self._connection is not None and not was_over:
@@ -390,7 +396,7 @@ class Exchange(asyncio.Protocol):
         if is_clear and connection.usable:
             self._released(connection)
         else:
-            self._loss_reason = self._loss_reason or "closed"
+            self._loss = self._loss or LossReason.CLOSED
             connection.abort()
 
     # waiting

@@ -147,7 +147,7 @@ class Imds:
                 finally:
                     exchange.close()
         except ExchangeLost as lost:
-            raise MetadataUnavailable(f"IMDS at {self._address} does not answer: {lost.why}") from lost
+            raise MetadataUnavailable(f"IMDS at {self._address} does not answer: {lost.loss}") from lost
         except TimeoutError as error:
             raise MetadataUnavailable(f"IMDS at {self._address} takes longer than {_WITHIN_S:.0f} s") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from node_agent.contract.items import listing, seconds, text, whole
@@ -12,16 +13,31 @@ from node_agent.contract.table_schema import PARTITION_KEY, SORT_KEY, TTL_ATTRIB
 DRAIN_KIND = "drain"
 
 
+class DrainStepName(StrEnum):
+    """The steps that a node records; the record carries the value."""
+
+    ASKED = "asked"
+    CORDONED = "cordoned"
+    PLANNED = "planned"
+    HANDED_OFF = "handed-off"
+    FINISHED = "finished"
+    CLIENTS_CLOSED = "clients-closed"
+    RETIRED = "retired"
+    UNTAGGED = "untagged"
+
+
 @dataclass(frozen=True)
 class DrainStep:
-    """One step: asked, cordoned, planned, handed-off, finished, clients-closed, retired, untagged; at: unix seconds.
-
-    count: streams or clients that it is about, None where it is about the node.
-    """
+    """One step of a drain."""
 
     step: str
+    """A DrainStepName's value, or the step of a node of another version."""
+
     at: float
+    """Unix seconds."""
+
     count: int | None = None
+    """The streams or clients that it is about; None where it is about the node."""
 
 
 @dataclass(frozen=True)

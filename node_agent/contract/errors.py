@@ -34,6 +34,10 @@ class MetadataUnavailable(TransientError):
     """IMDS did not answer."""
 
 
+class PeerRefused(TransientError):
+    """A peer answered, but not with what was requested."""
+
+
 class PermanentError(SynktiError):
     """Another try would end the same."""
 

@@ -9,18 +9,20 @@ from typing import Protocol
 
 from node_agent.contract.errors import TransientError
 from node_agent.core.common.address import Address
+from node_agent.core.failure.loss import Loss
 
 
 class ExchangeLost(TransientError):
     """The other side did not answer, or not to the end.
 
-    why: in a word, or as `core/failure/report` writes it: refused, unreachable, reset, eof, silence, broken, too-large.
-    passed_on: whether a peer says so of its engine; else it is of the exchange itself.
+    Args:
+        loss: why.
+        passed_on: whether a peer reports it of its engine; else it is of the exchange itself.
     """
 
-    def __init__(self, why: str, *, passed_on: bool = False) -> None:
-        super().__init__(f"the exchange was lost: {why}")
-        self.why = why
+    def __init__(self, loss: Loss, *, passed_on: bool = False) -> None:
+        super().__init__(f"the exchange was lost: {loss}")
+        self.loss = loss
         self.passed_on = passed_on
 
 
@@ -85,8 +87,8 @@ class Response(Protocol):
         """Bound the rest of an exchange whose content is not needed: to a silence of at most `seconds`."""
         ...
 
-    def abort(self, why: str) -> None:
-        """Abort the exchange: a waiting caller gets ExchangeLost(why), and the connection is closed."""
+    def abort(self, loss: Loss) -> None:
+        """Abort the exchange: a waiting caller gets ExchangeLost(loss), and the connection is closed."""
         ...
 
     def close(self) -> None:
@@ -108,15 +110,25 @@ class Http(Protocol):
         read_timeout_s: float,
         accept_timeout_s: float | None = None,
         keepalive_timeout_s: float | None = None,
-        on_lost: Callable[[str], None] | None = None,
+        on_lost: Callable[[Loss], None] | None = None,
     ) -> Response:
         """Send a request.
 
-        read_timeout_s: how long the other side may send nothing; `set_read_timeout` changes it.
-        accept_timeout_s: how long until its first bytes, where it accepts requests at once (`ServerRequest.accept`).
-        keepalive_timeout_s: how long it may send nothing at all, once it has announced keep-alives (SIGNS_HEADER of an
-        interim response).
-        on_lost: receives the reason, once, where the exchange is lost.
+        Args:
+            address: of the server.
+            method: in upper case.
+            target: the path and the query.
+            headers: without `host` and `content-length`.
+            body: sent with its length.
+            read_timeout_s: how long the other side may send nothing; `set_read_timeout` changes it.
+            accept_timeout_s: how long until its first bytes, where it accepts requests at once
+                (`ServerRequest.accept`).
+            keepalive_timeout_s: how long it may send nothing at all, once it has announced keep-alives (SIGNS_HEADER
+                of an interim response).
+            on_lost: receives the loss, once, where the exchange is lost.
+
+        Returns:
+            The response, before its head has arrived.
         """
         ...
 

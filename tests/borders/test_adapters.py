@@ -32,6 +32,7 @@ from node_agent.contract.errors import MetadataUnavailable, StaleEpoch, StoreUna
 from node_agent.contract.states import NodeState
 from node_agent.contract.table_schema import NodeRecord, RecordMissing, StreamRecord, StreamStatus, TimelineStep
 from node_agent.contract.tags import NodeTags
+from node_agent.core.failure.loss import LossReason
 from node_agent.core.kv.index import Batch, Index
 from node_agent.core.node.status import TaggedNode
 from node_agent.ports import ExchangeLost, Identity
@@ -141,7 +142,7 @@ class Answer:
 
     async def read_all(self, max_bytes: int) -> bytes:
         if len(self.body) > max_bytes:
-            raise ExchangeLost("too-large")
+            raise ExchangeLost(LossReason.TOO_LARGE)
         return self.body
 
     def close(self) -> None:
@@ -161,7 +162,7 @@ class OddHttp:
         if method == "PUT" and self._count < 3:
             return Answer(200, b"token")
         if answer is None:
-            raise ExchangeLost("reset")
+            raise ExchangeLost(LossReason.RESET)
         return answer
 
 

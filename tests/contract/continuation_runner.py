@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import orjson
 
+from node_agent.core.failure.loss import LossReason
 from node_agent.core.openai import prompt_echo
 from node_agent.core.openai.generation_request import ApiRoute, GenerationRequest, read_generation
 from node_agent.core.openai.sse import SseParser
@@ -152,9 +153,9 @@ class ContinuationRunner:
                     break
                 received += 1
                 if cut is not None and cut.is_here(received, raw):
-                    return raw + machine.on_engine_end("reset")
+                    return raw + machine.on_engine_end(LossReason.RESET)
             if machine.state not in (StreamState.AWAITING_NEXT_REQUEST, StreamState.COMPLETE):
-                raw += machine.on_engine_end("eof")
+                raw += machine.on_engine_end(LossReason.EOF)
             assert machine.state is not StreamState.LOST, machine.loss_reason
             if machine.state is StreamState.COMPLETE:
                 return raw

@@ -17,6 +17,7 @@ from checks.continuation_table import RESULTS
 from node_agent.contract.errors import ContinuationImpossible
 from node_agent.core.continuation import requests
 from node_agent.core.continuation.method import ContinuationMethod, choose_method, reprompt_obstacle
+from node_agent.core.failure.loss import LossReason
 from node_agent.core.openai.generation_request import GenerationRequest, read_generation
 from node_agent.core.streams.chunk_stream import ChunkStream
 from node_agent.core.streams.stream_machine import EngineRequest
@@ -224,7 +225,7 @@ def reprompt_fails(engine: Engine, generation: GenerationRequest, raw: bytes, ev
         first = engine_chunks(engine, machine)
         for event in itertools.islice(first, cut):
             machine.feed(event)
-        machine.on_engine_end("reset")
+        machine.on_engine_end(LossReason.RESET)
         journal = machine.histories[0]
         if not journal.ids:
             continue

@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from checks.continuation_table import EVENT_RESULTS
+from node_agent.core.failure.loss import LossReason
 from node_agent.core.openai.generation_request import ApiRoute, read_generation
 from node_agent.core.streams.event_stream import EventStream
 from node_agent.core.streams.factory import replay_journal
@@ -80,7 +81,7 @@ def check_row(engine: Engine, row: Row) -> None:
         for cut in cuts if way == "resume" else cuts[1::2]:
             stream = stream_of(row)
             received = read_events(stream, engine, (way,), cut)
-            stream.on_engine_end("reset")
+            stream.on_engine_end(LossReason.RESET)
             if cut % 2 == 0:
                 again = EventStream(stream.generation, "s")
                 assert replay_journal(again, bytes(stream.journal), stream.seq) == b""
@@ -103,7 +104,7 @@ def reprompt_yields_no_events(engine: Engine, row: Row, cut: int) -> bool:
     """Return True if a plain completion after the ids adds nothing to such an answer, and the stream is lost."""
     stream = stream_of(row)
     read_events(stream, engine, (), cut)
-    stream.on_engine_end("reset")
+    stream.on_engine_end(LossReason.RESET)
     stream.request(("resume",))
     body = {"model": MODEL, "prompt": [1, 2, 3, *stream._ids], "stream": True, "max_tokens": 4}
     for event in send(engine, EngineRequest("/v1/completions", orjson.dumps(body))):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from node_agent.contract.drain_record import DrainRecord, DrainStep
+from node_agent.contract.drain_record import DrainRecord, DrainStep, DrainStepName
 
 MAX_STEPS = 64
 """A deadline may move nearer again and again; beyond this its moves are not recorded."""
@@ -26,23 +26,29 @@ class DrainTimeline:
     def begin(self, why: str, requested_at: float, cordoned_at: float, deadline: float, expires_at: int) -> None:
         """Record that the node drains, or that its deadline moved nearer. All instants are unix seconds."""
         before = self.record.steps if self.record is not None else ()
-        steps = (*before, DrainStep("asked", requested_at), DrainStep("cordoned", cordoned_at))
+        steps = (
+            *before,
+            DrainStep(DrainStepName.ASKED.value, requested_at),
+            DrainStep(DrainStepName.CORDONED.value, cordoned_at),
+        )
         if len(steps) > MAX_STEPS:
             steps = before
         self.record = DrainRecord(self._instance_id, self._incarnation, why, deadline, expires_at, steps)
 
-    def record_step(self, step: str, at: float, count: int | None = None) -> None:
+    def record_step(self, step: DrainStepName, at: float, count: int | None = None) -> None:
         """Record a step; a second time changes nothing."""
         if self._find(step) is None:
-            self._add(DrainStep(step, at, count))
+            self._add(DrainStep(step.value, at, count))
 
-    def add_count(self, step: str, at: float, more: int) -> None:
+    def add_count(self, step: DrainStepName, at: float, more: int) -> None:
         """Add `more` to a step's count, and set its instant to `at`."""
         if more:
             found = self._find(step)
-            self._add(DrainStep(step, at, more + (found.count or 0 if found is not None else 0)), instead_of=found)
+            self._add(
+                DrainStep(step.value, at, more + (found.count or 0 if found is not None else 0)), instead_of=found
+            )
 
-    def _find(self, step: str) -> DrainStep | None:
+    def _find(self, step: DrainStepName) -> DrainStep | None:
         steps = self.record.steps if self.record is not None else ()
         return next((one for one in steps if one.step == step), None)
 

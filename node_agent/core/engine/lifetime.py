@@ -1,7 +1,7 @@
 """Track one engine from its start to its end, for the requests at it. Pure.
 
-When it ends, every request that it had not begun to answer fails with the same line (`core/failure/report`), however
-late its own connection breaks.
+When it ends, every request that it had not begun to answer fails with the same EngineDeath, however late its own
+connection breaks.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import signal
 
 import orjson
 
-from node_agent.core.failure.attribution import ENGINE_DIED, ENGINE_KILLED, reports_dead_engine
-from node_agent.core.failure.report import format_death
+from node_agent.core.failure.attribution import reports_dead_engine
+from node_agent.core.failure.loss import EngineDeath, LossReason
 
-_POSSIBLE_DEATHS = frozenset({"reset", "eof", "broken", "refused"})
+_POSSIBLE_DEATHS = frozenset({LossReason.RESET, LossReason.EOF, LossReason.BROKEN, LossReason.REFUSED})
 _OUTSIDE = frozenset({None, 0, *(-number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGKILL))})
 """Exit statuses of an engine that was ended from outside: None by this agent, 0 as vLLM exits after a SIGTERM."""
 
@@ -53,16 +53,20 @@ class EngineLifetime:
         self.is_dead = True
         self._was_killed = False
 
-    def death_report(self, key: int, code: str | None = None) -> str:
-        """Return the line with which a request that it had not answered fails.
+    def death(self, key: int, reason: LossReason | None = None) -> EngineDeath:
+        """Return the loss of a request that it had not begun to answer.
 
-        key: the request's.
-        code: the death's; None: by the exit status.
+        Args:
+            key: the request's.
+            reason: one of DEATHS; None: by the exit status.
+
+        Returns:
+            The same for every request but for `alone`.
         """
-        if code is None:
-            code = ENGINE_KILLED if self._was_killed else ENGINE_DIED
+        if reason is None:
+            reason = LossReason.ENGINE_KILLED if self._was_killed else LossReason.ENGINE_DIED
         there = self._at_end if self.has_ended else self.suspects
-        return format_death(self.number, alone=not there - {key}, code=code)
+        return EngineDeath(reason, str(self.number), alone=not there - {key})
 
 
 def answer_start_timeout_s(body_bytes: int) -> float:
@@ -74,9 +78,9 @@ def answer_start_timeout_s(body_bytes: int) -> float:
     return _START_TIMEOUT_S + _START_S_PER_KIB * body_bytes / 1024
 
 
-def may_indicate_death(code: str) -> bool:
-    """Return whether an exchange that was lost with this code may have been lost by the engine's end."""
-    return code in _POSSIBLE_DEATHS
+def may_indicate_death(reason: LossReason) -> bool:
+    """Return whether an exchange that was lost for this reason may have been lost by the engine's end."""
+    return reason in _POSSIBLE_DEATHS
 
 
 def starts_answer(data: bytes) -> bool:

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import orjson
 
 from node_agent.contract.errors import openai_error
-from node_agent.core.failure.attribution import BreakerEffect, NextStep, Verdict
+from node_agent.core.failure.attribution import NOT_SERVING, BreakerEffect, NextStep, Verdict
+from node_agent.core.failure.loss import LossReason
 
 MAX_ENGINES = 3
 """Engines that lose one request before it ends with an error."""
@@ -25,7 +26,7 @@ MAX_REQUESTS = 8
 """The same with engines that handed it off, or did not accept it because they do not serve."""
 
 _OPINIONS = 2
-_NOT_LOST = frozenset({"handoff", "not-serving"})
+_NOT_LOST = frozenset({LossReason.HANDOFF.value, NOT_SERVING})
 _BUSY = frozenset({"engine-busy", "peer-busy"})
 
 

@@ -94,20 +94,13 @@ from typing import Any
 
 import orjson
 
+from node_agent.core.failure.loss import DEATHS, LossReason
+
 ENGINE_DEAD = "EngineCore encountered an issue"
 """vLLM 0.32's error once its engine process has ended, while its API server still answers (v1/engine/exceptions)."""
 
-ENGINE_DIED = "engine-died"
-ENGINE_KILLED = "engine-killed"
-"""Its process was ended from outside: by a signal, as an operator, systemd or the kernel's OOM killer sends it."""
-
-ENGINE_STUCK = "engine-stuck"
-"""Detected by the engine's own node (`core/engine/liveness`), which removes the engine from the routes by itself."""
-
-DEATHS = frozenset({ENGINE_DIED, ENGINE_KILLED, ENGINE_STUCK})
-
-WRONG_MODEL = "wrong-model"
-_NOT_SERVING = "not-serving"
+NOT_SERVING = "not-serving"
+_DEATH_CODES = frozenset(reason.value for reason in DEATHS)
 _MAX_ERROR_BYTES = 1024 * 1024
 
 
@@ -166,7 +159,7 @@ class Verdict:
     @property
     def is_death(self) -> bool:
         """True where the engine's process ended, for any reason, or is killed because it is stuck."""
-        return self.code in DEATHS
+        return self.code in _DEATH_CODES
 
 
 _REFUSED = Verdict(
@@ -194,14 +187,14 @@ _STUCK = Verdict(
     Fault.ENGINE,
     NextStep.ELSEWHERE,
     BreakerEffect.NO,
-    ENGINE_STUCK,
+    LossReason.ENGINE_STUCK.value,
     "the engine was stuck; it is restarted",
 )
 _WRONG_MODEL = Verdict(
     Fault.ENGINE,
     NextStep.ELSEWHERE,
     BreakerEffect.YES,
-    WRONG_MODEL,
+    LossReason.WRONG_MODEL.value,
     "the node serves this model, and its engine does not have it",
 )
 _UNAUTHORIZED = Verdict(
@@ -222,10 +215,18 @@ _ERROR = Verdict(
     "the engine failed and does not report at what",
 )
 _DIED = Verdict(
-    Fault.ENGINE, NextStep.ELSEWHERE, BreakerEffect.NO, ENGINE_DIED, "the engine's process ended; it leaves the ring"
+    Fault.ENGINE,
+    NextStep.ELSEWHERE,
+    BreakerEffect.NO,
+    LossReason.ENGINE_DIED.value,
+    "the engine's process ended; it leaves the ring",
 )
 _KILLED = Verdict(
-    Fault.ENGINE, NextStep.ELSEWHERE, BreakerEffect.NO, ENGINE_KILLED, "the engine's process was ended from outside"
+    Fault.ENGINE,
+    NextStep.ELSEWHERE,
+    BreakerEffect.NO,
+    LossReason.ENGINE_KILLED.value,
+    "the engine's process was ended from outside",
 )
 _PEER_REFUSED = Verdict(
     Fault.PEER,
@@ -244,84 +245,82 @@ _PEER_LIMIT = Verdict(
 )
 
 _ENGINE_LOSSES = {
-    "refused": "nothing listens where the engine should",
-    "unreachable": "no connection to the engine could be made",
-    "reset": "the engine's connection broke",
-    "eof": "the engine ended its answer before the answer's end",
-    "silence": "the engine serves others, and sends nothing more for this request",
-    "broken": "what the engine sent is not HTTP",
-    "abort": "the engine aborted the request, which only a terminating engine does",
-    "done-without-finish": "the engine ended the stream without a finish_reason",
-    "end-without-finish": "the engine ended the stream before its generation ended",
-    "malformed-chunk": "the engine sent an event that is none of its API",
-    "error-chunk": "the engine sent an error that cannot be read",
+    LossReason.REFUSED: "nothing listens where the engine should",
+    LossReason.UNREACHABLE: "no connection to the engine could be made",
+    LossReason.RESET: "the engine's connection broke",
+    LossReason.EOF: "the engine ended its answer before the answer's end",
+    LossReason.SILENCE: "the engine serves others, and sends nothing more for this request",
+    LossReason.BROKEN: "what the engine sent is not HTTP",
+    LossReason.ABORT: "the engine aborted the request, which only a terminating engine does",
+    LossReason.DONE_WITHOUT_FINISH: "the engine ended the stream without a finish_reason",
+    LossReason.END_WITHOUT_FINISH: "the engine ended the stream before its generation ended",
+    LossReason.MALFORMED_CHUNK: "the engine sent an event that is none of its API",
+    LossReason.ERROR_CHUNK: "the engine sent an error that cannot be read",
 }
 _PEER_LOSSES = {
-    "refused": "nothing listens at the peer",
-    "reset": "the peer's connection broke",
-    "eof": "the peer ended its answer before the answer's end",
-    "broken": "what the peer sent is not HTTP",
+    LossReason.REFUSED: "nothing listens at the peer",
+    LossReason.RESET: "the peer's connection broke",
+    LossReason.EOF: "the peer ended its answer before the answer's end",
+    LossReason.BROKEN: "what the peer sent is not HTTP",
 }
 _NETWORK_LOSSES = {
-    "unreachable": "no connection to the peer could be made in time",
-    "silence": "the peer, which accepts requests at once, sends nothing",
-    "peer-silent": "membership considers the peer dead",
+    LossReason.UNREACHABLE: "no connection to the peer could be made in time",
+    LossReason.SILENCE: "the peer, which accepts requests at once, sends nothing",
+    LossReason.PEER_SILENT: "membership considers the peer dead",
 }
 _PLANNED = {
-    "handoff": "the node drains and handed the request off",
-    "draining": "the node drains and accepts nothing new",
-    "starting": "the node's engine is not up yet",
-    "gone": "the node has ended",
+    LossReason.HANDOFF: "the node drains and handed the request off",
+    LossReason.DRAINING: "the node drains and accepts nothing new",
+    LossReason.STARTING: "the node's engine is not up yet",
+    LossReason.GONE: "the node has ended",
 }
 _OWN_LOSSES = {
-    "diverged": "the continued answer differs from the delivered one",
-    "piece-without-mark": "this segment of the answer has no resume point",
+    LossReason.DIVERGED: "the continued answer differs from the delivered one",
+    LossReason.PIECE_WITHOUT_MARK: "this segment of the answer has no resume point",
 }
 _TOO_LARGE = {
-    "too-large": "the answer is larger than a node accepts",
-    "event-too-large": "an event of the answer is larger than a node accepts",
+    LossReason.TOO_LARGE: "the answer is larger than a node accepts",
+    LossReason.EVENT_TOO_LARGE: "an event of the answer is larger than a node accepts",
 }
 
 
-def _losses() -> dict[tuple[Origin, str], Verdict]:
-    found: dict[tuple[Origin, str], Verdict] = {}
+def _verdicts_of_losses() -> dict[tuple[Origin, LossReason], Verdict]:
+    found: dict[tuple[Origin, LossReason], Verdict] = {}
     for by in Origin:
-        for code, reason in _PLANNED.items():
-            label = code if code == "handoff" else _NOT_SERVING
-            found[by, code] = Verdict(Fault.OURS, NextStep.ELSEWHERE, BreakerEffect.NO, label, reason)
-        for code, reason in _OWN_LOSSES.items():
-            found[by, code] = Verdict(Fault.OURS, NextStep.ELSEWHERE, BreakerEffect.NO, code, reason)
-        for code, reason in _TOO_LARGE.items():
-            found[by, code] = Verdict(Fault.CLIENT, NextStep.ONCE_MORE, BreakerEffect.NO, code, reason)
-    counts = NextStep.ELSEWHERE, BreakerEffect.YES
-    found |= {
-        (Origin.ENGINE, code): Verdict(Fault.ENGINE, *counts, code, reason) for code, reason in _ENGINE_LOSSES.items()
-    }
-    found |= {(Origin.PEER, code): Verdict(Fault.PEER, *counts, code, reason) for code, reason in _PEER_LOSSES.items()}
-    found |= {
-        (Origin.PEER, code): Verdict(Fault.NETWORK, *counts, code, reason) for code, reason in _NETWORK_LOSSES.items()
-    }
-    found[Origin.ENGINE, WRONG_MODEL] = _WRONG_MODEL
-    found[Origin.ENGINE, ENGINE_DIED] = _DIED
-    found[Origin.ENGINE, ENGINE_KILLED] = _KILLED
-    found[Origin.ENGINE, ENGINE_STUCK] = _STUCK
+        for loss, text in _PLANNED.items():
+            code = loss.value if loss is LossReason.HANDOFF else NOT_SERVING
+            found[by, loss] = Verdict(Fault.OURS, NextStep.ELSEWHERE, BreakerEffect.NO, code, text)
+        for loss, text in _OWN_LOSSES.items():
+            found[by, loss] = Verdict(Fault.OURS, NextStep.ELSEWHERE, BreakerEffect.NO, loss.value, text)
+        for loss, text in _TOO_LARGE.items():
+            found[by, loss] = Verdict(Fault.CLIENT, NextStep.ONCE_MORE, BreakerEffect.NO, loss.value, text)
+    for by, fault, losses in (
+        (Origin.ENGINE, Fault.ENGINE, _ENGINE_LOSSES),
+        (Origin.PEER, Fault.PEER, _PEER_LOSSES),
+        (Origin.PEER, Fault.NETWORK, _NETWORK_LOSSES),
+    ):
+        for loss, text in losses.items():
+            found[by, loss] = Verdict(fault, NextStep.ELSEWHERE, BreakerEffect.YES, loss.value, text)
+    for verdict in (_WRONG_MODEL, _DIED, _KILLED, _STUCK):
+        found[Origin.ENGINE, LossReason(verdict.code)] = verdict
     return found
 
 
-_LOSSES = _losses()
+_LOSSES = _verdicts_of_losses()
 
 
-def classify_loss(by: Origin, code: str) -> Verdict:
-    """Decide on an exchange that was lost. code: as from `core/failure/report.parse_loss`."""
-    verdict = _LOSSES.get((by, code))
+def classify_loss(by: Origin, reason: LossReason) -> Verdict:
+    """Decide on an exchange that was lost. A reason without a row of its own is OTHER's."""
+    verdict = _LOSSES.get((by, reason))
     if verdict is not None:
         return verdict
     fault = Fault.ENGINE if by is Origin.ENGINE else Fault.PEER
-    return Verdict(fault, NextStep.ELSEWHERE, BreakerEffect.YES, "other", "lost for an unknown reason")
+    code = LossReason.OTHER.value
+    return Verdict(fault, NextStep.ELSEWHERE, BreakerEffect.YES, code, "lost for an unknown reason")
 
 
 def classify_answer(by: Origin, status: int, body: BodyKind, *, is_continuation: bool = False) -> Verdict:
-    """Decide on an answer with any status but a 2xx.
+    """Return the verdict on an answer with any status but a 2xx.
 
     is_continuation: whether the request was for the rest of an answer that other engines began.
     """
@@ -343,14 +342,20 @@ def classify_answer(by: Origin, status: int, body: BodyKind, *, is_continuation:
 
 
 def classify_event(payload: bytes, *, is_continuation: bool = False) -> Verdict:
-    """Decide on an error event in a stream. vLLM sends 200 before it checks all of a request whose answer it streams.
+    """Return the verdict on an error event in a stream.
+
+    vLLM sends 200 before it checks all of a request whose answer it streams.
 
     is_continuation: as for `classify_answer`.
     """
     error = _read_error(payload)
     if error is None:
         return Verdict(
-            Fault.ENGINE, NextStep.ELSEWHERE, BreakerEffect.YES, "error-chunk", _ENGINE_LOSSES["error-chunk"]
+            Fault.ENGINE,
+            NextStep.ELSEWHERE,
+            BreakerEffect.YES,
+            LossReason.ERROR_CHUNK.value,
+            _ENGINE_LOSSES[LossReason.ERROR_CHUNK],
         )
     if _is_dead_engine(error):
         return _DIED

@@ -68,11 +68,17 @@ class SuspectTable:
         return SuspectStatus.REFUSED if case.is_refused else SuspectStatus.SUSPECT
 
     def record_death(self, content: bytes, death: str, now: float, *, alone: bool, crashed: bool) -> bool:
-        """Record that an engine died before it answered. Returns whether the content is newly refused.
+        """Record that an engine died before it answered.
 
-        death: identifies the engine and its node.
-        alone: whether no other suspect was unanswered there.
-        crashed: whether the engine ended by itself.
+        Args:
+            content: of the request.
+            death: identifies the engine and its node.
+            now: in seconds.
+            alone: whether no other suspect was unanswered there.
+            crashed: whether the engine ended by itself.
+
+        Returns:
+            Whether the content is newly refused.
         """
         self.status(content, now)
         case = self._case(content, now + RETENTION_S)

@@ -29,6 +29,7 @@ import orjson
 from node_agent.contract.errors import ContinuationImpossible
 from node_agent.core.continuation import method, requests
 from node_agent.core.continuation.method import ContinuationMethod, MethodChoice
+from node_agent.core.failure.loss import Loss, LossReason, loss_from_code
 from node_agent.core.journal.epochs import EpochRange
 from node_agent.core.journal.records import Record, TokenRecord
 from node_agent.core.openai import chunks, prompt_echo
@@ -136,7 +137,7 @@ class ChunkStream(StreamMachine):
             return self._delivered.emit_templated(*matched)
         return super()._on_event(name, payload)
 
-    def on_engine_end(self, reason: str) -> bytes:
+    def on_engine_end(self, reason: Loss) -> bytes:
         """End the current engine's stream, as `StreamMachine.on_engine_end`."""
         self._delivered.apply_token_records()
         self._active_matcher = None
@@ -150,17 +151,17 @@ class ChunkStream(StreamMachine):
         chunk = orjson.loads(payload)
         choices = chunk.get("choices")
         if choices is None:
-            return self._on_error(payload) if "error" in chunk else self.on_engine_end("malformed-chunk")
+            return self._on_error(payload) if "error" in chunk else self.on_engine_end(LossReason.MALFORMED_CHUNK)
         part = self._part
         if not choices:
             return self._delivered.on_usage(chunk, is_part=part.choice is not None)
         choice = choices[0]
         index = choice.get("index", 0) if part.choice is None else part.choice
         if len(choices) > 1 or not 0 <= index < len(self.histories):
-            return self.on_engine_end("malformed-chunk")
+            return self.on_engine_end(LossReason.MALFORMED_CHUNK)
         reason = choice.get("finish_reason")
         if reason is not None and reason not in COMPLETE_REASONS:
-            return self.on_engine_end(str(reason))
+            return self.on_engine_end(loss_from_code(str(reason)))
         if part.prompt_texts is not None:
             return self._on_prompt_text(part.prompt_texts, choice)
         return self._on_choice(payload, index, chunk, choice)
@@ -169,7 +170,7 @@ class ChunkStream(StreamMachine):
         try:
             known = texts.add(choice)
         except ValueError:
-            return self.on_engine_end("malformed-chunk")
+            return self.on_engine_end(LossReason.MALFORMED_CHUNK)
         if known is not None:
             self._delivered.set_echoes(known)
             self._advance(StreamEvent.PROMPT_TEXTS_COMPLETE)
@@ -206,7 +207,7 @@ class ChunkStream(StreamMachine):
             The client's events for it: b"".
         """
         if part.segment is None or self.histories[index].last_resume_point(None).ids <= part.segment.start:
-            return self.on_engine_end("piece-without-mark")
+            return self.on_engine_end(LossReason.PIECE_WITHOUT_MARK)
         self._active_matcher = None
         self._advance(StreamEvent.PART_ENDED)
         return b""

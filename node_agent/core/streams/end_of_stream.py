@@ -13,6 +13,8 @@ Source of the terminal events: vLLM 0.32, `entrypoints/openai/responses`, `entry
 
 from __future__ import annotations
 
+from node_agent.core.failure.loss import Loss, LossReason
+from node_agent.core.failure.report import parse_loss
 from node_agent.core.openai import sse
 from node_agent.core.openai.generation_request import ApiRoute
 from node_agent.core.streams.state import LOST_EVENT
@@ -54,7 +56,7 @@ class EndOfStreamDetector:
     """
 
     def __init__(self, max_event_bytes: int = sse.MAX_EVENT_BYTES) -> None:
-        self.incomplete_reason: str | None = "eof"
+        self.incomplete_reason: Loss | None = LossReason.EOF
         self._parser: sse.SseParser | None = sse.SseParser(max_event_bytes)
 
     def feed(self, data: bytes) -> bytes:
@@ -64,11 +66,11 @@ class EndOfStreamDetector:
         try:
             events = self._parser.feed(data)
         except sse.EventTooLarge:
-            self._parser, self.incomplete_reason = None, "event-too-large"
+            self._parser, self.incomplete_reason = None, LossReason.EVENT_TOO_LARGE
             return data
         for name, payload in events:
             if name == LOST_EVENT:
-                self.incomplete_reason = payload.decode("ascii", "replace")
+                self.incomplete_reason = parse_loss(payload.decode("ascii", "replace"))
                 return data.partition(_LOST_EVENT_START)[0]
             if payload == sse.DONE or name in TERMINAL_EVENTS:
                 self.incomplete_reason = None

@@ -34,6 +34,7 @@ from node_agent.contract.errors import ContinuationImpossible
 from node_agent.core.continuation.method import ContinuationMethod, MethodChoice
 from node_agent.core.continuation.requests import EMIT_IDS, FORCED_IDS, RESUME_IDS
 from node_agent.core.continuation.timeouts import MAX_FIRST_TOKEN_S
+from node_agent.core.failure.loss import LossReason, loss_from_code
 from node_agent.core.journal.epochs import EpochRange
 from node_agent.core.journal.records import Record, TokenRecord, encode_record
 from node_agent.core.journal.token_history import NO_RESUME_POINT
@@ -150,7 +151,7 @@ class EventStream(StreamMachine):
         """Process an event of the plug-in. Raises ValueError where it differs from what was received before."""
         if name == FINISH_EVENT:
             self._finish_reason = value
-            return b"" if value in COMPLETE_REASONS else self.on_engine_end(str(value))
+            return b"" if value in COMPLETE_REASONS else self.on_engine_end(loss_from_code(str(value)))
         if name == PROMPT_EVENT:
             self._prompt_events += 1
             self._is_single_generation = self._prompt_events == 1
@@ -173,7 +174,7 @@ class EventStream(StreamMachine):
             self._has_stop_reason = event["delta"].get("stop_reason") is not None
         is_last = name in TERMINAL_EVENTS
         if is_last and not self._may_end:
-            return self.on_engine_end("end-without-finish")
+            return self.on_engine_end(LossReason.END_WITHOUT_FINISH)
         new = self._replay.new_part(event)
         if is_last and not self._replay.is_caught_up:
             raise ValueError("the continuation ends before what was delivered")

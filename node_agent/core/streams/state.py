@@ -14,7 +14,7 @@ from types import MappingProxyType
 from node_agent.contract.errors import InvalidTransition
 
 LOST_EVENT = b"synkti-lost"
-"""An engine node returns a stream to its entry with this event; its data is the loss reason: handoff, reset, ..."""
+"""An engine node returns a stream to its entry with this event; its data is a line of `core/failure/report`."""
 
 
 class StreamState(Enum):

@@ -15,6 +15,8 @@ import orjson
 
 from node_agent.contract.errors import ContinuationImpossible
 from node_agent.core.continuation.method import MethodChoice
+from node_agent.core.failure.loss import Loss, LossReason
+from node_agent.core.failure.report import parse_loss
 from node_agent.core.journal.records import Record, TokenRecord
 from node_agent.core.openai import sse
 from node_agent.core.openai.generation_request import GenerationRequest
@@ -41,7 +43,7 @@ class StreamMachine(ABC):
     def __init__(self, writer: SseWriter, journal: bytearray) -> None:
         self.writer = writer
         self.journal = journal
-        self.loss_reason = ""  # a short reason for the loss of the last engine
+        self.loss_reason: Loss = LossReason.OTHER  # of the last engine; to be read in LOST
         self.engine_error = b""  # the error event that the last engine ended with, b"" for none
         self.method_choice: MethodChoice | None = None  # None: the current engine answers the whole request
         self.engine_attempts = 0  # requests to engines so far
@@ -117,7 +119,7 @@ class StreamMachine(ABC):
         try:
             events = self._parser.feed(data)
         except sse.EventTooLarge:
-            return self.on_engine_end("event-too-large")
+            return self.on_engine_end(LossReason.EVENT_TOO_LARGE)
         out = []
         for name, payload in events:
             out.append(self._on_event(name, payload))
@@ -128,15 +130,19 @@ class StreamMachine(ABC):
     def _on_event(self, name: bytes, payload: bytes) -> bytes:
         """Process one event, whatever the engine has put into it; return the client's bytes for it."""
         if name == LOST_EVENT:
-            return self.on_engine_end(payload.decode("ascii", "replace"))
+            return self.on_engine_end(parse_loss(payload.decode("ascii", "replace")))
         if payload == sse.DONE:
-            return self.on_engine_end("done-without-finish")
+            return self.on_engine_end(LossReason.DONE_WITHOUT_FINISH)
         try:
             return self._on_answer(name, payload)
         except ValueError as error:
-            return self.on_engine_end("malformed-chunk" if isinstance(error, orjson.JSONDecodeError) else "diverged")
+            return self.on_engine_end(
+                LossReason.MALFORMED_CHUNK if isinstance(error, orjson.JSONDecodeError) else LossReason.DIVERGED
+            )
         except (TypeError, OverflowError, AttributeError, LookupError):
-            return self.on_engine_end("malformed-chunk")  # fields that are missing, or of other types than an engine's
+            return self.on_engine_end(
+                LossReason.MALFORMED_CHUNK
+            )  # fields that are missing, or of other types than an engine's
 
     @abstractmethod
     def _on_answer(self, name: bytes, payload: bytes) -> bytes:
@@ -149,17 +155,17 @@ class StreamMachine(ABC):
     def _on_error(self, payload: bytes) -> bytes:
         """End the current engine's stream with its error event."""
         self.engine_error = payload
-        return self.on_engine_end("error-chunk")
+        return self.on_engine_end(LossReason.ERROR_CHUNK)
 
     def _on_output(self) -> None:
         """Record that the current engine has begun to answer."""
         if self._state is not StreamState.STREAMING:
             self._advance(StreamEvent.OUTPUT)
 
-    def on_engine_end(self, reason: str) -> bytes:
+    def on_engine_end(self, reason: Loss) -> bytes:
         """End the current engine's stream: a loss, or, after the whole answer, the end of the client's stream.
 
-        Only the first call after a request counts. reason: why the engine ended, in a word.
+        Only the first call after a request counts. reason: why the engine ended.
 
         Returns:
             The client's last events, b"" after a loss.
@@ -194,4 +200,4 @@ class StreamMachine(ABC):
             self._advance(StreamEvent.RESTORED_WHOLE)
         elif self.seq:
             self._advance(StreamEvent.RESTORED_PART)
-            self.loss_reason = "entry-lost"
+            self.loss_reason = LossReason.ENTRY_LOST

@@ -17,14 +17,15 @@ from node_agent.contract.errors import FleetFull, NoReadyPeer
 from node_agent.contract.names import NODE_HEADER, ROUTE_HEADER
 from node_agent.core.failure.attempts import Attempts, EngineResponse
 from node_agent.core.failure.attribution import Origin, Verdict, classify_answer, classify_body, classify_loss
-from node_agent.core.failure.report import HANDOFF, parse_death, parse_loss
+from node_agent.core.failure.loss import Handoff, Loss, LossReason, UnknownLoss
+from node_agent.core.failure.report import format_loss
 from node_agent.core.node.status import NodeStatus
 from node_agent.core.openai.client_headers import client_headers
 from node_agent.core.openai.request_digest import request_digest
 from node_agent.core.routing.router import Route, RouteRequest
 from node_agent.core.streams.end_of_stream import EndOfStreamDetector, error_event
 from node_agent.ports import ExchangeLost, Response, ServerRequest
-from node_agent.runtime.common.responses import CLIENT_GONE, EVENT_STREAM, MAX_ANSWER_BYTES, error_body, final_headers
+from node_agent.runtime.common.responses import EVENT_STREAM, MAX_ANSWER_BYTES, error_body, final_headers
 from node_agent.runtime.engine.client import EngineClient, answered_by, lost_by
 from node_agent.runtime.engine.keepalive import without_keepalives
 from node_agent.runtime.node.context import NodeContext
@@ -98,7 +99,7 @@ class BufferedRequests:
         """Abort the active requests because this node stops; their clients have to retry at another one."""
         self._is_closed = True
         for response in list(self._active):
-            response.abort(HANDOFF)
+            response.abort(Handoff())
 
     async def answer(self, request: BufferedRequest, first: Route, client: ServerRequest) -> int:
         """Answer a request, by one engine after another.
@@ -186,7 +187,7 @@ class BufferedRequests:
             turn=await self._engines.acquire_turn(node) if is_suspect else None,
         )
         self._active.add(response)
-        client.when_gone(lambda: response.abort(CLIENT_GONE))
+        client.when_gone(lambda: response.abort(LossReason.CLIENT_GONE))
         try:
             await response.head()
             status = await self._relay(request, response, route, client)
@@ -195,7 +196,7 @@ class BufferedRequests:
                 raise ClientGone from lost
             if self._is_closed:
                 raise NoReadyPeer("This node is stopping; retry at another one.", _RETRY_AFTER_S) from lost
-            raise self._on_lost(request, route, lost_by(lost, is_own=self._is_own(node)), lost.why) from lost
+            raise self._on_lost(request, route, lost_by(lost, is_own=self._is_own(node)), lost.loss) from lost
         finally:
             self._active.discard(response)
             response.close()
@@ -212,14 +213,15 @@ class BufferedRequests:
     def _is_own(self, node: NodeStatus) -> bool:
         return node.instance_id == self._node.instance_id
 
-    def _on_lost(self, request: BufferedRequest, route: Route, by: Origin, line: str) -> _AttemptFailed:
+    def _on_lost(self, request: BufferedRequest, route: Route, by: Origin, loss: Loss) -> _AttemptFailed:
         """Record an exchange that ended before its answer, and return the failed attempt."""
-        why, target = parse_loss(line)
-        verdict = classify_loss(by, why)
+        verdict = classify_loss(by, loss.reason)
         self._node.metrics.losses.labels(verdict.code).inc()
         if verdict.is_death:
-            self._node.crash_suspects.on_death(request.digest, route.node.instance_id, parse_death(line))
-        return _AttemptFailed(verdict, target=target)
+            self._node.crash_suspects.on_loss(request.digest, route.node.instance_id, loss)
+        if isinstance(loss, UnknownLoss):
+            _log.info("request to %s at %s: %s", request.target, route.node.instance_id, loss)
+        return _AttemptFailed(verdict, target=loss.target if isinstance(loss, Handoff) else None)
 
     async def _relay(self, request: BufferedRequest, response: Response, route: Route, client: ServerRequest) -> int:
         """Relay the response to the client. Raises _AttemptFailed, ExchangeLost, ClientGone."""
@@ -251,25 +253,25 @@ class BufferedRequests:
         while data and not (data := without_keepalives(data)):
             data = await response.read()
         first = ending.feed(data)
-        why = ending.incomplete_reason
-        if why is not None and not first.strip():
-            raise self._on_lost(request, route, Origin.ENGINE, why)  # nothing was sent yet: another engine may answer
+        loss = ending.incomplete_reason
+        if loss is not None and not first.strip():
+            raise self._on_lost(request, route, Origin.ENGINE, loss)  # nothing was sent yet: another engine may answer
         client.begin(response.status, EVENT_STREAM, _route_headers(route))
         client.write(first)
         client.when_congested(response.pause)
         try:
             await response.pipe(lambda data: client.write(ending.feed(without_keepalives(data))))
-            why = ending.incomplete_reason
+            loss = ending.incomplete_reason
         except ExchangeLost as lost:
             if client.is_gone:
                 raise ClientGone from lost
-            why = lost.why
-        client.end(self._loss_event(client.path, why) if why is not None else b"")
+            loss = lost.loss
+        client.end(self._loss_event(client.path, loss) if loss is not None else b"")
 
-    def _loss_event(self, path: str, why: str) -> bytes:
+    def _loss_event(self, path: str, loss: Loss) -> bytes:
         """Return the last event of a lost stream. Its leading blank line ends a half-sent event."""
         self._node.metrics.broken.labels("engine_lost").inc()
-        message = f"The engine was lost ({why}), and this stream cannot be continued."
+        message = f"The engine was lost ({format_loss(loss)}), and this stream cannot be continued."
         return b"\n\n" + error_event(path, error_body(path, 503, "engine_lost", message))
 
 

@@ -12,6 +12,7 @@ import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from enum import Enum
 
 from node_agent.contract.errors import ContinuationImpossible, RequestRejected, StaleEpoch
 from node_agent.contract.names import DURABILITY_HEADER, IN_S3, KV_HEADER, NOT_DURABLE
@@ -30,7 +31,7 @@ from node_agent.core.failure.attribution import (
     classify_event,
     classify_loss,
 )
-from node_agent.core.failure.report import parse_death, parse_loss
+from node_agent.core.failure.loss import Handoff, Loss, LossReason, UnknownLoss
 from node_agent.core.node.status import NodeStatus, Pool
 from node_agent.core.openai import sse
 from node_agent.core.openai.request_digest import request_digest
@@ -42,7 +43,6 @@ from node_agent.ports import ExchangeLost, Response
 from node_agent.runtime.client_api.sse_response import SseResponse
 from node_agent.runtime.engine.client import EngineClient, answered_by, lost_by
 from node_agent.runtime.engine.keepalive import KEEPALIVES, OVERTAKEN
-from node_agent.runtime.engine.watchdog import SILENCE
 from node_agent.runtime.node.context import NodeContext
 from node_agent.runtime.node.crash_suspects import SUSPECT_HEADER
 from node_agent.runtime.replication.replicated_stream import ReplicatedStream
@@ -62,13 +62,26 @@ _MAX_REFUSAL_BYTES = 1024 * 1024
 _log = logging.getLogger(__name__)
 
 
+class _EarlyClose(Enum):
+    """Why a stream's connection ends before the stream does."""
+
+    HANDOFF = "handoff"  # this node stops
+    CLIENT_GONE = "client-gone"
+    TAKEN = "taken"  # another connection or another node serves the client
+
+
 @dataclass
-class _Loss:
-    """A loss to report once the stream continues: the node, the reason, and its loop time."""
+class _Interruption:
+    """A loss to report once the stream continues."""
 
     node: str
-    reason: str
+    """The instance id of the node that was lost."""
+
+    code: str
+    """The verdict's code, or that of ENTRY_LOST."""
+
     since: float
+    """Its loop time."""
 
 
 class ClientStream:
@@ -107,13 +120,13 @@ class ClientStream:
         self._context_source = ""  # the node whose engine had the context last, as KV_HEADER says it
         self._route: Route | None = None  # to the engine that is asked now
         self._response: Response | None = None
-        self._close_reason: str | None = None  # why it ends early: handoff, client-gone, taken
+        self._close_reason: _EarlyClose | None = None
         self._tried: list[NodeStatus] = []
         self._attempts = Attempts()
         self._may_retry = True  # whether another engine may be asked after the last loss
         self._digest: bytes | None = None  # see _content_of
         self._handoff_target: str | None = None  # who has room, by the word of the node that gave the stream back
-        self._loss: _Loss | None = None
+        self._interruption: _Interruption | None = None
         self._last_read_at = 0.0  # loop time of the last bytes of the engine that was lost last
         self._silent_since = 0.0  # loop time since which only signs of life come; 0 while tokens do
         self._silence_timeout_s = 0.0  # how long this may last where the engine serves others meanwhile
@@ -146,12 +159,12 @@ class ClientStream:
         try:
             await self.journal.confirm_ownership()
             self._sse.start(None)
-            self._loss = _Loss(self._previous_owner, "entry-lost", self._clock())
+            self._interruption = _Interruption(self._previous_owner, LossReason.ENTRY_LOST.value, self._clock())
             self._context_source = IN_S3
             if self._replay:
                 self._sse.request.write(self._on_continued(self._node.status(), self._clock()) + self._replay)
             if self.machine.state is StreamState.FINISHED:
-                self._deliver(self.machine.on_engine_end("resumed"))
+                self._deliver(self.machine.on_engine_end(LossReason.ENTRY_LOST))
                 return await self._end()
             return await self._run_engines(await self._next_route())
         except StaleEpoch:
@@ -163,7 +176,7 @@ class ClientStream:
         """Return what becomes of the journal, by how the stream ended."""
         if self.machine.state is StreamState.COMPLETE:
             return CloseReason.FINISHED
-        if self._close_reason in ("handoff", "taken"):
+        if self._close_reason in (_EarlyClose.HANDOFF, _EarlyClose.TAKEN):
             return CloseReason.MOVED
         is_known = self._sse.started or len(self.machine.writer.ranges) > 1
         return CloseReason.ABANDONED if is_known else CloseReason.NEVER_ANNOUNCED
@@ -215,20 +228,20 @@ class ClientStream:
 
     def abandon(self) -> None:
         """Stop generating at once: the client is gone. The journal stays, so that the client can come back."""
-        self._close("client-gone")
+        self._close(_EarlyClose.CLIENT_GONE)
 
     def close_with_handoff(self) -> None:
         """End the stream because this node stops; the client receives where to resume."""
-        self._close("handoff")
+        self._close(_EarlyClose.HANDOFF)
 
     def release(self) -> None:
         """End this connection because the client came back on another one; it receives nothing more."""
         self.journal.close(CloseReason.MOVED)
         self.journal.fence()
-        self._close("taken")
+        self._close(_EarlyClose.TAKEN)
 
     def _on_fenced(self) -> None:
-        self._close("taken")
+        self._close(_EarlyClose.TAKEN)
 
     def _on_not_durable(self) -> None:
         """Report that the journal became too large to replicate: the client may want to know that it cannot resume."""
@@ -236,10 +249,11 @@ class ClientStream:
         if self._sse.started and self._sse.reader.wants_event_ids:
             self._sse.request.write(sse.comment(f"synkti no longer replicates this stream: {why}"))
 
-    def _close(self, why: str) -> None:
+    def _close(self, why: _EarlyClose) -> None:
+        """End the connection; only the first reason counts."""
         self._close_reason = self._close_reason or why
         if self._response is not None:
-            self._response.abort(why)
+            self._response.abort(LossReason.CLOSED)
 
     def _on_congestion(self, is_congested: bool) -> None:
         """Pause the engine while the client reads more slowly than the engine generates."""
@@ -295,12 +309,12 @@ class ClientStream:
         )
         del request  # its body is as large as the client's, and the answer may take minutes
         if self._close_reason is not None:
-            response.abort(self._close_reason)  # before there was anything to abort
+            response.abort(LossReason.CLOSED)  # before there was anything to abort
         response.pause(self._is_congested)
         try:
             return await self._relay(route, response)
         except ExchangeLost as lost:
-            return await self._on_engine_end(node, lost.why, lost_by(lost, is_own=self._is_own(node)))
+            return await self._on_engine_end(node, lost.loss, lost_by(lost, is_own=self._is_own(node)))
         finally:
             self._last_read_at = response.last_read_at or self._last_read_at
             self._response = None
@@ -328,12 +342,18 @@ class ClientStream:
         self._node.on_request_succeeded(route.node.instance_id)
         self._sse.start(route)
         await response.pipe(self._on_data)
-        return await self._on_engine_end(route.node, "eof", Origin.ENGINE)
+        return await self._on_engine_end(route.node, LossReason.EOF, Origin.ENGINE)
 
-    async def _on_engine_end(self, node: NodeStatus, why: str, by: Origin) -> int | None:
+    async def _on_engine_end(self, node: NodeStatus, loss: Loss, by: Origin) -> int | None:
         """Handle the end of an engine's response: its part was complete before, or is lost for this reason.
 
-        by: which side ended it.
+        Args:
+            node: the engine's node.
+            loss: why the response ended.
+            by: which side ended it.
+
+        Returns:
+            The client's status where the answer is complete, else None.
 
         Returns:
             The client's status where the stream is complete, else None.
@@ -342,7 +362,7 @@ class ClientStream:
             return None
         if self.machine.state is StreamState.LOST:
             by = Origin.ENGINE  # what was read before it broke off says why
-        if out := self.machine.on_engine_end(why):
+        if out := self.machine.on_engine_end(loss):
             self._deliver(out)
         if self.machine.state is StreamState.COMPLETE:
             return await self._end()
@@ -360,7 +380,7 @@ class ClientStream:
         self._silent_since = 0.0
         if out:
             seq = machine.writer.seq
-            if self._loss is None:
+            if self._interruption is None:
                 self._journal_write(seq, out)
             else:
                 self._deliver(out)
@@ -381,7 +401,7 @@ class ClientStream:
             and now - self._silent_since >= self._silence_timeout_s
             and self._response is not None
         ):
-            self._response.abort(SILENCE)
+            self._response.abort(LossReason.SILENCE)
 
     def _retune_timeout(self) -> None:
         """Adapt the inter-token timeout to the rate since the last call: often at first, then seldom."""
@@ -407,11 +427,11 @@ class ClientStream:
         if self.machine.state is StreamState.COMPLETE:
             self._response.end_within(_END_TIMEOUT_S)
         else:
-            self._response.abort("over")
+            self._response.abort(LossReason.CLOSED)
 
     def _deliver(self, out: bytes) -> None:
         """Hand events to the journal, which delivers them after their records."""
-        if self._loss is not None and self._route is not None:
+        if self._interruption is not None and self._route is not None:
             out = self._on_continued(self._route.node, self._clock()) + out
         self.journal.write(self.machine.writer.seq, out)
 
@@ -445,50 +465,57 @@ class ClientStream:
         self._on_failure(node, verdict, EngineResponse(response.status, body, content_type))
         return None
 
-    def _on_lost(self, node: NodeStatus, line: str, by: Origin) -> None:
+    def _on_lost(self, node: NodeStatus, loss: Loss, by: Origin) -> None:
         """Handle a lost engine.
 
-        line: the reason, as `core/failure/report` writes it; by: which side lost it.
+        Args:
+            node: the engine's node.
+            loss: why it was lost.
+            by: which side lost it.
         """
         if self._close_reason is not None:
             return
-        why, self._handoff_target = parse_loss(line)
+        self._handoff_target = loss.target if isinstance(loss, Handoff) else None
+        if isinstance(loss, UnknownLoss):
+            _log.info("stream %s: %s reports %s", self.stream_id, node.instance_id, loss)
         if (error := self.machine.engine_error) and by is Origin.ENGINE:
             verdict = classify_event(error, is_continuation=self.machine.method_choice is not None)
             self._on_failure(node, verdict, EngineResponse(200, error, is_event=True))
             return
-        verdict = classify_loss(by, why)
+        verdict = classify_loss(by, loss.reason)
         if verdict.is_death:
-            self._node.crash_suspects.on_death(self._request_digest(), node.instance_id, parse_death(line))
+            self._node.crash_suspects.on_loss(self._request_digest(), node.instance_id, loss)
         self._on_failure(node, verdict, None)
 
     def _on_failure(self, node: NodeStatus, verdict: Verdict, answer: EngineResponse | None) -> None:
         """Record that this node's engine did not answer, or not to the end. answer: its error response."""
         self._node.on_request_failed(node.instance_id, verdict)
         self._may_retry = self._attempts.record_failure(node.instance_id, verdict, answer)
-        why = verdict.code
+        code = verdict.code
         if self.machine.state is not StreamState.LOST:
-            self.machine.on_engine_end(why)
-        if self._loss is None:
+            self.machine.on_engine_end(LossReason.NO_STREAM)
+        if self._interruption is None:
             # Since the last bytes: a silence is part of the client's pause.
             last_read_at = self._response.last_read_at if self._response is not None else self._last_read_at
-            self._loss = _Loss(node.instance_id, why, self._silent_since or last_read_at or self._clock())
+            self._interruption = _Interruption(
+                node.instance_id, code, self._silent_since or last_read_at or self._clock()
+            )
         self._context_source = node.instance_id
-        self._node.metrics.losses.labels(why).inc()
+        self._node.metrics.losses.labels(code).inc()
         _log.info(
             "stream %s: lost %s: %s, after %d tokens: %s",
-            self.stream_id, node.instance_id, why, self.machine.tokens, verdict.reason,
+            self.stream_id, node.instance_id, code, self.machine.tokens, verdict.reason,
         )  # fmt: skip
 
     def _on_continued(self, node: NodeStatus, now: float) -> bytes:
         """Record the pause of a continued stream; return a comment about it for a client that accepts comments."""
-        loss, self._loss = self._loss, None
-        if loss is None or not self.machine.seq:
+        interruption, self._interruption = self._interruption, None
+        if interruption is None or not self.machine.seq:
             return b""
-        pause_s = now - loss.since
-        self._node.metrics.continuations.labels(loss.reason).inc()
+        pause_s = now - interruption.since
+        self._node.metrics.continuations.labels(interruption.code).inc()
         self._node.metrics.pause.observe(pause_s)
-        comment = f"synkti continued on {node.instance_id} after {loss.reason} on {loss.node}"
+        comment = f"synkti continued on {node.instance_id} after {interruption.code} on {interruption.node}"
         comment += f", pause {pause_s * 1000:.1f} ms"
         _log.info("stream %s: %s", self.stream_id, comment)
         return sse.comment(comment) if self._sse.reader.wants_event_ids else b""
@@ -528,9 +555,9 @@ class ClientStream:
         return self.machine.can_continue_on(node.continuation_methods)
 
     async def _end_early(self) -> int:
-        if self._close_reason == "taken":
+        if self._close_reason is _EarlyClose.TAKEN:
             return await self._fail_taken_over()
-        if self._close_reason == "handoff":
+        if self._close_reason is _EarlyClose.HANDOFF:
             return await self._fail(
                 "handoff",
                 f"This node is stopping; resume stream {self.stream_id} at: {self._resume_addresses() or 'none'}.",

@@ -16,7 +16,6 @@ MAX_MESSAGE = 1_000
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """Of an engine's response that is read whole."""
 
-CLIENT_GONE = "client-gone"
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
 _ANTHROPIC = "/v1/messages"
 _FINAL = (b"x-should-retry", b"false")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from node_agent.contract.drain_record import DrainRecord
+from node_agent.contract.drain_record import DrainRecord, DrainStepName
 from node_agent.contract.states import NodeState
 from node_agent.contract.table_schema import RECORD_LIFE_S
 from node_agent.core.drain.planner import DrainPlanner, Peer, ServedStream, reclaimed_pools
@@ -68,7 +68,7 @@ class DrainController:
         ]
         drainers = 1 + sum(status.state is NodeState.DRAINING for status in present)
         plan = self._planner.plan(streams, peers, reclaimed_pools(present, node.pool), drainers, now, deadline)
-        self._timeline.record_step("planned", now, len(plan.due) + len(plan.later))
+        self._timeline.record_step(DrainStepName.PLANNED, now, len(plan.due) + len(plan.later))
         moved: list[EngineCall] = []
         for hand_off in plan.due:
             _log.info(
@@ -86,22 +86,22 @@ class DrainController:
         self._update_finished(now)
         self._record_handed_off(self._calls.hand_off_all(), now)
         self._open_before = 0
-        self._timeline.add_count("clients-closed", now, clients)
+        self._timeline.add_count(DrainStepName.CLIENTS_CLOSED, now, clients)
         self._write()
 
-    def record_step(self, step: str) -> None:
+    def record_step(self, step: DrainStepName) -> None:
         """Record that a step of the drain happened now."""
         self._timeline.record_step(step, self._node.wall_clock())
         self._write()
 
     def _record_handed_off(self, moved: Sequence[EngineCall], now: float) -> None:
-        self._timeline.add_count("handed-off", now, len(moved))
+        self._timeline.add_count(DrainStepName.HANDED_OFF, now, len(moved))
         self._on_handed_off([call.request_id for call in moved if call.durable])
 
     def _update_finished(self, now: float) -> list[ServedStream]:
         """Return the streams in flight, and count those that ended by themselves since the last call as finished."""
         streams = self._calls.streams()
-        self._timeline.add_count("finished", now, max(0, self._open_before - len(streams)))
+        self._timeline.add_count(DrainStepName.FINISHED, now, max(0, self._open_before - len(streams)))
         self._open_before = len(streams)
         return streams
 

@@ -1,7 +1,7 @@
 """Track the requests at this node's engine: of its own clients and, through the peer API, of other nodes.
 
 Every request to the local engine passes here, so that the drain planner has all of them and can hand each one back to
-its entry: the entry then loses the exchange with `handoff`, and continues where the planner says. Requests have no
+its entry: the entry then loses the exchange with a Handoff, and continues where the planner says. Requests have no
 timer of their own: the engine's watchdog judges whether a silent one is lost (`runtime/engine/watchdog`).
 
 When the engine dies, the entry of a request without an answer learns that the engine's process ended
@@ -18,7 +18,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 from node_agent.contract.names import DURABILITY_HEADER, NOT_DURABLE
-from node_agent.contract.states import NodeState
 from node_agent.core.common.address import Address
 from node_agent.core.continuation.timeouts import first_token_timeout_s, inter_token_timeout_s
 from node_agent.core.drain.planner import ServedStream
@@ -29,8 +28,8 @@ from node_agent.core.engine.lifetime import (
     reports_death,
     starts_answer,
 )
-from node_agent.core.failure.attribution import ENGINE_STUCK, reports_dead_engine
-from node_agent.core.failure.report import format_handoff
+from node_agent.core.failure.attribution import reports_dead_engine
+from node_agent.core.failure.loss import Handoff, LossReason
 from node_agent.ports import EngineGroup, ExchangeLost, Http, Response
 from node_agent.runtime.engine.response_proxy import ResponseProxy
 from node_agent.runtime.node.context import NodeContext
@@ -214,10 +213,11 @@ class EngineCall(ResponseProxy):
         try:
             return await waiting
         except ExchangeLost as lost:
-            if self._may_have_begun or (lost.why != ENGINE_STUCK and not may_indicate_death(lost.why)):
+            reason = lost.loss.reason
+            if self._may_have_begun or (reason is not LossReason.ENGINE_STUCK and not may_indicate_death(reason)):
                 raise
-            if lost.why == ENGINE_STUCK:
-                raise self._death(ENGINE_STUCK) from lost
+            if reason is LossReason.ENGINE_STUCK:
+                raise self._death(reason) from lost
             if not await self._registry.has_died(self._lifetime):
                 raise
             raise self._death() from lost
@@ -228,14 +228,21 @@ class EngineCall(ResponseProxy):
         waits_for_head = not self.exchange.is_event_stream and self._clock() >= self._head_is_answer_until
         return self._has_begun or waits_for_head or not self.exchange.last_read_at
 
-    def _death(self, why: str | None = None) -> ExchangeLost:
+    def _death(self, reason: LossReason | None = None) -> ExchangeLost:
         """Return the loss by the engine's death.
 
-        An API server answers for seconds after its core: a later request is innocent.
+        An API server answers for seconds after its core has ended: a request that
+        began then did not cause the end.
+
+        Args:
+            reason: as `EngineLifetime.death`.
+
+        Returns:
+            The exception to raise.
         """
         if self._began_after_death:
-            return ExchangeLost(NodeState.STARTING.value)
-        return ExchangeLost(self._lifetime.death_report(self.key, why))
+            return ExchangeLost(LossReason.STARTING)
+        return ExchangeLost(self._lifetime.death(self.key, reason))
 
     def _on_begun(self) -> None:
         self._has_begun = True
@@ -276,7 +283,7 @@ class EngineCalls:
         own: bool = False,
         turn: Turn | None = None,
     ) -> EngineCall:
-        """Send a request to the engine. It is lost with `handoff` when the node begins to drain meanwhile.
+        """Send a request to the engine. It is lost with a Handoff when the node begins to drain meanwhile.
 
         silence_timeout_s: how long it may be silent although the engine serves others.
         own: whether this node is the request's entry, which counts its active requests per node (`Router.opened`).
@@ -379,11 +386,11 @@ class EngineCalls:
         """Return the active requests, oldest first."""
         return list(self._calls.values())
 
-    def abort_all(self, why: str) -> None:
+    def abort_all(self, reason: LossReason) -> None:
         """Lose every request because the engine does not work and is about to be ended: each continues elsewhere."""
         self.lifetime.end()
         for call in self.active():
-            call.exchange.abort(why)
+            call.exchange.abort(reason)
 
     def min_time_per_token_s(self) -> float:
         """Return the least time per token of all streams, about one step; 0 where unknown."""
@@ -417,7 +424,7 @@ class EngineCalls:
         if call is None or call.handed_off:
             return None
         call.handed_off = True
-        call.exchange.abort(format_handoff(to))
+        call.exchange.abort(Handoff(to))
         return call
 
     def hand_off_all(self) -> list[EngineCall]:

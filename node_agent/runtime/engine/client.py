@@ -10,6 +10,8 @@ from node_agent.core.common.address import parse_address
 from node_agent.core.common.request_auth import AUTH_HEADER, sign
 from node_agent.core.continuation.timeouts import accept_timeout_s
 from node_agent.core.failure.attribution import Origin
+from node_agent.core.failure.loss import LossReason
+from node_agent.core.failure.report import parse_loss
 from node_agent.core.node.status import NodeStatus, load_from_header
 from node_agent.ports import ExchangeLost, Http, Response
 from node_agent.runtime.engine.active_requests import EngineCalls, Turn
@@ -22,12 +24,10 @@ LOAD_HEADER = b"x-synkti-load"
 """On the peer API's responses: its engine's load, fresher than gossip."""
 
 LOST_HEADER = b"x-synkti-lost"
-"""On the peer API's 503: why its engine lost the request, which has to continue elsewhere."""
+"""On the peer API's 503: why its engine lost the request (`core/failure/report`), which has to continue elsewhere."""
 
 ENGINE_HEADER = b"x-synkti-engine"
 """On the peer API's responses that are its engine's; one without it is the API's own, and about that peer only."""
-
-PEER_SILENT = "peer-silent"
 
 
 def answered_by(response: Response, *, is_own: bool) -> Origin:
@@ -56,7 +56,8 @@ class PeerEngineCall(ResponseProxy):
         await self.exchange.head()
         self._engines.on_load(self)
         if self.exchange.status == 503 and LOST_HEADER in self.exchange.headers:
-            raise ExchangeLost(self.exchange.headers[LOST_HEADER].decode("latin-1"), passed_on=True)
+            loss = parse_loss(self.exchange.headers[LOST_HEADER].decode("latin-1"))
+            raise ExchangeLost(loss, passed_on=True)
 
     def close(self) -> None:
         """End the request: it is not active at the peer any more."""
@@ -129,7 +130,7 @@ class EngineClient:
             read_timeout_s=silence_timeout_s,
             accept_timeout_s=accept_timeout_s(self._node.min_silence_s),
             keepalive_timeout_s=self._node.min_silence_s,
-            on_lost=lambda why: self._node.on_connection_lost(name, why),
+            on_lost=lambda loss: self._node.on_connection_lost(name, loss.reason),
         )
         call = PeerEngineCall(self, name, exchange)
         self._at_peers.add(call)
@@ -152,4 +153,4 @@ class EngineClient:
     def abort_peer(self, instance_id: str) -> None:
         """Lose all requests at a dead peer: its sockets may stay open for long."""
         for call in [call for call in self._at_peers if call.instance_id == instance_id]:
-            call.abort(PEER_SILENT)
+            call.abort(LossReason.PEER_SILENT)

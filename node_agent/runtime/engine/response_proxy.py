@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from node_agent.core.failure.loss import Loss
 from node_agent.ports import Response
 
 
@@ -71,9 +72,9 @@ class ResponseProxy:
         """Bound the wait for the end, of which nothing more is needed, in seconds."""
         self.exchange.end_within(seconds)
 
-    def abort(self, why: str) -> None:
+    def abort(self, loss: Loss) -> None:
         """Lose the exchange: a waiting caller gets ExchangeLost(why)."""
-        self.exchange.abort(why)
+        self.exchange.abort(loss)
 
     def close(self) -> None:
         """Finish the use of the response, which always needs it; an incomplete one closes its connection."""

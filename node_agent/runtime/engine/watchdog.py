@@ -14,14 +14,13 @@ import orjson
 
 from node_agent.core.common.address import Address
 from node_agent.core.engine.liveness import STUCK_S, EngineLiveness, EngineState, Evidence, Judgement
-from node_agent.core.failure.attribution import ENGINE_STUCK
+from node_agent.core.failure.loss import LossReason
 from node_agent.ports import EngineSteps, ExchangeLost, Http
 from node_agent.runtime.engine.active_requests import EngineCall, EngineCalls
 from node_agent.runtime.engine.load_monitor import LoadMonitor
 from node_agent.runtime.node.context import NodeContext
 
 POLL_INTERVAL_S = 0.25
-SILENCE = "silence"
 _PROBE_TIMEOUT_S = 600.0
 """A probe of a busy engine waits as long as any request; the judgement is bounded, not the probe."""
 
@@ -95,7 +94,7 @@ class EngineWatchdog:
             if probe is not None:
                 probe.cancel()
         self._stuck_in_a_row = 0 if self._calls.tokens() > tokens_before else self._stuck_in_a_row + 1
-        self._calls.abort_all(ENGINE_STUCK)
+        self._calls.abort_all(LossReason.ENGINE_STUCK)
         return f"it is stuck: {judgement.reason}"
 
     def _log_state(self, judgement: Judgement) -> None:
@@ -132,7 +131,7 @@ class EngineWatchdog:
         for call in silent:
             call.is_overtaken = machine.is_overtaken(*self._silence_of(call))
             if call.is_overtaken and call.is_own:
-                call.abort(SILENCE)
+                call.abort(LossReason.SILENCE)
 
     async def _probe(self, machine: EngineLiveness) -> None:
         failed = await self._request_token()
@@ -157,4 +156,4 @@ class EngineWatchdog:
             finally:
                 exchange.close()
         except ExchangeLost as lost:
-            return lost.why
+            return str(lost.loss)

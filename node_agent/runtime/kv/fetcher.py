@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from node_agent.contract.errors import StoreUnavailable, TransientError
+from node_agent.contract.errors import PeerRefused, StoreUnavailable, TransientError
 from node_agent.contract.states import NodeState
 from node_agent.core.common.address import parse_address
 from node_agent.core.common.request_auth import AUTH_HEADER, sign
@@ -40,7 +40,7 @@ from node_agent.core.kv.transfer_policy import (
     updated_rate,
 )
 from node_agent.core.node.status import Liveness
-from node_agent.ports import BlockStore, ExchangeLost, Http
+from node_agent.ports import BlockStore, Http
 from node_agent.runtime.kv.local_blocks import Layout, LocalBlocks
 from node_agent.runtime.kv.server import BLOCKS, INDEX_OF
 from node_agent.runtime.node.context import NodeContext
@@ -248,7 +248,7 @@ class ContextFetcher:
             body = orjson.dumps(batch.names)
             return await self._request(address, "POST", BLOCKS, body, _BATCH_SILENCE_S, batch.end - batch.start)
 
-        with suppress(ExchangeLost, ValueError, TimeoutError):
+        with suppress(TransientError, ValueError, TimeoutError):
             async with asyncio.timeout(_INDEX_WITHIN_S):
                 answer = await self._request(address, "GET", INDEX_OF + stream, b"", _INDEX_WITHIN_S, _MAX_INDEX_BYTES)
             index = parse_index(answer)
@@ -282,7 +282,7 @@ class ContextFetcher:
     async def _request(
         self, address: str, method: str, target: str, body: bytes, read_timeout_s: float, max_bytes: int
     ) -> bytes:
-        """Request something from a peer. Raises ExchangeLost, also for a response other than 200."""
+        """Request something from a peer. Raises ExchangeLost; PeerRefused for a response other than 200."""
         stamp = sign(self._key, method, target, body, self._node.wall_clock(), secrets.token_hex(12))
         headers = {"content-type": "application/json", AUTH_HEADER: stamp}
         exchange = await self._client.open(
@@ -291,7 +291,7 @@ class ContextFetcher:
         try:
             answer = await exchange.read_all(max_bytes)
             if exchange.status != 200:
-                raise ExchangeLost(f"status-{exchange.status}")
+                raise PeerRefused(f"the peer answered with status {exchange.status}")
             return answer
         finally:
             exchange.close()

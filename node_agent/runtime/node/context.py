@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from node_agent.contract.states import NodeState
 from node_agent.core.continuation.timeouts import MIN_INTER_TOKEN_S
 from node_agent.core.failure.attribution import BreakerEffect, Fault, NextStep, Verdict
+from node_agent.core.failure.loss import LossReason
 from node_agent.core.membership import LocalLoadSet, LocalStateSet, Member, Membership, View
 from node_agent.core.node.peer_clocks import RIGHT, OwnClock, PeerClocks
 from node_agent.core.node.status import Load, NodeStatus, Pool
@@ -21,7 +22,7 @@ from node_agent.runtime.common.metrics import Metrics
 from node_agent.runtime.node.crash_suspects import CrashSuspects
 from node_agent.runtime.node.gossip import Gossip
 
-_NOT_THERE = frozenset({"refused", "unreachable", "reset"})
+_NOT_THERE = frozenset({LossReason.REFUSED, LossReason.UNREACHABLE, LossReason.RESET})
 """Losses that concern the node, not only one request."""
 
 
@@ -121,10 +122,10 @@ class NodeContext:
         """Return a peer's entry in the table of members, also of one that is dead or gone; None for an unknown one."""
         return self.members.members.get(instance_id)
 
-    def on_connection_lost(self, instance_id: str, why: str) -> None:
+    def on_connection_lost(self, instance_id: str, reason: LossReason) -> None:
         """Report that a connection to a peer broke or could not be made."""
-        if why in _NOT_THERE:
-            self.gossip.on_request_failed(instance_id, why)
+        if reason in _NOT_THERE:
+            self.gossip.on_request_failed(instance_id, reason.value)
 
     def on_request_succeeded(self, instance_id: str) -> None:
         """Report that a node's engine began to answer."""

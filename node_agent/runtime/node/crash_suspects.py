@@ -10,7 +10,7 @@ import logging
 
 from node_agent.contract.errors import RequestRejected
 from node_agent.core.failure.crash_suspects import RETENTION_S, SuspectStatus, SuspectTable
-from node_agent.core.failure.report import EngineDeath
+from node_agent.core.failure.loss import EngineDeath, Loss
 from node_agent.core.membership import LocalRefusalAdded
 from node_agent.runtime.common.metrics import Metrics
 from node_agent.runtime.node.gossip import Gossip
@@ -55,18 +55,21 @@ class CrashSuspects:
             raise RequestRejected(422, KILLS_ENGINES, _MESSAGE)
         return standing is SuspectStatus.SUSPECT
 
-    def on_death(self, content: bytes | None, instance_id: str, death: EngineDeath | None) -> None:
-        """Record that an engine died before it had answered a request.
+    def on_loss(self, content: bytes | None, instance_id: str, loss: Loss) -> None:
+        """Record that an engine died before it had answered a request; any other loss changes nothing.
 
-        death: None where its node does not report which one.
+        Args:
+            content: the request's digest; None where it has none.
+            instance_id: the engine's node.
+            loss: as that node reports it.
         """
-        if content is None or death is None:
+        if content is None or not isinstance(loss, EngineDeath):
             return
         self._metrics.deadly_deaths.inc()
-        name = f"{instance_id}/{death.engine_number}"
+        name = f"{instance_id}/{loss.engine_number}"
         _log.warning("the engine of %s died under a request (%s) that it had not answered", instance_id, content.hex())
         now = self._gossip.monotonic()
-        if self._cases.record_death(content, name, now, alone=death.alone, crashed=death.crashed):
+        if self._cases.record_death(content, name, now, alone=loss.alone, crashed=loss.crashed):
             _log.warning("request %s is refused: engines ended before they had answered it", content.hex())
             self._gossip.handle(LocalRefusalAdded(now, content, RETENTION_S))
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from node_agent.contract.errors import TransientError
 from node_agent.core.common.address import Address, parse_address
 from node_agent.core.common.request_auth import CLOCK_HEADER
+from node_agent.core.failure.loss import LossReason
 from node_agent.core.membership import (
     Effect,
     Event,
@@ -174,7 +175,7 @@ class Gossip:
         asked_at = self.monotonic()
         address = _address(ask.to)
         if address is None:
-            self.on_request_failed(ask.instance_id, "unreachable")
+            self.on_request_failed(ask.instance_id, LossReason.UNREACHABLE.value)
             return
         try:
             exchange = await self._client.open(
@@ -186,7 +187,7 @@ class Gossip:
             finally:
                 exchange.close()
         except ExchangeLost as lost:
-            self.on_request_failed(ask.instance_id, lost.why)
+            self.on_request_failed(ask.instance_id, lost.loss.reason.value)
             return
         if status == 200:
             if line is not None:

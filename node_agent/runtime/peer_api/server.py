@@ -22,11 +22,13 @@ from node_agent.contract.errors import openai_error
 from node_agent.contract.names import DURABILITY_HEADER, KV_HEADER, KV_PREFIX
 from node_agent.core.common.request_auth import AUTH_HEADER, CLOCK_ERRORS, CLOCK_HEADER, RequestVerifier, sign_clock
 from node_agent.core.continuation.timeouts import keepalive_interval_s
+from node_agent.core.failure.loss import Loss, LossReason, not_serving
+from node_agent.core.failure.report import format_loss
 from node_agent.core.node.status import load_to_header
 from node_agent.core.openai import client_headers, sse
 from node_agent.core.streams.state import LOST_EVENT
 from node_agent.ports import ExchangeLost, Response, ServerRequest
-from node_agent.runtime.common.responses import CLIENT_GONE, EVENT_STREAM, MAX_ANSWER_BYTES, answer_error
+from node_agent.runtime.common.responses import EVENT_STREAM, MAX_ANSWER_BYTES, answer_error
 from node_agent.runtime.engine.active_requests import EngineCalls
 from node_agent.runtime.engine.client import (
     ENGINE_HEADER,
@@ -138,7 +140,7 @@ class PeerApi:
         if (durability := request.headers.get(DURABILITY_HEADER)) is not None:
             headers[DURABILITY_HEADER.decode()] = durability.decode("latin-1")
         if not self._node.state.takes_requests:
-            _answer_lost(request, self._node.state.value)
+            _answer_lost(request, not_serving(self._node.state))
             return
         with self.keepalives.track(request) as keepalive:
             if (source := request.headers.get(KV_HEADER.encode())) is not None:
@@ -150,7 +152,7 @@ class PeerApi:
             body, patience_s = request.body, _READ_TIMEOUT_S
             response = self._calls.request(request.method, target, headers, body, max_tokens, patience_s, turn=turn)
             keepalive.attach(response)
-            request.when_gone(lambda: response.abort(CLIENT_GONE))
+            request.when_gone(lambda: response.abort(LossReason.CLIENT_GONE))
             request.when_congested(response.pause)
             try:
                 await response.head()
@@ -159,7 +161,7 @@ class PeerApi:
                 else:
                     await self._relay_body(request, response)
             except ExchangeLost as lost:
-                _answer_lost(request, lost.why)
+                _answer_lost(request, lost.loss)
             finally:
                 response.close()
 
@@ -170,7 +172,8 @@ class PeerApi:
             await response.pipe(keepalive.write)
             last = b""
         except ExchangeLost as lost:
-            last = b"\n\n" + sse.named_event(LOST_EVENT, lost.why.encode())  # the blank line ends a half-sent event
+            line = format_loss(lost.loss).encode()
+            last = b"\n\n" + sse.named_event(LOST_EVENT, line)  # the blank line ends a half-sent event
         request.end(last)
 
     async def _relay_body(self, request: ServerRequest, response: Response) -> None:
@@ -182,5 +185,5 @@ class PeerApi:
         return [(ENGINE_HEADER, b"1"), (LOAD_HEADER, load_to_header(self._node.router.own_load.load))]
 
 
-def _answer_lost(request: ServerRequest, why: str) -> None:
-    request.respond(503, b"{}", more=[(LOST_HEADER, why.encode())])
+def _answer_lost(request: ServerRequest, loss: Loss) -> None:
+    request.respond(503, b"{}", more=[(LOST_HEADER, format_loss(loss).encode())])

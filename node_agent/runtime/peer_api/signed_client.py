@@ -14,6 +14,7 @@ from functools import partial
 
 from node_agent.core.common.address import Address
 from node_agent.core.common.request_auth import AUTH_HEADER, CLOCK_HEADER, nonce_of
+from node_agent.core.failure.loss import Loss
 from node_agent.core.node.peer_clocks import PeerClocks
 from node_agent.ports import Http, Response
 from node_agent.runtime.engine.response_proxy import ResponseProxy
@@ -40,7 +41,7 @@ class SignedClient(Http):
         read_timeout_s: float,
         accept_timeout_s: float | None = None,
         keepalive_timeout_s: float | None = None,
-        on_lost: Callable[[str], None] | None = None,
+        on_lost: Callable[[Loss], None] | None = None,
     ) -> Response:
         """Send a request, as the port defines. A message without a signature is sent unchanged."""
         send = partial(

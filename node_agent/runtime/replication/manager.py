@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from node_agent.contract.states import NodeState
 from node_agent.core.common.address import parse_address
+from node_agent.core.failure.loss import loss_from_code
 from node_agent.core.node.status import NodeStatus, Pool
 from node_agent.core.replication.placement import choose_replicas
 from node_agent.core.replication.protocol import APPEND, DROP, FINISH, OpenMessage, encode, encode_open
@@ -273,7 +274,7 @@ class ReplicationManager:
         self.node.metrics.keeper_losses.labels(reason).inc()
         self._lost_at[replica_id] = now = asyncio.get_running_loop().time()
         self._reconnects.ended(replica_id, now, worked_s=worked_s, chance=self._chance())
-        self.node.on_connection_lost(replica_id, reason)
+        self.node.on_connection_lost(replica_id, loss_from_code(reason).reason)
         for stream in list(self._streams.values()):
             if replica_id in stream.log.replicas:
                 stream.log.lost(replica_id)

@@ -219,7 +219,7 @@ class Takeovers:
                 finally:
                     exchange.close()
             except ExchangeLost as lost:
-                self._node.on_connection_lost(name, lost.why)
+                self._node.on_connection_lost(name, lost.loss.reason)
             except (ValueError, KeyError, TypeError) as error:
                 _log.warning("peer %s sent an invalid answer: %r", name, error)
         return None

@@ -22,6 +22,7 @@ from node_agent.contract.aws_events import InterruptionNotice
 from node_agent.contract.errors import MetadataUnavailable
 from node_agent.contract.names import SIGNS_HEADER
 from node_agent.core.common.address import Address
+from node_agent.core.failure.loss import Handoff, LossReason
 from node_agent.ports import ExchangeLost, Identity, Response
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -115,16 +116,16 @@ def test_a_connection_that_the_server_closed_while_idle_is_not_a_loss() -> None:
 @pytest.mark.parametrize(
     ("parts", "why"),
     [
-        ((CHUNKED + b"2\r\nok\r\n",), "eof"),
-        ((b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok",), "eof"),
-        ((CHUNKED + b"x\r\n",), "broken"),
+        ((CHUNKED + b"2\r\nok\r\n",), LossReason.EOF),
+        ((b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok",), LossReason.EOF),
+        ((CHUNKED + b"x\r\n",), LossReason.BROKEN),
     ],
 )
-def test_an_incomplete_answer_is_a_loss(parts: tuple[bytes, ...], why: str) -> None:
+def test_an_incomplete_answer_is_a_loss(parts: tuple[bytes, ...], why: LossReason) -> None:
     async def story(client: HttpClient, address: Address) -> None:
         with pytest.raises(ExchangeLost) as caught:
             await (await send(client, address)).read_all(100)
-        assert caught.value.why == why
+        assert caught.value.loss is why
 
     run_scenario(answering(*parts, then_close=True), story)
 
@@ -251,7 +252,7 @@ def test_a_refused_connection_is_a_loss_with_that_reason() -> None:
     async def story() -> None:
         with pytest.raises(ExchangeLost) as caught:
             await send(HttpClient(), Address("127.0.0.1", free_port()))  # nothing to close: it never connected
-        assert caught.value.why == "refused"
+        assert caught.value.loss is LossReason.REFUSED
 
     asyncio.run(story())
 
@@ -262,9 +263,10 @@ def test_an_aborted_exchange_wakes_its_reader_with_the_reason() -> None:
         assert await response.read() == b"ok"
         reading = asyncio.ensure_future(response.read())
         await asyncio.sleep(0)
-        response.abort("handoff")
-        with pytest.raises(ExchangeLost, match="handoff"):
+        response.abort(Handoff("i-1"))
+        with pytest.raises(ExchangeLost, match="handoff to i-1") as caught:
             await reading
+        assert caught.value.loss == Handoff("i-1")
 
     run_scenario(answering(CHUNKED + b"2\r\nok\r\n"), story)
 

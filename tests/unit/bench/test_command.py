@@ -12,6 +12,7 @@ from rich.console import Console
 from bench.command import RunFolder, run, table
 from local.errors import LocalRunError, UserActionRequired
 from local.process_cleanup import start
+from node_agent.core.failure.loss import LossReason
 from node_agent.ports import ExchangeLost
 
 
@@ -20,7 +21,7 @@ from node_agent.ports import ExchangeLost
     [
         (None, 0, ""),
         (LocalRunError("it broke"), 1, "it broke"),
-        (ExchangeLost("reset"), 1, "the exchange was lost: reset"),
+        (ExchangeLost(LossReason.RESET), 1, "the exchange was lost: reset"),
         (UserActionRequired("mend it"), 2, "mend it"),
         (KeyboardInterrupt(), 130, "stopped"),
     ],

@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from node_agent.contract.errors import ContinuationImpossible, RequestRejected
+from node_agent.core.failure.loss import LossReason
 from node_agent.core.openai.generation_request import ApiRoute, GenerationRequest, read_generation
 from node_agent.core.openai.request_body import read_body
 from node_agent.core.openai.sse import SseParser
@@ -45,7 +46,7 @@ def lost_stream(*events: bytes, **fields: Any) -> tuple[ChunkStream, bytes]:
     machine = ChunkStream(generation(**fields), "s")
     machine.request()
     raw = b"".join(machine.feed(one) for one in (role(), *events))
-    return machine, raw + machine.on_engine_end("reset")
+    return machine, raw + machine.on_engine_end(LossReason.RESET)
 
 
 def deltas(raw: bytes) -> list[dict[str, Any]]:
@@ -87,7 +88,7 @@ def test_the_last_id_is_generated_again_and_compared_at_the_limit() -> None:
     machine, raw = lost_stream(*(event({"content": str(token)}, [token]) for token in (1, 2, 3)), max_tokens=3)
     assert orjson.loads(machine.request(("resume",)).body)["vllm_xargs"] == {"synkti_resume_ids": [1, 2]}
     raw += machine.feed(role()) + machine.feed(event({"content": "123"}, [1, 2, 3], "length"))
-    raw += machine.on_engine_end("eof")
+    raw += machine.on_engine_end(LossReason.EOF)
     assert machine.state is StreamState.COMPLETE
     assert text(raw) == "123"
 
@@ -123,7 +124,7 @@ def test_an_engine_with_another_answer_is_lost_before_any_of_it_is_delivered(
     machine, _ = lost_stream(event({"content": "a"}, [1]), event({"content": "b"}, [2]))
     machine.request(("resume",))
     out = b"".join(machine.feed(one) for one in ([] if case_name == "prompt" else [role()]) + events)
-    assert (out, machine.state, machine.loss_reason) == (b"", StreamState.LOST, "diverged")
+    assert (out, machine.state, machine.loss_reason) == (b"", StreamState.LOST, LossReason.DIVERGED)
     machine.request(("resume",))
     raw = b"".join(map(machine.feed, (role(), event({"content": "abc"}, [1, 2, 3]))))
     assert text(raw) == "c"
@@ -149,7 +150,7 @@ def test_a_tool_call_continues_under_its_first_id(takeover: bool) -> None:
         event(call("2}"), [5]), event({"content": ""}, [6], "tool_calls"),
     ):  # fmt: skip
         raw += machine.feed(one)
-    raw += machine.on_engine_end("eof")
+    raw += machine.on_engine_end(LossReason.EOF)
     calls = [one for delta in deltas(raw) for one in delta.get("tool_calls", ())]
     assert [one["id"] for one in calls if "id" in one] == ["call-1"]
     assert "".join(one["function"]["arguments"] for one in calls) == '{"a": 12}'
@@ -280,7 +281,7 @@ def test_each_of_several_choices_continues_by_itself_with_its_seed() -> None:
         data = event({"content": "a"}, [token]).replace(b'"index":0', b'"index":%d' % index)
         machine.feed(role() if index == 0 else b"")
         machine.feed(data)
-    machine.on_engine_end("reset")
+    machine.on_engine_end(LossReason.RESET)
     seeds = []
     for _ in range(2):
         body = orjson.loads(machine.request(("resume",)).body)
@@ -296,7 +297,7 @@ def test_a_choice_that_ended_without_a_text_is_not_requested_again() -> None:
     machine.request()
     machine.feed(role())
     machine.feed(event({"content": ""}, [1], "stop"))
-    machine.on_engine_end("reset")
+    machine.on_engine_end(LossReason.RESET)
     assert machine.request(("resume",)).body != generation(n=2).engine_body()
 
 
@@ -312,7 +313,7 @@ def test_the_clients_own_arguments_are_sent_to_each_engine() -> None:
     machine, _ = lost_stream(event({"content": "a"}, [1]), event({"content": "b"}, [2]), vllm_xargs=theirs)
     assert not machine.can_continue_on(())
     assert orjson.loads(machine.request(("resume",)).body)["vllm_xargs"] == {"fresh": 3, "synkti_resume_ids": [1, 2]}
-    machine.on_engine_end("reset")
+    machine.on_engine_end(LossReason.RESET)
     assert orjson.loads(machine.request(("forced",)).body)["vllm_xargs"] == {"fresh": 3, "synkti_forced_ids": [1, 2]}
 
 
@@ -356,7 +357,7 @@ def test_a_usage_keeps_its_details_where_another_engine_continues(methods: tuple
     machine = ChunkStream(generation(stream_options={"include_usage": True}, **state), "s")
     machine.request()
     machine.feed(role() + event({"content": "a"}, [1]))
-    machine.on_engine_end("reset")
+    machine.on_engine_end(LossReason.RESET)
     body = orjson.loads(machine.request(methods).body)
     assert body["stream_options"] == {"include_usage": True}
     if methods:

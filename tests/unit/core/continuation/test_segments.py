@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import orjson
 
+from node_agent.core.failure.loss import LossReason
 from node_agent.core.openai.generation_request import ApiRoute
 from node_agent.core.streams.chunk_stream import ChunkStream
 from node_agent.core.streams.state import StreamState
@@ -17,7 +18,7 @@ def test_an_answer_without_a_limit_continues_in_doubling_segments_to_its_end() -
     machine, client, limits = ChunkStream(generation(ApiRoute.CHAT, max_tokens=None), "s"), Client(), []
     for event in engine_events(machine, model)[:6]:
         client.raw += machine.feed(event)
-    machine.on_engine_end("reset")
+    machine.on_engine_end(LossReason.RESET)
     while machine.state is not StreamState.COMPLETE:
         request = machine.request()
         limits.append(orjson.loads(request.body)["max_tokens"])
@@ -35,7 +36,7 @@ def test_min_tokens_never_exceed_the_length_of_a_segment() -> None:
     model = ScriptedModel((b"a", b"b", b"c", b"d"))
     for event in engine_events(machine, model)[:3]:
         machine.feed(event)
-    machine.on_engine_end("reset")
+    machine.on_engine_end(LossReason.RESET)
     body = orjson.loads(machine.request().body)
     assert (body["max_tokens"], body["min_tokens"]) == (16, 16)
 
@@ -62,8 +63,8 @@ def test_a_segment_without_a_point_to_continue_from_is_a_loss_and_not_repeated()
     machine = ChunkStream(generation(ApiRoute.CHAT, max_tokens=None), "s")
     for event in engine_events(machine, ScriptedModel(tuple(b"%d " % number for number in range(9))))[:4]:
         machine.feed(event)
-    machine.on_engine_end("reset")
+    machine.on_engine_end(LossReason.RESET)
     limit = orjson.loads(machine.request().body)["max_tokens"]
     merged = {"index": 0, "text": "3 4 ", "token_ids": list(range(limit)), "finish_reason": "length"}
     assert machine.feed(b"data: %b\n\n" % orjson.dumps({"choices": [merged]})) == b""
-    assert (machine.state, machine.loss_reason) == (StreamState.LOST, "piece-without-mark")
+    assert (machine.state, machine.loss_reason) == (StreamState.LOST, LossReason.PIECE_WITHOUT_MARK)

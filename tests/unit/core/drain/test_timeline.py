@@ -1,14 +1,12 @@
-"""Test a drain's record, and the lines with which streams are handed off."""
+"""Test a drain's record."""
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_agent.contract.drain_record import DrainRecord, DrainStep, drain_from_item
+from node_agent.contract.drain_record import DrainRecord, DrainStep, DrainStepName, drain_from_item
 from node_agent.core.drain.timeline import MAX_STEPS, DrainTimeline
-from node_agent.core.failure.report import format_handoff, parse_loss
 
 TIMES = st.integers(0, 2_000_000_000_000).map(lambda ms: ms / 1000)
 RECORDS = st.builds(
@@ -24,19 +22,19 @@ RECORDS = st.builds(
 
 def test_nothing_is_recorded_before_a_drain() -> None:
     log = DrainTimeline("i-1", 7)
-    log.record_step("retired", 1.0)
-    log.add_count("handed-off", 1.0, 2)
+    log.record_step(DrainStepName.RETIRED, 1.0)
+    log.add_count(DrainStepName.HANDED_OFF, 1.0, 2)
     assert log.record is None
 
 
 def test_a_step_is_recorded_once_and_counts_add_up_with_their_last_time() -> None:
     log = DrainTimeline("i-1", 7)
     log.begin("notice-seen", 9.0, 10.0, 130.0, 999)
-    log.record_step("planned", 11.0, 3)
-    log.record_step("planned", 12.0, 1)
-    log.add_count("handed-off", 13.0, 1)
-    log.add_count("handed-off", 14.0, 2)
-    log.add_count("handed-off", 15.0, 0)
+    log.record_step(DrainStepName.PLANNED, 11.0, 3)
+    log.record_step(DrainStepName.PLANNED, 12.0, 1)
+    log.add_count(DrainStepName.HANDED_OFF, 13.0, 1)
+    log.add_count(DrainStepName.HANDED_OFF, 14.0, 2)
+    log.add_count(DrainStepName.HANDED_OFF, 15.0, 0)
     assert log.record is not None
     assert [(step.step, step.at, step.count) for step in log.record.steps] == [
         ("asked", 9.0, None),
@@ -58,16 +56,3 @@ def test_an_earlier_deadline_replaces_the_record_within_a_bound() -> None:
 @given(RECORDS)
 def test_a_record_round_trips_through_the_table(record: DrainRecord) -> None:
     assert drain_from_item(record.to_item()) == record
-
-
-@pytest.mark.parametrize(
-    ("word", "read"),
-    [
-        (format_handoff(None), ("handoff", None)),
-        (format_handoff("i-0123"), ("handoff", "i-0123")),
-        ("reset", ("reset", None)),
-        ("handoffs", ("handoffs", None)),
-    ],
-)
-def test_a_handoff_names_the_node_with_room(word: str, read: tuple[str, str | None]) -> None:
-    assert parse_loss(word) == read

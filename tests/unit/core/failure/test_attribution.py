@@ -23,6 +23,8 @@ from node_agent.core.failure.attribution import (
     classify_loss,
     reports_dead_engine,
 )
+from node_agent.core.failure.loss import LossReason, loss_from_code
+from node_agent.core.failure.report import parse_loss
 
 WORDS = st.text(alphabet=st.characters(codec="utf-8"), max_size=20)
 JSON = st.recursive(st.none() | WORDS, lambda inner: st.lists(inner) | st.dictionaries(WORDS, inner))
@@ -48,7 +50,7 @@ def verdict_of(by: str, what: str) -> Verdict:
     kind, _, rest = what.partition(" ")
     rest, _, continuation = rest.partition(", ")
     if kind == "lost":
-        return classify_loss(Origin(by), rest)
+        return classify_loss(Origin(by), loss_from_code(rest).reason)
     if kind == "event":
         return classify_event(event(rest), is_continuation=bool(continuation))
     status, _, body = rest.partition(" ")
@@ -82,7 +84,7 @@ def test_the_table_has_every_fault_and_every_end() -> None:
 
 @given(st.sampled_from(Origin), st.text(max_size=40))
 def test_any_loss_of_a_peer_has_a_short_code_and_is_never_final(by: Origin, word: str) -> None:
-    verdict = classify_loss(by, word)
+    verdict = classify_loss(by, parse_loss(word).reason)
     assert verdict.code == "other" or len(verdict.code) < 25
     assert verdict.next is not NextStep.FINAL
 
@@ -136,8 +138,8 @@ FAILED = classify_answer(Origin.ENGINE, 500, BodyKind.ERROR)
 WITHOUT_MESSAGE = classify_answer(Origin.ENGINE, 500, BodyKind.OTHER)
 REFUSED = classify_answer(Origin.ENGINE, 400, BodyKind.ERROR)
 BUSY = classify_answer(Origin.ENGINE, 503, BodyKind.ERROR)
-LOST = classify_loss(Origin.ENGINE, "reset")
-HANDED_OVER = classify_loss(Origin.ENGINE, "handoff")
+LOST = classify_loss(Origin.ENGINE, LossReason.RESET)
+HANDED_OVER = classify_loss(Origin.ENGINE, LossReason.HANDOFF)
 RESPONSE = EngineResponse(500, b'{"error":{"message":"it"}}')
 
 

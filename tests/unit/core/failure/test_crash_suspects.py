@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from node_agent.core.engine.lifetime import EngineLifetime, may_indicate_death, reports_death, starts_answer
 from node_agent.core.failure.crash_suspects import RETENTION_S, SuspectStatus, SuspectTable
-from node_agent.core.failure.report import EngineDeath, format_death, format_handoff, parse_death, parse_loss
+from node_agent.core.failure.loss import EngineDeath, LossReason
 from node_agent.core.openai.request_digest import request_digest
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "the end"}], "max_tokens": 5}
@@ -138,56 +138,39 @@ def test_a_death_report_names_the_engine_and_whether_other_suspects_were_there()
     life.suspects |= {1, 2}
     life.end()
     life.suspects.clear()  # each leaves with its loss
-    assert parse_death(life.death_report(1)) == EngineDeath("3", alone=False, crashed=False)
+    assert life.death(1) == EngineDeath(LossReason.ENGINE_KILLED, "3", alone=False)
     life = EngineLifetime(4)
     life.suspects.add(1)
     life.end(134)
-    assert parse_death(life.death_report(1)) == EngineDeath("4", alone=True, crashed=True)
-    assert parse_loss(life.death_report(1)) == ("engine-died", None)
+    assert life.death(1) == EngineDeath(LossReason.ENGINE_DIED, "4", alone=True)
+    assert life.death(1, LossReason.ENGINE_STUCK) == EngineDeath(LossReason.ENGINE_STUCK, "4", alone=True)
 
 
 @pytest.mark.parametrize(
-    ("status", "reported", "code"),
+    ("status", "reported", "reason"),
     [
-        (134, False, "engine-died"),
-        (1, False, "engine-died"),
-        (-signal.SIGSEGV, False, "engine-died"),
-        (-signal.SIGABRT, False, "engine-died"),
-        (-signal.SIGKILL, False, "engine-killed"),
-        (-signal.SIGTERM, False, "engine-killed"),
-        (0, False, "engine-killed"),
-        (None, False, "engine-killed"),
-        (0, True, "engine-died"),
-        (None, True, "engine-died"),
+        (134, False, LossReason.ENGINE_DIED),
+        (1, False, LossReason.ENGINE_DIED),
+        (-signal.SIGSEGV, False, LossReason.ENGINE_DIED),
+        (-signal.SIGABRT, False, LossReason.ENGINE_DIED),
+        (-signal.SIGKILL, False, LossReason.ENGINE_KILLED),
+        (-signal.SIGTERM, False, LossReason.ENGINE_KILLED),
+        (0, False, LossReason.ENGINE_KILLED),
+        (None, False, LossReason.ENGINE_KILLED),
+        (0, True, LossReason.ENGINE_DIED),
+        (None, True, LossReason.ENGINE_DIED),
     ],
 )
 def test_an_engines_end_is_classified_by_exit_status_and_its_own_report(
-    status: int | None, reported: bool, code: str
+    status: int | None, reported: bool, reason: LossReason
 ) -> None:
     life = EngineLifetime(1)
     life.end(status)
     if reported:  # the report is verified only after the end, where the server exits at once
         life.confirm_core_death()
     life.end(134)  # only the first end counts
-    assert parse_loss(life.death_report(1)) == (code, None)
-
-
-@given(st.text(max_size=40))
-def test_any_text_of_a_loss_is_parsed(line: str) -> None:
-    why, to = parse_loss(line)
-    assert line.startswith(why) or parse_death(line)
-    assert to is None or line == format_handoff(to)
-
-
-def test_death_reports_round_trip() -> None:
-    for life in (0, 7):
-        for alone in (True, False):
-            assert parse_death(format_death(life, alone=alone)) == EngineDeath(str(life), alone, crashed=True)
-            for code in ("engine-killed", "engine-stuck"):
-                line = format_death(life, alone=alone, code=code)
-                assert parse_death(line) == EngineDeath(str(life), alone, crashed=False)
-    assert parse_death("engine-died 3") is None
-    assert parse_death("engine-died 3 perhaps") is None
+    assert life.death(1).reason is reason
+    assert life.death(1).crashed is (reason is LossReason.ENGINE_DIED)
 
 
 def test_an_opening_is_no_answer() -> None:
@@ -201,8 +184,8 @@ def test_an_opening_is_no_answer() -> None:
     for odd in (b'data: {"choices":[]}', b'data: {"choices":[7]}', b"data: [1]", b"data: {", b'data: {"choices":7}'):
         assert starts_answer(odd + b"\n\n")
     assert starts_answer(b"event: response.output_text.delta\ndata: {}\n\n")
-    assert may_indicate_death("reset")
-    assert not may_indicate_death("silence")
+    assert may_indicate_death(LossReason.RESET)
+    assert not may_indicate_death(LossReason.SILENCE)
     dead = orjson.dumps({"error": {"message": "EngineCore encountered an issue. See"}})
     assert reports_death(b"data: %b\n\ndata: [DONE]\n\n" % dead)
     assert not reports_death(b'data: {"choices":[{"text":"EngineCore encountered an issue"}]}\n\n')

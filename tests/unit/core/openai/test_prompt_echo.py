@@ -5,6 +5,7 @@ from __future__ import annotations
 import orjson
 import pytest
 
+from node_agent.core.failure.loss import LossReason
 from node_agent.core.openai.generation_request import ApiRoute
 from node_agent.core.streams.chunk_stream import ChunkStream
 from node_agent.core.streams.factory import replay_journal
@@ -37,11 +38,11 @@ def test_the_texts_are_requested_again_after_a_loss_and_after_a_takeover() -> No
     model = ScriptedModel((b"a", b"b"))
     machine = ChunkStream(generation(ApiRoute.COMPLETION, echo=True), "s")
     first = machine.request()
-    machine.on_engine_end("reset")
+    machine.on_engine_end(LossReason.RESET)
     assert (machine.state, machine.engine_attempts) == (StreamState.LOST, 0)
     assert machine.request() == first
     assert machine.feed(b'data: {"choices":[{"index":1,"text":"x","finish_reason":"length"}]}\n\n') == b""
-    assert machine.loss_reason == "malformed-chunk"
+    assert machine.loss_reason == LossReason.MALFORMED_CHUNK
     journal = bytes(machine.journal)
     machine = ChunkStream(generation(ApiRoute.COMPLETION, echo=True), "s")
     replay_journal(machine, journal, 0)
@@ -53,10 +54,10 @@ def test_choices_of_one_chunk_that_another_engine_repeats_differently_are_a_loss
     machine, client = ChunkStream(request, "s"), Client()
     for event in engine_events(machine, ScriptedModel((b"ab", b"c")))[:3]:  # roles, and the first choice
         client.raw += machine.feed(event)
-    machine.on_engine_end("reset")
+    machine.on_engine_end(LossReason.RESET)
     for event in engine_events(machine, ScriptedModel((b"xy", b"z"))):
         assert machine.feed(event) == b""
-    assert machine.loss_reason == "diverged"
+    assert machine.loss_reason == LossReason.DIVERGED
     client.raw += run(machine, ScriptedModel((b"ab", b"c")), []).raw
     assert [client.text_of(index) for index in (0, 1)] == ["abc", "abc"]
     assert client.answer(0)["reasons"] == client.answer(1)["reasons"] == ["stop"]
@@ -75,6 +76,6 @@ def test_a_choice_whose_prompt_the_engine_forgot_to_tell_has_that_of_the_others(
         journal = bytes(machine.journal)
         machine = ChunkStream(request, "s")
         replay_journal(machine, journal, client.seq)
-    machine.on_engine_end("reset")
+    machine.on_engine_end(LossReason.RESET)
     client.raw += run(machine, model, []).raw
     assert [client.text_of(index) for index in (0, 1)] == ["abc", "abc"]

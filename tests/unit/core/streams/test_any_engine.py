@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node_agent.contract.errors import ContinuationImpossible, InvalidTransition
+from node_agent.core.failure.loss import LossReason
 from node_agent.core.openai.generation_request import ApiRoute, read_generation
 from node_agent.core.streams.factory import new_stream, restore_stream
 from node_agent.core.streams.state import ENGINE_DONE, StreamState
@@ -67,13 +68,13 @@ def test_no_engine_causes_an_illegal_transition(route: ApiRoute, choices: int, s
     stream.request(METHODS)
     for step, event in steps:
         if step == "end":
-            stream.on_engine_end("reset")
+            stream.on_engine_end(LossReason.RESET)
         elif step == "request" and stream.state in CAN_REQUEST:
             with suppress(ContinuationImpossible):
                 stream.request(METHODS)
         elif step == "restore":
             stream, _ = restore_stream(stream.generation, "s", bytes(stream.journal), stream.seq)
-            stream.on_engine_end("resumed")
+            stream.on_engine_end(LossReason.CLOSED)
         else:
             was_done = stream.state in ENGINE_DONE
             assert not (stream.feed(event) and was_done)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node_agent.contract.errors import ContinuationImpossible
+from node_agent.core.failure.loss import LossReason
 from node_agent.core.openai.chunks import usage
 from node_agent.core.openai.generation_request import ApiRoute, GenerationRequest, read_generation
 from node_agent.core.openai.sse import SseParser
@@ -119,7 +120,7 @@ def run(machine: ChunkStream, model: ScriptedModel, cuts: list[Cut], methods: Co
             after, machine = client.seq, ChunkStream(machine.generation, "s")
             replay = replay_journal(machine, journal, after)
             client.raw += replay
-        client.raw += machine.on_engine_end("reset")
+        client.raw += machine.on_engine_end(LossReason.RESET)
     return client
 
 
@@ -214,7 +215,7 @@ def test_the_delivered_text_is_always_a_prefix_whatever_the_chunking(
         data = data[: -step if step < len(data) else None]  # the last event is partial, or ends inside a character
         for at in range(0, len(data), step):
             client.raw += machine.feed(data[at : at + step])
-        client.raw += machine.on_engine_end("eof")
+        client.raw += machine.on_engine_end(LossReason.EOF)
         assert whole.startswith(client.text)
         if machine.state is StreamState.COMPLETE:
             assert client.text == whole
@@ -233,7 +234,7 @@ def test_the_client_sees_one_answer_under_one_name() -> None:
     client = Client()
     for event in engine_events(machine, model)[:2]:
         client.raw += machine.feed(event.replace(b'"id":"e"', b'"id":"first"').replace(b'"created":1', b'"created":9'))
-    machine.on_engine_end("reset")
+    machine.on_engine_end(LossReason.RESET)
     for event in engine_events(machine, model):
         client.raw += machine.feed(event)
     assert {(chunk["id"], chunk["created"]) for chunk in client.chunks()} == {("first", 9)}
@@ -260,7 +261,7 @@ def test_each_way_to_lose_an_engine_is_a_loss_and_delivers_nothing(reason: str, 
     before = machine.feed(events[0]) + machine.feed(events[1])
     assert before
     assert machine.feed(data) == b""
-    assert (machine.state, machine.loss_reason) == (StreamState.LOST, reason)
+    assert (machine.state, str(machine.loss_reason)) == (StreamState.LOST, reason)
 
 
 @pytest.mark.parametrize("data", LOSSES.values())
@@ -295,11 +296,11 @@ def test_a_stream_that_a_reprompt_would_corrupt_is_refused_after_its_first_token
 ) -> None:
     machine = ChunkStream(generation(ApiRoute.CHAT, temperature=1, **field), "s")
     first = machine.request()
-    machine.on_engine_end("refused")
+    machine.on_engine_end(LossReason.REFUSED)
     assert machine.request() == first
     events = ScriptedModel((b"a", b"b")).chunks(orjson.loads(first.body), chat=True)
     machine.feed(events[0] + events[1])
-    machine.on_engine_end("reset")
+    machine.on_engine_end(LossReason.RESET)
     with pytest.raises(ContinuationImpossible):
         machine.request()
 
@@ -308,7 +309,7 @@ def test_reasoning_is_refused_although_no_field_names_it() -> None:
     machine = ChunkStream(generation(ApiRoute.CHAT), "s")
     machine.request()
     machine.feed(b'data: {"choices":[{"index":0,"delta":{"reasoning":"hm"},"finish_reason":null,"token_ids":[9]}]}\n\n')
-    machine.on_engine_end("reset")
+    machine.on_engine_end(LossReason.RESET)
     with pytest.raises(ContinuationImpossible, match="reasoning"):
         machine.request()
 
@@ -319,10 +320,10 @@ def test_a_different_continuation_is_a_loss() -> None:
     delivered = b"".join(
         machine.feed(event) for event in engine_events(machine, model)[:3]
     )  # "abcd": two are held back
-    machine.on_engine_end("reset")
+    machine.on_engine_end(LossReason.RESET)
     other = ScriptedModel((b"abc", b"XYZ", b"ghi"))
     assert b"".join(machine.feed(event) for event in engine_events(machine, other)) == b""
-    assert machine.loss_reason == "diverged"
+    assert machine.loss_reason == LossReason.DIVERGED
     rest = b"".join(machine.feed(event) for event in engine_events(machine, model))
     client = Client()
     client.raw = delivered + rest
@@ -333,7 +334,7 @@ def test_limits_are_reduced_by_the_generated_tokens() -> None:
     machine = ChunkStream(generation(ApiRoute.COMPLETION, max_tokens=10, min_tokens=6), "s")
     for event in engine_events(machine, ScriptedModel((b"a", b"b", b"c", b"d", b"e", b"f")))[:4]:
         machine.feed(event)
-    machine.on_engine_end("reset")
+    machine.on_engine_end(LossReason.RESET)
     body = orjson.loads(machine.request().body)
     assert (body["max_tokens"], body["min_tokens"]) == (6, 2)
     assert body["prompt"] == [*PROMPT, *range(FIRST_ID, FIRST_ID + 4)]

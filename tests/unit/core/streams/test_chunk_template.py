@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from node_agent.core.failure.loss import LossReason
 from node_agent.core.openai.generation_request import ApiRoute
 from node_agent.core.streams import chunk_template
 from node_agent.core.streams.chunk_stream import ChunkStream
@@ -89,7 +90,7 @@ def test_a_client_and_a_keeper_get_the_same_whether_events_are_compared_or_read(
             if not derives:
                 patch.setattr(chunk_template, "derive", lambda *_: None)
             machine = ChunkStream(generation(route), "s")
-            raw = machine.feed(b"".join(engine_events(machine, model)[:cut])) + machine.on_engine_end("reset")
+            raw = machine.feed(b"".join(engine_events(machine, model)[:cut])) + machine.on_engine_end(LossReason.RESET)
             data = b"".join(engine_events(machine, model)) if machine.state.value == "lost" else b""
             raw += b"".join(machine.feed(data[at : at + step]) for at in range(0, len(data), step))
             restored = ChunkStream(machine.generation, "s")

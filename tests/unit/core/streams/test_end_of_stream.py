@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from node_agent.core.failure.loss import LossReason
 from node_agent.core.openai import sse
 from node_agent.core.streams.end_of_stream import EndOfStreamDetector
 from node_agent.core.streams.state import LOST_EVENT
@@ -35,17 +36,17 @@ def test_a_stream_with_its_last_event_is_whole_and_passes_unchanged(last: bytes,
 def test_a_clean_end_without_the_last_event_is_a_loss(stream: bytes) -> None:
     detector = EndOfStreamDetector()
     assert detector.feed(stream) == stream
-    assert detector.incomplete_reason == "eof"
+    assert detector.incomplete_reason == LossReason.EOF
 
 
 def test_a_peers_event_of_a_lost_engine_is_not_sent_to_the_client() -> None:
     detector = EndOfStreamDetector()
     assert detector.feed(TOKEN + b"\n\n" + sse.named_event(LOST_EVENT, b"reset")) == TOKEN + b"\n\n"
-    assert detector.incomplete_reason == "reset"
+    assert detector.incomplete_reason == LossReason.RESET
 
 
 def test_an_event_beyond_the_bound_counts_as_a_loss() -> None:
     detector = EndOfStreamDetector(max_event_bytes=10)
     assert detector.feed(b"data: 0123456789") == b"data: 0123456789"
     assert detector.feed(LAST["chat"]) == LAST["chat"]
-    assert detector.incomplete_reason == "event-too-large"
+    assert detector.incomplete_reason == LossReason.EVENT_TOO_LARGE

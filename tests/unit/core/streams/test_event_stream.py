@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from node_agent.contract.errors import ContinuationImpossible
 from node_agent.core.continuation.timeouts import MAX_FIRST_TOKEN_S
+from node_agent.core.failure.loss import LossReason
 from node_agent.core.journal.epochs import Epoch, EpochRange
 from node_agent.core.openai.generation_request import ApiRoute
 from node_agent.core.streams.event_stream import EventStream
@@ -71,7 +72,7 @@ def test_any_cuts_leave_one_answer(
         out += feed_answer(stream, Engine(thoughts, pieces, number, batch, cached=number), upto, methods)
         if stream.state is StreamState.COMPLETE:
             break
-        stream.on_engine_end("reset")
+        stream.on_engine_end(LossReason.RESET)
         if loses_entry and stream.seq:
             restored, replay = restore_stream(stream.generation, "s", bytes(stream.journal), 0)
             assert normalized(parse_events(replay)) == normalized(parse_events(out))
@@ -108,7 +109,7 @@ def test_the_plugins_own_events_are_not_sent_to_the_client(route: ApiRoute) -> N
 def test_a_stream_that_delivered_only_its_opening_is_requested_anew(route: ApiRoute) -> None:
     stream = machine(route)
     out = feed_answer(stream, Engine(THOUGHTS, PIECES, 1), 1)
-    stream.on_engine_end("reset")
+    stream.on_engine_end(LossReason.RESET)
     out += feed_answer(stream, Engine(("Other",), ("words",), 2), methods=())
     assert stream.method_choice is None
     assert stream.state is StreamState.COMPLETE
@@ -120,7 +121,7 @@ def test_an_engine_without_the_plugin_may_answer_a_stream_that_was_only_opened()
     stream = machine(ApiRoute.MESSAGES)
     events = Engine(THOUGHTS, PIECES, 1).answer(ApiRoute.MESSAGES, orjson.loads(stream.request(METHODS).body))
     out = b"".join(map(stream.feed, (b"event: synkti-ids\ndata: [100]\n\n", events[0])))
-    stream.on_engine_end("reset")
+    stream.on_engine_end(LossReason.RESET)
     out += feed_answer(stream, Engine(THOUGHTS, PIECES, 2, plugged=False))
     assert stream.state is StreamState.COMPLETE
     assert normalized(parse_events(out)) == normalized(complete_answer(ApiRoute.MESSAGES, Engine(THOUGHTS, PIECES, 1)))
@@ -132,7 +133,7 @@ def test_without_the_plugin_an_answer_is_passed_on_and_its_loss_is_final(route: 
     assert normalized(complete_answer(route, plain)) == normalized(complete_answer(route, Engine(THOUGHTS, PIECES, 1)))
     stream = machine(route)
     feed_answer(stream, plain, 6)
-    stream.on_engine_end("reset")
+    stream.on_engine_end(LossReason.RESET)
     assert not stream.can_continue_on(METHODS)
     with pytest.raises(ContinuationImpossible, match="no plug-in"):
         stream.request(METHODS)
@@ -142,7 +143,7 @@ def test_without_the_plugin_an_answer_is_passed_on_and_its_loss_is_final(route: 
 def test_a_node_that_can_neither_resume_nor_force_cannot_continue(route: ApiRoute) -> None:
     stream = machine(route)
     feed_answer(stream, Engine(THOUGHTS, PIECES, 1), 9)
-    stream.on_engine_end("reset")
+    stream.on_engine_end(LossReason.RESET)
     assert not stream.can_continue_on(())
     with pytest.raises(ContinuationImpossible, match="parsers"):
         stream.request(())
@@ -154,7 +155,7 @@ def test_an_engine_that_is_shut_down_does_not_end_the_answer(route: ApiRoute) ->
     stream = machine(route)
     out = feed_answer(stream, Engine(THOUGHTS, PIECES[:2], 1, finish="abort"))
     assert stream.state is StreamState.LOST
-    assert stream.loss_reason == "abort"
+    assert stream.loss_reason == LossReason.ABORT
     assert b"completed" not in out
     assert b"message_stop" not in out
 
@@ -162,7 +163,7 @@ def test_an_engine_that_is_shut_down_does_not_end_the_answer(route: ApiRoute) ->
 def test_a_message_without_a_stop_reason_is_not_complete() -> None:
     stream = machine(ApiRoute.MESSAGES)
     out = feed_answer(stream, Engine(THOUGHTS, PIECES, 1, plugged=False, finish="abort"))
-    assert (stream.state, stream.loss_reason) == (StreamState.LOST, "end-without-finish")
+    assert (stream.state, stream.loss_reason) == (StreamState.LOST, LossReason.END_WITHOUT_FINISH)
     assert b"message_stop" not in out
 
 
@@ -181,11 +182,11 @@ def test_an_engine_with_another_answer_is_lost_before_any_of_it_is_delivered(rou
     stream = machine(route)
     before = feed_answer(stream, Engine(THOUGHTS, PIECES, 1), -4)
     assert before
-    stream.on_engine_end("reset")
+    stream.on_engine_end(LossReason.RESET)
     after = (
         feed_answer(stream, other, methods=("forced",)) if len(other.ids) >= 7 else _feed_other_answer(stream, other)
     )
-    assert (after, stream.state, stream.loss_reason) == (b"", StreamState.LOST, "diverged")
+    assert (after, stream.state, stream.loss_reason) == (b"", StreamState.LOST, LossReason.DIVERGED)
 
 
 def _feed_other_answer(stream: EventStream, engine: Engine) -> bytes:
@@ -202,7 +203,7 @@ def test_with_logprobs_only_ids_whose_logprobs_the_client_has_are_resumed() -> N
     delta = next(at for at, event in enumerate(events) if b"text.delta" in event)
     out = b"".join(map(stream.feed, events[:delta]))
     assert stream.tokens == len(THOUGHTS) + 1
-    stream.on_engine_end("reset")
+    stream.on_engine_end(LossReason.RESET)
     journal = bytes(stream.journal)
     given = orjson.loads(stream.request(METHODS).body)["vllm_xargs"]["synkti_resume_ids"]
     assert given == Engine(THOUGHTS, PIECES, 1).ids[: len(THOUGHTS)]
@@ -223,15 +224,15 @@ def test_before_the_first_logprobs_any_number_of_engines_may_be_lost() -> None:
     for _ in range(3):
         for event in events[:delta]:
             stream.feed(event)
-        stream.on_engine_end("reset")
+        stream.on_engine_end(LossReason.RESET)
         assert orjson.loads(stream.request(METHODS).body)["vllm_xargs"]["synkti_resume_ids"] == []
-        stream.on_engine_end("reset")
+        stream.on_engine_end(LossReason.RESET)
         stream.request(METHODS)
 
 
 def next_request_body(stream: EventStream) -> bytes:
     """Lose the current engine; return the body of the next request."""
-    stream.on_engine_end("reset")
+    stream.on_engine_end(LossReason.RESET)
     return stream.request(METHODS).body
 
 
@@ -250,7 +251,7 @@ def test_a_prefill_has_no_token_timeout_and_an_engine_without_ids_a_longer_one(p
     assert set(allowed[ids:]) == ({2.0} if plugged else {MAX_FIRST_TOKEN_S})
     stream = machine(ApiRoute.RESPONSES)
     feed_answer(stream, Engine(THOUGHTS, PIECES, 1), 9)
-    stream.on_engine_end("reset")
+    stream.on_engine_end(LossReason.RESET)
     stream.request(METHODS)
     assert stream.token_timeout_s(2.0) is None, "the next engine has to prefill first, too"
 
@@ -263,7 +264,7 @@ def test_an_answer_of_several_generations_is_passed_on_and_ends_with_its_engine(
     assert stream.feed(more) == b""
     assert stream.state is StreamState.STREAMING
     stream.feed(b'event: response.x\ndata: {"type":"response.x"}\n\n')
-    stream.on_engine_end("reset")
+    stream.on_engine_end(LossReason.RESET)
     restored, _ = restore_stream(stream.generation, "s", bytes(stream.journal), 0)
     assert not restored.can_continue_on(METHODS)
     with pytest.raises(ContinuationImpossible, match="called tools"):
@@ -274,10 +275,10 @@ def test_an_answer_of_several_generations_is_passed_on_and_ends_with_its_engine(
 def test_other_ids_or_another_prompt_are_another_answer(event_name: str) -> None:
     stream = machine(ApiRoute.RESPONSES)
     feed_answer(stream, Engine(THOUGHTS, PIECES, 1), 9)
-    stream.on_engine_end("reset")
+    stream.on_engine_end(LossReason.RESET)
     stream.request(METHODS)
     assert stream.feed(f"event: {event_name}\ndata: [7]\n\n".encode()) == b""
-    assert stream.loss_reason == "diverged"
+    assert stream.loss_reason == LossReason.DIVERGED
 
 
 @pytest.mark.parametrize(
@@ -299,9 +300,9 @@ def test_each_invalid_or_final_event_is_a_loss_with_its_reason(data: bytes, reas
     stream = machine(ApiRoute.RESPONSES)
     stream.request(METHODS)
     assert stream.feed(data) == b""
-    assert (stream.state, stream.loss_reason) == (StreamState.LOST, reason)
-    assert stream.feed(data) == stream.on_engine_end("eof") == b""
-    assert stream.loss_reason == reason
+    assert (stream.state, str(stream.loss_reason)) == (StreamState.LOST, reason)
+    assert stream.feed(data) == stream.on_engine_end(LossReason.EOF) == b""
+    assert str(stream.loss_reason) == reason
 
 
 def test_the_clients_own_arguments_are_kept() -> None:
@@ -328,7 +329,7 @@ def test_a_complete_journal_needs_no_engine(route: ApiRoute) -> None:
     stream = machine(route)
     feed_answer(stream, Engine(THOUGHTS, PIECES, 1))
     restored, _ = restore_stream(stream.generation, "s", bytes(stream.journal), stream.seq)
-    states = [restored.state, restored.on_engine_end("resumed"), restored.state]
+    states = [restored.state, restored.on_engine_end(LossReason.ENTRY_LOST), restored.state]
     assert states == [StreamState.FINISHED, b"", StreamState.COMPLETE]
 
 

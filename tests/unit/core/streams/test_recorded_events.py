@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
+from node_agent.core.failure.loss import LossReason
 from node_agent.core.openai.generation_request import ApiRoute, read_generation
 from node_agent.core.streams.event_stream import EventStream
 from node_agent.core.streams.state import StreamState
@@ -59,8 +60,8 @@ def test_a_recorded_stream_continues(name: str) -> None:
     ):
         stream = stream_of(name)
         out = b"".join(map(stream.feed, events[:cut]))
-        stream.on_engine_end("reset")
+        stream.on_engine_end(LossReason.RESET)
         stream.request(("resume",))
         out += b"".join(map(stream.feed, repeated))
-        assert (stream.state, stream.loss_reason) == (StreamState.COMPLETE, "reset"), cut
+        assert (stream.state, stream.loss_reason) == (StreamState.COMPLETE, LossReason.RESET), cut
         assert normalized(parse_events(out)) == expected, cut

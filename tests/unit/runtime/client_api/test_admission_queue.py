@@ -13,6 +13,7 @@ import pytest
 from node_agent.contract.errors import FleetFull, NoReadyPeer, RequestRejected
 from node_agent.contract.states import NodeState
 from node_agent.core.failure.attribution import Origin, classify_loss
+from node_agent.core.failure.loss import LossReason
 from node_agent.core.node.status import IDLE, Load
 from node_agent.core.routing.admission import Admission
 from node_agent.core.routing.circuit_breaker import FAILURE_THRESHOLD, MAX_OPEN_S
@@ -99,7 +100,7 @@ def test_a_request_that_waited_too_long_goes_to_a_node_with_an_open_breaker() ->
         node.gossip.monotonic = lambda: now
         assert isinstance(node.route(WANTED), Route)
         for _ in range(FAILURE_THRESHOLD):
-            node.on_request_failed("i-1", classify_loss(Origin.PEER, "reset"))
+            node.on_request_failed("i-1", classify_loss(Origin.PEER, LossReason.RESET))
         node.set_load(FULL)
         entrance = AdmissionQueue(node, lambda: 0.5, Admission(max_wait_s=0.1))
         letting_in = asyncio.ensure_future(entrance.run())
@@ -123,7 +124,7 @@ def test_a_waiting_request_does_not_use_the_one_trial_of_a_failed_node() -> None
         node.gossip.monotonic = lambda: now
         node.set_state(NodeState.STARTING)
         for _ in range(FAILURE_THRESHOLD):
-            node.on_request_failed("i-1", classify_loss(Origin.PEER, "reset"))
+            node.on_request_failed("i-1", classify_loss(Origin.PEER, LossReason.RESET))
         now = MAX_OPEN_S + 1.0
         admission.enqueue(now, 0.5)  # somebody waits already
         waiting = asyncio.ensure_future(AdmissionQueue(node, lambda: 0.5, admission).route(WANTED, MemoryRequest()))

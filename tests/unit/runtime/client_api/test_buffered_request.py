@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from node_agent.contract.errors import FleetFull, NoReadyPeer, RequestRejected
+from node_agent.core.failure.loss import EngineDeath, Loss, LossReason, UnknownLoss
 from node_agent.core.openai import sse
 from node_agent.core.routing.router import Route, RouteRequest
 from node_agent.core.streams.state import LOST_EVENT
@@ -31,7 +32,7 @@ class Stream:
     status, is_event_stream = 200, True
     headers: dict[bytes, bytes] = {}  # noqa: RUF012 # never changed
 
-    def __init__(self, *parts: bytes, then: str | None = None) -> None:
+    def __init__(self, *parts: bytes, then: Loss | None = None) -> None:
         self._parts = list(parts)
         self._then = then
 
@@ -52,7 +53,7 @@ class Stream:
     def pause(self, paused: bool) -> None:
         """Nobody is slow here."""
 
-    def abort(self, why: str) -> None:
+    def abort(self, loss: Loss) -> None:
         """Nobody goes away here."""
 
     def close(self) -> None:
@@ -110,12 +111,13 @@ def test_a_peers_signs_of_life_are_not_for_the_client(sign: bytes) -> None:
     [
         ([TOKEN, TOKEN], None, "eof"),
         ([TOKEN, TOKEN[:20]], None, "eof"),
-        ([TOKEN], "reset", "reset"),
+        ([TOKEN], LossReason.RESET, "reset"),
+        ([TOKEN], UnknownLoss("from a later version"), "other"),
         ([TOKEN, b"\n\n" + sse.named_event(LOST_EVENT, b"silence")], None, "silence"),
     ],
-    ids=["a clean end", "half an event", "a reset", "a peer's word"],
+    ids=["a clean end", "half an event", "a reset", "an unknown reason", "a peer's word"],
 )
-def test_a_stream_lost_midway_ends_with_an_explicit_error(parts: Sequence[bytes], then: str | None, why: str) -> None:
+def test_a_stream_lost_midway_ends_with_an_explicit_error(parts: Sequence[bytes], then: Loss | None, why: str) -> None:
     client, nodes = send(Stream(*parts, then=then))
     error = error_in(client)
     assert error is not None
@@ -126,7 +128,7 @@ def test_a_stream_lost_midway_ends_with_an_explicit_error(parts: Sequence[bytes]
 
 @pytest.mark.parametrize(
     "lost",
-    [Stream(), Stream(then="eof"), Stream(b"\n\n" + sse.named_event(LOST_EVENT, b"reset"))],
+    [Stream(), Stream(then=LossReason.EOF), Stream(b"\n\n" + sse.named_event(LOST_EVENT, b"reset"))],
     ids=["empty", "eof", "word"],
 )
 def test_a_stream_lost_before_its_first_byte_is_sent_to_another_node(lost: Stream) -> None:
@@ -159,7 +161,7 @@ class Answered(Stream):
 
 class Died(Stream):
     async def head(self) -> None:
-        raise ExchangeLost("engine-died 2 alone", passed_on=True)
+        raise ExchangeLost(EngineDeath(LossReason.ENGINE_DIED, "2", alone=True), passed_on=True)
 
 
 ERROR = b'{"error":{"message":"it","type":"InternalServerError","param":null,"code":500}}'
@@ -169,7 +171,7 @@ GOOD = b'{"choices":[]}'
 @pytest.mark.parametrize("status", [401, 404, 413, 429, 500, 503])
 def test_a_peer_doors_own_status_is_never_the_clients(status: int) -> None:
     refused = Answered(status, b'{"error":{"message":"not a peer","code":"not_a_peer"}}', marked=False)
-    client, nodes = send(Stream(then="reset"), refused, Answered(200, GOOD))
+    client, nodes = send(Stream(then=LossReason.RESET), refused, Answered(200, GOOD))
     assert (client.status, client.answer, len(nodes)) == (200, GOOD, 3)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from local.lone_node import lone_node
 from node_agent.core.failure.attempts import MAX_ENGINES
+from node_agent.core.failure.loss import EngineDeath, Loss, LossReason
 from node_agent.core.journal.epochs import Epoch
 from node_agent.core.node.status import NodeStatus
 from node_agent.core.openai import sse
@@ -46,10 +47,12 @@ class Part:
     first_read_at = last_read_at = 0.0
     reads = 0
 
-    def __init__(self, *parts: bytes, then: str | None = "reset", status: int = 200, stream: bool = True) -> None:
+    def __init__(
+        self, *parts: bytes, then: Loss | None = LossReason.RESET, status: int = 200, stream: bool = True
+    ) -> None:
         self._parts = list(parts)
         self._then = then
-        self._aborted: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._aborted: asyncio.Future[Loss] = asyncio.get_running_loop().create_future()
         self.status = status
         self.is_event_stream = stream
         self.paused: list[bool] = []
@@ -79,9 +82,9 @@ class Part:
     def end_within(self, seconds: float) -> None:
         """Its end is there."""
 
-    def abort(self, why: str) -> None:
+    def abort(self, loss: Loss) -> None:
         if not self._aborted.done():
-            self._aborted.set_result(why)
+            self._aborted.set_result(loss)
 
     def close(self) -> None:
         """Nothing to close."""
@@ -287,7 +290,7 @@ def test_an_engine_waits_for_a_client_that_is_slow_and_so_does_the_next_one() ->
         client.set_congested(True)
         client.set_congested(False)
         client.set_congested(True)
-        engines.played[0].abort("reset")
+        engines.played[0].abort(LossReason.RESET)
         asyncio.get_running_loop().call_later(0.05, client.disconnect)
 
     engines = Engines(lambda: Part(ROLE, TOKEN, then=None))
@@ -331,7 +334,7 @@ def test_a_peer_doors_own_status_is_never_the_clients(status: int, code: str) ->
     refusal = answer_of(
         status, b'{"error":{"message":"this door is for peers","code":"%b"}}' % code.encode(), marked=False
     )
-    engines = in_turn(lambda: Part(ROLE), refusal, lambda: Part(ROLE, WHOLE, then="eof"))
+    engines = in_turn(lambda: Part(ROLE), refusal, lambda: Part(ROLE, WHOLE, then=LossReason.EOF))
     got, body, _ = run(engines, peers=3)
     assert (got, len(engines.opened)) == (200, 3)
     assert b'"finish_reason":"stop"' in body
@@ -355,7 +358,7 @@ def test_an_error_without_a_message_gets_openais_form() -> None:
 
 
 def test_an_error_event_that_vllm_sends_behind_its_head_is_passed_on_unchanged() -> None:
-    engines = in_turn(lambda: Part(b"data: %b\n\n" % TYPO, sse.message(sse.DONE), then="eof"))
+    engines = in_turn(lambda: Part(b"data: %b\n\n" % TYPO, sse.message(sse.DONE), then=LossReason.EOF))
     status, body, _ = run(engines, peers=9)
     assert (status, len(engines.opened)) == (200, 1)
     assert body == b"data: %b\n\ndata: [DONE]\n\n" % TYPO
@@ -369,7 +372,7 @@ def test_an_error_event_of_the_request_gets_one_more_engine() -> None:
 
 
 def test_a_refused_continuation_is_not_passed_on_as_a_refusal_of_the_request() -> None:
-    engines = in_turn(lambda: Part(ROLE, TOKEN), answer_of(400, TYPO), lambda: Part(ROLE, then="reset"))
+    engines = in_turn(lambda: Part(ROLE, TOKEN), answer_of(400, TYPO), lambda: Part(ROLE, then=LossReason.RESET))
     _, body, _ = run(engines, peers=9)
     assert len(engines.opened) == 3
     assert b'"code":"engine_lost"' in body
@@ -384,7 +387,7 @@ def test_engines_without_room_are_a_429() -> None:
 
 def test_a_request_that_ends_two_engines_ends_no_third() -> None:
     word = sse.named_event(b"synkti-lost", b"engine-died 4 alone")
-    engines = in_turn(lambda: Part(then="engine-died 1 alone"), lambda: Part(word))
+    engines = in_turn(lambda: Part(then=EngineDeath(LossReason.ENGINE_DIED, "1", alone=True)), lambda: Part(word))
     _, body, _ = run(engines, peers=9)
     assert len(engines.opened) == 2
     assert b'"code":"request_kills_engines"' in body
@@ -392,9 +395,9 @@ def test_a_request_that_ends_two_engines_ends_no_third() -> None:
 
 def test_a_request_beside_the_one_that_ended_the_engines_continues() -> None:
     engines = in_turn(
-        lambda: Part(then="engine-died 1 beside"),
-        lambda: Part(then="engine-died 1 beside"),
-        lambda: Part(ROLE, WHOLE, then="eof"),
+        lambda: Part(then=EngineDeath(LossReason.ENGINE_DIED, "1", alone=False)),
+        lambda: Part(then=EngineDeath(LossReason.ENGINE_DIED, "1", alone=False)),
+        lambda: Part(ROLE, WHOLE, then=LossReason.EOF),
     )
     _, body, _ = run(engines, peers=9)
     assert b'"finish_reason":"stop"' in body

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from node_agent.contract.drain_record import DrainRecord
+from node_agent.contract.drain_record import DrainRecord, DrainStepName
 from node_agent.contract.states import NodeState
 from node_agent.core.common.address import Address
+from node_agent.core.failure.loss import Handoff, Loss
 from node_agent.core.node.lifecycle import Publish
 from node_agent.runtime.drain.controller import DrainController
 from node_agent.runtime.engine.active_requests import EngineCall, EngineCalls
@@ -23,10 +24,10 @@ class Exchange:
         self.reads = pieces
         self.status, self.is_event_stream = 200, True
         self.first_read_at, self.last_read_at = 100.0, 100.0 + 0.01 * (pieces - 1)
-        self.aborted: list[str] = []
+        self.aborted: list[Loss] = []
 
-    def abort(self, why: str) -> None:
-        self.aborted.append(why)
+    def abort(self, loss: Loss) -> None:
+        self.aborted.append(loss)
 
     def close(self) -> None:
         """Nothing to close."""
@@ -85,14 +86,14 @@ def test_requests_that_cannot_finish_move_to_nodes_with_room_and_are_recorded() 
         stage.draining.run_plan(deadline)
         aborts = [exchange.aborted for exchange in stage.engine.exchanges]
         assert aborts[0] == []
-        assert all(word[0].startswith("handoff to i-") for word in aborts[1:])
+        assert all(isinstance(loss, Handoff) and loss.target is not None for (loss,) in aborts[1:])
         assert [set(streams) for streams in stage.left] == [{"stream-1", "stream-2"}]
         for gone in (long, unknown):
             gone.close()
         stage.now += 2.0
         short.close()
         stage.draining.run_plan(deadline)
-        stage.draining.record_step("retired")
+        stage.draining.record_step(DrainStepName.RETIRED)
         assert stage.steps == {
             "asked": None, "cordoned": None, "planned": 2, "handed-off": 2, "finished": 1, "retired": None,
         }  # fmt: skip
@@ -110,14 +111,14 @@ def test_without_another_node_streams_stay_until_the_last_moments() -> None:
         assert stage.engine.exchanges[0].aborted == []
         stage.now = deadline - 5.0
         stage.draining.run_plan(deadline)
-        assert stage.engine.exchanges[0].aborted == ["handoff"]
+        assert stage.engine.exchanges[0].aborted == [Handoff()]
 
     run_scenario(scenario, peers=0)
 
 
 def test_closed_clients_are_counted_and_a_node_without_a_drain_leaves_no_record() -> None:
     def scenario(stage: Stage) -> None:
-        stage.draining.record_step("retired")
+        stage.draining.record_step(DrainStepName.RETIRED)
         assert stage.kept == []
         assert stage.draining.record is None
         stage.request(None)

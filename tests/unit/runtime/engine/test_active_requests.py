@@ -11,7 +11,7 @@ import pytest
 
 from node_agent.core.common.address import Address
 from node_agent.core.failure.attribution import Origin, classify_loss
-from node_agent.core.failure.report import EngineDeath, parse_death, parse_loss
+from node_agent.core.failure.loss import EngineDeath, Loss, LossReason
 from node_agent.ports import ExchangeLost
 from node_agent.runtime.engine import active_requests as module
 from node_agent.runtime.engine.active_requests import EngineCalls, WatchedGroup
@@ -28,7 +28,7 @@ class Exchange:
     status, reads, first_read_at, last_read_at = 200, 0, 0.0, 1.0
 
     def __init__(self) -> None:
-        self.feed: asyncio.Queue[bytes | str] = asyncio.Queue()
+        self.feed: asyncio.Queue[bytes | Loss] = asyncio.Queue()
 
     async def head(self) -> None:
         self._read(await self.feed.get())
@@ -43,13 +43,13 @@ class Exchange:
         while data := await self.read():
             sink(data)
 
-    def _read(self, item: bytes | str) -> bytes:
-        if isinstance(item, str):
+    def _read(self, item: bytes | Loss) -> bytes:
+        if not isinstance(item, bytes):
             raise ExchangeLost(item)
         return item
 
-    def abort(self, why: str) -> None:
-        self.feed.put_nowait(why)
+    def abort(self, loss: Loss) -> None:
+        self.feed.put_nowait(loss)
 
     def close(self) -> None:
         """Nothing to close."""
@@ -68,7 +68,7 @@ class Client:
 
     async def open(self, *_: object, **__: object) -> Exchange:
         if self.health is None:
-            raise ExchangeLost("refused")
+            raise ExchangeLost(LossReason.REFUSED)
         exchange = Exchange()
         exchange.status = self.health
         return exchange
@@ -111,10 +111,10 @@ class Stage:
         one = self.served.request("POST", "/v1/completions", {}, b"{}", None, 9.0, turn=turn)
         return one, self.client.exchanges[-1]
 
-    async def loss(self, waiting: Awaitable[object]) -> str:
+    async def loss(self, waiting: Awaitable[object]) -> Loss:
         with pytest.raises(ExchangeLost) as lost:
             await waiting
-        return lost.value.why
+        return lost.value.loss
 
 
 def play(story: Callable[[Stage], Awaitable[None]]) -> None:
@@ -129,15 +129,15 @@ def play(story: Callable[[Stage], Awaitable[None]]) -> None:
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("why", ["reset", "eof", "broken", "refused"])
-def test_a_request_that_waits_when_the_engine_dies_gets_the_engines_death(why: str) -> None:
+@pytest.mark.parametrize("why", [LossReason.RESET, LossReason.EOF, LossReason.BROKEN, LossReason.REFUSED])
+def test_a_request_that_waits_when_the_engine_dies_gets_the_engines_death(why: LossReason) -> None:
     async def story(stage: Stage) -> None:
         one, exchange = stage.request()
         waiting = asyncio.ensure_future(stage.loss(one.head()))
         exchange.feed.put_nowait(why)  # a connection breaks before its process is gone
         await asyncio.sleep(0)
         stage.inner.ended.set_result(134)
-        assert parse_death(await waiting) == EngineDeath("1", alone=True, crashed=True)
+        assert await waiting == EngineDeath(LossReason.ENGINE_DIED, "1", alone=True)
 
     play(story)
 
@@ -154,11 +154,11 @@ def test_a_head_alone_is_no_answer_yet_and_the_first_bytes_are(parts: list[bytes
         await one.head()
         for part in parts:
             exchange.feed.put_nowait(part)
-        exchange.feed.put_nowait("reset")
+        exchange.feed.put_nowait(LossReason.RESET)
         stage.inner.ended.set_result(134)
-        line = await stage.loss(one.pipe(got.append))
+        loss = await stage.loss(one.pipe(got.append))
         assert got == parts
-        assert (parse_death(line) is not None) is is_blamed
+        assert isinstance(loss, EngineDeath) is is_blamed
 
     play(story)
 
@@ -168,8 +168,8 @@ def test_a_broken_connection_to_a_living_engine_is_no_death(monkeypatch: pytest.
 
     async def story(stage: Stage) -> None:
         one, exchange = stage.request()
-        exchange.feed.put_nowait("reset")
-        assert await stage.loss(one.head()) == "reset"
+        exchange.feed.put_nowait(LossReason.RESET)
+        assert await stage.loss(one.head()) is LossReason.RESET
 
     play(story)
 
@@ -183,9 +183,9 @@ def test_a_request_in_one_piece_that_runs_for_long_is_not_blamed(monkeypatch: py
         stream.is_event_stream = True
         stage.inner.ended.set_result(134)
         for each in (whole, stream):
-            each.feed.put_nowait("reset")
-        assert await stage.loss(one.head()) == "reset"
-        assert parse_death(await stage.loss(other.head())) == EngineDeath("1", alone=True, crashed=True)
+            each.feed.put_nowait(LossReason.RESET)
+        assert await stage.loss(one.head()) is LossReason.RESET
+        assert await stage.loss(other.head()) == EngineDeath(LossReason.ENGINE_DIED, "1", alone=True)
 
     play(story)
 
@@ -198,13 +198,9 @@ def test_ending_a_stuck_engine_is_a_death_for_requests_without_an_answer() -> No
         await other.head()
         exchange.feed.put_nowait(b"data: 1\n\n")
         await other.read()
-        stage.served.abort_all("engine-stuck")
-        line = await stage.loss(one.head())
-        assert (parse_loss(line), parse_death(line)) == (
-            ("engine-stuck", None),
-            EngineDeath("1", alone=True, crashed=False),
-        )
-        assert await stage.loss(other.read()) == "engine-stuck"
+        stage.served.abort_all(LossReason.ENGINE_STUCK)
+        assert await stage.loss(one.head()) == EngineDeath(LossReason.ENGINE_STUCK, "1", alone=True)
+        assert await stage.loss(other.read()) is LossReason.ENGINE_STUCK
 
     play(story)
 
@@ -214,8 +210,8 @@ def test_a_request_that_was_never_sent_is_not_blamed_for_a_death() -> None:
         one, exchange = stage.request()
         exchange.last_read_at = 0.0
         stage.inner.ended.set_result(134)
-        exchange.feed.put_nowait("refused")
-        assert await stage.loss(one.head()) == "refused"
+        exchange.feed.put_nowait(LossReason.REFUSED)
+        assert await stage.loss(one.head()) is LossReason.REFUSED
 
     play(story)
 
@@ -235,7 +231,7 @@ def test_a_dead_engine_reported_by_the_api_server_counts_if_its_health_agrees(
         exchange.feed.put_nowait(b"")
         waiting = one.pipe(lambda data: None) if streams else one.read_all(99)
         if is_dead:
-            assert parse_death(await stage.loss(waiting)) == EngineDeath("1", alone=True, crashed=True)
+            assert await stage.loss(waiting) == EngineDeath(LossReason.ENGINE_DIED, "1", alone=True)
         else:
             await waiting
 
@@ -251,9 +247,9 @@ def test_a_request_that_reaches_a_dead_engine_is_not_blamed_for_its_death() -> N
             one, exchange = stage.request()
             exchange.status = 500
             exchange.feed.put_nowait(DEAD)
-            line = await stage.loss(one.read_all(99))
-            assert (parse_death(line) is not None) is is_first
-            assert is_first or classify_loss(Origin.ENGINE, line).code == "not-serving"
+            loss = await stage.loss(one.read_all(99))
+            assert isinstance(loss, EngineDeath) is is_first
+            assert is_first or classify_loss(Origin.ENGINE, loss.reason).code == "not-serving"
 
     play(story)
 
@@ -289,9 +285,9 @@ def test_a_suspect_waits_a_bounded_time_and_is_then_not_alone(monkeypatch: pytes
         innocent, third = stage.request()
         stage.inner.ended.set_result(134)
         for each in (first, second, third):
-            each.feed.put_nowait("reset")
-        lines = [await stage.loss(each.head()) for each in (one, other, innocent)]
-        assert [parse_death(line) for line in lines] == [EngineDeath("1", alone=False, crashed=True)] * 3
+            each.feed.put_nowait(LossReason.RESET)
+        losses = [await stage.loss(each.head()) for each in (one, other, innocent)]
+        assert losses == [EngineDeath(LossReason.ENGINE_DIED, "1", alone=False)] * 3
         one.close()
         other.close()
         (await stage.served.acquire_turn()).release()
@@ -305,8 +301,8 @@ def test_a_restarted_engine_is_another_lifetime_and_a_stopped_one_has_ended() ->
         await stage.group.stop(0.0)
         await stage.start()
         later, _ = stage.request()
-        exchange.feed.put_nowait("reset")
-        assert parse_death(await stage.loss(one.head())) == EngineDeath("1", alone=True, crashed=False)
+        exchange.feed.put_nowait(LossReason.RESET)
+        assert await stage.loss(one.head()) == EngineDeath(LossReason.ENGINE_KILLED, "1", alone=True)
         assert stage.served.lifetime.number == 2
         assert not stage.served.lifetime.has_ended
         later.close()

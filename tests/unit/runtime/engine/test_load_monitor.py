@@ -8,6 +8,7 @@ from typing import Any
 
 from node_agent.contract.states import NodeState
 from node_agent.core.common.address import Address
+from node_agent.core.failure.loss import LossReason
 from node_agent.ports import ExchangeLost
 from node_agent.runtime.engine.active_requests import EngineCalls
 from node_agent.runtime.engine.load_monitor import LoadMonitor
@@ -45,7 +46,7 @@ class Engine:
     async def open(self, *_: object, **__: object) -> Exchange:
         self.scrapes += 1
         if self.text is None:
-            raise ExchangeLost("silence")
+            raise ExchangeLost(LossReason.SILENCE)
         return Exchange(self.text)
 
     def request(self, *_: object, **__: object) -> Exchange:

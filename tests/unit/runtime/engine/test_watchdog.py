@@ -13,6 +13,7 @@ from node_agent.contract.names import SIGNS_HEADER
 from node_agent.core.common.address import Address
 from node_agent.core.continuation.timeouts import FIRST_TOKEN_S, MIN_INTER_TOKEN_S, keepalive_interval_s
 from node_agent.core.engine.liveness import STUCK_S
+from node_agent.core.failure.loss import Loss, LossReason
 from node_agent.ports import ExchangeLost
 from node_agent.runtime.engine.active_requests import EngineCall, EngineCalls
 from node_agent.runtime.engine.keepalive import KEEPALIVE, OVERTAKEN, KeepAlives
@@ -38,7 +39,7 @@ class Exchange:
         self.first_read_at = 0.0
         self.last_read_at = engine.now
         self.reads = 0
-        self.lost: str | None = None
+        self.lost: Loss | None = None
         self.paused = False
 
     def send(self) -> None:
@@ -52,8 +53,8 @@ class Exchange:
     def pause(self, paused: bool) -> None:
         self.paused = paused
 
-    def abort(self, why: str) -> None:
-        self.lost = self.lost or why
+    def abort(self, loss: Loss) -> None:
+        self.lost = self.lost or loss
 
     async def read_all(self, max_bytes: int) -> bytes:
         return self._engine.metrics()
@@ -102,7 +103,7 @@ class Engine:
             await self._probed(more["read_timeout_s"])
         if self.deaf:
             await asyncio.sleep(more["read_timeout_s"])
-            raise ExchangeLost("silence")
+            raise ExchangeLost(LossReason.SILENCE)
         return Exchange(self, stream=False)
 
     async def _probed(self, silence_s: float) -> None:
@@ -114,7 +115,7 @@ class Engine:
             while self.step_s is None or self.now - began < self.step_s:
                 await asyncio.sleep(0.01)
                 if self.now - began > silence_s:
-                    raise ExchangeLost("silence")
+                    raise ExchangeLost(LossReason.SILENCE)
             self.generated += 1
         finally:
             self.at_once -= 1
@@ -186,7 +187,7 @@ def test_a_core_that_hangs_is_detected_and_all_its_requests_are_lost_at_once() -
         assert took <= WITHIN_S
         assert "a probe is not answered" in why
         lost: list[Any] = [each.exchange for each in calls]
-        assert [exchange.lost for exchange in lost] == ["engine-stuck"] * 3
+        assert [exchange.lost for exchange in lost] == [LossReason.ENGINE_STUCK] * 3
 
     run_scenario(story)
 
@@ -272,7 +273,7 @@ def test_a_stream_that_hangs_in_a_working_engine_is_lost_alone() -> None:
         await stage.runs(MIN_INTER_TOKEN_S - 0.3)
         assert [exchange.lost for exchange in lost] == [None] * 4
         await stage.runs(3.0)
-        assert [exchange.lost for exchange in lost] == ["silence", None, None, None]
+        assert [exchange.lost for exchange in lost] == [LossReason.SILENCE, None, None, None]
         assert [of_peer.is_overtaken, whole.is_overtaken] == [True, False], "its entry judges what is a peer's"
 
     run_scenario(story)
@@ -287,7 +288,7 @@ def test_without_metrics_a_silence_may_last_as_long_as_a_first_token() -> None:
         await stage.runs(FIRST_TOKEN_S)
         assert lost.lost is None
         await stage.runs(5.0)
-        assert lost.lost == "silence"
+        assert lost.lost is LossReason.SILENCE
 
     run_scenario(story, shows=False)
 

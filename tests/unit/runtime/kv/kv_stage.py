@@ -12,6 +12,7 @@ from local.lone_node import lone_node
 from node_agent.contract.errors import StoreUnavailable
 from node_agent.contract.states import NodeState
 from node_agent.core.common.address import Address
+from node_agent.core.failure.loss import LossReason
 from node_agent.core.kv.blocks import block_name, chain, chain_root, pack_header
 from node_agent.core.kv.index import Batch, Index
 from node_agent.kv.folder import BlockFolder
@@ -114,7 +115,7 @@ class NoPeers:
 
     async def open(self, address: Address, method: str, target: str, **_: Any) -> Any:
         self.requests.append(f"{address} {target}")
-        raise ExchangeLost("refused")
+        raise ExchangeLost(LossReason.REFUSED)
 
 
 async def in_s3(store: Store, path: Path, streams: dict[str, int]) -> None:

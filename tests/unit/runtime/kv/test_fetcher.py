@@ -14,6 +14,7 @@ from local.lone_node import lone_node
 from node_agent.contract.names import IN_S3
 from node_agent.contract.states import NodeState
 from node_agent.core.common.address import Address
+from node_agent.core.failure.loss import LossReason
 from node_agent.core.kv.index import Batch, Index
 from node_agent.core.kv.transfer_policy import ContextSource, Rate
 from node_agent.kv.folder import BlockFolder
@@ -135,7 +136,7 @@ class Talking:
 
             async def read_all(self, most: int) -> bytes:
                 if len(answer) > most:
-                    raise ExchangeLost("too-large")
+                    raise ExchangeLost(LossReason.TOO_LARGE)
                 return answer
 
             def close(self) -> None:
@@ -154,7 +155,7 @@ class Several:
     async def open(self, address: Address, method: str, target: str, **_: Any) -> Any:
         self.requests.append(str(address))
         if str(address) not in self._peers:
-            raise ExchangeLost("refused")
+            raise ExchangeLost(LossReason.REFUSED)
         return await self._peers[str(address)].open(address, method, target)
 
 

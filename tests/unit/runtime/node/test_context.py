@@ -8,6 +8,7 @@ from collections.abc import Callable
 from local.lone_node import add_peer
 from node_agent.contract.states import NodeState
 from node_agent.core.failure.attribution import BodyKind, Origin, classify_answer, classify_loss
+from node_agent.core.failure.loss import LossReason
 from node_agent.core.membership import REFUSED, PeerRequestFailed
 from node_agent.core.node.status import Load
 from node_agent.core.routing.router import Route, RouteRequest
@@ -35,7 +36,7 @@ def chosen(node: NodeContext, model: str = "m", **fields: object) -> str:
 def test_a_peer_that_refuses_a_connection_is_not_chosen_from_then_on() -> None:
     def story(node: NodeContext) -> None:
         assert {chosen(node, key=key << 56) for key in range(256)} == {"i-0", "i-1", "i-2"}
-        node.on_connection_lost("i-1", "refused")
+        node.on_connection_lost("i-1", LossReason.REFUSED)
         assert {chosen(node, key=key << 56) for key in range(256)} == {"i-0", "i-2"}
         assert [status.instance_id for status in node.present] == ["i-2", "i-1"]
 
@@ -67,8 +68,8 @@ def test_only_a_failure_of_the_node_opens_its_breaker() -> None:
     def story(node: NodeContext) -> None:
         node.set_state(NodeState.STARTING)
         of_no_node = [
-            classify_loss(Origin.ENGINE, "handoff"),
-            classify_loss(Origin.ENGINE, "engine-died"),
+            classify_loss(Origin.ENGINE, LossReason.HANDOFF),
+            classify_loss(Origin.ENGINE, LossReason.ENGINE_DIED),
             classify_answer(Origin.ENGINE, 400, BodyKind.ERROR),
             classify_answer(Origin.ENGINE, 500, BodyKind.ERROR),
             classify_answer(Origin.ENGINE, 500, BodyKind.OTHER),
@@ -79,7 +80,7 @@ def test_only_a_failure_of_the_node_opens_its_breaker() -> None:
             node.on_request_failed("i-1", verdict)
         assert reason(node) != "last-resort"
         for _ in range(3):
-            node.on_request_failed("i-1", classify_loss(Origin.ENGINE, "reset"))
+            node.on_request_failed("i-1", classify_loss(Origin.ENGINE, LossReason.RESET))
         assert reason(node) == "last-resort"
         node.on_request_succeeded("i-1")
         assert reason(node) != "last-resort"
