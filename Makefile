@@ -57,7 +57,7 @@ engine: setup  ## the local vLLM and its tiny model, made once for all checkouts
 check: lint  ## before each commit: style, types, layers, unit tests with few generated examples
 	SYNKTI_HYPOTHESIS=quick $(BIN)/python -m pytest -q --numprocesses=3 --dist=loadfile tests/unit
 
-test: lint  ## everything that CI runs: lint, unit, templates, scenarios, both engines end to end
+test: lint  ## everything that CI runs: lint, unit, templates, scenarios, the contract of vLLM, whole fleets
 	@status=0; \
 	$(BIN)/python -m pytest --durations=8 --numprocesses=3 --dist=loadfile $(CHEAP) || status=1; \
 	$(MAKE) --no-print-directory engine || status=1; \

@@ -38,7 +38,7 @@ CHUNK = 512
 """Tokens. A longer prompt is prefilled in chunks."""
 
 
-@pytest.fixture(scope="session", params=["plain", "thinks"])
+@pytest.fixture(scope="session", params=["plain", pytest.param("thinks", marks=pytest.mark.long)])
 def plugged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """Run vLLM with the plug-in and a model with tag tokens; `thinks`: also with a reasoning parser."""
     folder = tmp_path_factory.mktemp(f"plugged-{request.param}")

@@ -57,6 +57,8 @@ BAD_WORD = 5  # characters
 STOP_STRING = 8  # characters
 SOON = 300  # tokens
 FEWEST_CUTS = 3
+IN_EACH_RUN = {"greedy", "logprobs", "seed", "json-schema", "n", "echo", "tool-required"}
+"""Rows in `make test`: one for each kind of state that an engine loses. `make test-all` has all of them."""
 
 
 _found: dict[str, dict[str, Any]] = {}
@@ -73,7 +75,12 @@ def results_file() -> Iterator[None]:
 
 
 def rows(*, thinks: bool) -> Any:
-    return [pytest.param(row, id=row.name) for row in ROWS if row.thinks is thinks]
+    long = pytest.mark.long
+    return [
+        pytest.param(row, id=row.name, marks=() if thinks or row.name in IN_EACH_RUN else long)
+        for row in ROWS
+        if row.thinks is thinks
+    ]
 
 
 def with_answer(engine: Engine, row: Row) -> tuple[GenerationRequest, bytes]:
@@ -246,6 +253,6 @@ def test_a_cut_stream_of_a_row_continues_as_the_table_says(plugged: Engine, row:
 
 
 @pytest.mark.parametrize("row", rows(thinks=True))
-@pytest.mark.parametrize("plugged", ["thinks"], indirect=True)
+@pytest.mark.parametrize("plugged", [pytest.param("thinks", marks=pytest.mark.long)], indirect=True)
 def test_a_cut_stream_of_a_row_with_reasoning_continues_as_the_table_says(plugged: Engine, row: Row) -> None:
     check_row(plugged, row)

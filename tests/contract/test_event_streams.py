@@ -119,6 +119,6 @@ def test_a_cut_stream_of_a_row_continues_as_the_table_says(plugged: Engine, row:
 
 
 @pytest.mark.parametrize("row", [pytest.param(row, id=row.what) for row in ROWS if row.thinks])
-@pytest.mark.parametrize("plugged", ["thinks"], indirect=True)
+@pytest.mark.parametrize("plugged", [pytest.param("thinks", marks=pytest.mark.long)], indirect=True)
 def test_a_cut_stream_of_a_row_with_reasoning_continues_as_the_table_says(plugged: Engine, row: Row) -> None:
     check_row(plugged, row)

@@ -26,7 +26,7 @@ from node_agent.core.kv.vllm_args import kv_arguments
 from node_agent.kv.folder import BlockFolder
 from tests.engines import MODEL, VLLM_TIMEOUT_S, Engine, running_engine
 
-pytestmark = pytest.mark.vllm
+pytestmark = [pytest.mark.vllm, pytest.mark.long]
 
 ROOT = Path(__file__).parents[2]
 BLOCK = 128

@@ -37,7 +37,7 @@ from node_agent.kv.folder import BlockFolder
 from node_agent.runtime.kv.local_blocks import LocalBlocks
 from tests.scenarios.local_fleet import eventually
 
-pytestmark = [pytest.mark.vllm, pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.vllm, pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(600)]
 
 BLOCK = 128
 PROMPT, ANSWER = 1_800, 1_200

@@ -24,7 +24,7 @@ from node_agent.runtime.node.context import NodeContext
 from tests.engines import VLLM_TIMEOUT_S
 from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, eventually, unready_fleet
 
-pytestmark = pytest.mark.vllm
+pytestmark = [pytest.mark.vllm, pytest.mark.long]
 
 TOKENS, BLOCK = 300, 128
 MAX_BYTES = 1024**3

@@ -26,7 +26,7 @@ from node_agent.core.openai.sse import DONE, SseParser
 from tests.scenarios.local_fleet import LocalFleet, LocalNode, eventually, local_fleet
 from tests.scenarios.test_slow_and_stuck import metrics
 
-pytestmark = [pytest.mark.vllm, pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.vllm, pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(900)]
 
 FEW_BLOCKS = ("--block-size", "32", "--num-gpu-blocks-override", "132")
 STREAMS, TOKENS = 24, 1_500
@@ -78,7 +78,6 @@ async def stream(fleet: LocalFleet, entry: LocalNode, number: int, tokens: int, 
     return b"".join(events)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("plugged", [True, False], ids=["plug-in", "plain"])
 def test_preempted_streams_that_compete_for_blocks_are_not_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugged: bool

@@ -34,7 +34,7 @@ from tests.engines import Engine
 
 pytestmark = pytest.mark.vllm
 plain = pytest.mark.parametrize("plugged", ["plain"], indirect=True)
-reasoning = pytest.mark.parametrize("plugged", ["thinks"], indirect=True)
+reasoning = pytest.mark.parametrize("plugged", [pytest.param("thinks", marks=pytest.mark.long)], indirect=True)
 both_routes = pytest.mark.parametrize("path", [RESPONSES, MESSAGES])
 
 RECORDED = recorded()

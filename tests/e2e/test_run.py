@@ -90,7 +90,7 @@ def running(tmp_path: Path, *options: str, **environ: str) -> Iterator[Run]:
         process.wait()
 
 
-@pytest.mark.parametrize("engine", ["sim", pytest.param("vllm", marks=pytest.mark.vllm)])
+@pytest.mark.parametrize("engine", ["sim", pytest.param("vllm", marks=[pytest.mark.vllm, pytest.mark.long])])
 @pytest.mark.timeout(900)
 def test_a_run_loses_two_nodes_and_no_token(engine: str, tmp_path: Path) -> None:
     with running(tmp_path, "--engine", engine) as run:

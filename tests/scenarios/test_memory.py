@@ -84,11 +84,9 @@ def test_the_objects_of_a_request_are_freed_when_it_ends(tmp_path: Path) -> None
             for name, (raw, read) in REQUESTS.items():
                 await send(node, raw, read)  # creates what is created once
                 with collector_off():
-                    before = count_instances(REQUEST_CLASSES)
 
                     async def is_freed() -> bool:
-                        more = count_instances(REQUEST_CLASSES) - before  # noqa: B023 # called in this iteration only
-                        return all(count < TIMES for count in more.values())
+                        return all(count < TIMES for count in count_instances(REQUEST_CLASSES).values())
 
                     for _ in range(TIMES):
                         await send(node, raw, read)
@@ -106,13 +104,12 @@ def test_the_objects_of_a_broken_connection_are_freed(how: str, tmp_path: Path) 
             node = fleet.nodes[0]
             bodies = node.agent.servers[0].bodies
             with collector_off():
-                before = count_instances(REQUEST_CLASSES)
                 for _ in range(TIMES):
                     await send(node, raws[how], 0)
 
                 async def is_freed() -> bool:
-                    more = count_instances(REQUEST_CLASSES) - before
-                    return all(count < TIMES for count in more.values()) and bodies.held_bytes == 0
+                    counts = count_instances(REQUEST_CLASSES)
+                    return all(count < TIMES for count in counts.values()) and bodies.held_bytes == 0
 
                 await eventually("nothing stays", is_freed, within_s=5.0)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-from collections import Counter
 from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
@@ -42,21 +41,16 @@ REQUEST_CLASSES = (
 """Classes that have no instances once every request has ended."""
 
 
-def leaked(before: Counter[str]) -> Counter[str]:
-    """Count what is alive now and was not before, because a failed test's report, for example, keeps objects alive."""
-    return count_instances(REQUEST_CLASSES) - before
-
-
-async def not_freed(what: str, before: Counter[str]) -> list[str]:
+async def not_freed(what: str) -> list[str]:
     """Return a line about what stays of a request; no line if nothing does."""
 
     async def nothing_left() -> bool:
-        return not leaked(before)
+        return not count_instances(REQUEST_CLASSES)
 
     try:
         await eventually("all is freed", nothing_left)
     except AssertionError:
-        return [f"after {what}: {dict(leaked(before))}"]
+        return [f"after {what}: {dict(count_instances(REQUEST_CLASSES))}"]
     return []
 
 
@@ -169,8 +163,6 @@ REQUESTS: tuple[SendRequest, ...] = (
 def test_no_object_of_a_request_outlives_it(tmp_path: Path, size: int) -> None:
     async def scenario(fleet: LocalFleet) -> None:
         left: list[str] = []
-        gc.collect()
-        before = count_instances(REQUEST_CLASSES)
         for send in REQUESTS:
             if size == 1 and send in (resumed, engine_killed):
                 continue
@@ -178,7 +170,7 @@ def test_no_object_of_a_request_outlives_it(tmp_path: Path, size: int) -> None:
                 for node in fleet.nodes:
                     async with httpx.AsyncClient(timeout=30) as http:
                         await send(fleet, node, http)
-                left += await not_freed(getattr(send, "__name__", "choices"), before)
+                left += await not_freed(getattr(send, "__name__", "choices"))
         assert not left
 
     run_scenario(tmp_path, scenario, size=size)
