@@ -261,7 +261,8 @@ class EngineCalls:
         self._keys = itertools.count(1)
         self._calls: dict[int, EngineCall] = {}
         self._last_time_per_token_s = 0.0
-        self.finished_tokens = 0  # of those that are over
+        self._finished_tokens = 0  # of those that are over
+        self._finished_token_at = 0.0  # the last of them, in loop time
         self._suspect_lock = asyncio.Lock()
         self._waiting_suspects = 0
         self._engine_end = asyncio.Event()
@@ -362,17 +363,24 @@ class EngineCalls:
         """Remove a request that is over, and keep the count of its tokens; a second time changes nothing."""
         if self._calls.pop(call.key, None) is None:
             return
-        self.finished_tokens += call.tokens
+        if call.tokens:
+            self._finished_tokens += call.tokens
+            self._finished_token_at = max(self._finished_token_at, call.exchange.last_read_at)
         if call.is_own:
             self.node.router.request_ended(self.node.instance_id)
 
     def tokens(self) -> int:
         """Return the tokens received from the engine so far; it never decreases."""
-        return self.finished_tokens + sum(call.tokens for call in self._calls.values())
+        return self._finished_tokens + sum(call.tokens for call in self._calls.values())
 
     def has_token_since(self, at: float) -> bool:
-        """Return whether a token of an active stream arrived since that loop time."""
-        return any(call.exchange.last_read_at > at and call.tokens for call in self._calls.values())
+        """Return whether a token of a stream arrived since that loop time.
+
+        A stream that is over counts by when its last token arrived: that it ends, because its client is gone or its
+        entry gave it up, is no work of the engine.
+        """
+        active = any(call.exchange.last_read_at > at and call.tokens for call in self._calls.values())
+        return active or self._finished_token_at > at
 
     def silent_since(self, at: float) -> list[EngineCall]:
         """Return the requests that were sent, are not paused, and received nothing since that loop time."""

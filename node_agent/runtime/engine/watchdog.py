@@ -56,7 +56,6 @@ class EngineWatchdog:
         self._steps = steps
         self._stuck_s = stuck_s
         self._polled_at = 0.0
-        self._finished_tokens = 0  # of requests that were over at the last look
         self._polls_with_tokens = 0  # looks that found new tokens
         self._stuck_in_a_row = 0  # engines in a row that were stuck before their first token for a client
         self._clock = asyncio.get_running_loop().time
@@ -108,9 +107,8 @@ class EngineWatchdog:
         silent: requests that were silent for half the inter-token timeout.
         """
         now = self._clock()
-        finished = self._calls.finished_tokens
-        has_new_tokens = finished != self._finished_tokens or self._calls.has_token_since(self._polled_at)
-        self._finished_tokens, self._polled_at = finished, now
+        has_new_tokens = self._calls.has_token_since(self._polled_at)
+        self._polled_at = now
         self._polls_with_tokens += has_new_tokens
         return Evidence(
             at=now,

@@ -192,6 +192,28 @@ def test_a_core_that_hangs_is_detected_and_all_its_requests_are_lost_at_once() -
     run_scenario(story)
 
 
+def test_streams_that_end_during_a_hang_are_no_work_of_the_engine() -> None:
+    """Clients give up one after another. In a chaos run each of them hid the hang for the whole bound again."""
+
+    async def story(stage: Stage) -> None:
+        calls = [stage.request() for _ in range(6)]
+        for each in calls:
+            stage.generate(each, 0.05)
+        await stage.runs(60.0)
+        stage.engine.step_s = None
+
+        async def give_up() -> None:
+            for each in calls[:5]:
+                await asyncio.sleep(STUCK_S / 3)
+                each.close()
+
+        stage.tasks.append(asyncio.create_task(give_up()))
+        took, _ = await stage.stuck()
+        assert took <= WITHIN_S
+
+    run_scenario(story)
+
+
 def test_an_idle_engine_that_hangs_is_detected_before_a_request_arrives() -> None:
     async def story(stage: Stage) -> None:
         await stage.runs(600.0)
