@@ -119,6 +119,7 @@ class EngineCall(ResponseProxy):
         self.is_own = own
         self.silence_timeout_s = silence_timeout_s
         self.is_paused = False
+        self._paused_at = self._resumed_at = self._paused_s = 0.0
         self.is_overtaken = False
         self.handed_off = False
         self._registry = registry
@@ -135,8 +136,15 @@ class EngineCall(ResponseProxy):
 
     @property
     def time_per_token_s(self) -> float | None:
-        """The time per token so far, None after too few tokens."""
-        return (self.last_read_at - self.first_read_at) / (self.reads - 1) if self.reads >= _SAMPLE_TOKENS else None
+        """The time per token so far, without the pauses of a client that does not read; None after too few tokens."""
+        if self.reads < _SAMPLE_TOKENS:
+            return None
+        return max(0.0, self.last_read_at - self.first_read_at - self._paused_s) / (self.reads - 1)
+
+    @property
+    def silent_from(self) -> float:
+        """Since when it is silent, in loop time; the silence of a pause is not the engine's. 0: it was never sent."""
+        return self.last_read_at and max(self.last_read_at, self._resumed_at)
 
     @property
     def tokens(self) -> int:
@@ -171,6 +179,11 @@ class EngineCall(ResponseProxy):
 
     def pause(self, paused: bool) -> None:
         """Stop reading from the engine, or continue; a paused request is not judged by its silence."""
+        if paused and not self.is_paused:
+            self._paused_at = self._clock()
+        elif self.is_paused and not paused and self.reads:
+            self._resumed_at = self._clock()
+            self._paused_s += self._resumed_at - self._paused_at
         self.is_paused = paused
         self.exchange.pause(paused)
 
@@ -384,11 +397,7 @@ class EngineCalls:
 
     def silent_since(self, at: float) -> list[EngineCall]:
         """Return the requests that were sent, are not paused, and received nothing since that loop time."""
-        return [
-            call
-            for call in self._calls.values()
-            if call.exchange.last_read_at <= at and call.exchange.last_read_at and not call.is_paused
-        ]
+        return [call for call in self._calls.values() if 0 < call.silent_from <= at and not call.is_paused]
 
     def active(self) -> list[EngineCall]:
         """Return the active requests, oldest first."""

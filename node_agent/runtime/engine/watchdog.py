@@ -123,7 +123,7 @@ class EngineWatchdog:
 
     def _silence_of(self, call: EngineCall) -> tuple[float, float, float]:
         """Return since when a request is silent, its timeout, and its timeout after a preemption."""
-        return call.last_read_at, call.timeout_s(self._node.min_silence_s), call.first_token_timeout_s
+        return call.silent_from, call.timeout_s(self._node.min_silence_s), call.first_token_timeout_s
 
     def _judge_streams(self, machine: EngineLiveness, silent: list[EngineCall]) -> None:
         for call in silent:

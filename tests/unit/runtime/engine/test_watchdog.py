@@ -326,6 +326,26 @@ def test_a_client_that_does_not_read_is_no_silence_of_the_engine() -> None:
     run_scenario(story)
 
 
+def test_the_pauses_of_a_slow_reader_are_not_the_pace_of_the_engine() -> None:
+    """Else one reader that stalls for minutes makes the bound for a hang as long, or loses its stream as it resumes."""
+
+    async def story(stage: Stage) -> None:
+        call = stage.request()
+        for _ in range(3):
+            await stage.generate(call, 0.05, tokens=5)
+            call.pause(True)
+            await stage.runs(120.0)
+            call.pause(False)
+        await stage.generate(call, 0.05, tokens=5)
+        assert call.reads == 20, "it was lost as it resumed"
+        assert call.time_per_token_s == pytest.approx(0.05, abs=0.02)
+        stage.engine.step_s = None
+        took, _ = await stage.stuck()
+        assert took <= WITHIN_S
+
+    run_scenario(story)
+
+
 def test_an_engine_stuck_before_its_first_token_gives_the_next_one_more_time() -> None:
     """One that compiles at the first request that needs it would otherwise be restarted for ever."""
 
