@@ -281,6 +281,7 @@ class Agent:
             client,
             settings.engine,
             self._steps,
+            self._group.is_suspended,
             settings.engine_stuck_s,
         )
         return EngineSupervisor(

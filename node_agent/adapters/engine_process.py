@@ -19,6 +19,8 @@ from pathlib import Path
 from node_agent.adapters.shared_memory import PROC, SharedMemoryNotes, processes
 
 _BOOT_ID = PROC / "sys/kernel/random/boot_id"
+_VM_COUNTERS = PROC / "vmstat"
+_SUSPENDED = frozenset({b"T", b"t"})
 _POLL_S = 0.05
 _NOTE_FIRST_S, _NOTE_MAX_S = 1.0, 30.0
 """Shared memory is recorded soon after a start and repeatedly: an engine that loads may be killed, too."""
@@ -45,11 +47,13 @@ class EngineProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._shared = SharedMemoryNotes(group_file.with_suffix(".shm"))
         self._noting: asyncio.Task[None] | None = None
+        self._oom_kills = 0  # of this host, at the start
 
     async def start(self) -> None:
         """Start an engine. Raises OSError where the command cannot be run."""
         await self.reap_orphans()
         self._shared.begin()
+        self._oom_kills = _oom_kills()
         self._process = await asyncio.create_subprocess_exec(
             *self._argv, env=self._environ, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
         )
@@ -65,6 +69,14 @@ class EngineProcess:
         if self._process is None:
             raise RuntimeError("no engine was started")
         return await self._process.wait()
+
+    def had_oom_kill(self) -> bool:
+        """Return whether the kernel has ended a process for lack of memory since the start, the engine's or another."""
+        return _oom_kills() > self._oom_kills
+
+    def is_suspended(self) -> bool:
+        """Return whether a process of the group is stopped by a signal (SIGSTOP) or a debugger."""
+        return self._process is not None and not _SUSPENDED.isdisjoint(_members(self._process.pid).values())
 
     def note_shared_memory(self) -> None:
         """Record what the engine has mapped now: after a SIGKILL its maps are gone."""
@@ -150,13 +162,22 @@ def _signal(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
 
 
-def _members(group: int) -> list[int]:
-    """Return the living processes of the group; a zombie holds no memory."""
-    found = []
+def _oom_kills() -> int:
+    """Return how many processes the kernel has ended for lack of memory since the boot; 0 where it does not count."""
+    try:
+        fields = _VM_COUNTERS.read_bytes().split()
+        return int(fields[fields.index(b"oom_kill") + 1])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _members(group: int) -> dict[int, bytes]:
+    """Return the living processes of the group, each with its state; a zombie holds no memory."""
+    found = {}
     for pid in processes():
         # After the last parenthesis: the name before it may hold any bytes, parentheses and blanks, too.
         with contextlib.suppress(OSError, ValueError):
             state, _, pgrp = (PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()[:3]
             if int(pgrp) == group and state != b"Z":
-                found.append(pid)
+                found[pid] = state
     return found

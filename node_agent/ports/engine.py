@@ -28,6 +28,14 @@ class EngineGroup(Protocol):
         """Wait until the engine's first process ends; return its exit status (negative: the signal)."""
         ...
 
+    def had_oom_kill(self) -> bool:
+        """Return whether the kernel has ended a process for lack of memory since the start, the engine's or another."""
+        ...
+
+    def is_suspended(self) -> bool:
+        """Return whether a process of the group is stopped by a signal (SIGSTOP) or a debugger."""
+        ...
+
     def note_shared_memory(self) -> None:
         """Record the shared memory that the engine has mapped now: after a SIGKILL it cannot be read any more."""
         ...

@@ -30,6 +30,12 @@ class LocalEngine:
         await self._ended.wait()
         return 0
 
+    def had_oom_kill(self) -> bool:
+        return False
+
+    def is_suspended(self) -> bool:
+        return False
+
     def note_shared_memory(self) -> None:
         """Do nothing, because it has no shared memory."""
 

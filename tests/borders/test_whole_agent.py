@@ -102,6 +102,8 @@ OURS = {
     ("Secrets", "read"): "read before an agent is there; its border is tests/borders/test_adapters.py",
     ("EngineGroup", "start"): "our own process: tests/unit/adapters/test_engine_process.py covers /proc",
     ("EngineGroup", "wait"): "an exit status; tests/unit/runtime/engine/test_supervisor.py",
+    ("EngineGroup", "had_oom_kill"): "as start",
+    ("EngineGroup", "is_suspended"): "as start",
     ("EngineGroup", "note_shared_memory"): "as start",
     ("EngineGroup", "stop"): "as start",
 }

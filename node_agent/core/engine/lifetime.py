@@ -38,13 +38,15 @@ class EngineLifetime:
         self._at_end: frozenset[int] = frozenset()
         self._was_killed = False
 
-    def end(self, status: int | None = None) -> None:
+    def end(self, status: int | None = None, *, had_oom_kill: bool = False) -> None:
         """Record that the process ended, or is about to be killed; only the first call counts.
 
-        status: the exit status (negative: the signal); None where this agent ends it.
+        Args:
+            status: the exit status (negative: the signal); None where this agent ends it.
+            had_oom_kill: whether the kernel ended a process for lack of memory, which a request may have caused.
         """
         if not self.has_ended:
-            self._was_killed = status in _OUTSIDE and not self.is_dead
+            self._was_killed = status in _OUTSIDE and not self.is_dead and not had_oom_kill
             self.has_ended = self.is_dead = True
             self._at_end = frozenset(self.suspects)
 

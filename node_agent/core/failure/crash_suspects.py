@@ -8,8 +8,8 @@ Rules kept here:
 
 * only what an engine had not begun to answer when it died is suspected; a stream that has tokens is not;
 * one death refuses nothing: a request may have been there by chance, or the engine ended for its own reasons;
-* two engines that ended by themselves refuse a request; of engines that were stuck, or ended from outside, it takes
-  three, because whoever kills engines hits innocent requests, too;
+* two engines that ended by themselves refuse a request; of engines that were stuck it takes three. One that was killed
+  or suspended from outside is no evidence: whoever does that hits innocent requests, too;
 * the last death counts where no other suspect waited for that engine's answer: nodes send suspects one at a time
   (`runtime/node/crash_suspects`), so this holds nearly always; where it does not, the next death decides;
 * deaths are counted, not requests: a hundred equal requests at one engine are one piece of evidence;

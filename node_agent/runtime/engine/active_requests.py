@@ -342,9 +342,9 @@ class EngineCalls:
         """Record that a new engine process runs: later requests are of its lifetime."""
         self.lifetime = EngineLifetime(self.lifetime.number + 1)
 
-    def engine_ended(self, status: int | None = None) -> None:
-        """Record that the engine's process ended. status: its exit status; None where this agent ended it."""
-        self.lifetime.end(status)
+    def engine_ended(self, status: int | None = None, *, had_oom_kill: bool = False) -> None:
+        """Record that the engine's process ended; arguments as for `EngineLifetime.end`."""
+        self.lifetime.end(status, had_oom_kill=had_oom_kill)
         self._engine_end.set()
         self._engine_end = asyncio.Event()
 
@@ -469,8 +469,16 @@ class WatchedGroup:
     async def wait(self) -> int:
         """Wait until the engine's process ends, and record that; return its exit status (negative: the signal)."""
         status = await self._group.wait()
-        self._calls.engine_ended(status)
+        self._calls.engine_ended(status, had_oom_kill=self._group.had_oom_kill())
         return status
+
+    def had_oom_kill(self) -> bool:
+        """Return whether the kernel has ended a process for lack of memory since the start."""
+        return self._group.had_oom_kill()
+
+    def is_suspended(self) -> bool:
+        """Return whether a process of the group is stopped by a signal."""
+        return self._group.is_suspended()
 
     def note_shared_memory(self) -> None:
         """Record the shared memory that the engine has mapped now."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 import orjson
 
@@ -34,6 +35,7 @@ class EngineWatchdog:
 
     engine: where vLLM listens.
     steps: of its core, where the plug-in counts them.
+    is_suspended: whether a process of the engine is stopped by a signal.
     stuck_s: how long an engine may do nothing. After one that got stuck before its first token for a client, the next
     gets twice as long: it may compile something at the first request that needs it, and would never finish.
     """
@@ -46,6 +48,7 @@ class EngineWatchdog:
         client: Http,
         engine: Address,
         steps: EngineSteps,
+        is_suspended: Callable[[], bool],
         stuck_s: float = STUCK_S,
     ) -> None:
         self._node = node
@@ -54,6 +57,7 @@ class EngineWatchdog:
         self._client = client
         self._engine = engine
         self._steps = steps
+        self._is_suspended = is_suspended
         self._stuck_s = stuck_s
         self._polled_at = 0.0
         self._polls_with_tokens = 0  # looks that found new tokens
@@ -93,8 +97,9 @@ class EngineWatchdog:
             if probe is not None:
                 probe.cancel()
         self._stuck_in_a_row = 0 if self._calls.tokens() > tokens_before else self._stuck_in_a_row + 1
-        self._calls.abort_all(LossReason.ENGINE_STUCK)
-        return f"it is stuck: {judgement.reason}"
+        is_suspended = self._is_suspended()  # from outside: no request is suspected of it
+        self._calls.abort_all(LossReason.ENGINE_KILLED if is_suspended else LossReason.ENGINE_STUCK)
+        return f"it is stuck: {judgement.reason}{'; a process of it is stopped by a signal' if is_suspended else ''}"
 
     def _log_state(self, judgement: Judgement) -> None:
         self._node.metrics.engine_states.labels(judgement.state.value).inc()

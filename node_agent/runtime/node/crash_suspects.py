@@ -10,7 +10,7 @@ import logging
 
 from node_agent.contract.errors import RequestRejected
 from node_agent.core.failure.crash_suspects import RETENTION_S, SuspectStatus, SuspectTable
-from node_agent.core.failure.loss import EngineDeath, Loss
+from node_agent.core.failure.loss import EngineDeath, Loss, LossReason
 from node_agent.core.membership import LocalRefusalAdded
 from node_agent.runtime.common.metrics import Metrics
 from node_agent.runtime.node.gossip import Gossip
@@ -56,14 +56,16 @@ class CrashSuspects:
         return standing is SuspectStatus.SUSPECT
 
     def on_loss(self, content: bytes | None, instance_id: str, loss: Loss) -> None:
-        """Record that an engine died before it had answered a request; any other loss changes nothing.
+        """Record that an engine died before it had answered a request.
+
+        Any other loss changes nothing, and neither does an engine that was ended from outside.
 
         Args:
             content: the request's digest; None where it has none.
             instance_id: the engine's node.
             loss: as that node reports it.
         """
-        if content is None or not isinstance(loss, EngineDeath):
+        if content is None or not isinstance(loss, EngineDeath) or loss.reason is LossReason.ENGINE_KILLED:
             return
         self._metrics.deadly_deaths.inc()
         name = f"{instance_id}/{loss.engine_number}"

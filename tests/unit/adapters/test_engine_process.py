@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from node_agent.adapters import engine_process
 from node_agent.adapters.engine_process import EngineProcess
 
 CHILD = "import time; time.sleep(300)"
@@ -94,6 +95,56 @@ def test_an_engine_that_outlived_its_agent_is_ended_before_a_new_one_starts(tmp_
 def test_a_note_of_another_boot_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "engine.group").write_text(f"another-boot {os.getpgid(0)}")
     asyncio.run(engine(tmp_path, CHILD).reap_orphans())  # would end this very test
+
+
+def test_a_suspended_engine_is_seen_as_such(tmp_path: Path) -> None:
+    async def story() -> list[bool]:
+        group = engine(tmp_path, FAMILY)
+        seen = [group.is_suspended()]
+        await group.start()
+        await up(tmp_path)
+        number = int((tmp_path / "engine.group").read_text().split()[1])
+        for sent in (signal.SIGSTOP, signal.SIGCONT):
+            seen.append(group.is_suspended())
+            os.killpg(number, sent)
+            async with asyncio.timeout(10):
+                while group.is_suspended() is (sent is signal.SIGCONT):  # noqa: ASYNC110 # the kernel has no event
+                    await asyncio.sleep(0.01)
+        seen.append(group.is_suspended())
+        await group.stop(0.0)
+        return seen
+
+    assert asyncio.run(story()) == [False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "had"),
+    [
+        (b"nr_free 1\noom_kill 3\n", b"nr_free 9\noom_kill 4\n", True),
+        (b"oom_kill 3\n", b"oom_kill 3\n", False),
+        (b"", b"\xff oom_kill", False),
+        (b"oom_kill x\n", None, False),
+    ],
+)
+def test_an_oom_kill_of_the_kernel_is_counted_from_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bytes, after: bytes | None, had: bool
+) -> None:
+    counters = tmp_path / "vmstat"
+    counters.write_bytes(before)
+    monkeypatch.setattr(engine_process, "_VM_COUNTERS", counters)
+
+    async def story() -> bool:
+        group = EngineProcess(["true"], os.environ, tmp_path / "engine.group")
+        await group.start()
+        if after is None:
+            counters.unlink()
+        else:
+            counters.write_bytes(after)
+        had = group.had_oom_kill()
+        await group.stop(0.0)
+        return had
+
+    assert asyncio.run(story()) is had
 
 
 def test_shared_memory_of_a_killed_engine_is_removed(tmp_path: Path) -> None:

@@ -86,8 +86,8 @@ def test_two_deaths_refuse_a_request_for_minutes() -> None:
     assert cases.status(B, 0.0) is SuspectStatus.CLEAR
 
 
-def test_engines_that_were_killed_or_stuck_refuse_a_request_only_from_the_third_on() -> None:
-    """A kill from outside hits innocent requests, too: one of 850 chaos interruptions refused one."""
+def test_engines_that_were_stuck_refuse_a_request_only_from_the_third_on() -> None:
+    """An engine may hang for reasons of its own."""
     cases = SuspectTable()
     assert not cases.record_death(P, "a/1", 0.0, alone=True, crashed=True)
     assert not cases.record_death(P, "b/1", 0.0, alone=True, crashed=False)
@@ -171,6 +171,13 @@ def test_an_engines_end_is_classified_by_exit_status_and_its_own_report(
     life.end(134)  # only the first end counts
     assert life.death(1).reason is reason
     assert life.death(1).crashed is (reason is LossReason.ENGINE_DIED)
+
+
+def test_a_sigkill_beside_an_oom_kill_is_a_crash() -> None:
+    """The request may have needed the memory."""
+    life = EngineLifetime(1)
+    life.end(-signal.SIGKILL, had_oom_kill=True)
+    assert life.death(1).crashed
 
 
 def test_an_opening_is_no_answer() -> None:

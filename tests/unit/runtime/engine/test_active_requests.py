@@ -78,6 +78,7 @@ class Group:
     """An engine's process, whose end a test gives."""
 
     def __init__(self) -> None:
+        self.oom = False
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def start(self) -> None:
@@ -85,6 +86,12 @@ class Group:
 
     async def wait(self) -> int:
         return await asyncio.shield(self.ended)
+
+    def had_oom_kill(self) -> bool:
+        return self.oom
+
+    def is_suspended(self) -> bool:
+        return False
 
     def note_shared_memory(self) -> None:
         """Nobody has any."""

@@ -27,6 +27,12 @@ class Group:
     async def stop(self, grace_s: float) -> None:
         self.stops += 1
 
+    def had_oom_kill(self) -> bool:
+        return False
+
+    def is_suspended(self) -> bool:
+        return False
+
     def note_shared_memory(self) -> None:
         """It has none."""
 

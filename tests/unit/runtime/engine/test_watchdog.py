@@ -69,6 +69,7 @@ class Engine:
 
     step_s: float | None = 0.02
     deaf: bool = False
+    suspended: bool = False
     waiting: int = 0
     preemptions: int = 0
     generated: int = 0
@@ -164,7 +165,9 @@ def run_scenario(story: Callable[[Stage], Coroutine[Any, Any, None]], **engine: 
         http: Any = played
         served = EngineCalls(node, http, ADDRESS)
         load = LoadMonitor(node, served, http, ADDRESS, lambda: 0.0)
-        watch = EngineWatchdog(node, served, load, http, ADDRESS, steps := MemoryEngineSteps())
+        watch = EngineWatchdog(
+            node, served, load, http, ADDRESS, steps := MemoryEngineSteps(), lambda: played.suspended
+        )
         loading = asyncio.create_task(load.run())
         stage = Stage(played, served, watch, steps, asyncio.create_task(watch.until_stuck(played.step_s or 0.0)))
         try:
@@ -210,6 +213,19 @@ def test_streams_that_end_during_a_hang_are_no_work_of_the_engine() -> None:
         stage.tasks.append(asyncio.create_task(give_up()))
         took, _ = await stage.stuck()
         assert took <= WITHIN_S
+
+    run_scenario(story)
+
+
+def test_an_engine_that_is_suspended_from_outside_is_restarted_and_suspects_nobody() -> None:
+    async def story(stage: Stage) -> None:
+        call: Any = stage.request()
+        stage.generate(call, 0.05)
+        await stage.runs(60.0)
+        stage.engine.step_s, stage.engine.suspended = None, True
+        _, why = await stage.stuck()
+        assert why.endswith("a process of it is stopped by a signal")
+        assert call.exchange.lost is LossReason.ENGINE_KILLED
 
     run_scenario(story)
 
