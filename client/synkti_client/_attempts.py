@@ -129,6 +129,10 @@ class Attempts:
         self._began = self._clock()
         self.on_failure(node, error)
 
+    def timeout_growth(self) -> float:
+        """Return the factor of the current attempt's connect and resume timeouts."""
+        return self._policy.growth(self._count, len(self._nodes))
+
     def remaining_s(self) -> float | None:
         """Return the seconds until the application's own deadline; None where it has none."""
         return None if self._bounds.deadline is None else max(0.0, self._bounds.deadline - self._clock())

@@ -74,7 +74,9 @@ class Call:
         headers.append((EVENT_IDS_HEADER.encode(), b"true"))
         timeout: dict[str, Any] = dict(self._request.extensions.get("timeout") or {})
         timeout["connect"] = _min_present(
-            timeout.get("connect"), self._policy.connect_timeout_s, self._attempts.remaining_s()
+            timeout.get("connect"),
+            self._policy.connect_timeout_s * self._attempts.timeout_growth(),
+            self._attempts.remaining_s(),
         )
         if self.traits.is_stream:
             timeout["read"] = self._policy.header_timeout_s
@@ -181,8 +183,9 @@ class Resumption:
         for name in ("authorization", "x-api-key"):
             if (key := self._original.headers.get(name)) is not None:
                 headers[name] = key
-        timeout = dict.fromkeys(("read", "write", "pool"), self._policy.resume_timeout_s)
-        timeout["connect"] = self._policy.connect_timeout_s
+        growth = self.attempts.timeout_growth()
+        timeout = dict.fromkeys(("read", "write", "pool"), self._policy.resume_timeout_s * growth)
+        timeout["connect"] = self._policy.connect_timeout_s * growth
         url = _url_at(node, f"{STREAMS_PATH}{self.sse.stream}".encode())
         return httpx.Request("GET", url, headers=headers, extensions={"timeout": timeout})
 

@@ -12,6 +12,10 @@ from urllib.parse import urlsplit
 from synkti_client._httpx import httpx
 
 REFRESH_S = 2.0
+MIN_REFRESH_S = 0.25
+"""Between two queries, also after failures: a thousand streams that lose their node at once need one list, not one
+each."""
+
 _MAX_QUERIED = 4
 _LONG_AGO = 1.0
 NODES_PATH = "/v1/synkti/nodes"
@@ -32,7 +36,7 @@ class Nodes:
             raise ValueError("give at least one node, or a discovery URL")
         self._known = list(self._seeds)
         self._failed_at: dict[str, float] = {}
-        self._refreshed_at = float("-inf")
+        self._refreshed_at = self._queried_at = float("-inf")
         self._last_responder: str | None = None
         random.shuffle(self._known)  # so that many clients do not all start with the same node
 
@@ -53,14 +57,14 @@ class Nodes:
 
     def list_urls(self, now: float) -> list[str]:
         """Return the URLs from which to refresh the list, in order; none while it is fresh. now: monotonic seconds."""
-        if now - self._refreshed_at < REFRESH_S:
+        if now - self._refreshed_at < REFRESH_S or now - self._queried_at < MIN_REFRESH_S:
             return []
-        self._refreshed_at = now
+        self._refreshed_at = self._queried_at = now
         nodes = [url + NODES_PATH for url in self.by_preference()[:_MAX_QUERIED]]
         return [self._discovery, *nodes] if self._discovery is not None else nodes
 
     def invalidate(self) -> None:
-        """Refresh the list before the next request."""
+        """Refresh the list before the next request, but for MIN_REFRESH_S after the last query."""
         self._refreshed_at = float("-inf")
 
     def pop_last_responder(self) -> str | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+_MAX_DOUBLINGS = 3
+
 
 @dataclass(frozen=True)
 class RetryPolicy:
@@ -26,6 +28,8 @@ class RetryPolicy:
     """How long a node may send nothing in a stream; a working one sends a comment every second."""
 
     connect_timeout_s: float = 1.0
+    """Of the first round over all nodes, as `resume_timeout_s`; see `growth`."""
+
     header_timeout_s: float = 10.0
     """The timeout of a new stream's response header, which a node sends within 5 s."""
 
@@ -38,9 +42,20 @@ class RetryPolicy:
 
     max_backoff_s: float = 1.0
 
+    def growth(self, attempt: int, nodes: int) -> float:
+        """Return the factor of the connect and resume timeouts: it doubles with each round over all nodes, up to 8.
+
+        A client that is overloaded itself would else time out at every node, again and again, and never recover.
+        """
+        return float(2 ** min(self._rounds(attempt, nodes), _MAX_DOUBLINGS))
+
+    @staticmethod
+    def _rounds(attempt: int, nodes: int) -> int:
+        return max(0, attempt - 1) // max(1, nodes)
+
     def backoff_s(self, attempt: int, nodes: int) -> float:
         """Return the wait before an attempt (from 1): none in the first round over all nodes, then a doubling one."""
-        rounds = (attempt - 1) // max(1, nodes)
+        rounds = self._rounds(attempt, nodes)
         if rounds == 0:
             return 0.0
         return float(min(self.max_backoff_s, self.initial_backoff_s * 2 ** min(rounds - 1, 30)))

@@ -45,3 +45,22 @@ def test_a_late_request_for_the_list_is_not_cancelled_and_is_awaited() -> None:
 
     asyncio.run(story())
     assert sorted(ended) == ["a", "b", "c"]
+
+
+def test_a_thousand_failures_at_once_query_the_list_once() -> None:
+    """Each stream that lost its node used to query it: five times the requests, from a client that is busy already."""
+    nodes = Nodes(NODES)
+    queries = 0
+    for number in range(1000):
+        nodes.invalidate()
+        queries += bool(nodes.list_urls(10.0 + number / 10_000))
+    assert queries == 1
+    nodes.invalidate()
+    assert nodes.list_urls(10.3)
+
+
+def test_timeouts_grow_with_each_round_over_all_nodes() -> None:
+    """A client whose own loop is late would time out at every node for ever."""
+    policy = RetryPolicy()
+    assert [policy.growth(attempt, 3) for attempt in (0, 1, 3, 4, 6, 7, 10, 200)] == [1, 1, 1, 2, 2, 4, 8, 8]
+    assert policy.growth(5, 0) == 8
