@@ -36,7 +36,8 @@ class Nodes:
             raise ValueError("give at least one node, or a discovery URL")
         self._known = list(self._seeds)
         self._failed_at: dict[str, float] = {}
-        self._refreshed_at = self._queried_at = float("-inf")
+        self._queried_at = float("-inf")
+        self._is_stale = False
         self._last_responder: str | None = None
         random.shuffle(self._known)  # so that many clients do not all start with the same node
 
@@ -57,15 +58,15 @@ class Nodes:
 
     def list_urls(self, now: float) -> list[str]:
         """Return the URLs from which to refresh the list, in order; none while it is fresh. now: monotonic seconds."""
-        if now - self._refreshed_at < REFRESH_S or now - self._queried_at < MIN_REFRESH_S:
+        if now - self._queried_at < (MIN_REFRESH_S if self._is_stale else REFRESH_S):
             return []
-        self._refreshed_at = self._queried_at = now
+        self._queried_at, self._is_stale = now, False
         nodes = [url + NODES_PATH for url in self.by_preference()[:_MAX_QUERIED]]
         return [self._discovery, *nodes] if self._discovery is not None else nodes
 
     def invalidate(self) -> None:
         """Refresh the list before the next request, but for MIN_REFRESH_S after the last query."""
-        self._refreshed_at = float("-inf")
+        self._is_stale = True
 
     def pop_last_responder(self) -> str | None:
         """Return the node that sent the last list, once: it answered a moment ago, so it is the best candidate."""

@@ -16,7 +16,7 @@ DRAIN_KIND = "drain"
 class DrainStepName(StrEnum):
     """The steps that a node records; the record carries the value."""
 
-    ASKED = "asked"
+    REQUESTED = "requested"
     CORDONED = "cordoned"
     PLANNED = "planned"
     HANDED_OFF = "handed-off"

@@ -108,7 +108,7 @@ def test_a_stream_that_can_finish_before_the_deadline_is_not_handed_off(tmp_path
         (drain,) = fleet.records.drains.values()
         steps = {step.step: step.count for step in drain.steps}
         assert steps == {
-            "asked": None, "cordoned": None, "planned": 0, "finished": 1, "retired": None, "untagged": None,
+            "requested": None, "cordoned": None, "planned": 0, "finished": 1, "retired": None, "untagged": None,
         }  # fmt: skip
         left_s = [drain.deadline - step.at for step in drain.steps]
         assert left_s == sorted(left_s, reverse=True)

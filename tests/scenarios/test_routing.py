@@ -137,7 +137,7 @@ def test_a_drain_in_progress_is_listed_with_its_steps(tmp_path: Path) -> None:
             (drain,) = (await fleet.http.get(f"{engine.url}/v1/synkti/drains")).json()["drains"]
             assert drain["why"] == "notice-seen"
             cordoned = next(step for step in drain["steps"] if step["step"] == "cordoned")
-            requested = next(step for step in drain["steps"] if step["step"] == "asked")
+            requested = next(step for step in drain["steps"] if step["step"] == "requested")
             assert cordoned["at"] - requested["at"] < 0.5
             assert 90 < cordoned["left_s"] < 100
 

@@ -28,7 +28,7 @@ class DrainTimeline:
         before = self.record.steps if self.record is not None else ()
         steps = (
             *before,
-            DrainStep(DrainStepName.ASKED.value, requested_at),
+            DrainStep(DrainStepName.REQUESTED.value, requested_at),
             DrainStep(DrainStepName.CORDONED.value, cordoned_at),
         )
         if len(steps) > MAX_STEPS:

@@ -136,13 +136,10 @@ class StreamMachine(ABC):
         try:
             return self._on_answer(name, payload)
         except ValueError as error:
-            return self.on_engine_end(
-                LossReason.MALFORMED_CHUNK if isinstance(error, orjson.JSONDecodeError) else LossReason.DIVERGED
-            )
-        except (TypeError, OverflowError, AttributeError, LookupError):
-            return self.on_engine_end(
-                LossReason.MALFORMED_CHUNK
-            )  # fields that are missing, or of other types than an engine's
+            is_malformed = isinstance(error, orjson.JSONDecodeError)
+            return self.on_engine_end(LossReason.MALFORMED_CHUNK if is_malformed else LossReason.DIVERGED)
+        except (TypeError, OverflowError, AttributeError, LookupError):  # fields are missing, or of other types
+            return self.on_engine_end(LossReason.MALFORMED_CHUNK)
 
     @abstractmethod
     def _on_answer(self, name: bytes, payload: bytes) -> bytes:

@@ -159,7 +159,7 @@ class BufferedRequests:
             return answer.status
         if attempts.all_busy:
             raise FleetFull("No engine had room for this request; try again.", _RETRY_AFTER_S)
-        self._is_suspect(request)
+        self._is_suspect(request)  # the last loss may have made it a refused one
         message = f"The request was lost by {attempts.summary('nodes')}, and no other is ready; try again."
         raise NoReadyPeer(message, _RETRY_AFTER_S)
 

@@ -216,7 +216,7 @@ class ClientStream:
             return self._sse.relay_error(answer)
         if attempts.all_busy:
             return await self._fail("fleet_full", "No engine had room for this request; try again.", 429)
-        self._is_suspect()
+        self._is_suspect()  # the last loss may have made it a refused one
         if attempts.is_at_bound:
             return await self._fail("engine_lost", f"{attempts.summary('engines')} were lost under this request.")
         after = f", after {attempts.summary('engines')} lost it" if attempts.codes else ""

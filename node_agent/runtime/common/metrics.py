@@ -57,7 +57,7 @@ class Metrics:
         self.losses = self._counter("synkti_engine_losses", "Engines lost under a stream", "why")
         self.continuations = self._counter("synkti_continuations", "Streams that went on in another engine", "why")
         self.continuation_methods = self._counter(
-            "synkti_ways", "Continuations, by the method that the engine was asked for", "way"
+            "synkti_ways", "Continuations, by the method that was requested of the engine", "way"
         )
         self.pause = self._histogram(
             "synkti_continuation_pause_seconds",
@@ -112,7 +112,7 @@ class Metrics:
         self.engine_starts = self._counter("synkti_engine_starts", "Starts of the local engine")
         self.engine_states = self._counter("synkti_engine_states", "Times that the local engine was judged so", "state")
         self.engine_probes = self._counter(
-            "synkti_engine_probes", "Completions of one token asked of the local engine", "outcome"
+            "synkti_engine_probes", "Completions of one token requested of the local engine", "outcome"
         )
 
     def _add_agent(self) -> None:

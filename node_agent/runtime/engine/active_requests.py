@@ -181,9 +181,10 @@ class EngineCall(ResponseProxy):
         """Stop reading from the engine, or continue; a paused request is not judged by its silence."""
         if paused and not self.is_paused:
             self._paused_at = self._clock()
-        elif self.is_paused and not paused and self.reads:
+        elif self.is_paused and not paused:
             self._resumed_at = self._clock()
-            self._paused_s += self._resumed_at - self._paused_at
+            if self.reads:  # the wait for the first token is no part of the pace
+                self._paused_s += self._resumed_at - max(self._paused_at, self.first_read_at)
         self.is_paused = paused
         self.exchange.pause(paused)
 
@@ -244,8 +245,8 @@ class EngineCall(ResponseProxy):
     def _death(self, reason: LossReason | None = None) -> ExchangeLost:
         """Return the loss by the engine's death.
 
-        An API server answers for seconds after its core has ended: a request that
-        began then did not cause the end.
+        An API server answers for seconds after its core has ended: a request that began
+        then did not cause the end.
 
         Args:
             reason: as `EngineLifetime.death`.

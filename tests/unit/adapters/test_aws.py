@@ -64,7 +64,7 @@ def table(request: pytest.FixtureRequest) -> Table:
 
 
 def test_the_newest_record_of_a_drain_stays(table: Table) -> None:
-    record = DrainRecord("i-1", 7, "notice-seen", 130.0, 999, (DrainStep("asked", 9.0),))
+    record = DrainRecord("i-1", 7, "notice-seen", 130.0, 999, (DrainStep("requested", 9.0),))
     newest = replace(record, steps=(*record.steps, DrainStep("handed-off", 10.5, 3)))
 
     async def story() -> None:

@@ -37,7 +37,7 @@ def test_a_step_is_recorded_once_and_counts_add_up_with_their_last_time() -> Non
     log.add_count(DrainStepName.HANDED_OFF, 15.0, 0)
     assert log.record is not None
     assert [(step.step, step.at, step.count) for step in log.record.steps] == [
-        ("asked", 9.0, None),
+        ("requested", 9.0, None),
         ("cordoned", 10.0, None),
         ("planned", 11.0, 3),
         ("handed-off", 14.0, 3),

@@ -95,10 +95,13 @@ def test_requests_that_cannot_finish_move_to_nodes_with_room_and_are_recorded() 
         stage.draining.run_plan(deadline)
         stage.draining.record_step(DrainStepName.RETIRED)
         assert stage.steps == {
-            "asked": None, "cordoned": None, "planned": 2, "handed-off": 2, "finished": 1, "retired": None,
+            "requested": None, "cordoned": None, "planned": 2, "handed-off": 2, "finished": 1, "retired": None,
         }  # fmt: skip
         drain_json = stage.kept[-1].to_json()
-        assert [step["left_s"] for step in drain_json["steps"] if step["step"] in ("asked", "finished")] == [60.1, 58.0]
+        assert [step["left_s"] for step in drain_json["steps"] if step["step"] in ("requested", "finished")] == [
+            60.1,
+            58.0,
+        ]
 
     run_scenario(scenario)
 

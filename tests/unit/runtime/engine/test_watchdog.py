@@ -362,6 +362,19 @@ def test_the_pauses_of_a_slow_reader_are_not_the_pace_of_the_engine() -> None:
     run_scenario(story)
 
 
+def test_a_stream_that_was_paused_before_its_first_token_is_silent_only_from_its_resumption() -> None:
+    async def story(stage: Stage) -> None:
+        call, other = stage.request(), stage.request()
+        stage.generate(other, 0.05)
+        call.pause(True)
+        await stage.runs(600.0)
+        call.pause(False)
+        await stage.runs(2.0)
+        assert call.exchange.lost is None  # type: ignore[attr-defined]
+
+    run_scenario(story)
+
+
 def test_an_engine_stuck_before_its_first_token_gives_the_next_one_more_time() -> None:
     """One that compiles at the first request that needs it would otherwise be restarted for ever."""
 
