@@ -27,6 +27,9 @@ CORE_DEAD = "EngineCore encountered an issue. See stack trace (above) for the ro
 _MAX_LATENESS_S = 1.0
 """How far a delayed stream may fall behind its pace and catch up afterwards."""
 
+_PACE_CHECK_S = 0.25
+"""How often an answer without a stream looks at the pace, which may change while it is generated."""
+
 RESET = "standin.reset"
 """The ASGI extension that ends a connection with TCP RST."""
 
@@ -90,7 +93,7 @@ class Responder:
         longest = max(len(each.token_ids) for each in made) - len(sampling.resume_ids)
         gone = asyncio.create_task(wait_for_disconnect(receive))
         ended = asyncio.create_task(self._abort_event().wait())
-        await self.core.step(number, longest * self.core.seconds_per_token, (gone, ended), longest)
+        await self._generate_unseen(number, longest, (gone, ended))
         is_gone, is_ended = gone.done(), ended.done()
         gone.cancel()
         ended.cancel()
@@ -98,6 +101,14 @@ class Responder:
             await send_json(send, form.body(made))
         elif not is_gone:
             await send_error(send, 500, "InternalServerError", CORE_DEAD, None)
+
+    async def _generate_unseen(self, number: int, tokens: int, ends: tuple[asyncio.Task[Any], ...]) -> None:
+        """Wait until a request has `tokens` that nobody reads one by one, at the core's pace of each moment."""
+        while tokens > 0 and not any(end.done() for end in ends):
+            pace = self.core.seconds_per_token
+            few = min(tokens, max(1, int(_PACE_CHECK_S / pace))) if pace else tokens
+            await self.core.step(number, few * pace, ends, few)
+            tokens -= few
 
     def _abort_event(self) -> asyncio.Event:
         return self.terminating if self._config.shutdown_timeout_s <= 0 else self.drain_expired

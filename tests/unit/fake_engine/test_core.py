@@ -125,6 +125,21 @@ def test_a_long_step_delays_all_streams_alike_and_a_slow_core_is_slow(tmp_path: 
     play(tmp_path, story)
 
 
+def test_an_answer_without_a_stream_is_as_fast_as_the_core_once_it_is_normal_again(tmp_path: Path) -> None:
+    async def story(client: Client) -> None:
+        await client.change(seconds_per_token=0.3)  # ten minutes for this answer
+        answer = asyncio.create_task(client.http.post(f"{client.url}/v1/completions", json={**BODY, "stream": False}))
+
+        async def is_running() -> bool:
+            return (await client.figures()).generated_tokens > 0
+
+        await until(is_running)
+        await client.change(seconds_per_token=0.0)
+        assert (await answer).json()["usage"]["completion_tokens"] == BODY["max_tokens"]
+
+    play(tmp_path, story)
+
+
 @pytest.mark.parametrize(
     "wanted", [{"dead": True}, {"seconds_per_token": "5"}, {"preempt": 3}, {"step_s": -1.0}, [], None]
 )
