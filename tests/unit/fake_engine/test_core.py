@@ -131,7 +131,7 @@ def test_an_answer_without_a_stream_is_as_fast_as_the_core_once_it_is_normal_aga
         answer = asyncio.create_task(client.http.post(f"{client.url}/v1/completions", json={**BODY, "stream": False}))
 
         async def is_running() -> bool:
-            return (await client.figures()).generated_tokens > 0
+            return bool((await client.figures()).generated_tokens)
 
         await until(is_running)
         await client.change(seconds_per_token=0.0)
