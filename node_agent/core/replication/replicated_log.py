@@ -4,14 +4,15 @@ The owner's side of one stream. Each of its replicas is in one of three states:
 
     CATCHING_UP  the journal was sent whole, nothing was acknowledged yet
     IN_SYNC      it has all committed records; an event waits for every replica in sync
-    LAGGING      it did not acknowledge in time: no event waits for it. It still receives every record, and is in sync
-                 again once it has them all, unless it was replaced before
+    LAGGING      it did not acknowledge in time. It still receives every record, and is in sync again once it has them
+                 all, unless it was replaced before
 
 Rules kept here:
 
 * a committed event is on every replica in sync: so one surviving replica is enough to continue without a loss;
-* an event waits for no overdue replica (`core/replication/ack_batches`); an event that is committed with no replica in
-  sync is counted;
+* an event waits for no overdue replica (`core/replication/ack_batches`) while another is in sync;
+* where none is in sync, an event waits until one is: a pause costs less than a token. `stop_waiting` ends the wait;
+  from then on, until a replica is in sync, events are committed at once and counted;
 * a replica that is lagging, lost or leaving is replaced, and dropped when the replacement is in sync;
 * an ack counts for the replica that it is of, not for a later one at the same node;
 * a refusal as stale means that a newer owner has the stream: nothing may be committed any more;
@@ -125,14 +126,20 @@ class ReplicatedLog:
     stop_reason: str = ""
     """Why the journal has no replicas from now on; "" where it may have some."""
 
+    sync_count: int = 0
+    """How often it changed from no replica in sync to one."""
+
     replicas: dict[str, Replica] = field(default_factory=dict)
-    _awaited_replicas: list[Replica] = field(default_factory=list)
+    _awaited_replicas: list[Replica] = field(default_factory=list)  # those in sync
+    _has_stopped_waiting: bool = False
     _refused_by: set[str] = field(default_factory=set)  # nodes that refused it permanently
     _full: set[str] = field(default_factory=set)  # nodes whose store was full, or this client's share of it
     _reopen_counts: Counter[str] = field(default_factory=Counter)
 
     def commit_limit(self) -> int:
         """Return the number of the last event that may be committed now."""
+        if self.waits_for_any:
+            return self.committed
         upto = self.seq
         for replica in self._awaited_replicas:
             upto = min(upto, replica.acked)
@@ -144,6 +151,23 @@ class ReplicatedLog:
         if self.replication_factor and upto > self.committed and not is_replicated:
             self.unreplicated += 1
         self.committed = max(self.committed, upto)
+
+    @property
+    def waits_for_any(self) -> bool:
+        """True while no replica is in sync and events wait until one is."""
+        return not self._awaited_replicas and bool(self.replicas) and not self._has_stopped_waiting
+
+    def stop_waiting(self, sync_count: int) -> bool:
+        """Commit events at once, until a replica is in sync; call it where events have waited too long.
+
+        sync_count: what it was when the wait began.
+
+        Returns:
+            False, and nothing changes, where a replica was in sync meanwhile.
+        """
+        if sync_count == self.sync_count and not self._awaited_replicas:
+            self._has_stopped_waiting = True
+        return self._has_stopped_waiting
 
     @property
     def in_sync(self) -> list[str]:
@@ -251,6 +275,9 @@ class ReplicatedLog:
         return OpenReplica(replica)
 
     def _update_awaited(self) -> None:
-        """Make events wait for the replicas in sync; where there are none, for those that catch up."""
-        in_sync = [replica for replica in self.replicas.values() if replica.state is ReplicaState.IN_SYNC]
-        self._awaited_replicas = in_sync or [c for c in self.replicas.values() if c.state is ReplicaState.CATCHING_UP]
+        """Make events wait for the replicas in sync."""
+        had_any = bool(self._awaited_replicas)
+        self._awaited_replicas = [r for r in self.replicas.values() if r.state is ReplicaState.IN_SYNC]
+        if self._awaited_replicas and not had_any:
+            self.sync_count += 1
+            self._has_stopped_waiting = False

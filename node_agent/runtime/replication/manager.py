@@ -90,8 +90,7 @@ class _ReplicaConnection:
         _log.info("replica %s lags", self._name)
         for receipt in receipts:
             if isinstance(receipt, _Receipt):
-                receipt.stream.log.overdue(receipt.replica, receipt.seq)
-                receipt.stream.release()
+                receipt.stream.overdue(receipt.replica, receipt.seq)
         self._manager.replace_lagging({receipt.stream for receipt in receipts if isinstance(receipt, _Receipt)})
 
     def refused(self, handle: int, reason: str) -> None:

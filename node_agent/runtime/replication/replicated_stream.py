@@ -9,10 +9,14 @@ from typing import Protocol
 
 from node_agent.contract.errors import StaleEpoch
 from node_agent.core.node.status import Pool
-from node_agent.core.replication.replicated_log import CloseReason, ReplicatedLog
+from node_agent.core.replication.replicated_log import CloseReason, Replica, ReplicatedLog
 
 CONFIRM_TIMEOUT_S = 2.0
 """How long a new owner waits for one replica's ack before it sends the client anything."""
+
+
+MAX_WAIT_S = 1.0
+"""How long events wait for a first replica in sync, from when an acknowledgement is overdue."""
 
 
 class StreamReplicator(Protocol):
@@ -51,6 +55,7 @@ class ReplicatedStream:
         self._sent = len(log.lines)  # bytes of the log that were sent to the replicas
         self._waiting: deque[tuple[int, bytes]] = deque()
         self._waiter: asyncio.Future[None] | None = None
+        self._wait_limit: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
 
     def write(self, seq: int, out: bytes) -> None:
@@ -88,6 +93,23 @@ class ReplicatedStream:
             self.deliver(out)
         if self._waiter is not None:
             self._wake()
+
+    def overdue(self, replica: Replica, seq: int) -> None:
+        """Handle that a replica did not acknowledge record `seq` in time: limit how long events wait for another."""
+        self.log.overdue(replica, seq)
+        self._limit_wait()
+        self.release()
+
+    def _limit_wait(self) -> None:
+        if self._wait_limit is None and self.log.waits_for_any:
+            self._wait_limit = self._loop.call_later(MAX_WAIT_S, self._stop_waiting, self.log.sync_count)
+
+    def _stop_waiting(self, sync_count: int) -> None:
+        self._wait_limit = None
+        if self.log.stop_waiting(sync_count):
+            self.release()
+        else:
+            self._limit_wait()
 
     async def wait_until_delivered(self) -> None:
         """Wait until all events are delivered. Raises StaleEpoch where the stream is fenced."""
@@ -135,6 +157,8 @@ class ReplicatedStream:
     def close(self, reason: CloseReason) -> None:
         """End the stream at this node; no callback is called from now on."""
         self._manager.close_stream(self, reason)
+        if self._wait_limit is not None:
+            self._wait_limit.cancel()
         self.deliver, self.on_fenced, self.on_replication_stopped = _discard, _nothing, _nothing
 
 

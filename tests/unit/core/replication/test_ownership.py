@@ -163,6 +163,13 @@ class Ownership(RuleBasedStateMachine):
         if owner.replicas:
             owner.overdue(owner.replicas[data.draw(st.sampled_from(sorted(owner.replicas)))], owner.seq)
 
+    @precondition(lambda self: self.owners)
+    @rule(data=st.data())
+    def an_event_has_waited_too_long(self, data: st.DataObject) -> None:
+        owner = data.draw(st.sampled_from(self.owners))
+        if owner.waits_for_any:
+            assert owner.stop_waiting(owner.sync_count)
+
     def review(self, owner: ReplicatedLog) -> None:
         others = [name for name in NODES if name != node_of(owner)]
         self.send(owner, owner.reconcile(others, others))

@@ -74,14 +74,48 @@ def test_a_keeper_that_lags_is_replaced_and_delays_nothing() -> None:
     assert stream.is_settled
 
 
-def test_where_all_copies_lag_events_are_sent_at_once_and_counted() -> None:
+def test_where_all_copies_lag_events_wait_for_one_of_them_or_a_replacement() -> None:
+    for acknowledging in "ac":
+        stream = all_lagging()
+        assert review(stream, "abc") == ["open c"]
+        assert stream.commit_limit() == 0
+        acknowledge(stream, acknowledging, 1)
+        assert stream.commit_limit() == 1
+        stream.commit(1)
+        assert (stream.unreplicated, stream.in_sync) == (0, [acknowledging])
+
+
+def test_events_that_have_waited_too_long_are_sent_at_once_and_counted_until_a_replica_is_in_sync() -> None:
+    stream = all_lagging()
+    assert stream.stop_waiting(stream.sync_count)
+    for number in (1, 2):
+        stream.seq = number
+        assert stream.commit_limit() == number
+        stream.commit(number)
+    assert stream.unreplicated == 2
+    acknowledge(stream, "a", 2)
+    stream.seq = 3
+    assert stream.commit_limit() == 2
+
+
+def test_a_wait_that_ended_meanwhile_does_not_end_the_next_one() -> None:
+    stream = all_lagging()
+    began = stream.sync_count
+    acknowledge(stream, "a", 1)
+    assert not stream.stop_waiting(began)
+    stream.seq = 2
+    stream.overdue(stream.replicas["a"], 2)
+    assert not stream.stop_waiting(began)
+    assert stream.commit_limit() < 2
+
+
+def all_lagging() -> ReplicatedLog:
+    """A log whose both replicas did not acknowledge its first record in time."""
     stream = in_sync("ab")
     stream.seq = 1
     for store in "ab":
         stream.overdue(stream.replicas[store], 1)
-    assert stream.commit_limit() == 1
-    stream.commit(1)
-    assert (stream.unreplicated, stream.in_sync) == (1, [])
+    return stream
 
 
 def test_an_event_that_was_acknowledged_meanwhile_is_not_overdue() -> None:

@@ -24,8 +24,9 @@ from node_agent.core.replication.replicated_log import (
 )
 from node_agent.ports import LinkListener, ReplicaLink
 from node_agent.runtime.replication.manager import _RETRY_FULL_EVERY, ReplicationManager
-from node_agent.runtime.replication.replicated_stream import ReplicatedStream
+from node_agent.runtime.replication.replicated_stream import MAX_WAIT_S, ReplicatedStream
 from node_agent.testing.fakes import MemoryRequest
+from tests.borders.virtual_time import run_virtual
 from tests.unit.runtime.a_node import make_node
 
 
@@ -175,6 +176,61 @@ def test_a_keeper_that_lags_delays_nothing() -> None:
         assert stage.client.sent == [b"one"]
 
     run_scenario(scenario)
+
+
+def test_where_all_replicas_lag_an_event_waits_for_the_first_that_has_it() -> None:
+    def scenario(stage: Stage, stream: ReplicatedStream) -> None:
+        stage.acknowledge()
+        write(stream, b"one")
+        lagging = list(stage.links.values())
+        for link in lagging:
+            link.lag()
+        (replacement,) = [link for link in stage.links.values() if link not in lagging]
+        assert stage.client.sent == []
+        replacement.acknowledge()
+        assert stage.client.sent == [b"one"]
+        assert stream.log.unreplicated == 0
+
+    run_scenario(scenario, peers=3)
+
+
+def test_where_no_replica_has_an_event_in_time_it_is_sent_and_counted() -> None:
+    async def wait(stage: Stage, stream: ReplicatedStream) -> None:
+        stage.acknowledge()
+        write(stream, b"one")
+        for link in stage.links.values():
+            link.lag()
+        await asyncio.sleep(MAX_WAIT_S / 2)
+        assert stage.client.sent == []
+        await asyncio.sleep(MAX_WAIT_S)
+        assert stage.client.sent == [b"one"]
+        assert stream.log.unreplicated == 1
+
+    async def run() -> None:
+        stage = Stage()
+        await wait(stage, stage.begin())
+
+    run_virtual(run, sockets=False)
+
+
+def test_each_wait_for_a_replica_is_as_long_as_the_first() -> None:
+    async def run() -> None:
+        stage = Stage(peers=1)
+        stream = stage.begin()
+        stage.acknowledge()
+        (link,) = stage.links.values()
+        write(stream, b"one")
+        link.lag()
+        await asyncio.sleep(MAX_WAIT_S * 0.9)
+        link.acknowledge()
+        write(stream, b"two")
+        link.lag()
+        await asyncio.sleep(MAX_WAIT_S * 0.9)
+        assert stage.client.sent == [b"one"]
+        await asyncio.sleep(MAX_WAIT_S)
+        assert stage.client.sent == [b"one", b"two"]
+
+    run_virtual(run, sockets=False)
 
 
 def test_a_keeper_that_lags_is_replaced_at_once() -> None:
