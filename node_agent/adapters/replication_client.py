@@ -19,6 +19,7 @@ from node_agent.core.common.address import Address
 from node_agent.core.common.request_auth import sign
 from node_agent.core.node.peer_clocks import PeerClocks
 from node_agent.core.replication.ack_batches import AckBatches
+from node_agent.core.replication.link_loss import LinkLossReason
 from node_agent.core.replication.protocol import (
     ACK,
     CLOCK_PREFACE,
@@ -30,12 +31,12 @@ from node_agent.core.replication.protocol import (
     FrameWriter,
     Message,
     derive_connection_key,
+    read_refused,
 )
 from node_agent.ports import LinkListener
 
 CONNECT_TIMEOUT_S = 2.0
 HANDSHAKE_TIMEOUT_S = 5.0
-TURNED_AWAY = "turned-away"
 _TCP_OPTIONS = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10),
@@ -143,9 +144,9 @@ class TcpReplicaLink(asyncio.Protocol):
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await self._loop.create_connection(lambda: self, host, port, local_addr=self._source)
         except ConnectionRefusedError:
-            self._fail("refused")
+            self._fail(LinkLossReason.REFUSED)
         except (TimeoutError, OSError):
-            self._fail("unreachable")
+            self._fail(LinkLossReason.UNREACHABLE)
 
     # asyncio.Protocol
 
@@ -155,7 +156,7 @@ class TcpReplicaLink(asyncio.Protocol):
         if self._owner is None:
             self.close()
             return
-        self._handshake_timer = self._loop.call_later(HANDSHAKE_TIMEOUT_S, self._fail, "silent")
+        self._handshake_timer = self._loop.call_later(HANDSHAKE_TIMEOUT_S, self._fail, LinkLossReason.SILENT)
         if (sock := transport.get_extra_info("socket")) is not None:
             for option in _TCP_OPTIONS:
                 sock.setsockopt(*option)
@@ -173,7 +174,7 @@ class TcpReplicaLink(asyncio.Protocol):
             for messages in self._reader.feed(data):
                 self._on_messages(messages)
         except ValueError:  # a bad frame, or an acknowledgement of what was never sent
-            self._fail("broken")
+            self._fail(LinkLossReason.BROKEN)
 
     def _on_messages(self, messages: Iterable[Message]) -> None:
         for kind, handle, number, body in messages:
@@ -185,7 +186,7 @@ class TcpReplicaLink(asyncio.Protocol):
                 self._flush()
                 self._owner.acknowledged(receipts)
             elif kind == REFUSED:
-                self._owner.refused(handle, body.decode("ascii", "replace"))
+                self._owner.refused(handle, read_refused(body))
 
     def _on_handshake(self, data: bytes) -> bytes:
         """Process the replica's first line; return the data behind it."""
@@ -195,7 +196,7 @@ class TcpReplicaLink(asyncio.Protocol):
             self._retry_handshake(line.removeprefix(CLOCK_PREFACE))
             return b""
         if len(line) > MAX_PREFACE_BYTES or (end and not line.startswith(PREFACE)):
-            self._fail("broken")
+            self._fail(LinkLossReason.BROKEN)
             return b""
         if not end:
             self._received = received
@@ -212,7 +213,7 @@ class TcpReplicaLink(asyncio.Protocol):
     def _retry_handshake(self, line: bytes) -> None:
         """Retry in the replica's time, once per link: a second rejection has another cause."""
         if self._retries_handshake or not self._links.on_peer_clock(self._address, self._handshake, line):
-            self._fail(TURNED_AWAY)
+            self._fail(LinkLossReason.TURNED_AWAY)
             return
         _log.info("the clock of replica %s differs; retrying the handshake in its time", self._address)
         self._retries_handshake = True
@@ -229,9 +230,9 @@ class TcpReplicaLink(asyncio.Protocol):
         if self._retries_handshake and self._transport is None and self._owner is not None:
             self._connecting = self._loop.create_task(self._connect())
         elif self._reader is None:
-            self._fail(TURNED_AWAY)
+            self._fail(LinkLossReason.TURNED_AWAY)
         else:
-            self._fail("eof" if exc is None else "reset")
+            self._fail(LinkLossReason.EOF if exc is None else LinkLossReason.RESET)
 
     # ReplicaLink
 
@@ -252,7 +253,7 @@ class TcpReplicaLink(asyncio.Protocol):
         self._flushing = False
         if self._writer is None or self._transport is None:
             if self._batches.queued_bytes > MAX_HELD_BYTES:
-                self._fail("too-slow")
+                self._fail(LinkLossReason.TOO_SLOW)
             return
         while self._batches.may_send:
             self._transport.write(self._writer.frame(self._batches.next_batch()))
@@ -270,13 +271,13 @@ class TcpReplicaLink(asyncio.Protocol):
         if receipts and self._owner is not None:
             self._owner.overdue(receipts)
         if self._batches.queued_bytes > MAX_HELD_BYTES:
-            self._fail("too-slow")
+            self._fail(LinkLossReason.TOO_SLOW)
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, reason: LinkLossReason) -> None:
         listener, self._owner = self._owner, None
         self.close()
         if listener is not None:
-            listener.lost(why)
+            listener.lost(reason)
 
     def close(self) -> None:
         """Close the connection, and drop what is queued; the listener receives nothing more."""

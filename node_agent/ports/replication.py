@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 from node_agent.contract.table_schema import StreamRecord
 from node_agent.core.common.address import Address
+from node_agent.core.replication.link_loss import LinkLossReason
+from node_agent.core.replication.refusal import RefusalReason
 
 
 class Checkpoints(Protocol):
@@ -62,11 +64,11 @@ class LinkListener(Protocol):
         """The acknowledgement of these messages is overdue; called once for each."""
         ...
 
-    def refused(self, handle: int, why: str) -> None:
+    def refused(self, handle: int, reason: RefusalReason) -> None:
         """The replica refused a message of this stream."""
         ...
 
-    def lost(self, why: str) -> None:
+    def lost(self, reason: LinkLossReason) -> None:
         """The connection broke, or could not be made; called once."""
         ...
 

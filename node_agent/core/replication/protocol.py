@@ -9,7 +9,7 @@ A handle is the owner's number for a stream on this connection. Kinds, with the 
     APPEND    first record's      records, one a line
     FINISH    end reason          -               0: the client has all of it, 1: the client left
     DROP      -                   -
-    REFUSED   -                   reason
+    REFUSED   -                   reason          a value of `core/replication/refusal`
     ACK       frames processed    -
 
 An ACK is of whole frames: every message in them was accepted, except those of the REFUSED messages before it. So it
@@ -32,6 +32,7 @@ from typing import NamedTuple
 import orjson
 
 from node_agent.core.journal.epochs import Epoch, epoch_from_json
+from node_agent.core.replication.refusal import RefusalReason
 
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 """Twice the largest journal; the sender checks a journal's size before (`runtime/replication/manager`)."""
@@ -102,6 +103,19 @@ def check_append(first: int, lines: bytes) -> None:
     """Raise ValueError where the lines are not whole records, or the first has no number."""
     if first < 1 or not lines or not _ends_with_newline(lines):
         raise ValueError("not whole records")
+
+
+def encode_refused(handle: int, reason: RefusalReason) -> bytes:
+    """Encode a REFUSED of the stream's message."""
+    return encode(REFUSED, handle, body=reason.value.encode())
+
+
+def read_refused(body: bytes) -> RefusalReason:
+    """Decode the body of a REFUSED; a reason of a later version is UNREADABLE."""
+    try:
+        return RefusalReason(body.decode("ascii", "replace"))
+    except ValueError:
+        return RefusalReason.UNREADABLE
 
 
 def _ends_with_newline(lines: bytes) -> bool:

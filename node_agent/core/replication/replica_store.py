@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from node_agent.core.journal.epochs import Epoch
+from node_agent.core.replication.refusal import RefusalReason, ReplicaRefused
 from node_agent.core.replication.store_shares import StoreShares
 
 RETENTION_S = 300.0
@@ -42,23 +43,6 @@ OVERHEAD_BYTES = 1024
 MAX_EXPIRED = 20_000
 ORPHAN_AFTER_S = 1.0
 """A client usually comes back within that time, and then the new owner replicates the journal."""
-
-STALE, GAP, FULL, TOO_LARGE, UNKNOWN = "stale", "gap", "full", "too-large", "unknown"
-OVER_SHARE = "share"
-"""The stream's client has its share of the store already."""
-
-UNREADABLE = "unreadable"
-"""A message that cannot be decoded: of another version, or a fault of the owner."""
-
-REASONS = frozenset({STALE, GAP, FULL, TOO_LARGE, UNKNOWN, OVER_SHARE, UNREADABLE})
-
-
-class ReplicaRefused(Exception):
-    """The store does not accept a message. reason: one of REASONS."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 class EndReason(Enum):
@@ -180,7 +164,7 @@ class ReplicaStore:
         """
         known = self._journals.get(stream)
         if known is not None and known.epoch > epoch:
-            raise ReplicaRefused(STALE)
+            raise ReplicaRefused(RefusalReason.STALE)
         if known is not None and known.written_epoch == epoch and known.seq >= seq:
             known.orphaned_at = None
             return known.seq
@@ -195,13 +179,13 @@ class ReplicaStore:
         """Store the records from number `first` on. Returns the last stored number; raises ReplicaRefused."""
         journal = self._journals.get(stream)
         if journal is None:
-            raise ReplicaRefused(UNKNOWN)
+            raise ReplicaRefused(RefusalReason.UNKNOWN)
         if journal.epoch > epoch:
-            raise ReplicaRefused(STALE)
+            raise ReplicaRefused(RefusalReason.STALE)
         if journal.written_epoch != epoch:
-            raise ReplicaRefused(UNKNOWN)
+            raise ReplicaRefused(RefusalReason.UNKNOWN)
         if first > journal.seq + 1:
-            raise ReplicaRefused(GAP)
+            raise ReplicaRefused(RefusalReason.GAP)
         last = first - 1 + lines.count(b"\n")
         if first <= journal.seq:  # some are stored already
             lines = _skip_lines(lines, journal.seq + 1 - first)
@@ -314,13 +298,13 @@ class ReplicaStore:
     def _make_room(self, journal: JournalReplica, more: int, without_overhead: int, stream: str) -> None:
         """Evict until `more` bytes of a journal fit. Raises ReplicaRefused where they cannot."""
         if without_overhead > self.max_journal_bytes:
-            raise ReplicaRefused(TOO_LARGE)
+            raise ReplicaRefused(RefusalReason.TOO_LARGE)
         if journal.end_reason is not EndReason.FINISHED:
             self._enforce_share(journal.client, more, stream)
         while self.held_bytes + more > self.max_bytes:
             victim = next((name for name in self._finished if name != stream), None) or self._shares.next_victim(stream)
             if victim is None:
-                raise ReplicaRefused(FULL)
+                raise ReplicaRefused(RefusalReason.FULL)
             self._evict(victim)
 
     def _enforce_share(self, client: str, more: int, stream: str) -> None:
@@ -328,7 +312,7 @@ class ReplicaStore:
         while self._shares.bytes_of(client) + more > self.max_bytes // 2:
             victim = self._shares.oldest_abandoned(client, stream)
             if victim is None:
-                raise ReplicaRefused(OVER_SHARE)
+                raise ReplicaRefused(RefusalReason.OVER_SHARE)
             self._evict(victim)
 
     def _add_bytes(self, journal: JournalReplica, more: int) -> None:

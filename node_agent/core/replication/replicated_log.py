@@ -31,14 +31,28 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from node_agent.core.journal.epochs import Epoch
-from node_agent.core.replication import replica_store
+from node_agent.core.replication.refusal import RefusalReason
+from node_agent.core.replication.replica_store import MAX_JOURNAL_BYTES
 
 REPLICATION_FACTOR = 2
 MAX_REPLICAS = 4
 MAX_REOPENS = 3
 
-HEADER_TOO_LARGE = "request-too-large"
-JOURNAL_TOO_LARGE = "journal-too-large"
+_NOT_STORED = frozenset({RefusalReason.GAP, RefusalReason.UNKNOWN})
+"""Refusals by a node that does not have the journal, or not all of it."""
+
+_FULL = frozenset({RefusalReason.FULL, RefusalReason.OVER_SHARE})
+
+
+class StopReason(Enum):
+    """Why a journal has no replicas from now on; the value is a metric's label, and sent to the client."""
+
+    HEADER_TOO_LARGE = "request-too-large"
+    JOURNAL_TOO_LARGE = "journal-too-large"
+
+    def __str__(self) -> str:
+        """Return the value, for logs and the client."""
+        return self.value
 
 
 class CloseReason(Enum):
@@ -123,8 +137,8 @@ class ReplicatedLog:
     client: str = ""
     """The client whose share of the replicas' stores the journal counts to."""
 
-    stop_reason: str = ""
-    """Why the journal has no replicas from now on; "" where it may have some."""
+    stop_reason: StopReason | None = None
+    """Why the journal has no replicas from now on; None where it may have some."""
 
     sync_count: int = 0
     """How often it changed from no replica in sync to one."""
@@ -187,38 +201,36 @@ class ReplicatedLog:
             replica.state = ReplicaState.LAGGING
             self._update_awaited()
 
-    def refused(self, instance_id: str, reason: str) -> list[Command]:
+    def refused(self, instance_id: str, reason: RefusalReason) -> list[Command]:
         """Handle a node's refusal: send all again after a gap, replace it where it is full, stop where it is stale."""
         replica = self.replicas.get(instance_id)
         if replica is None:
             return []
-        if reason == replica_store.STALE:
+        if reason is RefusalReason.STALE:
             self.is_fenced = True
             self.replicas.clear()
             self._update_awaited()
             return []
-        if reason == replica_store.TOO_LARGE or self._is_too_large:
-            return self.stop_replication(JOURNAL_TOO_LARGE)
-        is_new_to_it = (
-            reason in (replica_store.GAP, replica_store.UNKNOWN) and replica.state is not ReplicaState.CATCHING_UP
-        )
+        if reason is RefusalReason.TOO_LARGE or self._is_too_large:
+            return self.stop_replication(StopReason.JOURNAL_TOO_LARGE)
+        is_new_to_it = reason in _NOT_STORED and replica.state is not ReplicaState.CATCHING_UP
         if is_new_to_it and self._reopen_counts[instance_id] < MAX_REOPENS:
             self._reopen_counts[instance_id] += 1
             return [self._open(instance_id)]
-        (self._full if reason in (replica_store.FULL, replica_store.OVER_SHARE) else self._refused_by).add(instance_id)
+        (self._full if reason in _FULL else self._refused_by).add(instance_id)
         self.lost(instance_id)
         return []
 
     @property
     def _is_too_large(self) -> bool:
-        return len(self.header) + len(self.lines) > replica_store.MAX_JOURNAL_BYTES
+        return len(self.header) + len(self.lines) > MAX_JOURNAL_BYTES
 
     def retry_full_replicas(self) -> None:
         """Allow the nodes whose store was full to be chosen again."""
         self._full.clear()
 
-    def stop_replication(self, reason: str) -> list[Command]:
-        """Drop all replicas: no event waits for one from now on. reason: a metric's label."""
+    def stop_replication(self, reason: StopReason) -> list[Command]:
+        """Drop all replicas: no event waits for one from now on."""
         self.stop_reason, self.replication_factor = reason, 0
         dropped = list(self.replicas)
         self.replicas.clear()
@@ -241,7 +253,7 @@ class ReplicatedLog:
         if self.is_fenced or not self.replication_factor:
             return []
         if self._is_too_large:
-            return self.stop_replication(JOURNAL_TOO_LARGE)
+            return self.stop_replication(StopReason.JOURNAL_TOO_LARGE)
         for name, replica in self.replicas.items():
             replica.is_leaving = name not in eligible
         healthy = [n for n, c in self.replicas.items() if c.state is not ReplicaState.LAGGING and not c.is_leaving]

@@ -14,6 +14,7 @@ from node_agent.contract.names import DURABILITY_HEADER, NODE_HEADER, NOT_DURABL
 from node_agent.core.failure.attempts import EngineResponse
 from node_agent.core.openai import sse
 from node_agent.core.openai.client_headers import StreamReader
+from node_agent.core.replication.replicated_log import StopReason
 from node_agent.core.routing.router import Route
 from node_agent.core.streams.end_of_stream import engine_error_events, error_event
 from node_agent.ports import ServerRequest
@@ -40,7 +41,9 @@ class SseResponse:
         self.reader = reader
         self._stream_id = stream_id
         self._path = path
-        self.not_durable_reason = ""  # why no other node replicates the stream, though its client wants that
+        self.not_durable_reason: StopReason | None = None
+        """Why no other node replicates the stream, though its client wants that."""
+
         self._keepalive_after = 1 if reader.wants_event_ids else round(IDLE_S / COMMENT_EVERY_S)
         self._keep_alive = sse.comment("waiting") if reader.wants_event_ids or reader.parses_sse else _BLANK
         self._idle_polls = 0  # consecutive polls without a new event
@@ -58,7 +61,7 @@ class SseResponse:
         lines = {"cache-control": "no-cache", STREAM_HEADER: self._stream_id}
         if route is not None:
             lines |= {ROUTE_HEADER: route.reason, NODE_HEADER: route.node.instance_id}
-        if self.not_durable_reason:
+        if self.not_durable_reason is not None:
             lines[DURABILITY_HEADER.decode()] = f"{NOT_DURABLE}; reason={self.not_durable_reason}"
         more = [(key.encode(), value.encode()) for key, value in lines.items()]
         self.request.begin(200, EVENT_STREAM, more)

@@ -13,22 +13,19 @@ from typing import NamedTuple
 
 from node_agent.contract.states import NodeState
 from node_agent.core.common.address import parse_address
-from node_agent.core.failure.loss import loss_from_code
 from node_agent.core.node.status import NodeStatus, Pool
+from node_agent.core.replication.link_loss import LinkLossReason
 from node_agent.core.replication.placement import choose_replicas
 from node_agent.core.replication.protocol import APPEND, DROP, FINISH, OpenMessage, encode, encode_open
 from node_agent.core.replication.reconnects import ReconnectBackoff
+from node_agent.core.replication.refusal import RefusalReason, ReplicaRefused
 from node_agent.core.replication.replica_store import (
     MAX_HEADER_BYTES,
-    REASONS,
-    UNREADABLE,
     EndReason,
     JournalReplica,
-    ReplicaRefused,
     ReplicaStore,
 )
 from node_agent.core.replication.replicated_log import (
-    HEADER_TOO_LARGE,
     REPLICATION_FACTOR,
     CloseReason,
     Command,
@@ -36,6 +33,7 @@ from node_agent.core.replication.replicated_log import (
     OpenReplica,
     Replica,
     ReplicatedLog,
+    StopReason,
 )
 from node_agent.ports import ReplicaLink, ReplicaLinks
 from node_agent.runtime.node.context import NodeContext
@@ -93,10 +91,10 @@ class _ReplicaConnection:
                 receipt.stream.overdue(receipt.replica, receipt.seq)
         self._manager.replace_lagging({receipt.stream for receipt in receipts if isinstance(receipt, _Receipt)})
 
-    def refused(self, handle: int, reason: str) -> None:
+    def refused(self, handle: int, reason: RefusalReason) -> None:
         self._manager.refused(self._name, handle, reason)
 
-    def lost(self, reason: str) -> None:
+    def lost(self, reason: LinkLossReason) -> None:
         open_s = asyncio.get_running_loop().time() - self._opened_at
         self._manager.lost(self._name, reason, worked_s=open_s if self._has_worked else 0.0)
 
@@ -139,16 +137,16 @@ class ReplicationManager:
         stream = ReplicatedStream(self, log, next(self._handles), engine)
         self._streams[stream.handle] = stream
         if log.replication_factor and len(log.header) > MAX_HEADER_BYTES:
-            self._execute(stream, log.stop_replication(HEADER_TOO_LARGE))
+            self._execute(stream, log.stop_replication(StopReason.HEADER_TOO_LARGE))
         self._reconcile(stream)
         return stream
 
-    def _report_stopped(self, stream: ReplicatedStream) -> None:
+    def _report_stopped(self, stream: ReplicatedStream, reason: StopReason) -> None:
         """Report once, to the log, the metrics and the client, that the stream has no replicas from now on."""
         log, stream.is_stop_reported = stream.log, True
-        self.node.metrics.unkept.labels(log.stop_reason).inc()
+        self.node.metrics.unkept.labels(reason.value).inc()
         size = len(log.header) + len(log.lines)
-        _log.info("stream %s: has no replicas: %s, %d bytes", log.stream, log.stop_reason, size)
+        _log.info("stream %s: has no replicas: %s, %d bytes", log.stream, reason, size)
         stream.on_replication_stopped()
 
     async def run(self) -> None:
@@ -229,8 +227,9 @@ class ReplicationManager:
                 self._send(name, message, _Receipt(stream, replica, seq))
 
     def _execute(self, stream: ReplicatedStream, commands: Iterable[Command]) -> None:
-        if stream.log.stop_reason and not stream.is_stop_reported:
-            self._report_stopped(stream)
+        stop_reason = stream.log.stop_reason
+        if stop_reason is not None and not stream.is_stop_reported:
+            self._report_stopped(stream, stop_reason)
         for command in commands:
             _log.debug("stream %s: %s, of %s", stream.log.stream, command, list(stream.log.replicas))
             match command:
@@ -249,31 +248,30 @@ class ReplicationManager:
         if connection is None:
             peer = self.node.member(replica_id)
             if peer is None:
-                asyncio.get_running_loop().call_soon(self.lost, replica_id, "unknown")
+                asyncio.get_running_loop().call_soon(self.lost, replica_id, LinkLossReason.UNKNOWN)
                 return
             connection = self._connections[replica_id] = _ReplicaConnection(
                 self, replica_id, self._links, peer.status.peer_address
             )
         connection.link.send(message, receipt)
 
-    def refused(self, replica_id: str, handle: int, reason: str) -> None:
+    def refused(self, replica_id: str, handle: int, reason: RefusalReason) -> None:
         """Handle a replica's refusal of a message of this stream."""
         stream = self._streams.get(handle)
         if stream is None:
             return
-        reason = reason if reason in REASONS else UNREADABLE  # of a later version
         _log.info("stream %s: replica %s refuses: %s", stream.log.stream, replica_id, reason)
         self._execute(stream, stream.log.refused(replica_id, reason))
         stream.release()
 
-    def lost(self, replica_id: str, reason: str, worked_s: float = 0.0) -> None:
+    def lost(self, replica_id: str, reason: LinkLossReason, worked_s: float = 0.0) -> None:
         """Replace the replicas of a node whose link broke. worked_s: as `ReconnectBackoff.ended`."""
         self._connections.pop(replica_id, None)
         _log.info("replica %s is lost: %s", replica_id, reason)
-        self.node.metrics.keeper_losses.labels(reason).inc()
+        self.node.metrics.keeper_losses.labels(reason.value).inc()
         self._lost_at[replica_id] = now = asyncio.get_running_loop().time()
         self._reconnects.ended(replica_id, now, worked_s=worked_s, chance=self._chance())
-        self.node.on_connection_lost(replica_id, loss_from_code(reason).reason)
+        self.node.on_connection_lost(replica_id, reason.loss_reason)
         for stream in list(self._streams.values()):
             if replica_id in stream.log.replicas:
                 stream.log.lost(replica_id)
@@ -355,7 +353,8 @@ def _end_message(handle: int, reason: CloseReason) -> bytes | None:
 
 def _should_store_locally(log: ReplicatedLog, reason: CloseReason) -> bool:
     """Return whether this node has to store the journal of a stream that ended here."""
-    if log.is_fenced or reason is CloseReason.NEVER_ANNOUNCED or (log.stop_reason and reason is not CloseReason.MOVED):
+    has_stopped = log.stop_reason is not None
+    if log.is_fenced or reason is CloseReason.NEVER_ANNOUNCED or (has_stopped and reason is not CloseReason.MOVED):
         return False
     copies = {CloseReason.FINISHED: 1, CloseReason.ABANDONED: REPLICATION_FACTOR}.get(reason)
     return copies is None or len(log.in_sync) < copies

@@ -28,7 +28,6 @@ from node_agent.core.replication.protocol import (
     MAX_PREFACE_BYTES,
     OPEN,
     PREFACE,
-    REFUSED,
     SIGNED_TARGET,
     BadFrame,
     FrameReader,
@@ -37,15 +36,12 @@ from node_agent.core.replication.protocol import (
     check_append,
     derive_connection_key,
     encode,
+    encode_refused,
     read_open,
 )
+from node_agent.core.replication.refusal import RefusalReason, ReplicaRefused
 from node_agent.core.replication.replica_store import (
-    FULL,
-    STALE,
-    UNKNOWN,
-    UNREADABLE,
     EndReason,
-    ReplicaRefused,
     ReplicaStore,
 )
 from node_agent.ports import AlternateProtocol
@@ -198,12 +194,12 @@ class ReplicationConnection(asyncio.Protocol):
         try:
             self._apply(message)
         except ReplicaRefused as refused:
-            if refused.reason == STALE:
+            if refused.reason is RefusalReason.STALE:
                 self._streams.pop(message.handle, None)
-            return encode(REFUSED, message.handle, 0, refused.reason.encode())
+            return encode_refused(message.handle, refused.reason)
         except ValueError as error:
             _log.warning("a replication message cannot be read: %s", error)
-            return encode(REFUSED, message.handle, 0, UNREADABLE.encode())
+            return encode_refused(message.handle, RefusalReason.UNREADABLE)
         return b""
 
     def _apply(self, message: Message) -> None:
@@ -216,7 +212,7 @@ class ReplicationConnection(asyncio.Protocol):
         if kind not in (APPEND, FINISH, DROP):
             raise ValueError(f"a message of kind {kind}")
         if handle not in self._streams:
-            raise ReplicaRefused(UNKNOWN)
+            raise ReplicaRefused(RefusalReason.UNKNOWN)
         stream, epoch = self._streams[handle]
         if kind == APPEND:
             check_append(number, body)
@@ -242,5 +238,5 @@ class ReplicationConnection(asyncio.Protocol):
         has = self._server.store.has
         self._streams = {handle: kept for handle, kept in self._streams.items() if has(*kept)}
         if len(self._streams) >= MAX_STREAMS:
-            raise ReplicaRefused(FULL)
+            raise ReplicaRefused(RefusalReason.FULL)
         self._cleanup_at = max(_CLEANUP_AT, 2 * len(self._streams))

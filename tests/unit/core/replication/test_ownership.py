@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from node_agent.core.journal.epochs import Epoch, EpochRange, EventId, event_id_suffix, parse_event_id, was_sent_by
-from node_agent.core.replication.replica_store import ReplicaRefused, ReplicaStore, newest
+from node_agent.core.replication.refusal import RefusalReason, ReplicaRefused
+from node_agent.core.replication.replica_store import ReplicaStore, newest
 from node_agent.core.replication.replicated_log import Command, DropReplica, OpenReplica, Replica, ReplicatedLog
 
 NOW = 1000.0
@@ -38,7 +39,7 @@ class Reply:
     replica_id: str
     replica: Replica | None
     seq: int
-    refused: str | None
+    refused: RefusalReason | None
 
 
 @dataclass

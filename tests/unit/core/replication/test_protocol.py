@@ -9,13 +9,17 @@ from hypothesis import strategies as st
 from node_agent.core.replication.protocol import (
     ACK,
     APPEND,
+    REFUSED,
     BadFrame,
     FrameReader,
     FrameWriter,
     Message,
     derive_connection_key,
     encode,
+    encode_refused,
+    read_refused,
 )
+from node_agent.core.replication.refusal import RefusalReason
 
 KEY = derive_connection_key(b"cluster key", "a", "b")
 MESSAGES = st.lists(st.builds(Message, st.integers(0, 5), st.integers(0, 9), st.integers(0, 9), st.binary(max_size=20)))
@@ -59,3 +63,21 @@ def test_a_message_with_a_wrong_length_is_refused() -> None:
     lie = encode(ACK, 1, 1)[:-1] + b"\x09"
     with pytest.raises(BadFrame, match="longer than its frame"):
         FrameReader(KEY, b"owner").feed(FrameWriter(KEY, b"owner").frame(lie))
+
+
+@pytest.mark.parametrize("reason", RefusalReason)
+def test_a_refusal_is_sent_with_its_reason(reason: RefusalReason) -> None:
+    data = FrameWriter(KEY, b"keeper").frame(encode_refused(7, reason))
+    (((kind, handle, number, body),),) = FrameReader(KEY, b"keeper").feed(data)
+    assert (kind, handle, number, body) == (REFUSED, 7, 0, str(reason).encode())
+    assert read_refused(body) is reason
+
+
+def test_the_reasons_on_the_wire_stay_what_other_versions_send() -> None:
+    sent = {"stale", "gap", "full", "share", "too-large", "unknown", "unreadable"}
+    assert {str(reason) for reason in RefusalReason} == sent
+
+
+@pytest.mark.parametrize("body", [b"", b"of-a-later-version", b"STALE", b"stale ", b"\xff\xfe"])
+def test_a_reason_of_a_later_version_is_unreadable(body: bytes) -> None:
+    assert read_refused(body) is RefusalReason.UNREADABLE

@@ -10,14 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node_agent.core.journal.epochs import Epoch
-from node_agent.core.replication import replica_store as keeping
+from node_agent.core.replication.refusal import RefusalReason, ReplicaRefused
 from node_agent.core.replication.replica_store import (
     FINISHED_DIVISOR,
     ORPHAN_AFTER_S,
     OVERHEAD_BYTES,
     RETENTION_S,
     EndReason,
-    ReplicaRefused,
     ReplicaStore,
 )
 
@@ -33,7 +32,7 @@ def gone(store: ReplicaStore, *streams: str) -> list[str]:
     return [stream for stream in streams if store.has_expired(stream)]
 
 
-def reason_of(refused: pytest.ExceptionInfo[ReplicaRefused]) -> str:
+def reason_of(refused: pytest.ExceptionInfo[ReplicaRefused]) -> RefusalReason:
     return refused.value.reason
 
 
@@ -44,7 +43,7 @@ def test_a_keeper_skips_duplicate_lines_and_refuses_a_gap() -> None:
     assert store.append("s", ONE, 2, b"2\n3\n", 0.0) == 3
     with pytest.raises(ReplicaRefused) as refused:
         store.append("s", ONE, 5, b"5\n", 0.0)
-    assert reason_of(refused) == keeping.GAP
+    assert reason_of(refused) is RefusalReason.GAP
     taken = store.take_over("s", "i-b", 0.0)
     assert taken is not None
     assert (taken.lines, taken.seq, taken.written_epoch, taken.next_number) == (b"1\n2\n3\n", 3, ONE, 2)
@@ -57,7 +56,7 @@ def test_after_a_takeover_the_old_owner_is_refused_and_the_new_one_is_not() -> N
     for attempt in (lambda: store.append("s", ONE, 1, b"x\n", 0.0), lambda: stored(store)):
         with pytest.raises(ReplicaRefused) as refused:
             attempt()
-        assert reason_of(refused) == keeping.STALE
+        assert reason_of(refused) is RefusalReason.STALE
     assert store.open("s", TWO, b"", 1, b"1\n", 0.0) == 1
 
 
@@ -65,15 +64,15 @@ def test_a_journal_is_bounded_and_so_are_all_of_them_together() -> None:
     store = ReplicaStore(max_bytes=2 * KIB * 10, max_journal_bytes=10 * KIB)
     with pytest.raises(ReplicaRefused) as refused:
         stored(store, "large", 10 * KIB + 1)
-    assert reason_of(refused) == keeping.TOO_LARGE
+    assert reason_of(refused) is RefusalReason.TOO_LARGE
     stored(store, "a", 10 * KIB - OVERHEAD_BYTES, client="one")
     stored(store, "b", 10 * KIB - OVERHEAD_BYTES, client="another")
     with pytest.raises(ReplicaRefused) as refused:
         stored(store, "c", client="a third")
-    assert reason_of(refused) == keeping.FULL
+    assert reason_of(refused) is RefusalReason.FULL
     with pytest.raises(ReplicaRefused) as refused:
         store.append("a", ONE, 1, b"x\n", 0.0)
-    assert reason_of(refused) == keeping.OVER_SHARE
+    assert reason_of(refused) is RefusalReason.OVER_SHARE
     assert (len(store), store.held_bytes) == (2, 20 * KIB)
 
 
@@ -107,7 +106,7 @@ def test_a_client_that_resumes_makes_its_journal_live_again() -> None:
     stored(store, "other", 8 * KIB, client="another")
     with pytest.raises(ReplicaRefused) as refused:
         stored(store, "third", 8 * KIB, client="third")
-    assert reason_of(refused) == keeping.FULL
+    assert reason_of(refused) is RefusalReason.FULL
     assert not store.has_expired("s")
 
 
@@ -117,7 +116,7 @@ def test_one_client_has_half_of_the_room_and_drops_its_own_abandoned_journals() 
     stored(store, "b", 9 * KIB, client="greedy")
     with pytest.raises(ReplicaRefused) as refused:
         stored(store, "c", 9 * KIB, client="greedy")
-    assert reason_of(refused) == keeping.OVER_SHARE
+    assert reason_of(refused) is RefusalReason.OVER_SHARE
     store.end("a", ONE, EndReason.ABANDONED)
     stored(store, "c", 9 * KIB, client="greedy")
     assert gone(store, "a", "b", "c") == ["a"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from node_agent.core.journal.epochs import Epoch
-from node_agent.core.replication import replica_store as keeping
+from node_agent.core.replication.refusal import RefusalReason
 from node_agent.core.replication.replicated_log import Command, OpenReplica, Replica, ReplicaState, ReplicatedLog
 
 ONE = Epoch(1, "i-a")
@@ -139,7 +139,7 @@ def test_an_acknowledgement_of_a_replaced_copy_does_not_count_for_the_new_one() 
     stream = in_sync("a")
     stream.seq = 1
     before: Replica = stream.replicas["a"]
-    assert described(stream.refused("a", keeping.GAP)) == ["open a"]
+    assert described(stream.refused("a", RefusalReason.GAP)) == ["open a"]
     stream.acknowledged(before, 1)
     assert stream.commit_limit() < 1
     acknowledge(stream, "a", 1)
@@ -161,10 +161,10 @@ def test_a_stale_epoch_fences_a_gap_resends_all_and_a_full_keeper_is_replaced() 
     stream = new_log()
     review(stream, "ab")
     acknowledge(stream, "a", 0)
-    assert described(stream.refused("a", keeping.GAP)) == ["open a"]
-    assert stream.refused("b", keeping.FULL) == []
+    assert described(stream.refused("a", RefusalReason.GAP)) == ["open a"]
+    assert stream.refused("b", RefusalReason.FULL) == []
     assert review(stream, "abc") == ["open c"]
-    assert stream.refused("a", keeping.STALE) == []
+    assert stream.refused("a", RefusalReason.STALE) == []
     assert stream.is_fenced
     assert review(stream, "a") == []
 

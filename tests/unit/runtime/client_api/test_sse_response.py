@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from node_agent.core.openai.client_headers import StreamReader
+from node_agent.core.replication.replicated_log import StopReason
 from node_agent.runtime.client_api import sse_response as replies
 from node_agent.runtime.client_api.sse_response import SseResponse
 from node_agent.testing.fakes import MemoryRequest
@@ -94,3 +95,23 @@ def test_nothing_is_sent_to_a_client_that_has_unread_data(monkeypatch: pytest.Mo
 def test_an_error_has_the_form_of_its_routes_clients(monkeypatch: pytest.MonkeyPatch) -> None:
     client = played(monkeypatch, 0.0, [], path="/v1/messages", ended=True)
     assert client.answer.startswith(b'{"type":"error","error":{"type":"overloaded_error","message":"message"')
+
+
+@pytest.mark.parametrize(
+    ("reason", "header"),
+    [
+        (None, None),
+        (StopReason.HEADER_TOO_LARGE, b"none; reason=request-too-large"),
+        (StopReason.JOURNAL_TOO_LARGE, b"none; reason=journal-too-large"),
+    ],
+)
+def test_the_head_says_why_the_stream_has_no_replicas(reason: StopReason | None, header: bytes | None) -> None:
+    client = MemoryRequest(target="/v1/chat/completions")
+
+    async def story() -> None:
+        reply = SseResponse(client, "s", client.target, KEEPS_IDS)
+        reply.not_durable_reason = reason
+        reply.start(None)
+
+    asyncio.run(story())
+    assert client.response_headers.get(b"x-synkti-durability") == header

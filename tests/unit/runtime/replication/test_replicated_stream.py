@@ -13,14 +13,15 @@ from node_agent.contract.errors import StaleEpoch
 from node_agent.core.common.address import Address
 from node_agent.core.journal.epochs import Epoch
 from node_agent.core.replication import protocol
+from node_agent.core.replication.link_loss import LinkLossReason
 from node_agent.core.replication.protocol import APPEND, DROP, FINISH, OPEN
-from node_agent.core.replication.replica_store import FULL, GAP, MAX_HEADER_BYTES, STALE, TOO_LARGE, ReplicaStore
+from node_agent.core.replication.refusal import RefusalReason
+from node_agent.core.replication.replica_store import MAX_HEADER_BYTES, ReplicaStore
 from node_agent.core.replication.replicated_log import (
-    HEADER_TOO_LARGE,
-    JOURNAL_TOO_LARGE,
     MAX_REOPENS,
     CloseReason,
     ReplicatedLog,
+    StopReason,
 )
 from node_agent.ports import LinkListener, ReplicaLink
 from node_agent.runtime.replication.manager import _RETRY_FULL_EVERY, ReplicationManager
@@ -251,8 +252,9 @@ def test_a_keeper_that_is_lost_delays_nothing() -> None:
         write(stream, b"one")
         one, other = stage.links.values()
         one.acknowledge()
-        other.owner.lost("reset")
+        other.owner.lost(LinkLossReason.RESET)
         assert stage.client.sent == [b"one"]
+        assert b'synkti_keeper_losses_total{why="reset"} 1.0' in stage.keepers.node.metrics.exposition()
 
     run_scenario(scenario)
 
@@ -263,7 +265,7 @@ def test_after_a_takeover_the_old_owner_delivers_nothing() -> None:
         write(stream, b"one")
         draining = asyncio.ensure_future(stream.wait_until_delivered())
         await asyncio.sleep(0)
-        next(iter(stage.links.values())).owner.refused(stream.handle, STALE)
+        next(iter(stage.links.values())).owner.refused(stream.handle, RefusalReason.STALE)
         write(stream, b"two")
         stage.acknowledge()
         with pytest.raises(StaleEpoch):
@@ -309,9 +311,11 @@ def test_a_journal_whose_client_may_resume_stays_here_and_is_copied_on_evacuatio
     run_scenario(scenario, peers=3)
 
 
-@pytest.mark.parametrize("why", ["refused", "eof", "turned-away", "broken"])
+@pytest.mark.parametrize(
+    "why", [LinkLossReason.REFUSED, LinkLossReason.EOF, LinkLossReason.TURNED_AWAY, LinkLossReason.BROKEN]
+)
 @pytest.mark.parametrize("works", [False, True], ids=["at-once", "after-it-worked"])
-def test_a_peer_whose_link_ends_at_once_is_not_connected_again_at_once(why: str, works: bool) -> None:
+def test_a_peer_whose_link_ends_at_once_is_not_connected_again_at_once(why: LinkLossReason, works: bool) -> None:
     """That it accepts a connection, and takes the first message, proves nothing: it may do so a thousand times."""
 
     async def scenario() -> None:
@@ -345,7 +349,7 @@ def test_a_link_that_worked_for_some_time_is_opened_again_at_once() -> None:
     async def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         before = dict(stage.links)
-        stage.keepers.lost("i-1", "eof", worked_s=60.0)
+        stage.keepers.lost("i-1", LinkLossReason.EOF, worked_s=60.0)
         assert stage.links["i-1"] is not before["i-1"]
 
     run_scenario(scenario)
@@ -358,7 +362,8 @@ def test_a_request_too_large_to_replicate_is_sent_to_no_keeper_and_counted() -> 
         large.deliver = stage.client.write
         write(large, b"one")
         assert all(link.sent == [] for link in stage.links.values())
-        assert (stage.client.sent, large.log.stop_reason, large.log.unreplicated) == ([b"one"], HEADER_TOO_LARGE, 0)
+        assert (stage.client.sent, large.log.stop_reason) == ([b"one"], StopReason.HEADER_TOO_LARGE)
+        assert large.log.unreplicated == 0
         assert b'synkti_streams_unkept_total{why="request-too-large"} 1.0' in stage.keepers.node.metrics.exposition()
         large.close(CloseReason.ABANDONED)
         assert len(stage.own) == 0
@@ -369,17 +374,17 @@ def test_a_request_too_large_to_replicate_is_sent_to_no_keeper_and_counted() -> 
 def test_a_journal_too_large_for_its_keepers_stops_only_its_own_replication() -> None:
     def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
-        sent_kinds: list[str] = []
+        sent_kinds: list[StopReason | None] = []
         stream.on_replication_stopped = lambda: sent_kinds.append(stream.log.stop_reason)
         write(stream, b"one")
         first, second = stage.links.values()
-        first.owner.refused(stream.handle, TOO_LARGE)
-        assert sent_kinds == [JOURNAL_TOO_LARGE]
+        first.owner.refused(stream.handle, RefusalReason.TOO_LARGE)
+        assert sent_kinds == [StopReason.JOURNAL_TOO_LARGE]
         assert second.sent[-1][0] == DROP
         assert stage.client.sent == [b"one"]
         write(stream, b"two")
-        second.owner.refused(stream.handle, TOO_LARGE)
-        assert (sent_kinds, stage.client.sent) == ([JOURNAL_TOO_LARGE], [b"one", b"two"])
+        second.owner.refused(stream.handle, RefusalReason.TOO_LARGE)
+        assert (sent_kinds, stage.client.sent) == ([StopReason.JOURNAL_TOO_LARGE], [b"one", b"two"])
 
     run_scenario(scenario)
 
@@ -387,10 +392,10 @@ def test_a_journal_too_large_for_its_keepers_stops_only_its_own_replication() ->
 def test_a_full_keeper_is_retried_later_and_one_that_loses_everything_is_not() -> None:
     def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         full, forgetful = stage.links.values()
-        full.owner.refused(stream.handle, FULL)
+        full.owner.refused(stream.handle, RefusalReason.FULL)
         forgetful.acknowledge()
         for _ in range(10):
-            forgetful.owner.refused(stream.handle, GAP)
+            forgetful.owner.refused(stream.handle, RefusalReason.GAP)
             forgetful.acknowledge()
         opened = [[kind for kind, _ in link.sent].count(OPEN) for link in (full, forgetful)]
         assert opened == [1, 1 + MAX_REOPENS]

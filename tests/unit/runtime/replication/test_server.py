@@ -14,13 +14,15 @@ import pytest
 from local.aws import free_port
 from node_agent.adapters import replication_client
 from node_agent.adapters.http_server import HttpServer, bind
-from node_agent.adapters.replication_client import TURNED_AWAY, TcpReplicaLink, TcpReplicaLinks
+from node_agent.adapters.replication_client import TcpReplicaLink, TcpReplicaLinks
 from node_agent.core.common.address import Address
 from node_agent.core.common.request_auth import RequestVerifier, nonce_of, sign_clock
 from node_agent.core.journal.epochs import Epoch
 from node_agent.core.node.peer_clocks import PeerClocks
+from node_agent.core.replication.link_loss import LinkLossReason
 from node_agent.core.replication.protocol import APPEND, CLOCK_PREFACE, DROP, MAX_PREFACE_BYTES, OPEN, PREFACE, encode
-from node_agent.core.replication.replica_store import RETENTION_S, UNREADABLE, ReplicaStore
+from node_agent.core.replication.refusal import RefusalReason
+from node_agent.core.replication.replica_store import RETENTION_S, ReplicaStore
 from node_agent.ports import ServerRequest
 from node_agent.runtime.replication import server
 from node_agent.runtime.replication.server import ReplicationServer
@@ -44,7 +46,7 @@ class Ends:
         self.address = Address("127.0.0.1", self.listener.getsockname()[1])
         self.server = HttpServer(http, alternate=self.journals.alternate_protocol())
         self.received: asyncio.Queue[object] = asyncio.Queue()
-        self.why: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.why: asyncio.Future[LinkLossReason] = asyncio.get_running_loop().create_future()
 
     def link(self, key: bytes = KEY, at: float = NOW, address: Address | None = None) -> TcpReplicaLink:
         return TcpReplicaLinks(key, lambda: at, LAG_S, "127.0.0.1").connect(address or self.address, self)
@@ -66,11 +68,11 @@ class Ends:
         for receipt in receipts:
             self.received.put_nowait(f"{receipt} is overdue")
 
-    def refused(self, handle: int, why: str) -> None:
-        self.received.put_nowait((handle, why))
+    def refused(self, handle: int, reason: RefusalReason) -> None:
+        self.received.put_nowait((handle, reason))
 
-    def lost(self, why: str) -> None:
-        self.why.set_result(why)
+    def lost(self, reason: LinkLossReason) -> None:
+        self.why.set_result(reason)
 
 
 def run_scenario(scenario: Callable[[Ends], Coroutine[Any, Any, None]]) -> None:
@@ -97,12 +99,13 @@ def test_lines_are_kept_and_acknowledged_in_their_order() -> None:
         link.send(encode(APPEND, 1, 1, b"one\ntwo\n"), "two")
         link.send(encode(APPEND, 1, 5, b"five\n"), "five")
         received = [await ends.received.get() for _ in range(4)]
-        assert received == [(1, "gap"), "opened", "two", "five"], "a refusal comes before the receipts of its batch"
+        gap = (1, RefusalReason.GAP)
+        assert received == [gap, "opened", "two", "five"], "a refusal comes before the receipts of its batch"
         taken = ends.store.take_over("s", "i-b", NOW)
         assert taken is not None
         assert (taken.header, taken.lines, taken.seq) == (b"opening", b"one\ntwo\n", 2)
         link.send(encode(APPEND, 1, 3, b"three\n"))
-        assert await ends.received.get() == (1, "stale")
+        assert await ends.received.get() == (1, RefusalReason.STALE)
         link.close()
 
     run_scenario(scenario)
@@ -129,7 +132,7 @@ def test_a_dropped_journal_is_gone_and_the_port_still_serves_http() -> None:
 def test_a_wrong_key_and_a_replayed_handshake_are_refused(key: bytes, at: float) -> None:
     async def scenario(ends: Ends) -> None:
         ends.link(key, at).send(open_message())
-        assert await ends.why == TURNED_AWAY, "a refused handshake is no evidence of a lost node"
+        assert await ends.why is LinkLossReason.TURNED_AWAY, "a refused handshake is no evidence of a lost node"
         assert len(ends.store) == 0
 
     run_scenario(scenario)
@@ -170,7 +173,7 @@ def test_a_keeper_that_only_sends_its_time_is_lost_after_the_second_time() -> No
         TcpReplicaLinks(KEY, lambda: NOW, LAG_S, "127.0.0.1", PeerClocks(KEY)).connect(address, ends).send(
             open_message()
         )
-        assert await ends.why == TURNED_AWAY
+        assert await ends.why is LinkLossReason.TURNED_AWAY
         assert connections == 2
         server.close()
 
@@ -218,7 +221,7 @@ def test_a_link_whose_peer_does_not_read_is_lost_at_its_bound(monkeypatch: pytes
 
     async def scenario(ends: Ends) -> None:
         ends.link().send(b"x" * 1001)  # before the connection is there: it is held
-        assert await ends.why == "too-slow"
+        assert await ends.why is LinkLossReason.TOO_SLOW
 
     run_scenario(scenario)
 
@@ -229,7 +232,7 @@ def test_a_keeper_that_accepts_and_sends_nothing_is_lost(monkeypatch: pytest.Mon
     async def scenario(ends: Ends) -> None:
         with contextlib.closing(bind("127.0.0.1", 0, "a silent keeper")) as listener:
             ends.link(address=Address("127.0.0.1", listener.getsockname()[1])).send(open_message())
-            assert await ends.why == "silent"
+            assert await ends.why is LinkLossReason.SILENT
 
     run_scenario(scenario)
 
@@ -291,7 +294,7 @@ def test_an_unreadable_message_costs_only_its_own_stream() -> None:
         ]
         link.send(open_message() + b"".join(bad) + encode(APPEND, 1, 1, b"one\n"), "done")
         received = [await ends.received.get() for _ in range(len(bad) + 1)]
-        assert received == [*((handle, UNREADABLE) for handle in (2, 3, 4, 5, 6, 7, 8, 1, 1)), "done"]
+        assert received == [*((handle, RefusalReason.UNREADABLE) for handle in (2, 3, 4, 5, 6, 7, 8, 1, 1)), "done"]
         taken = ends.store.take_over("s", "i-b", NOW)
         assert taken is not None
         assert taken.lines == b"one\n"
@@ -320,7 +323,7 @@ def test_a_connection_drops_its_entries_for_expired_journals(monkeypatch: pytest
 def test_a_keeper_that_does_not_listen_is_lost_as_refused() -> None:
     async def scenario(ends: Ends) -> None:
         ends.link(address=Address("127.0.0.1", free_port())).send(open_message())
-        assert await ends.why == "refused"
+        assert await ends.why is LinkLossReason.REFUSED
 
     run_scenario(scenario)
 

@@ -19,6 +19,7 @@ from node_agent.adapters.replication_client import Handshake, TcpReplicaLink, Tc
 from node_agent.core.common.address import Address
 from node_agent.core.common.request_auth import RequestVerifier
 from node_agent.core.replication.ack_batches import AckBatches
+from node_agent.core.replication.link_loss import LinkLossReason
 from node_agent.core.replication.protocol import (
     ACK,
     APPEND,
@@ -34,6 +35,7 @@ from node_agent.core.replication.protocol import (
     derive_connection_key,
     encode,
 )
+from node_agent.core.replication.refusal import RefusalReason
 from node_agent.core.replication.replica_store import ReplicaStore
 from node_agent.runtime.replication.server import ReplicationConnection, ReplicationServer
 
@@ -194,9 +196,9 @@ def test_a_frame_with_a_wrong_signature_ends_only_its_connection(rubbish: bytes,
 class Owner:
     """A LinkListener. losses: the reasons of each reported loss of the link."""
 
-    refusals: list[tuple[int, str]] = field(default_factory=list)
+    refusals: list[tuple[int, RefusalReason]] = field(default_factory=list)
     receipts: list[object] = field(default_factory=list)
-    losses: list[str] = field(default_factory=list)
+    losses: list[LinkLossReason] = field(default_factory=list)
 
     def acknowledged(self, receipts: Sequence[object]) -> None:
         self.receipts += receipts
@@ -204,11 +206,11 @@ class Owner:
     def overdue(self, receipts: Sequence[object]) -> None:
         """Ignore it: no stream waits here."""
 
-    def refused(self, handle: int, why: str) -> None:
-        self.refusals.append((handle, why))
+    def refused(self, handle: int, reason: RefusalReason) -> None:
+        self.refusals.append((handle, reason))
 
-    def lost(self, why: str) -> None:
-        self.losses.append(why)
+    def lost(self, reason: LinkLossReason) -> None:
+        self.losses.append(reason)
 
 
 def linked(owner: Owner) -> tuple[TcpReplicaLink, Wire, Handshake]:
