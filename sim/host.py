@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable
 
 from node_agent.contract.states import NodeState
+from node_agent.core.failure.loss import LossReason
 from node_agent.core.membership import (
-    REFUSED,
     Effect,
     Event,
     GossipConfig,
@@ -109,9 +109,9 @@ class Host:
         """Set the load of the node's own engine, which gossip then spreads."""
         self.handle(LocalLoadSet(self.clock, load))
 
-    def failed(self, instance_id: str, why: str = REFUSED) -> None:
-        """Report a request to a peer that failed. why: REFUSED where no process listens there, else any other text."""
-        self.handle(PeerRequestFailed(self.clock, instance_id, why))
+    def failed(self, instance_id: str, reason: LossReason = LossReason.REFUSED) -> None:
+        """Report a request to a peer that failed."""
+        self.handle(PeerRequestFailed(self.clock, instance_id, reason))
 
     def leave(self, linger_s: float = 0.5) -> None:
         """Announce the end, and terminate a moment later."""
@@ -187,14 +187,14 @@ class Host:
             self.network.count(len(asked.body))
             self.scheduler.after(delay_s, host.on_sync_request, self, asked.instance_id, asked.body)
         elif reach is ConnectResult.REFUSED:
-            self.scheduler.after(delay_s, self.failed, asked.instance_id, REFUSED)
+            self.scheduler.after(delay_s, self.failed, asked.instance_id, LossReason.REFUSED)
         else:
-            self.scheduler.after(STREAM_PATIENCE_S, self.failed, asked.instance_id, "silence")
+            self.scheduler.after(STREAM_PATIENCE_S, self.failed, asked.instance_id, LossReason.SILENCE)
 
     def on_sync_request(self, asker: Host, instance_id: str, body: bytes) -> None:
         """Handle a sync request; a frozen process's kernel accepts the connection, and no response comes."""
         if not self.is_running:
-            self.scheduler.after(STREAM_PATIENCE_S, asker.failed, instance_id, "silence")
+            self.scheduler.after(STREAM_PATIENCE_S, asker.failed, instance_id, LossReason.SILENCE)
             return
         for effect in self._handle(SyncRequested(self.clock, body)):
             if type(effect) is SyncReply and effect.body is not None:

@@ -7,6 +7,7 @@ from statistics import median
 import pytest
 
 from node_agent.contract.states import NodeState
+from node_agent.core.failure.loss import LossReason
 from node_agent.core.node.status import Liveness, Load
 from sim.network import NetworkConditions
 from tests.scenarios.fleets import agree, all_see, changes, liveness_at, serving, stable_fleet
@@ -145,7 +146,7 @@ def test_a_failed_request_triggers_a_probe_and_no_suspicion() -> None:
     gone, first, *_ = fleet.hosts.values()
     gone.terminate()
     began = fleet.scheduler.now
-    first.failed(gone.instance_id, "silence")
+    first.failed(gone.instance_id, LossReason.SILENCE)
     assert liveness_at(first, gone) is Liveness.ALIVE
     fleet.pass_time(1)
     assert changes(fleet, gone, Liveness.SUSPECT)[0][0] - began < 0.9

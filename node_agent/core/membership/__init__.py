@@ -2,7 +2,6 @@
 
 from node_agent.core.membership.config import GossipConfig
 from node_agent.core.membership.events import (
-    REFUSED,
     Effect,
     Event,
     Leaving,
@@ -26,7 +25,6 @@ from node_agent.core.membership.member_table import MAX_NODES, Member, View
 
 __all__ = [
     "MAX_NODES",
-    "REFUSED",
     "Effect",
     "Event",
     "GossipConfig",

@@ -9,10 +9,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from node_agent.contract.states import NodeState
+from node_agent.core.failure.loss import LossReason
 from node_agent.core.node.status import Liveness, Load, NodeStatus, TaggedNode
-
-REFUSED = "refused"
-"""Why a request failed: no process listens there. Every other failure may be the request's own."""
 
 
 class Tick(NamedTuple):
@@ -36,11 +34,11 @@ class NodesDiscovered(NamedTuple):
 
 
 class PeerRequestFailed(NamedTuple):
-    """A request to a peer failed. why: REFUSED where no process listens there, any other text for other failures."""
+    """A request to a peer failed. reason: REFUSED says that no process listens there, no other is as certain."""
 
     at: float
     instance_id: str
-    why: str
+    reason: LossReason
 
 
 class LocalStateSet(NamedTuple):

@@ -27,11 +27,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from node_agent.contract.errors import InvalidTransition
+from node_agent.core.failure.loss import LossReason
 from node_agent.core.membership.active_clock import ActiveClock
 from node_agent.core.membership.broadcast_queue import BroadcastQueue, LoadQueue
 from node_agent.core.membership.config import GossipConfig
 from node_agent.core.membership.events import (
-    REFUSED,
     Effect,
     Event,
     Leaving,
@@ -287,10 +287,10 @@ class Membership:
         member = self._table.by_id.get(event.instance_id)
         if member is None or not member.liveness.is_present:
             return
-        if event.why == REFUSED:
-            self._member_state.suspect(member, frozenset((self._local.boot_id,)), REFUSED)
+        if event.reason is LossReason.REFUSED:
+            self._member_state.suspect(member, frozenset((self._local.boot_id,)), event.reason.value)
         else:
-            self._prober.probe(member)
+            self._prober.probe(member)  # the failure may be the request's own
 
     def _set_load(self, event: LocalLoadSet) -> None:
         self._local.load = event.load

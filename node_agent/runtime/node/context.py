@@ -125,7 +125,7 @@ class NodeContext:
     def on_connection_lost(self, instance_id: str, reason: LossReason) -> None:
         """Report that a connection to a peer broke or could not be made."""
         if reason in _NOT_THERE:
-            self.gossip.on_request_failed(instance_id, reason.value)
+            self.gossip.on_request_failed(instance_id, reason)
 
     def on_request_succeeded(self, instance_id: str) -> None:
         """Report that a node's engine began to answer."""

@@ -120,9 +120,9 @@ class Gossip:
         """Return the response to a peer's sync request, None where it is rejected."""
         return self.handle(SyncRequested(self.monotonic(), body))
 
-    def on_request_failed(self, instance_id: str, why: str) -> None:
+    def on_request_failed(self, instance_id: str, reason: LossReason) -> None:
         """Report that a request to a peer failed."""
-        self.handle(PeerRequestFailed(self.monotonic(), instance_id, why))
+        self.handle(PeerRequestFailed(self.monotonic(), instance_id, reason))
 
     async def run(self) -> None:
         """Run the machine's timer until cancelled."""
@@ -175,7 +175,7 @@ class Gossip:
         asked_at = self.monotonic()
         address = _address(ask.to)
         if address is None:
-            self.on_request_failed(ask.instance_id, LossReason.UNREACHABLE.value)
+            self.on_request_failed(ask.instance_id, LossReason.UNREACHABLE)
             return
         try:
             exchange = await self._client.open(
@@ -187,7 +187,7 @@ class Gossip:
             finally:
                 exchange.close()
         except ExchangeLost as lost:
-            self.on_request_failed(ask.instance_id, lost.loss.reason.value)
+            self.on_request_failed(ask.instance_id, lost.loss.reason)
             return
         if status == 200:
             if line is not None:
@@ -195,7 +195,7 @@ class Gossip:
                 self._on_peer_clock(ask.to, line.decode("latin-1"), sync_request_nonce(ask.body), took_s)
             self.handle(SyncReplied(self.monotonic(), answer))
         else:
-            self.on_request_failed(ask.instance_id, f"status-{status}")
+            self.on_request_failed(ask.instance_id, LossReason.OTHER)  # an answer, but an error's
 
 
 def sync_request_nonce(question: bytes) -> str:

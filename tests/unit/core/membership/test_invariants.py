@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from node_agent.contract.states import NodeState
+from node_agent.core.failure.loss import LossReason
 from node_agent.core.membership import Received
 from node_agent.core.membership.wire.messages import MAX_DATAGRAM
 from node_agent.core.node.status import Liveness
@@ -102,11 +103,15 @@ class MembershipMachine(RuleBasedStateMachine):
         if host is not None:
             host.announce(state)
 
-    @rule(number=st.integers(0, 9), other=st.integers(0, 9), why=st.sampled_from(["refused", "silence"]))
-    def a_request_fails(self, number: int, other: int, why: str) -> None:
+    @rule(
+        number=st.integers(0, 9),
+        other=st.integers(0, 9),
+        reason=st.sampled_from([LossReason.REFUSED, LossReason.SILENCE]),
+    )
+    def a_request_fails(self, number: int, other: int, reason: LossReason) -> None:
         host, peer = self.pick(number), self.pick(other)
         if host is not None and peer is not None:
-            host.failed(peer.instance_id, why)
+            host.failed(peer.instance_id, reason)
 
     @rule(number=st.integers(0, 9), seconds=st.sampled_from([-7200.0, -1.0, 1.0, 7200.0]))
     def a_clock_jumps(self, number: int, seconds: float) -> None:

@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from node_agent.core.failure.loss import LossReason
 from node_agent.core.membership import (
     Effect,
     Leaving,
@@ -29,7 +30,7 @@ from node_agent.core.membership.wire.messages import (
     write_header,
 )
 from node_agent.core.membership.wire.updates import Dead, Left, Suspect, Update, read_updates, write_intro
-from node_agent.core.node.status import TaggedNode
+from node_agent.core.node.status import Liveness, TaggedNode
 from sim.fleet import KEY, status_of
 
 MAC = MessageMac(KEY)
@@ -97,10 +98,21 @@ def test_the_next_on_the_ring_is_probed_every_second_and_the_others_in_turn() ->
     assert max(probed.values()) == 1
 
 
+@pytest.mark.parametrize(
+    "reason", [LossReason.REFUSED, LossReason.UNREACHABLE, LossReason.RESET, LossReason.SILENCE, LossReason.OTHER]
+)
+def test_only_a_refused_connection_makes_its_peer_suspect_any_other_failure_has_it_probed(reason: LossReason) -> None:
+    made, peer = machine(2, 3), status_of(2, 1)
+    effects = made.handle(PeerRequestFailed(0.0, peer.instance_id, reason))
+    is_suspect = made.members[peer.instance_id].liveness is Liveness.SUSPECT
+    assert is_suspect == (reason is LossReason.REFUSED)
+    assert any(isinstance(effect, Send) and effect.to == peer.peer_address for effect in effects)
+
+
 def test_a_probe_of_a_suspect_carries_the_accusation() -> None:
     """Lifeguard's buddies: it need not wait for gossip to come by before it can refute."""
     made = machine(2, 3)
-    made.handle(PeerRequestFailed(0.0, status_of(2, 1).instance_id, "refused"))
+    made.handle(PeerRequestFailed(0.0, status_of(2, 1).instance_id, LossReason.REFUSED))
     accusations = []
     for _, effect in until(made, 4.0):  # by then gossip has sent it as often as its limit allows
         if isinstance(effect, Send) and effect.to == status_of(2, 1).peer_address:

@@ -9,7 +9,7 @@ from local.lone_node import add_peer
 from node_agent.contract.states import NodeState
 from node_agent.core.failure.attribution import BodyKind, Origin, classify_answer, classify_loss
 from node_agent.core.failure.loss import LossReason
-from node_agent.core.membership import REFUSED, PeerRequestFailed
+from node_agent.core.membership import PeerRequestFailed
 from node_agent.core.node.status import Load
 from node_agent.core.routing.router import Route, RouteRequest
 from node_agent.runtime.node.context import NodeContext
@@ -25,7 +25,7 @@ def run_scenario(story: Callable[[NodeContext], None], peers: int = 2) -> None:
 
 def doubt(node: NodeContext, name: str) -> None:
     """Report a refused connection to the peer."""
-    node.gossip.handle(PeerRequestFailed(node.gossip.monotonic(), name, REFUSED))
+    node.gossip.handle(PeerRequestFailed(node.gossip.monotonic(), name, LossReason.REFUSED))
 
 
 def chosen(node: NodeContext, model: str = "m", **fields: object) -> str:
