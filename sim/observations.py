@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from node_agent.core.membership import MemberChanged
+from node_agent.core.membership import ChangeReason, MemberChanged
 from node_agent.core.node.status import Liveness
 from sim.fleet import Fleet
 from sim.host import Host
@@ -20,12 +20,12 @@ MOST_TABLES = 500
 class Observations:
     """All reported changes, by their subject."""
 
-    of: dict[str, list[tuple[float, str, Liveness, str]]] = field(default_factory=dict)
+    of: dict[str, list[tuple[float, str, Liveness, ChangeReason]]] = field(default_factory=dict)
 
     def __call__(self, host: Host, change: MemberChanged) -> None:
         """Record a change that a host reports: what a Fleet's `watch` is called with."""
         seen = self.of.setdefault(change.status.instance_id, [])
-        seen.append((host.scheduler.now, host.instance_id, change.after, change.why))
+        seen.append((host.scheduler.now, host.instance_id, change.after, change.reason))
 
     def delays(self, subject: str, after: Liveness, since: float) -> list[float]:
         """Return how long after `since` each observer first reported that liveness of the subject."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Sequence
 
+from node_agent.core.membership.change_reason import Cause
 from node_agent.core.membership.member_state import MemberState, pending_accusation
 from node_agent.core.membership.member_table import BUCKETS, Member, MemberTable, bucket_of, fingerprint
 from node_agent.core.membership.outbound import LocalNode
@@ -111,7 +112,7 @@ def merge(
     for update in updates:
         if isinstance(update, Intro):
             if update.boot_id not in unknown or update.boot_id in table.by_boot_id:
-                member_state.apply_intro(update, "comparison", broadcast=broadcast)
+                member_state.apply_intro(update, Cause.COMPARISON, broadcast=broadcast)
         elif isinstance(update, Suspect | Dead) and not member_state.is_about_local_node(update):
             member = table.by_boot_id.get(update.boot_id)
             if member is None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from node_agent.contract.states import NodeState
 from node_agent.core.failure.loss import LossReason
+from node_agent.core.membership.change_reason import ChangeReason
 from node_agent.core.node.status import Liveness, Load, NodeStatus, TaggedNode
 
 
@@ -120,12 +121,12 @@ class SyncReply(NamedTuple):
 
 
 class MemberChanged(NamedTuple):
-    """This node's entry of a peer has changed. before: None where the peer is new; why: for the log."""
+    """This node's entry of a peer has changed. before: None where the peer is new."""
 
     status: NodeStatus
     before: Liveness | None
     after: Liveness
-    why: str
+    reason: ChangeReason
 
 
 class Refused(NamedTuple):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+from node_agent.core.membership.change_reason import Cause
 from node_agent.core.membership.member_state import MemberState, pending_accusation
 from node_agent.core.membership.member_table import Member, MemberTable
 from node_agent.core.membership.outbound import LocalNode, MessageEncoder
@@ -117,7 +118,7 @@ class MessageReceiver:
             self._member_state.sync_needed = True
 
     def _add_verified(self, intro: Intro, header: Header, content: bytes) -> None:
-        member = self._member_state.apply_intro(intro, "answered", seen_up_to=header.number)
+        member = self._member_state.apply_intro(intro, Cause.ANSWERED, seen_up_to=header.number)
         for update in read_updates(content, HEADER_BYTES):
             if member is not None or self._member_state.is_about_local_node(update):
                 self._member_state.apply(update)

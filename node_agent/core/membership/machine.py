@@ -30,6 +30,7 @@ from node_agent.contract.errors import InvalidTransition
 from node_agent.core.failure.loss import LossReason
 from node_agent.core.membership.active_clock import ActiveClock
 from node_agent.core.membership.broadcast_queue import BroadcastQueue, LoadQueue
+from node_agent.core.membership.change_reason import Cause
 from node_agent.core.membership.config import GossipConfig
 from node_agent.core.membership.events import (
     Effect,
@@ -274,7 +275,7 @@ class Membership:
         self._prober.join_probe(intro.status.peer_address, intro.boot_id, accusation)
 
     def _on_no_ack(self, member: Member) -> None:
-        self._member_state.suspect(member, frozenset((self._local.boot_id,)), "silent")
+        self._member_state.suspect(member, frozenset((self._local.boot_id,)), Cause.SILENT)
 
     def _probe_over_stream(self, member: Member, number: int) -> None:
         self._sync_sessions.start(member, number)
@@ -288,7 +289,7 @@ class Membership:
         if member is None or not member.liveness.is_present:
             return
         if event.reason is LossReason.REFUSED:
-            self._member_state.suspect(member, frozenset((self._local.boot_id,)), event.reason.value)
+            self._member_state.suspect(member, frozenset((self._local.boot_id,)), Cause.REFUSED)
         else:
             self._prober.probe(member)  # the failure may be the request's own
 

@@ -16,6 +16,7 @@ from dataclasses import replace
 
 from node_agent.core.membership.active_clock import ActiveClock
 from node_agent.core.membership.broadcast_queue import BroadcastQueue, LoadQueue
+from node_agent.core.membership.change_reason import Cause, ChangeReason, NotRefuted
 from node_agent.core.membership.events import MemberChanged
 from node_agent.core.membership.local_health import LocalHealth
 from node_agent.core.membership.member_table import Member, MemberTable
@@ -102,7 +103,7 @@ class MemberState:
             case Dead() | Left():
                 self._apply_dead_or_left(update)
             case Intro():
-                self.apply_intro(update, "gossip")
+                self.apply_intro(update, Cause.GOSSIP)
             case Refusal():
                 self._on_refusal(update)
 
@@ -115,11 +116,11 @@ class MemberState:
                 self._loads.add(read[0], packed[number * LOAD_BYTES : (number + 1) * LOAD_BYTES])
 
     def apply_intro(
-        self, intro: Intro, why: str, *, seen_up_to: int | None = None, broadcast: bool = True
+        self, intro: Intro, reason: Cause, *, seen_up_to: int | None = None, broadcast: bool = True
     ) -> Member | None:
         """Apply an introduction, if it takes precedence.
 
-        why: for the log of the change; seen_up_to: see MemberTable.add; broadcast: whether a new member is broadcast.
+        reason: of the change; seen_up_to: see MemberTable.add; broadcast: whether a new member is broadcast.
 
         Returns:
             The member that it added; None where it added none: it is about this node or about a known boot id, is
@@ -133,7 +134,7 @@ class MemberState:
             return None
         known = self._table.by_boot_id.get(boot_id)
         if known is not None:
-            self._mark_alive(known, status, why)
+            self._mark_alive(known, status, reason)
             return None
         newest = self._table.newest_incarnation(status.instance_id)
         if status.incarnation <= newest:
@@ -148,7 +149,7 @@ class MemberState:
             self._loads.drop(before.boot_id)
         if broadcast:
             self._broadcasts.add(boot_id, write_intro(boot_id, status))
-        self._on_change(MemberChanged(status, before.liveness if before else None, Liveness.ALIVE, why))
+        self._on_change(MemberChanged(status, before.liveness if before else None, Liveness.ALIVE, reason))
         return member
 
     def _apply_alive(self, update: Alive) -> None:
@@ -166,9 +167,9 @@ class MemberState:
                 continuation_methods=update.continuation_methods,
                 incarnation=update.incarnation,
             )
-            self._mark_alive(member, status, "gossip")
+            self._mark_alive(member, status, Cause.GOSSIP)
 
-    def _mark_alive(self, member: Member, status: NodeStatus, why: str) -> None:
+    def _mark_alive(self, member: Member, status: NodeStatus, reason: Cause) -> None:
         if status.incarnation <= member.incarnation or member.liveness is Liveness.LEFT:
             return
         before, state = member.liveness, member.status.state
@@ -177,7 +178,7 @@ class MemberState:
             self._table.set_liveness(member, Liveness.ALIVE, self._clock.now)
         self._broadcasts.add_alive(member.boot_id, status)
         if before is not Liveness.ALIVE or state is not status.state:
-            self._on_change(MemberChanged(status, before, Liveness.ALIVE, why))
+            self._on_change(MemberChanged(status, before, Liveness.ALIVE, reason))
 
     def _apply_suspect(self, update: Suspect) -> None:
         if update.boot_id == self._local.boot_id:
@@ -195,9 +196,9 @@ class MemberState:
             )
             self._table.update(member, status)
             member.suspicion = None  # it was about an older incarnation
-        self.suspect(member, update.suspectors, "gossip")
+        self.suspect(member, update.suspectors, Cause.GOSSIP)
 
-    def suspect(self, member: Member, suspectors: frozenset[bytes], why: str) -> None:
+    def suspect(self, member: Member, suspectors: frozenset[bytes], reason: Cause) -> None:
         """Suspect a member in its present incarnation, or confirm its suspicion."""
         if not member.liveness.is_present or not self._table.has(member):
             return
@@ -211,7 +212,7 @@ class MemberState:
             self._table.set_liveness(member, Liveness.SUSPECT, self._clock.now)
             member.suspicion = suspicion
             if before is Liveness.ALIVE:
-                self._on_change(MemberChanged(member.status, before, Liveness.SUSPECT, why))
+                self._on_change(MemberChanged(member.status, before, Liveness.SUSPECT, reason))
             self._on_suspect(member)
         self._broadcasts.add(member.boot_id, pending_accusation(member, self._local.boot_id))
         self._timers.schedule(suspicion.ends_at, self._on_suspicion_timeout, member, suspicion)
@@ -219,7 +220,7 @@ class MemberState:
     def _on_suspicion_timeout(self, member: Member, suspicion: Suspicion) -> None:
         if member.suspicion is suspicion and self._clock.now + ROUNDING_S >= suspicion.ends_at:
             update = write_dead(member.boot_id, member.incarnation, self._local.boot_id)
-            self._mark_gone(member, Liveness.DEAD, update, f"not refuted, {len(suspicion.suspectors)} suspectors")
+            self._mark_gone(member, Liveness.DEAD, update, NotRefuted(len(suspicion.suspectors)))
 
     def _apply_dead_or_left(self, update: Dead | Left) -> None:
         if update.boot_id == self._local.boot_id:
@@ -231,18 +232,18 @@ class MemberState:
         if update.incarnation > member.incarnation:
             self._table.update(member, replace(member.status, incarnation=update.incarnation))
         if isinstance(update, Left):
-            self._mark_gone(member, Liveness.LEFT, write_left(*update), "it left")
+            self._mark_gone(member, Liveness.LEFT, write_left(*update), Cause.LEFT)
         else:
-            self._mark_gone(member, Liveness.DEAD, write_dead(*update), "gossip")
+            self._mark_gone(member, Liveness.DEAD, write_dead(*update), Cause.GOSSIP)
 
-    def _mark_gone(self, member: Member, liveness: Liveness, update: bytes, why: str) -> None:
+    def _mark_gone(self, member: Member, liveness: Liveness, update: bytes, reason: ChangeReason) -> None:
         before = member.liveness
         if before is Liveness.LEFT or before is liveness:
             return
         self._table.set_liveness(member, liveness, self._clock.now)
         self._loads.drop(member.boot_id)
         self._broadcasts.add(member.boot_id, update)
-        self._on_change(MemberChanged(member.status, before, liveness, why))
+        self._on_change(MemberChanged(member.status, before, liveness, reason))
         if liveness is Liveness.LEFT:
             self._timers.schedule(self._clock.now + LEFT_RETENTION_S, self._forget_left, member)
 

@@ -106,9 +106,10 @@ class Gossip:
                 self._start_exchange(effect)
             case Refused(content, left_s):
                 self.on_refusal(content, left_s)
-            case MemberChanged(status, before, after, why):
+            case MemberChanged(status, before, after, reason):
                 was = before.value if before is not None else "new"
-                _log.info("%s at %s: %s, was %s: %s", status.instance_id, status.peer_address, after.value, was, why)
+                name, at = status.instance_id, status.peer_address
+                _log.info("%s at %s: %s, was %s: %s", name, at, after.value, was, reason)
                 self._metrics.member_changes.labels(after.value).inc()
                 self._on_change(effect)
 

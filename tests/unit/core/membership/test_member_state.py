@@ -7,6 +7,7 @@ import pytest
 from node_agent.contract.states import NodeState
 from node_agent.core.membership.active_clock import ActiveClock
 from node_agent.core.membership.broadcast_queue import BroadcastQueue, LoadQueue
+from node_agent.core.membership.change_reason import Cause, ChangeReason, NotRefuted
 from node_agent.core.membership.events import MemberChanged
 from node_agent.core.membership.local_health import LocalHealth
 from node_agent.core.membership.member_state import LEFT_RETENTION_S, MemberState
@@ -115,6 +116,38 @@ def test_a_suspicion_ends_in_death_unless_it_is_refuted() -> None:
         assert scene.peer.liveness is (ALIVE if refuted else DEAD)
 
 
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        (Intro(NEWER, status_of(2, 9)), Cause.GOSSIP),
+        (Suspect(PEER, 5, NodeState.READY, frozenset((OTHER,))), Cause.GOSSIP),
+        (Alive(PEER, 6, NodeState.DRAINING), Cause.GOSSIP),
+        (Dead(PEER, 5, OTHER), Cause.GOSSIP),
+        (Left(PEER, 5), Cause.LEFT),
+    ],
+)
+def test_a_change_that_another_node_reports_has_gossip_as_its_cause_except_a_leave(
+    told: Update, reason: ChangeReason
+) -> None:
+    scene = Scene()
+    scene.member_state.apply(told)
+    assert [change.reason for change in scene.changes] == [reason]
+
+
+def test_a_death_after_a_suspicion_tells_how_many_suspected() -> None:
+    scene = Scene()
+    scene.member_state.suspect(scene.peer, frozenset((ME,)), Cause.SILENT)
+    scene.member_state.apply(Suspect(PEER, 5, NodeState.READY, frozenset((OTHER,))))
+    scene.pass_time(max_timeout_s(3) + 0.1)
+    assert [change.reason for change in scene.changes] == [Cause.SILENT, NotRefuted(2)]
+
+
+def test_the_texts_of_the_reasons_in_logs_stay() -> None:
+    texts = ["answered", "silent", "refused", "gossip", "comparison", "it left"]
+    assert [str(cause) for cause in Cause] == texts
+    assert str(NotRefuted(2)) == "not refuted, 2 suspectors"
+
+
 def test_a_confirmed_suspicion_ends_sooner() -> None:
     scene = Scene(SUSPECT)
     scene.member_state.apply(Suspect(PEER, 5, NodeState.READY, frozenset((b"third-",))))
@@ -146,7 +179,7 @@ def test_a_late_probe_failure_of_an_older_boot_changes_nothing() -> None:
     before = scene.peer
     scene.member_state.apply(Intro(NEWER, status_of(2, 9)))
     scene.changes.clear()
-    scene.member_state.suspect(before, frozenset((ME,)), "silent")
+    scene.member_state.suspect(before, frozenset((ME,)), Cause.SILENT)
     scene.pass_time(max_timeout_s(3) + 1)
     assert scene.changes == []
 

@@ -11,6 +11,7 @@ from node_agent.core.failure.loss import LossReason
 from node_agent.core.membership import (
     Effect,
     Leaving,
+    MemberChanged,
     Membership,
     NodesDiscovered,
     PeerRequestFailed,
@@ -104,8 +105,8 @@ def test_the_next_on_the_ring_is_probed_every_second_and_the_others_in_turn() ->
 def test_only_a_refused_connection_makes_its_peer_suspect_any_other_failure_has_it_probed(reason: LossReason) -> None:
     made, peer = machine(2, 3), status_of(2, 1)
     effects = made.handle(PeerRequestFailed(0.0, peer.instance_id, reason))
-    is_suspect = made.members[peer.instance_id].liveness is Liveness.SUSPECT
-    assert is_suspect == (reason is LossReason.REFUSED)
+    changes = [(effect.after, str(effect.reason)) for effect in effects if isinstance(effect, MemberChanged)]
+    assert changes == ([(Liveness.SUSPECT, "refused")] if reason is LossReason.REFUSED else [])
     assert any(isinstance(effect, Send) and effect.to == peer.peer_address for effect in effects)
 
 

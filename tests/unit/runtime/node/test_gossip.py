@@ -7,6 +7,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
 from node_agent.adapters.http import HttpClient
 from node_agent.adapters.http_server import HttpServer, bind
 from node_agent.contract.errors import StoreUnavailable
@@ -17,6 +19,7 @@ from node_agent.core.node.discovery_schedule import DiscoverySchedule
 from node_agent.core.node.status import Liveness, NodeStatus, Pool, TaggedNode
 from node_agent.ports import ServerRequest
 from node_agent.runtime.common.metrics import Metrics
+from node_agent.runtime.node import gossip
 from node_agent.runtime.node.gossip import MEMBERS_TARGET, Gossip
 from tests.borders.virtual_time import run_virtual
 
@@ -89,7 +92,9 @@ async def until(check: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
-def test_two_nodes_discover_each_other_by_tag_and_notice_when_one_stops() -> None:
+def test_two_nodes_discover_each_other_by_tag_and_notice_when_one_stops(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger=gossip.__name__)
+
     async def story(one: Party, two: Party, air: Air) -> None:
         one.gossip.handle(NodesDiscovered(one.gossip.monotonic(), [one.tag, two.tag]))
         await until(lambda: one.holds(2) is two.holds(1) is Liveness.ALIVE)
@@ -99,6 +104,9 @@ def test_two_nodes_discover_each_other_by_tag_and_notice_when_one_stops() -> Non
         two.door.abort()
         await until(lambda: one.holds(2) is Liveness.DEAD)
         assert one.changes[-1].after is Liveness.DEAD
+        logged = [line for line in caplog.messages if line.startswith(f"i-2 at {two.tag.peer_address}: ")]
+        assert logged[0].endswith(": alive, was new: answered")
+        assert logged[-1].endswith(": dead, was suspect: not refuted, 1 suspectors")
 
     run_scenario(story)
 
