@@ -473,7 +473,7 @@ class Agent:
         self._publisher.publish(None, NodeState.GONE, step)
         self._drain_controller.record_step(DrainStepName.RETIRED)
         closing = [asyncio.ensure_future(server.close(_SERVER_DRAIN_S)) for server in self.servers]
-        await asyncio.gather(self.replication.evacuate(_COPY_S), self._checkpointer.write_all(_CHECKPOINT_S))
+        await asyncio.gather(self.replication.copier.evacuate(_COPY_S), self._checkpointer.write_all(_CHECKPOINT_S))
         await asyncio.gather(self._group.stop(_ENGINE_GRACE_S), self._leave_tags(), *closing)
         for loop in loops:
             loop.cancel()

@@ -9,12 +9,66 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 from node_agent.contract.states import NodeState
 from node_agent.core.node.status import NodeStatus, Pool
 
 RANKS = 4
+_ABLE = frozenset({NodeState.READY, NodeState.AT_RISK, NodeState.STARTING})
+"""States of peers that may become replicas."""
+
+_ELIGIBLE = frozenset({NodeState.READY, NodeState.STARTING})
+"""States of peers that may stay replicas."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The peers of one moment that may replicate journals: computed once, used for many streams."""
+
+    own_pool: Pool
+    peers: Sequence[NodeStatus]
+    """Those that this node can send to."""
+
+    slow: frozenset[str]
+    """Instance ids of peers that do not acknowledge now; they come last."""
+
+    @cached_property
+    def eligible(self) -> frozenset[str]:
+        """The peers that may stay replicas, by instance id."""
+        return frozenset(peer.instance_id for peer in self.peers if peer.state in _ELIGIBLE)
+
+    @cached_property
+    def _able(self) -> frozenset[str]:
+        return frozenset(peer.instance_id for peer in self.peers if peer.state in _ABLE)
+
+    def for_stream(self, stream: str, replicas: Iterable[str], engine: Pool | None) -> list[str]:
+        """Return the peers that a stream's journal may be sent to besides its replicas, the best first.
+
+        Args:
+            stream: the stream's id.
+            replicas: the nodes that have its journal.
+            engine: the pool of the node that generates.
+        """
+        existing = frozenset(replicas)
+        if existing >= self._able:
+            return []  # the usual case in a small fleet, for every stream at each turn
+        staying = [p.pool for p in self.peers if p.instance_id in existing and p.instance_id in self.eligible]
+        chosen = choose_replicas(stream, self.peers, [self.own_pool, *staying], engine, self.slow)
+        return [peer.instance_id for peer in chosen if peer.instance_id not in existing]
+
+    def for_copies(self, stream: str, holders: Container[str]) -> list[str]:
+        """Return the peers that may get a copy of a journal without an owner, the best first.
+
+        stream: the stream's id; holders: the nodes that were sent it.
+        """
+        new = [peer for peer in self.peers if peer.instance_id not in holders]
+        if not new:
+            return []
+        used = [peer.pool for peer in self.peers if peer.instance_id in holders]
+        return [peer.instance_id for peer in choose_replicas(stream, new, [self.own_pool, *used], None, self.slow)]
 
 
 def rendezvous_rank(stream: str, nodes: Iterable[NodeStatus]) -> list[NodeStatus]:
@@ -38,7 +92,7 @@ def choose_replicas(
         engine: the pool of the node that generates, whose loss is likeliest to need the replicas.
         slow: instance ids of peers that do not acknowledge now; they come last.
     """
-    able = [peer for peer in peers if peer.state in (NodeState.READY, NodeState.AT_RISK, NodeState.STARTING)]
+    able = [peer for peer in peers if peer.state in _ABLE]
     ranked = rendezvous_rank(stream, able)
     pools = Counter(used_pools)
     near = [peer for peer in ranked[:RANKS] if peer.instance_id not in slow]

@@ -26,7 +26,7 @@ No clock and no sockets: the output is commands. Records go to all `replicas` as
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -242,7 +242,7 @@ class ReplicatedLog:
         if self.replicas.pop(instance_id, None) is not None:
             self._update_awaited()
 
-    def reconcile(self, ranked: Sequence[str], eligible: Sequence[str]) -> list[Command]:
+    def reconcile(self, ranked: Sequence[str], eligible: Container[str]) -> list[Command]:
         """Replace the replicas that are lagging or leaving.
 
         ranked: nodes that may become replicas, the best first; eligible: those that may stay replicas.

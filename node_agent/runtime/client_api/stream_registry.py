@@ -7,7 +7,11 @@ from collections.abc import Iterator
 
 from node_agent.runtime.client_api.client_stream import ClientStream
 from node_agent.runtime.client_api.sse_response import COMMENT_EVERY_S
+from node_agent.runtime.common.batches import batches
 from node_agent.runtime.common.metrics import Metrics
+
+_STREAMS_PER_TURN = 64
+"""Streams that are visited in one turn of the event loop."""
 
 
 class StreamRegistry:
@@ -42,15 +46,18 @@ class StreamRegistry:
         """Keep every client's connection alive, until cancelled."""
         while True:
             await asyncio.sleep(COMMENT_EVERY_S)
-            self._keep_all_alive()
+            await self._keep_all_alive()
 
-    def _keep_all_alive(self) -> None:
+    async def _keep_all_alive(self) -> None:
         """Visit each stream once.
 
         In a function of its own: a loop's variable would hold the last stream until the next one.
         """
-        for stream in self:
-            stream.keep_alive()
+        for batch in batches(list(self._streams), _STREAMS_PER_TURN):
+            for stream_id in batch:
+                if stream_id in self._streams:
+                    self._streams[stream_id].keep_alive()
+            await asyncio.sleep(0)
 
     def release(self, stream_id: str) -> None:
         """Release a stream to the connection or node that takes it over."""

@@ -11,18 +11,16 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from node_agent.contract.states import NodeState
 from node_agent.core.common.address import parse_address
-from node_agent.core.node.status import NodeStatus, Pool
+from node_agent.core.node.status import Pool
 from node_agent.core.replication.link_loss import LinkLossReason
-from node_agent.core.replication.placement import choose_replicas
-from node_agent.core.replication.protocol import APPEND, DROP, FINISH, OpenMessage, encode, encode_open
+from node_agent.core.replication.placement import Candidates
+from node_agent.core.replication.protocol import APPEND, DROP, FINISH, encode
 from node_agent.core.replication.reconnects import ReconnectBackoff
 from node_agent.core.replication.refusal import RefusalReason, ReplicaRefused
 from node_agent.core.replication.replica_store import (
     MAX_HEADER_BYTES,
     EndReason,
-    JournalReplica,
     ReplicaStore,
 )
 from node_agent.core.replication.replicated_log import (
@@ -36,12 +34,14 @@ from node_agent.core.replication.replicated_log import (
     StopReason,
 )
 from node_agent.ports import ReplicaLink, ReplicaLinks
+from node_agent.runtime.common.batches import batches
 from node_agent.runtime.node.context import NodeContext
+from node_agent.runtime.replication.journal_copier import JournalCopier, open_message
 from node_agent.runtime.replication.replicated_stream import ReplicatedStream
 
 RECONCILE_EVERY_S = 0.25
-_ELIGIBLE = frozenset({NodeState.READY, NodeState.STARTING})
-"""States of peers that may stay replicas."""
+_STREAMS_PER_TURN = 32
+"""Streams that are reconciled in one turn of the event loop: a millisecond or two."""
 
 _RETRY_FULL_EVERY = 40
 """Reconciliations until a node whose store was full is tried again: what it is sent then may be megabytes."""
@@ -89,7 +89,7 @@ class _ReplicaConnection:
         for receipt in receipts:
             if isinstance(receipt, _Receipt):
                 receipt.stream.overdue(receipt.replica, receipt.seq)
-        self._manager.replace_lagging({receipt.stream for receipt in receipts if isinstance(receipt, _Receipt)})
+        self._manager.replace_replicas({receipt.stream for receipt in receipts if isinstance(receipt, _Receipt)})
 
     def refused(self, handle: int, reason: RefusalReason) -> None:
         self._manager.refused(self._name, handle, reason)
@@ -130,6 +130,7 @@ class ReplicationManager:
         self._reconnects = ReconnectBackoff()
         self._chance = chance
         self._until_retry = _RETRY_FULL_EVERY  # reconciliations
+        self.copier = JournalCopier(node, store, self._candidates, self._send_copy)
 
     def open_stream(self, log: ReplicatedLog, engine: Pool | None, *, durable: bool = True) -> ReplicatedStream:
         """Start to replicate a stream's journal. durable: whether the client wants copies."""
@@ -138,7 +139,7 @@ class ReplicationManager:
         self._streams[stream.handle] = stream
         if log.replication_factor and len(log.header) > MAX_HEADER_BYTES:
             self._execute(stream, log.stop_replication(StopReason.HEADER_TOO_LARGE))
-        self._reconcile(stream)
+        self._reconcile(stream, self._candidates())
         return stream
 
     def _report_stopped(self, stream: ReplicatedStream, reason: StopReason) -> None:
@@ -153,51 +154,46 @@ class ReplicationManager:
         """Reconcile all replicas, and expire old journals of others, until cancelled."""
         while True:
             await asyncio.sleep(RECONCILE_EVERY_S)
-            self._reconcile_all()
-            self._replicate_orphans()
+            await self._reconcile_all()
+            await self.copier.copy_orphans(self._replication_factor)
             self.store.expire(self.node.wall_clock())
             self.node.metrics.kept_bytes.set(self.store.held_bytes)
 
-    def _reconcile_all(self) -> None:
+    async def _reconcile_all(self) -> None:
         """Reconcile the streams whose replicas are too few, too many, lagging, or at peers that are not eligible."""
-        peers = self._reachable()
-        eligible = {peer.instance_id for peer in peers if peer.state in _ELIGIBLE}
         self._until_retry = self._until_retry - 1 if self._until_retry else _RETRY_FULL_EVERY
-        for stream in list(self._streams.values()):
-            self._count_unreplicated(stream)
-            if not self._until_retry:
-                stream.log.retry_full_replicas()
-            if not (stream.log.is_settled and eligible >= stream.log.replicas.keys()):
-                self._reconcile(stream, peers)
+        retries_full = not self._until_retry
+        for batch in batches(list(self._streams.values()), _STREAMS_PER_TURN):
+            candidates = self._candidates()
+            for stream in batch:
+                if stream.handle in self._streams:
+                    self._review(stream, candidates, retries_full=retries_full)
+            await asyncio.sleep(0)
 
-    def _reconcile(self, stream: ReplicatedStream, peers: Sequence[NodeStatus] | None = None) -> None:
+    def _review(self, stream: ReplicatedStream, candidates: Candidates, *, retries_full: bool) -> None:
+        self._count_unreplicated(stream)
+        if retries_full:
+            stream.log.retry_full_replicas()
+        if not (stream.log.is_settled and candidates.eligible >= stream.log.replicas.keys()):
+            self._reconcile(stream, candidates)
+
+    def _reconcile(self, stream: ReplicatedStream, candidates: Candidates) -> None:
         log = stream.log
-        if not log.replication_factor:
-            return
-        if peers is None:
-            peers = self._reachable()
-        eligible = [p.instance_id for p in peers if p.state in _ELIGIBLE]
-        staying_pools = [p.pool for p in peers if p.instance_id in log.replicas and p.instance_id in eligible]
-        chosen = choose_replicas(
-            log.stream, peers, [self.node.pool, *staying_pools], stream.engine, self._deprioritized()
-        )
-        self._execute(stream, log.reconcile([peer.instance_id for peer in chosen], eligible))
-        stream.release()
+        if log.replication_factor:
+            ranked = candidates.for_stream(log.stream, log.replicas, stream.engine)
+            self._execute(stream, log.reconcile(ranked, candidates.eligible))
+            stream.release()
 
-    def _reachable(self) -> list[NodeStatus]:
-        """Return the peers that may become replicas: those connected, and those whose reconnect wait is over."""
+    def _candidates(self) -> Candidates:
+        """Return the peers that may replicate a journal now."""
         now, may_connect = asyncio.get_running_loop().time(), self._reconnects.may_connect
         connected = self._connections
-        return [
+        reachable = [
             peer for peer in self.node.present if peer.instance_id in connected or may_connect(peer.instance_id, now)
         ]
-
-    def _deprioritized(self) -> set[str]:
-        """Return the peers that are chosen last: suspected, lagging, or lost within _UNREACHABLE_S."""
-        now = asyncio.get_running_loop().time()
         self._lost_at = {name: at for name, at in self._lost_at.items() if now - at < _UNREACHABLE_S}
-        lagging = (name for name, connection in self._connections.items() if connection.link.is_late)
-        return {*self.node.suspects, *self._lost_at, *lagging}
+        lagging = (name for name, connection in connected.items() if connection.link.is_late)
+        return Candidates(self.node.pool, reachable, frozenset({*self.node.suspects, *self._lost_at, *lagging}))
 
     def _count_unreplicated(self, stream: ReplicatedStream) -> None:
         """Count the events that were sent while no replica had them."""
@@ -207,12 +203,24 @@ class ReplicationManager:
             self.node.metrics.gaps.inc(unreplicated)
             _log.debug("stream %s: %d events are at no replica", stream.log.stream, unreplicated)
 
-    def replace_lagging(self, streams: Iterable[ReplicatedStream]) -> None:
-        """Reconcile streams that have lagging replicas."""
-        peers = self._reachable()
+    def replace_replicas(self, streams: Iterable[ReplicatedStream]) -> None:
+        """Reconcile streams whose replicas lag or are lost: those without a replica now, the others in turns."""
+        affected = list(streams)
+        self._reconcile_some([stream for stream in affected if not stream.log.replicas])
+        self._reconcile_in_turns([stream for stream in affected if stream.log.replicas])
+
+    def _reconcile_in_turns(self, streams: Sequence[ReplicatedStream]) -> None:
+        self._reconcile_some(streams[:_STREAMS_PER_TURN])
+        if rest := streams[_STREAMS_PER_TURN:]:
+            asyncio.get_running_loop().call_soon(self._reconcile_in_turns, rest)
+
+    def _reconcile_some(self, streams: Sequence[ReplicatedStream]) -> None:
+        if not streams:
+            return
+        candidates = self._candidates()
         for stream in streams:
             if stream.handle in self._streams:
-                self._reconcile(stream, peers)
+                self._reconcile(stream, candidates)
 
     # replicas
 
@@ -236,7 +244,7 @@ class ReplicationManager:
                 case OpenReplica(replica):
                     log = stream.log
                     self._send(
-                        replica.instance_id, _open_message(stream.handle, log), _Receipt(stream, replica, log.seq)
+                        replica.instance_id, open_message(stream.handle, log), _Receipt(stream, replica, log.seq)
                     )
                 case DropReplica(replica_id):
                     self._send(replica_id, encode(DROP, stream.handle))
@@ -272,10 +280,10 @@ class ReplicationManager:
         self._lost_at[replica_id] = now = asyncio.get_running_loop().time()
         self._reconnects.ended(replica_id, now, worked_s=worked_s, chance=self._chance())
         self.node.on_connection_lost(replica_id, reason.loss_reason)
-        for stream in list(self._streams.values()):
-            if replica_id in stream.log.replicas:
-                stream.log.lost(replica_id)
-                self._reconcile(stream)
+        affected = [stream for stream in self._streams.values() if replica_id in stream.log.replicas]
+        for stream in affected:
+            stream.log.lost(replica_id)
+        self.replace_replicas(affected)
 
     # the ends of streams
 
@@ -302,36 +310,11 @@ class ReplicationManager:
         if reason in _END_REASONS:
             store.end(stream, epoch, _END_REASONS[reason])
 
-    async def evacuate(self, within_s: float) -> None:
-        """Replicate each unfinished journal of the store to another node, because this one terminates.
-
-        within_s: how long to wait for the acks.
-        """
-        unfinished = self.store.unfinished()
-        sent = [receipt for name, journal in unfinished for receipt in self._replicate_to(name, journal, 1)]
-        if sent:
-            await asyncio.wait(sent, timeout=within_s)
-
-    def _replicate_orphans(self) -> None:
-        for name, journal in self.store.orphans(self.node.wall_clock()):
-            alive = {peer.instance_id for peer in self.node.present}
-            self._replicate_to(name, journal, self._replication_factor - len(journal.copied_to & alive))
-
-    def _replicate_to(self, name: str, journal: JournalReplica, copies: int) -> list[asyncio.Future[None]]:
-        """Send a journal of the store to the best peers that did not receive it from here. Returns their acks."""
-        peers = self._reachable()
-        used_pools = [peer.pool for peer in peers if peer.instance_id in journal.copied_to]
-        new = [peer for peer in peers if peer.instance_id not in journal.copied_to]
-        log = ReplicatedLog(
-            name, journal.written_epoch, journal.header, lines=journal.lines, seq=journal.seq, client=journal.client
-        )
-        receipts = []
-        chosen = choose_replicas(name, new, [self.node.pool, *used_pools], None, self._deprioritized())
-        for peer in chosen[: max(0, copies)]:
-            journal.copied_to.add(peer.instance_id)
-            receipts.append(asyncio.get_running_loop().create_future())
-            self._send(peer.instance_id, _open_message(next(self._handles), log), receipts[-1])
-        return receipts
+    def _send_copy(self, name: str, log: ReplicatedLog) -> asyncio.Future[None]:
+        """Send a journal that this node stores to a peer. Returns its ack."""
+        receipt: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._send(name, open_message(next(self._handles), log), receipt)
+        return receipt
 
     def close(self) -> None:
         """Close all connections, and open no other: a stream may still write until its task has ended."""
@@ -358,9 +341,3 @@ def _should_store_locally(log: ReplicatedLog, reason: CloseReason) -> bool:
         return False
     copies = {CloseReason.FINISHED: 1, CloseReason.ABANDONED: REPLICATION_FACTOR}.get(reason)
     return copies is None or len(log.in_sync) < copies
-
-
-def _open_message(handle: int, log: ReplicatedLog) -> bytes:
-    """Encode the whole journal as an OPEN."""
-    opened = OpenMessage(log.stream, log.epoch, log.client, log.header, bytes(log.lines))
-    return encode_open(handle, opened, log.seq)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from node_agent.contract.states import NodeState
 from node_agent.core.node.status import NodeStatus, Pool
-from node_agent.core.replication.placement import RANKS, choose_replicas, rendezvous_rank
+from node_agent.core.replication.placement import RANKS, Candidates, choose_replicas, rendezvous_rank
 
 
 def status(number: int, zone: str = "a", state: NodeState = NodeState.READY) -> NodeStatus:
@@ -39,3 +39,23 @@ def test_keepers_that_do_not_acknowledge_come_after_all_others() -> None:
 def test_nodes_at_risk_come_last_and_nodes_that_leave_never() -> None:
     nodes = [status(0, state=NodeState.AT_RISK), status(1), status(2, state=NodeState.DRAINING)]
     assert [node.instance_id for node in choose_replicas("s", nodes, [])] == ["i-1", "i-0"]
+
+
+def test_candidates_are_ranked_as_replicas_are_and_replicas_are_none() -> None:
+    nodes = [status(n, "abc"[n % 3]) for n in range(9)]
+    own = nodes[0].pool
+    candidates = Candidates(own, nodes, frozenset())
+    ranked = [node.instance_id for node in choose_replicas("s", nodes, [own])]
+    assert candidates.for_stream("s", [], None) == ranked
+    assert candidates.for_copies("s", set()) == ranked
+    first = ranked[0]
+    assert sorted([*candidates.for_stream("s", [first], None), first]) == sorted(ranked)
+    assert sorted([*candidates.for_copies("s", {first}), first]) == sorted(ranked)
+
+
+def test_a_stream_whose_replicas_are_all_peers_has_no_candidate() -> None:
+    nodes = [status(0), status(1), status(2, state=NodeState.DRAINING)]
+    candidates = Candidates(nodes[0].pool, nodes, frozenset())
+    assert candidates.for_stream("s", ["i-0", "i-1"], None) == []
+    assert candidates.for_copies("s", {"i-0", "i-1", "i-2"}) == []
+    assert candidates.eligible == {"i-0", "i-1"}

@@ -246,6 +246,23 @@ def test_a_keeper_that_lags_is_replaced_at_once() -> None:
     run_scenario(scenario, peers=4)
 
 
+def test_streams_that_lose_a_replica_are_reconciled_in_turns_and_those_without_any_at_once() -> None:
+    async def scenario(stage: Stage, stream: ReplicatedStream) -> None:
+        streams = [stage.keepers.open_stream(ReplicatedLog(f"s{n}", Epoch(1, "i-0"), b"h"), None) for n in range(99)]
+        stage.acknowledge()
+        last = streams[-1].log
+        lost, other = last.replicas
+        last.lost(other)
+        stage.links[lost].owner.lost(LinkLossReason.EOF)
+        assert last.replicas, "it had no replica"
+        assert any(len(one.log.replicas) == 1 for one in streams)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert all(len(one.log.replicas) == 2 for one in streams)
+
+    run_scenario(scenario, peers=3)
+
+
 def test_a_keeper_that_is_lost_delays_nothing() -> None:
     def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
@@ -300,7 +317,7 @@ def test_a_journal_whose_client_may_resume_stays_here_and_is_copied_on_evacuatio
         having = set(stage.links)
         stream.close(CloseReason.MOVED)
         assert len(stage.own) == 1
-        going = asyncio.ensure_future(stage.keepers.evacuate(5.0))
+        going = asyncio.ensure_future(stage.keepers.copier.evacuate(5.0))
         await asyncio.sleep(0)
         (new,) = set(stage.links) - having
         assert stage.links[new].sent[0][0] == OPEN
@@ -390,7 +407,7 @@ def test_a_journal_too_large_for_its_keepers_stops_only_its_own_replication() ->
 
 
 def test_a_full_keeper_is_retried_later_and_one_that_loses_everything_is_not() -> None:
-    def scenario(stage: Stage, stream: ReplicatedStream) -> None:
+    async def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         full, forgetful = stage.links.values()
         full.owner.refused(stream.handle, RefusalReason.FULL)
         forgetful.acknowledge()
@@ -400,7 +417,7 @@ def test_a_full_keeper_is_retried_later_and_one_that_loses_everything_is_not() -
         opened = [[kind for kind, _ in link.sent].count(OPEN) for link in (full, forgetful)]
         assert opened == [1, 1 + MAX_REOPENS]
         for _ in range(2 * _RETRY_FULL_EVERY):
-            stage.keepers._reconcile_all()
+            await stage.keepers._reconcile_all()
         assert [[kind for kind, _ in link.sent].count(OPEN) for link in (full, forgetful)] == [2, 1 + MAX_REOPENS]
 
     run_scenario(scenario)
