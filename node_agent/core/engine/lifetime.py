@@ -10,7 +10,7 @@ import signal
 
 import orjson
 
-from node_agent.core.failure.attribution import reports_dead_engine
+from node_agent.core.failure.error_body import reports_dead_engine
 from node_agent.core.failure.loss import EngineDeath, LossReason
 
 _POSSIBLE_DEATHS = frozenset({LossReason.RESET, LossReason.EOF, LossReason.BROKEN, LossReason.REFUSED})

@@ -16,9 +16,11 @@ from functools import cached_property
 from node_agent.contract.errors import FleetFull, NoReadyPeer
 from node_agent.contract.names import NODE_HEADER, ROUTE_HEADER
 from node_agent.core.failure.attempts import Attempts, EngineResponse
-from node_agent.core.failure.attribution import Origin, Verdict, classify_answer, classify_body, classify_loss
+from node_agent.core.failure.attribution import classify_answer, classify_loss
+from node_agent.core.failure.error_body import classify_body
 from node_agent.core.failure.loss import Handoff, Loss, LossReason, UnknownLoss
 from node_agent.core.failure.report import format_loss
+from node_agent.core.failure.verdict import Origin, Verdict
 from node_agent.core.node.status import NodeStatus
 from node_agent.core.openai.client_headers import client_headers
 from node_agent.core.openai.request_digest import request_digest

@@ -23,15 +23,10 @@ from node_agent.core.continuation.timeouts import (
     keepalive_interval_s,
 )
 from node_agent.core.failure.attempts import Attempts, EngineResponse
-from node_agent.core.failure.attribution import (
-    Origin,
-    Verdict,
-    classify_answer,
-    classify_body,
-    classify_event,
-    classify_loss,
-)
+from node_agent.core.failure.attribution import classify_answer, classify_event, classify_loss
+from node_agent.core.failure.error_body import classify_body
 from node_agent.core.failure.loss import Handoff, Loss, LossReason, UnknownLoss
+from node_agent.core.failure.verdict import Origin, Verdict
 from node_agent.core.node.status import NodeStatus, Pool
 from node_agent.core.openai import sse
 from node_agent.core.openai.request_digest import request_digest

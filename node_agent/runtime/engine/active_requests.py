@@ -28,7 +28,7 @@ from node_agent.core.engine.lifetime import (
     reports_death,
     starts_answer,
 )
-from node_agent.core.failure.attribution import reports_dead_engine
+from node_agent.core.failure.error_body import reports_dead_engine
 from node_agent.core.failure.loss import Handoff, LossReason
 from node_agent.ports import EngineGroup, ExchangeLost, Http, Response
 from node_agent.runtime.engine.response_proxy import ResponseProxy

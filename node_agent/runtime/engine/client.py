@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from node_agent.core.common.address import parse_address
 from node_agent.core.common.request_auth import AUTH_HEADER, sign
 from node_agent.core.continuation.timeouts import accept_timeout_s
-from node_agent.core.failure.attribution import Origin
 from node_agent.core.failure.loss import LossReason
 from node_agent.core.failure.report import parse_loss
+from node_agent.core.failure.verdict import Origin
 from node_agent.core.node.status import NodeStatus, load_from_header
 from node_agent.ports import ExchangeLost, Http, Response
 from node_agent.runtime.engine.active_requests import EngineCalls, Turn

@@ -10,8 +10,9 @@ import orjson
 import pytest
 
 from node_agent.core.common.address import Address
-from node_agent.core.failure.attribution import Origin, classify_loss
+from node_agent.core.failure.attribution import classify_loss
 from node_agent.core.failure.loss import EngineDeath, Loss, LossReason
+from node_agent.core.failure.verdict import Origin
 from node_agent.ports import ExchangeLost
 from node_agent.runtime.engine import active_requests as module
 from node_agent.runtime.engine.active_requests import EngineCalls, WatchedGroup
