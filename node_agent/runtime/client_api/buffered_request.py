@@ -161,12 +161,14 @@ class BufferedRequests:
             return answer.status
         if attempts.all_busy:
             raise FleetFull("No engine had room for this request; try again.", _RETRY_AFTER_S)
-        self._is_suspect(request)  # the last loss may have made it a refused one
+        self._raise_if_refused(request)  # the last loss may have made it a refused one
         message = f"The request was lost by {attempts.summary('nodes')}, and no other is ready; try again."
         raise NoReadyPeer(message, _RETRY_AFTER_S)
 
     async def _try_engine(self, request: BufferedRequest, route: Route, client: ServerRequest) -> int:
         """Send the request to one engine; where that does not serve it, _AttemptFailed is raised.
+
+        Raises RequestRejected as `_raise_if_refused`.
 
         Returns:
             The status that the client received.
@@ -176,6 +178,7 @@ class BufferedRequests:
             NoReadyPeer: this node is stopping.
         """
         node = route.node
+        self._raise_if_refused(request)
         is_suspect = self._is_suspect(request)
         headers = {**request.headers, SUSPECT_HEADER: "1"} if is_suspect else request.headers
         response = self._engines.request(
@@ -208,9 +211,14 @@ class BufferedRequests:
         return status
 
     def _is_suspect(self, request: BufferedRequest) -> bool:
-        """Return whether engines have died under a request. Raises RequestRejected where it is refused for that."""
+        """Return whether engines have died under a request."""
         suspects = self._node.crash_suspects
-        return bool(suspects) and suspects.check(request.digest)
+        return bool(suspects) and suspects.is_suspect(request.digest)
+
+    def _raise_if_refused(self, request: BufferedRequest) -> None:
+        """Raise RequestRejected for a request that is refused because it ends engines."""
+        if suspects := self._node.crash_suspects:
+            suspects.raise_if_refused(request.digest)
 
     def _is_own(self, node: NodeStatus) -> bool:
         return node.instance_id == self._node.instance_id

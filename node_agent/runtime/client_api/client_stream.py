@@ -211,7 +211,7 @@ class ClientStream:
             return self._sse.relay_error(answer)
         if attempts.all_busy:
             return await self._fail("fleet_full", "No engine had room for this request; try again.", 429)
-        self._is_suspect()  # the last loss may have made it a refused one
+        self._raise_if_refused()  # the last loss may have made it a refused one
         if attempts.is_at_bound:
             return await self._fail("engine_lost", f"{attempts.summary('engines')} were lost under this request.")
         after = f", after {attempts.summary('engines')} lost it" if attempts.codes else ""
@@ -257,14 +257,19 @@ class ClientStream:
             self._response.pause(is_congested)
 
     def _is_suspect(self) -> bool:
-        """Return whether engines have died under this request. Raises RequestRejected where it is refused for that."""
+        """Return whether engines have died under this request."""
         suspects = self._node.crash_suspects
-        return bool(suspects) and suspects.check(self._request_digest())
+        return bool(suspects) and suspects.is_suspect(self._request_digest())
+
+    def _raise_if_refused(self) -> None:
+        """Raise RequestRejected for a request that is refused because it ends engines."""
+        if suspects := self._node.crash_suspects:
+            suspects.raise_if_refused(self._request_digest())
 
     async def _run_engine(self, route: Route) -> int | None:
         """Run one engine.
 
-        Raises RequestRejected as `_is_suspect`.
+        Raises RequestRejected as `_raise_if_refused`.
 
         Returns:
             The client's status where the request is over; None where the engine was lost, or answers the next choice.
@@ -285,6 +290,7 @@ class ClientStream:
         if (chosen := self.machine.method_choice) is not None:
             self._node.metrics.continuation_methods.labels(chosen.method.value).inc()
             _log.info("stream %s: continues by %s: %s", self.stream_id, chosen.method.value, chosen.reason)
+        self._raise_if_refused()
         is_suspect = self._is_suspect()
         await self._engines.prefetch(node, self.stream_id, context_source)
         turn = await self._engines.acquire_turn(node) if is_suspect else None
