@@ -10,12 +10,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from node_agent.core.engine.lifetime import (
-    answer_start_timeout_s,
-    may_indicate_death,
-    reports_death,
-    starts_answer,
-)
+from node_agent.core.engine.lifetime import may_indicate_death, reports_death
+from node_agent.core.engine.pending_answer import PendingAnswer, starts_answer
 from node_agent.core.failure.error_body import reports_dead_engine
 from node_agent.core.failure.loss import LossReason
 from node_agent.ports import ExchangeLost, Response
@@ -40,16 +36,9 @@ class AttributedResponse(ResponseProxy):
     ) -> None:
         super().__init__(exchange)
         self._lifetimes = lifetimes
-        self._lifetime = lifetimes.current
-        self._began_after_death = self._lifetime.is_dead
-        self._key = key
         self._turn = turn
-        self._has_begun = False
         self._clock = asyncio.get_running_loop().time
-        # A buffered answer's head comes with its body: until then a late head means that it has not begun.
-        self._head_is_answer_until = self._clock() + answer_start_timeout_s(body_bytes)
-        if turn is not None:
-            self._lifetime.suspects.add(key)
+        self._pending = PendingAnswer(lifetimes.current, key, body_bytes, self._clock(), is_suspect=turn is not None)
 
     async def head(self) -> None:
         """Wait for the response's head. Raises ExchangeLost, with the engine's death as the reason where it died."""
@@ -58,9 +47,9 @@ class AttributedResponse(ResponseProxy):
     async def read(self) -> bytes:
         """Return what arrived since the last read, b"" at the end. Raises ExchangeLost, as `head`."""
         data = await self._attributed(self.exchange.read())
-        if not self._has_begun and data:
+        if not self._pending.has_begun and data:
             if reports_death(data) and await self._lifetimes.is_core_dead():
-                raise self._death()
+                raise ExchangeLost(self._pending.death())
             if starts_answer(data):
                 self._on_begun()
         return data
@@ -69,12 +58,12 @@ class AttributedResponse(ResponseProxy):
         """Return the whole body. Raises ExchangeLost, as `head`, also for a 5xx that reports a dead engine."""
         body = await self._attributed(self.exchange.read_all(max_bytes))
         if self.status >= 500 and reports_dead_engine(body) and await self._lifetimes.is_core_dead():
-            raise self._death()
+            raise ExchangeLost(self._pending.death())
         return body
 
     async def pipe(self, sink: Callable[[bytes], None]) -> None:
         """Pass data to `sink` as it arrives, until the end. Raises ExchangeLost, as `head`."""
-        while not self._has_begun and (data := await self.read()):
+        while not self._pending.has_begun and (data := await self.read()):
             sink(data)
         await self._attributed(self.exchange.pipe(sink))
 
@@ -91,35 +80,19 @@ class AttributedResponse(ResponseProxy):
             if self._may_have_begun or (reason is not LossReason.ENGINE_STUCK and not may_indicate_death(reason)):
                 raise
             if reason is LossReason.ENGINE_STUCK:
-                raise self._death(reason) from lost
-            if not await self._lifetimes.has_died(self._lifetime):
+                raise ExchangeLost(self._pending.death(reason)) from lost
+            if not await self._lifetimes.has_died(self._pending.lifetime):
                 raise
-            raise self._death() from lost
+            raise ExchangeLost(self._pending.death()) from lost
 
     @property
     def _may_have_begun(self) -> bool:
-        """Whether the engine may have begun to answer, or never had the request (last_read_at is 0)."""
-        waits_for_head = not self.exchange.is_event_stream and self._clock() >= self._head_is_answer_until
-        return self._has_begun or waits_for_head or not self.exchange.last_read_at
-
-    def _death(self, reason: LossReason | None = None) -> ExchangeLost:
-        """Return the loss by the engine's death.
-
-        An API server answers for seconds after its core has ended: a request that began
-        then did not cause the end.
-
-        Args:
-            reason: as `EngineLifetime.death`.
-
-        Returns:
-            The exception to raise.
-        """
-        if self._began_after_death:
-            return ExchangeLost(LossReason.STARTING)
-        return ExchangeLost(self._lifetime.death(self._key, reason))
+        exchange = self.exchange
+        return self._pending.may_have_begun(
+            self._clock(), is_event_stream=exchange.is_event_stream, was_sent=bool(exchange.last_read_at)
+        )
 
     def _on_begun(self) -> None:
-        self._has_begun = True
+        self._pending.begin()
         if self._turn is not None:
-            self._lifetime.suspects.discard(self._key)
             self._turn.release()

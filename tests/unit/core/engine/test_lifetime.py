@@ -1,4 +1,4 @@
-"""Test what the requests at an engine receive when it ends, and what of its bytes begins an answer."""
+"""Test what the requests at an engine receive when it ends, and what indicates its end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 import orjson
 import pytest
 
-from node_agent.core.engine.lifetime import EngineLifetime, may_indicate_death, reports_death, starts_answer
+from node_agent.core.engine.lifetime import EngineLifetime, may_indicate_death, reports_death
 from node_agent.core.failure.loss import EngineDeath, LossReason
 
 
@@ -58,19 +58,12 @@ def test_a_sigkill_beside_an_oom_kill_is_a_crash() -> None:
     assert life.death(1).crashed
 
 
-def test_an_opening_is_no_answer() -> None:
-    assert not starts_answer(b"event: response.created\ndata: {}\n\nevent: response.in_progress\ndata: {}\n\n")
-    assert not starts_answer(b"event: synkti-prompt\ndata: 1\n\n")
-    role = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'
-    assert not starts_answer(role)
-    assert not starts_answer(role + role)
-    assert starts_answer(role + role.replace(b'""', b'"a"'))
-    assert starts_answer(role.replace(b"null", b'"stop"'))
-    for odd in (b'data: {"choices":[]}', b'data: {"choices":[7]}', b"data: [1]", b"data: {", b'data: {"choices":7}'):
-        assert starts_answer(odd + b"\n\n")
-    assert starts_answer(b"event: response.output_text.delta\ndata: {}\n\n")
+def test_a_broken_connection_may_mean_a_death_and_a_silence_does_not() -> None:
     assert may_indicate_death(LossReason.RESET)
     assert not may_indicate_death(LossReason.SILENCE)
+
+
+def test_an_error_event_reports_a_death_and_an_answers_text_does_not() -> None:
     dead = orjson.dumps({"error": {"message": "EngineCore encountered an issue. See"}})
     assert reports_death(b"data: %b\n\ndata: [DONE]\n\n" % dead)
     assert not reports_death(b'data: {"choices":[{"text":"EngineCore encountered an issue"}]}\n\n')

@@ -7,10 +7,11 @@ import asyncio
 import orjson
 import pytest
 
+from node_agent.core.engine import pending_answer
 from node_agent.core.failure.attribution import classify_loss
 from node_agent.core.failure.loss import EngineDeath, LossReason
 from node_agent.core.failure.verdict import Origin
-from node_agent.runtime.engine import attributed_response, lifetime_tracker
+from node_agent.runtime.engine import lifetime_tracker
 from tests.unit.runtime.engine.engine_stage import Stage, play
 
 DEAD = orjson.dumps({"error": {"message": "EngineCore encountered an issue. See stack trace (above)."}})
@@ -62,7 +63,7 @@ def test_a_broken_connection_to_a_living_engine_is_no_death(monkeypatch: pytest.
 
 
 def test_a_request_in_one_piece_that_runs_for_long_is_not_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attributed_response, "answer_start_timeout_s", lambda body_bytes: 0.0)
+    monkeypatch.setattr(pending_answer, "answer_start_timeout_s", lambda body_bytes: 0.0)
 
     async def story(stage: Stage) -> None:
         one, whole = stage.request()
