@@ -67,7 +67,7 @@ from node_agent.runtime.client_api.stream_registry import StreamRegistry
 from node_agent.runtime.common.metrics import Metrics
 from node_agent.runtime.common.supervised_task import Unexpected, keep_running
 from node_agent.runtime.drain.controller import DrainController
-from node_agent.runtime.engine.active_requests import EngineCalls, WatchedGroup
+from node_agent.runtime.engine.active_requests import EngineCalls
 from node_agent.runtime.engine.client import EngineClient
 from node_agent.runtime.engine.load_monitor import LoadMonitor
 from node_agent.runtime.engine.self_test import supported_methods
@@ -250,8 +250,9 @@ class Agent:
         self._client = client
         self._reactor = Reactor(Lifecycle(settings.linger_s), self._perform)
         self._clock_monitor = ClockMonitor(self._node, clocks, clock.wall_ahead_s, self._reactor.post)
-        group = EngineProcess(settings.engine_argv, _engine_environ(settings), settings.state_dir / "engine.group")
-        self._group = WatchedGroup(group, self._engine_calls, metrics.engine_starts.inc)
+        self._group = EngineProcess(
+            settings.engine_argv, _engine_environ(settings), settings.state_dir / "engine.group"
+        )
         self._steps = EngineStepFiles(_steps_dir(settings))
         self._engine_load = LoadMonitor(
             self._node, self._engine_calls, client, settings.engine, lambda: self.kv.fetcher.prefill_tokens_per_s or 0.0
@@ -287,6 +288,7 @@ class Agent:
         return EngineSupervisor(
             EnginePlan(settings.engine, settings.model_name, settings.engine_start_s, settings.engine_restarts),
             self._group,
+            self._engine_calls.lifetimes,
             client,
             self._reactor.post,
             self._clock,
@@ -373,7 +375,7 @@ class Agent:
             self.replication_server.close()
             self._datagrams.close()
             await self._to_peers.close()
-            await self._group.stop(0.0)  # whatever happened: an engine without its agent serves no request
+            await self._supervisor.stop(0.0)  # whatever happened: an engine without its agent serves no request
 
     async def _live(self, listeners: tuple[socket.socket, socket.socket]) -> int:
         for server, listener in zip(self.servers, listeners, strict=True):
@@ -474,7 +476,7 @@ class Agent:
         self._drain_controller.record_step(DrainStepName.RETIRED)
         closing = [asyncio.ensure_future(server.close(_SERVER_DRAIN_S)) for server in self.servers]
         await asyncio.gather(self.replication.copier.evacuate(_COPY_S), self._checkpointer.write_all(_CHECKPOINT_S))
-        await asyncio.gather(self._group.stop(_ENGINE_GRACE_S), self._leave_tags(), *closing)
+        await asyncio.gather(self._supervisor.stop(_ENGINE_GRACE_S), self._leave_tags(), *closing)
         for loop in loops:
             loop.cancel()
         self.replication.close()

@@ -30,7 +30,7 @@ from node_agent.contract.timestamps import parse_instant
 from node_agent.core.common.address import parse_address
 from node_agent.core.common.request_auth import RequestVerifier
 from node_agent.core.engine.metrics import parse_metrics
-from node_agent.core.failure.attribution import classify_body as read_error
+from node_agent.core.failure.error_body import classify_body as read_error
 from node_agent.core.failure.report import parse_loss
 from node_agent.core.journal.epochs import parse_event_id
 from node_agent.core.journal.records import parse_token_records, read_records

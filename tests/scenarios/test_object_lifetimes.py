@@ -27,8 +27,8 @@ from node_agent.core.streams.event_stream import EventStream
 from node_agent.runtime.client_api.buffered_request import BufferedRequest
 from node_agent.runtime.client_api.client_stream import ClientStream
 from node_agent.runtime.client_api.sse_response import SseResponse
-from node_agent.runtime.engine.active_requests import EngineCall
 from node_agent.runtime.engine.client import PeerEngineCall
+from node_agent.runtime.engine.engine_call import EngineCall
 from node_agent.runtime.replication.replicated_stream import ReplicatedStream
 from tests.scenarios.leaks import collector_off, count_instances
 from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, eventually

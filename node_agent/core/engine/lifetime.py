@@ -8,19 +8,12 @@ from __future__ import annotations
 
 import signal
 
-import orjson
-
-from node_agent.core.failure.attribution import reports_dead_engine
+from node_agent.core.failure.error_body import reports_dead_engine
 from node_agent.core.failure.loss import EngineDeath, LossReason
 
 _POSSIBLE_DEATHS = frozenset({LossReason.RESET, LossReason.EOF, LossReason.BROKEN, LossReason.REFUSED})
 _OUTSIDE = frozenset({None, 0, *(-number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGKILL))})
 """Exit statuses of an engine that was ended from outside: None by this agent, 0 as vLLM exits after a SIGTERM."""
-
-_START_TIMEOUT_S = 5.0
-_START_S_PER_KIB = 0.5
-_OPENINGS = frozenset({b"response.created", b"response.queued", b"response.in_progress", b"ping", b"synkti-prompt"})
-"""Events that an engine sends before it begins to work on a request."""
 
 
 class EngineLifetime:
@@ -71,41 +64,9 @@ class EngineLifetime:
         return EngineDeath(reason, str(self.number), alone=not there - {key})
 
 
-def answer_start_timeout_s(body_bytes: int) -> float:
-    """Return how long an engine may work on a buffered request before its answer has likely begun, in seconds.
-
-    A buffered answer's beginning is not visible: a request that has been answered for minutes is not to be suspected
-    when its engine ends.
-    """
-    return _START_TIMEOUT_S + _START_S_PER_KIB * body_bytes / 1024
-
-
 def may_indicate_death(reason: LossReason) -> bool:
     """Return whether an exchange that was lost for this reason may have been lost by the engine's end."""
     return reason in _POSSIBLE_DEATHS
-
-
-def starts_answer(data: bytes) -> bool:
-    """Return whether a stream's first bytes are more than opening events, which come before any work on the request."""
-    lines = data.split(b"\n")
-    if names := {line[7:].strip() for line in lines if line.startswith(b"event: ")}:
-        return bool(names - _OPENINGS)
-    return not all(_has_only_role(line[6:]) for line in lines if line.startswith(b"data: "))
-
-
-def _has_only_role(payload: bytes) -> bool:
-    """Return whether a chat's chunk has only the role."""
-    try:
-        choices = orjson.loads(payload)["choices"]
-        return bool(choices) and all(
-            choice["delta"].get("role")
-            and not any(value for key, value in choice["delta"].items() if key != "role")
-            and not choice.get("token_ids")
-            and not choice.get("finish_reason")
-            for choice in choices
-        )
-    except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError):
-        return False
 
 
 def reports_death(data: bytes) -> bool:

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import orjson
 
 from node_agent.contract.errors import openai_error
-from node_agent.core.failure.attribution import NOT_SERVING, BreakerEffect, NextStep, Verdict
+from node_agent.core.failure.attribution import NOT_SERVING
 from node_agent.core.failure.loss import LossReason
+from node_agent.core.failure.verdict import BreakerEffect, NextStep, Verdict
 
 MAX_ENGINES = 3
 """Engines that lose one request before it ends with an error."""

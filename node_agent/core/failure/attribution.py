@@ -88,79 +88,11 @@ Rules behind the rows:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum
-from typing import Any
-
-import orjson
-
-from node_agent.core.failure.loss import DEATHS, LossReason
-
-ENGINE_DEAD = "EngineCore encountered an issue"
-"""vLLM 0.32's error once its engine process has ended, while its API server still answers (v1/engine/exceptions)."""
+from node_agent.core.failure.error_body import BodyKind, parse_error
+from node_agent.core.failure.loss import LossReason
+from node_agent.core.failure.verdict import BreakerEffect, Fault, NextStep, Origin, Verdict
 
 NOT_SERVING = "not-serving"
-_DEATH_CODES = frozenset(reason.value for reason in DEATHS)
-_MAX_ERROR_BYTES = 1024 * 1024
-
-
-class Origin(Enum):
-    """The party that sent the failure."""
-
-    ENGINE = "engine"
-    PEER = "peer"
-
-
-class Fault(Enum):
-    """The party at fault."""
-
-    CLIENT = "client"
-    ENGINE = "engine"
-    PEER = "peer"
-    NETWORK = "network"
-    OURS = "ours"
-
-
-class NextStep(Enum):
-    """What follows for the request."""
-
-    FINAL = "final"  # the client receives this answer unchanged
-    ONCE_MORE = "once-more"  # one more engine; where it fails alike, the client receives its answer
-    ELSEWHERE = "elsewhere"  # another engine, within the bound on engines
-
-
-class BreakerEffect(Enum):
-    """The failure's effect on the node's breaker."""
-
-    YES = "counts"
-    NO = "-"
-    IN_DOUBT = "doubt"  # once another engine has answered the same request
-
-
-class BodyKind(Enum):
-    """The kind of an answer's body."""
-
-    ERROR = "error"  # an error in OpenAI's or Anthropic's form
-    NO_SUCH_MODEL = "no-such-model"
-    ENGINE_DEAD = "engine-dead"
-    OTHER = "other"  # plain text, HTML, nothing
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The decision for one failure. code: one of few, for metrics; reason: for people."""
-
-    fault: Fault
-    next: NextStep
-    breaker: BreakerEffect
-    code: str
-    reason: str
-
-    @property
-    def is_death(self) -> bool:
-        """True where the engine's process ended, for any reason, or is killed because it is stuck."""
-        return self.code in _DEATH_CODES
-
 
 _REFUSED = Verdict(
     Fault.CLIENT,
@@ -348,7 +280,7 @@ def classify_event(payload: bytes, *, is_continuation: bool = False) -> Verdict:
 
     is_continuation: as for `classify_answer`.
     """
-    error = _read_error(payload)
+    error = parse_error(payload)
     if error is None:
         return Verdict(
             Fault.ENGINE,
@@ -357,49 +289,6 @@ def classify_event(payload: bytes, *, is_continuation: bool = False) -> Verdict:
             LossReason.ERROR_CHUNK.value,
             _ENGINE_LOSSES[LossReason.ERROR_CHUNK],
         )
-    if _is_dead_engine(error):
+    if error.reports_dead_engine:
         return _DIED
-    code = error.get("code")
-    status = code if isinstance(code, int) and 400 <= code < 600 else 500
-    return classify_answer(Origin.ENGINE, status, BodyKind.ERROR, is_continuation=is_continuation)
-
-
-def classify_body(body: bytes, *, has_model: bool) -> BodyKind:
-    """Return the kind of an answer's body. has_model: whether the node's engine should have the requested model."""
-    error = _read_error(body)
-    if error is None:
-        return BodyKind.OTHER
-    if _is_dead_engine(error):
-        return BodyKind.ENGINE_DEAD
-    is_about_model = error.get("param") == "model" or str(error["message"]).startswith("The model `")
-    return BodyKind.NO_SUCH_MODEL if has_model and is_about_model else BodyKind.ERROR
-
-
-def reports_dead_engine(body: bytes) -> bool:
-    """Return whether an answer, or an event of a stream, reports that the engine behind the API server has ended."""
-    if ENGINE_DEAD.encode() not in body:
-        return False
-    error = _read_error(body)
-    return error is not None and _is_dead_engine(error)
-
-
-def _is_dead_engine(error: dict[str, Any]) -> bool:
-    return str(error["message"]).startswith(ENGINE_DEAD)
-
-
-def _read_error(body: bytes) -> dict[str, Any] | None:
-    """Return the error object in OpenAI's or Anthropic's form; None where there is none."""
-    if len(body) > _MAX_ERROR_BYTES:
-        return None
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-    if not isinstance(document, dict):
-        return None
-    error = document.get("error")
-    if isinstance(error, dict) and isinstance(error.get("message"), str):
-        return error
-    failed = document.get("response")  # a response.failed event of /v1/responses
-    error = failed.get("error") if isinstance(failed, dict) else None
-    return error if isinstance(error, dict) and isinstance(error.get("message"), str) else None
+    return classify_answer(Origin.ENGINE, error.status or 500, BodyKind.ERROR, is_continuation=is_continuation)

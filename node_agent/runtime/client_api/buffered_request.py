@@ -16,9 +16,11 @@ from functools import cached_property
 from node_agent.contract.errors import FleetFull, NoReadyPeer
 from node_agent.contract.names import NODE_HEADER, ROUTE_HEADER
 from node_agent.core.failure.attempts import Attempts, EngineResponse
-from node_agent.core.failure.attribution import Origin, Verdict, classify_answer, classify_body, classify_loss
+from node_agent.core.failure.attribution import classify_answer, classify_loss
+from node_agent.core.failure.error_body import classify_body
 from node_agent.core.failure.loss import Handoff, Loss, LossReason, UnknownLoss
 from node_agent.core.failure.report import format_loss
+from node_agent.core.failure.verdict import Origin, Verdict
 from node_agent.core.node.status import NodeStatus
 from node_agent.core.openai.client_headers import client_headers
 from node_agent.core.openai.request_digest import request_digest
@@ -159,12 +161,14 @@ class BufferedRequests:
             return answer.status
         if attempts.all_busy:
             raise FleetFull("No engine had room for this request; try again.", _RETRY_AFTER_S)
-        self._is_suspect(request)  # the last loss may have made it a refused one
+        self._raise_if_refused(request)  # the last loss may have made it a refused one
         message = f"The request was lost by {attempts.summary('nodes')}, and no other is ready; try again."
         raise NoReadyPeer(message, _RETRY_AFTER_S)
 
     async def _try_engine(self, request: BufferedRequest, route: Route, client: ServerRequest) -> int:
         """Send the request to one engine; where that does not serve it, _AttemptFailed is raised.
+
+        Raises RequestRejected as `_raise_if_refused`.
 
         Returns:
             The status that the client received.
@@ -174,6 +178,7 @@ class BufferedRequests:
             NoReadyPeer: this node is stopping.
         """
         node = route.node
+        self._raise_if_refused(request)
         is_suspect = self._is_suspect(request)
         headers = {**request.headers, SUSPECT_HEADER: "1"} if is_suspect else request.headers
         response = self._engines.request(
@@ -206,9 +211,14 @@ class BufferedRequests:
         return status
 
     def _is_suspect(self, request: BufferedRequest) -> bool:
-        """Return whether engines have died under a request. Raises RequestRejected where it is refused for that."""
+        """Return whether engines have died under a request."""
         suspects = self._node.crash_suspects
-        return bool(suspects) and suspects.check(request.digest)
+        return bool(suspects) and suspects.is_suspect(request.digest)
+
+    def _raise_if_refused(self, request: BufferedRequest) -> None:
+        """Raise RequestRejected for a request that is refused because it ends engines."""
+        if suspects := self._node.crash_suspects:
+            suspects.raise_if_refused(request.digest)
 
     def _is_own(self, node: NodeStatus) -> bool:
         return node.instance_id == self._node.instance_id

@@ -23,15 +23,10 @@ from node_agent.core.continuation.timeouts import (
     keepalive_interval_s,
 )
 from node_agent.core.failure.attempts import Attempts, EngineResponse
-from node_agent.core.failure.attribution import (
-    Origin,
-    Verdict,
-    classify_answer,
-    classify_body,
-    classify_event,
-    classify_loss,
-)
+from node_agent.core.failure.attribution import classify_answer, classify_event, classify_loss
+from node_agent.core.failure.error_body import classify_body
 from node_agent.core.failure.loss import Handoff, Loss, LossReason, UnknownLoss
+from node_agent.core.failure.verdict import Origin, Verdict
 from node_agent.core.node.status import NodeStatus, Pool
 from node_agent.core.openai import sse
 from node_agent.core.openai.request_digest import request_digest
@@ -216,7 +211,7 @@ class ClientStream:
             return self._sse.relay_error(answer)
         if attempts.all_busy:
             return await self._fail("fleet_full", "No engine had room for this request; try again.", 429)
-        self._is_suspect()  # the last loss may have made it a refused one
+        self._raise_if_refused()  # the last loss may have made it a refused one
         if attempts.is_at_bound:
             return await self._fail("engine_lost", f"{attempts.summary('engines')} were lost under this request.")
         after = f", after {attempts.summary('engines')} lost it" if attempts.codes else ""
@@ -262,14 +257,19 @@ class ClientStream:
             self._response.pause(is_congested)
 
     def _is_suspect(self) -> bool:
-        """Return whether engines have died under this request. Raises RequestRejected where it is refused for that."""
+        """Return whether engines have died under this request."""
         suspects = self._node.crash_suspects
-        return bool(suspects) and suspects.check(self._request_digest())
+        return bool(suspects) and suspects.is_suspect(self._request_digest())
+
+    def _raise_if_refused(self) -> None:
+        """Raise RequestRejected for a request that is refused because it ends engines."""
+        if suspects := self._node.crash_suspects:
+            suspects.raise_if_refused(self._request_digest())
 
     async def _run_engine(self, route: Route) -> int | None:
         """Run one engine.
 
-        Raises RequestRejected as `_is_suspect`.
+        Raises RequestRejected as `_raise_if_refused`.
 
         Returns:
             The client's status where the request is over; None where the engine was lost, or answers the next choice.
@@ -290,6 +290,7 @@ class ClientStream:
         if (chosen := self.machine.method_choice) is not None:
             self._node.metrics.continuation_methods.labels(chosen.method.value).inc()
             _log.info("stream %s: continues by %s: %s", self.stream_id, chosen.method.value, chosen.reason)
+        self._raise_if_refused()
         is_suspect = self._is_suspect()
         await self._engines.prefetch(node, self.stream_id, context_source)
         turn = await self._engines.acquire_turn(node) if is_suspect else None

@@ -11,7 +11,8 @@ from node_agent.contract.table_schema import RECORD_LIFE_S
 from node_agent.core.drain.planner import DrainPlanner, Peer, ServedStream, reclaimed_pools
 from node_agent.core.drain.timeline import DrainTimeline
 from node_agent.core.node.lifecycle import Publish
-from node_agent.runtime.engine.active_requests import EngineCall, EngineCalls
+from node_agent.runtime.engine.active_requests import EngineCalls
+from node_agent.runtime.engine.engine_call import EngineCall
 from node_agent.runtime.node.context import NodeContext
 
 _log = logging.getLogger(__name__)

@@ -9,13 +9,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from node_agent.core.common.address import parse_address
 from node_agent.core.common.request_auth import AUTH_HEADER, sign
 from node_agent.core.continuation.timeouts import accept_timeout_s
-from node_agent.core.failure.attribution import Origin
 from node_agent.core.failure.loss import LossReason
 from node_agent.core.failure.report import parse_loss
+from node_agent.core.failure.verdict import Origin
 from node_agent.core.node.status import NodeStatus, load_from_header
 from node_agent.ports import ExchangeLost, Http, Response
-from node_agent.runtime.engine.active_requests import EngineCalls, Turn
+from node_agent.runtime.engine.active_requests import EngineCalls
 from node_agent.runtime.engine.response_proxy import ResponseProxy
+from node_agent.runtime.engine.suspect_turns import Turn
 from node_agent.runtime.node.context import NodeContext
 
 ENGINE_PREFIX = "/peer/v1/engine"
@@ -87,7 +88,7 @@ class EngineClient:
 
     async def acquire_turn(self, target_node: NodeStatus) -> Turn | None:
         """Wait for a turn before this node's own engine gets a suspect request; other nodes do that themselves."""
-        return await self._calls.acquire_turn() if target_node.instance_id == self._node.instance_id else None
+        return await self._calls.turns.acquire() if target_node.instance_id == self._node.instance_id else None
 
     def request(
         self,

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 from node_agent.contract.names import SIGNS_HEADER
 from node_agent.ports import ServerRequest
-from node_agent.runtime.engine.active_requests import EngineCall
+from node_agent.runtime.engine.engine_call import EngineCall
 
 KEEPALIVE = b":\n\n"
 OVERTAKEN = b": overtaken\n\n"

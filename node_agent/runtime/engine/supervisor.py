@@ -20,6 +20,7 @@ from node_agent.core.common.address import Address
 from node_agent.core.common.backoff import Backoff
 from node_agent.core.node.lifecycle import EngineGaveUp, EngineLost, EngineReady, Event
 from node_agent.ports import EngineGroup, ExchangeLost, Http
+from node_agent.runtime.engine.lifetime_tracker import LifetimeTracker
 
 _POLL_S = 0.1
 _HEALTH_EVERY_S = 1.0
@@ -47,6 +48,7 @@ class EnginePlan:
 class EngineSupervisor:
     """Supervises the engine's process group.
 
+    lifetimes: the supervisor records each start and end there, for the requests at the engine.
     post: sends an event to the reactor.
     clock: unix seconds.
     chance: uniform in [0, 1), for backoff.
@@ -58,6 +60,7 @@ class EngineSupervisor:
         self,
         plan: EnginePlan,
         group: EngineGroup,
+        lifetimes: LifetimeTracker,
         client: Http,
         post: Callable[[Event], None],
         clock: Callable[[], float],
@@ -67,6 +70,7 @@ class EngineSupervisor:
     ) -> None:
         self._plan = plan
         self._group = group
+        self._lifetimes = lifetimes
         self._client = client
         self._post = post
         self._clock = clock
@@ -82,7 +86,7 @@ class EngineSupervisor:
         failures = 0
         while True:
             try:
-                await self._group.start()
+                await self._start()
             except OSError as error:
                 self._post(EngineGaveUp(self._clock(), f"its command cannot be run: {error}"))
                 return
@@ -95,16 +99,32 @@ class EngineSupervisor:
                 self._post(EngineLost(self._clock(), why))
             failures += 1
             _log.warning("the engine is lost: %s (%d in a row)", why, failures)
-            await self._group.stop(0.0)
+            await self.stop(0.0)
             wait_s = self._backoff.wait_s(failures, self._chance())
             if wait_s is None:
                 self._post(EngineGaveUp(self._clock(), why))
                 return
             await asyncio.sleep(wait_s)
 
+    async def stop(self, grace_s: float) -> None:
+        """Stop the engine, with SIGKILL after `grace_s` seconds, and record its end."""
+        await self._group.stop(grace_s)
+        self._lifetimes.ended()
+
+    async def _start(self) -> None:
+        """Start the engine, and record that. Raises OSError where its command cannot be run."""
+        await self._group.start()
+        self._lifetimes.started()
+
+    async def _wait(self) -> int:
+        """Wait until the engine's process ends, and record that; return its exit status (negative: the signal)."""
+        status = await self._group.wait()
+        self._lifetimes.ended(status, had_oom_kill=self._group.had_oom_kill())
+        return status
+
     async def _until_ready(self) -> str | None:
         """Wait for the engine; return None when it answers, else the reason why not."""
-        ended = asyncio.ensure_future(self._group.wait())
+        ended = asyncio.ensure_future(self._wait())
         try:
             async with asyncio.timeout(self._plan.start_s):
                 while not await self._healthy():
@@ -129,7 +149,7 @@ class EngineSupervisor:
                 wait.cancel()
 
     async def _ended(self) -> str:
-        return f"it ended with status {await self._group.wait()}"
+        return f"it ended with status {await self._wait()}"
 
     async def _unhealthy(self) -> str:
         failures = 0

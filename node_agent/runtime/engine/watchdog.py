@@ -17,7 +17,8 @@ from node_agent.core.common.address import Address
 from node_agent.core.engine.liveness import STUCK_S, EngineLiveness, EngineState, Evidence, Judgement
 from node_agent.core.failure.loss import LossReason
 from node_agent.ports import EngineSteps, ExchangeLost, Http
-from node_agent.runtime.engine.active_requests import EngineCall, EngineCalls
+from node_agent.runtime.engine.active_requests import EngineCalls
+from node_agent.runtime.engine.engine_call import EngineCall
 from node_agent.runtime.engine.load_monitor import LoadMonitor
 from node_agent.runtime.node.context import NodeContext
 

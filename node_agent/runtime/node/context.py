@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from node_agent.contract.states import NodeState
 from node_agent.core.continuation.timeouts import MIN_INTER_TOKEN_S
-from node_agent.core.failure.attribution import BreakerEffect, Fault, NextStep, Verdict
 from node_agent.core.failure.loss import LossReason
+from node_agent.core.failure.verdict import BreakerEffect, Fault, NextStep, Verdict
 from node_agent.core.membership import LocalLoadSet, LocalStateSet, Member, Membership, View
 from node_agent.core.node.peer_clocks import RIGHT, OwnClock, PeerClocks
 from node_agent.core.node.status import Load, NodeStatus, Pool

@@ -39,21 +39,20 @@ class CrashSuspects:
     def __len__(self) -> int:
         return len(self._cases)
 
-    def check(self, content: bytes | None) -> bool:
-        """Return whether a request is suspected, before it is sent to an engine.
+    def is_suspect(self, content: bytes | None) -> bool:
+        """Return whether engines have died under a request. content: its digest; None is never suspected."""
+        return self._status(content) is SuspectStatus.SUSPECT
 
-        content: the request's digest; None is never suspected.
-
-        Raises:
-            RequestRejected: it is refused (422).
-        """
-        if content is None:
-            return False
-        standing = self._cases.status(content, self._gossip.monotonic())
-        if standing is SuspectStatus.REFUSED:
+    def raise_if_refused(self, content: bytes | None) -> None:
+        """Raise RequestRejected (422), and count it, for a request that is refused. content: as for `is_suspect`."""
+        if self._status(content) is SuspectStatus.REFUSED:
             self._metrics.deadly_refused.inc()
             raise RequestRejected(422, KILLS_ENGINES, _MESSAGE)
-        return standing is SuspectStatus.SUSPECT
+
+    def _status(self, content: bytes | None) -> SuspectStatus:
+        if content is None:
+            return SuspectStatus.CLEAR
+        return self._cases.status(content, self._gossip.monotonic())
 
     def on_loss(self, content: bytes | None, instance_id: str, loss: Loss) -> None:
         """Record that an engine died before it had answered a request.

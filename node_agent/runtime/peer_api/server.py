@@ -145,7 +145,7 @@ class PeerApi:
         with self.keepalives.track(request) as keepalive:
             if (source := request.headers.get(KV_HEADER.encode())) is not None:
                 await self._prefetch(headers.get("x-request-id", ""), source.decode("latin-1"))
-            turn = await self._calls.acquire_turn() if SUSPECT_HEADER.encode() in request.headers else None
+            turn = await self._calls.turns.acquire() if SUSPECT_HEADER.encode() in request.headers else None
             if turn is not None and request.is_gone:
                 turn.release()  # its entry closed the connection while it waited: no answer is needed
                 return

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node_agent.contract.states import NodeState
-from node_agent.core.failure.attribution import Origin, classify_loss
+from node_agent.core.failure.attribution import classify_loss
 from node_agent.core.failure.loss import (
     DEATHS,
     MAX_TEXT_CHARS,
@@ -19,6 +19,7 @@ from node_agent.core.failure.loss import (
     not_serving,
 )
 from node_agent.core.failure.report import format_loss, parse_loss
+from node_agent.core.failure.verdict import Origin
 
 LINES: list[tuple[Loss, str]] = [
     (Handoff(), "handoff"),

@@ -12,8 +12,9 @@ import pytest
 
 from node_agent.contract.errors import FleetFull, NoReadyPeer, RequestRejected
 from node_agent.contract.states import NodeState
-from node_agent.core.failure.attribution import Origin, classify_loss
+from node_agent.core.failure.attribution import classify_loss
 from node_agent.core.failure.loss import LossReason
+from node_agent.core.failure.verdict import Origin
 from node_agent.core.node.status import IDLE, Load
 from node_agent.core.routing.admission import Admission
 from node_agent.core.routing.circuit_breaker import FAILURE_THRESHOLD, MAX_OPEN_S

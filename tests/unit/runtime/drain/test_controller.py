@@ -12,7 +12,8 @@ from node_agent.core.common.address import Address
 from node_agent.core.failure.loss import Handoff, Loss
 from node_agent.core.node.lifecycle import Publish
 from node_agent.runtime.drain.controller import DrainController
-from node_agent.runtime.engine.active_requests import EngineCall, EngineCalls
+from node_agent.runtime.engine.active_requests import EngineCalls
+from node_agent.runtime.engine.engine_call import EngineCall
 from node_agent.runtime.node.context import NodeContext
 from tests.unit.runtime.a_node import make_node
 

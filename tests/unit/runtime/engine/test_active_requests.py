@@ -1,317 +1,100 @@
-"""Requests at an engine that dies: the loss that each caller gets, and how suspects are sent one at a time."""
+"""Test the registry of the requests at an engine: what is counted, and how requests are handed off."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
-
-import orjson
-import pytest
-
-from node_agent.core.common.address import Address
-from node_agent.core.failure.attribution import Origin, classify_loss
-from node_agent.core.failure.loss import EngineDeath, Loss, LossReason
-from node_agent.ports import ExchangeLost
-from node_agent.runtime.engine import active_requests as module
-from node_agent.runtime.engine.active_requests import EngineCalls, WatchedGroup
-from tests.unit.runtime.a_node import make_node
-
-DEAD = orjson.dumps({"error": {"message": "EngineCore encountered an issue. See stack trace (above)."}})
+from node_agent.core.drain.planner import ServedStream
+from node_agent.core.failure.loss import EngineDeath, Handoff, LossReason
+from tests.unit.runtime.engine.engine_stage import Exchange, Stage, play
 
 
-class Exchange:
-    """A response whose bytes and end a test gives. last_read_at: 0 while nothing was sent."""
-
-    is_event_stream = False
-    headers: dict[bytes, bytes] = {}  # noqa: RUF012 # never changed
-    status, reads, first_read_at, last_read_at = 200, 0, 0.0, 1.0
-
-    def __init__(self) -> None:
-        self.feed: asyncio.Queue[bytes | Loss] = asyncio.Queue()
-
-    async def head(self) -> None:
-        self._read(await self.feed.get())
-
-    async def read(self) -> bytes:
-        return self._read(await self.feed.get())
-
-    async def read_all(self, max_bytes: int) -> bytes:
-        return await self.read()
-
-    async def pipe(self, sink: Callable[[bytes], None]) -> None:
-        while data := await self.read():
-            sink(data)
-
-    def _read(self, item: bytes | Loss) -> bytes:
-        if not isinstance(item, bytes):
-            raise ExchangeLost(item)
-        return item
-
-    def abort(self, loss: Loss) -> None:
-        self.feed.put_nowait(loss)
-
-    def close(self) -> None:
-        """Nothing to close."""
+def receive(exchange: Exchange, reads: int, *, first_at: float, last_at: float) -> None:
+    """So many reads of a stream arrived."""
+    exchange.is_event_stream = True
+    exchange.reads, exchange.first_read_at, exchange.last_read_at = reads, first_at, last_at
 
 
-class Client:
-    """An HTTP client of the engine. health: the status of its /health, None where nothing answers."""
+def test_a_request_is_active_until_it_is_closed() -> None:
+    async def story(stage: Stage) -> None:
+        first, _ = stage.request()
+        second, _ = stage.request()
+        assert stage.served.active() == [first, second]
+        first.close()
+        first.close()
+        assert (stage.served.active(), len(stage.served)) == ([second], 1)
 
-    def __init__(self) -> None:
-        self.health: int | None = 200
-        self.exchanges: list[Exchange] = []
-
-    def request(self, *_: object, **__: object) -> Exchange:
-        self.exchanges.append(Exchange())
-        return self.exchanges[-1]
-
-    async def open(self, *_: object, **__: object) -> Exchange:
-        if self.health is None:
-            raise ExchangeLost(LossReason.REFUSED)
-        exchange = Exchange()
-        exchange.status = self.health
-        return exchange
+    play(story)
 
 
-class Group:
-    """An engine's process, whose end a test gives."""
-
-    def __init__(self) -> None:
-        self.oom = False
-        self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-
-    async def start(self) -> None:
-        self.ended = asyncio.get_running_loop().create_future()
-
-    async def wait(self) -> int:
-        return await asyncio.shield(self.ended)
-
-    def had_oom_kill(self) -> bool:
-        return self.oom
-
-    def is_suspended(self) -> bool:
-        return False
-
-    def note_shared_memory(self) -> None:
-        """Nobody has any."""
-
-    async def stop(self, grace_s: float) -> None:
-        if not self.ended.done():
-            self.ended.set_result(-9)
-
-
-class Stage:
-    def __init__(self) -> None:
-        self.client = Client()
-        client: Any = self.client
-        self.served = EngineCalls(make_node(0), client, Address("h", 1))
-        self.inner = Group()
-        self.group = WatchedGroup(self.inner, self.served, lambda: None)
-        self.watching: asyncio.Task[int] | None = None
-
-    async def start(self) -> None:
-        await self.group.start()
-        self.watching = asyncio.ensure_future(self.group.wait())
-
-    def request(self, turn: module.Turn | None = None) -> tuple[module.EngineCall, Exchange]:
-        one = self.served.request("POST", "/v1/completions", {}, b"{}", None, 9.0, turn=turn)
-        return one, self.client.exchanges[-1]
-
-    async def loss(self, waiting: Awaitable[object]) -> Loss:
-        with pytest.raises(ExchangeLost) as lost:
-            await waiting
-        return lost.value.loss
-
-
-def play(story: Callable[[Stage], Awaitable[None]]) -> None:
-    async def run() -> None:
-        stage = Stage()
-        await stage.start()
-        async with asyncio.timeout(10):
-            await story(stage)
-        if stage.watching is not None:
-            stage.watching.cancel()
-
-    asyncio.run(run())
-
-
-@pytest.mark.parametrize("why", [LossReason.RESET, LossReason.EOF, LossReason.BROKEN, LossReason.REFUSED])
-def test_a_request_that_waits_when_the_engine_dies_gets_the_engines_death(why: LossReason) -> None:
+def test_tokens_are_counted_without_a_streams_opening_and_stay_when_it_is_over() -> None:
     async def story(stage: Stage) -> None:
         one, exchange = stage.request()
-        waiting = asyncio.ensure_future(stage.loss(one.head()))
-        exchange.feed.put_nowait(why)  # a connection breaks before its process is gone
-        await asyncio.sleep(0)
-        stage.inner.ended.set_result(134)
-        assert await waiting == EngineDeath(LossReason.ENGINE_DIED, "1", alone=True)
+        stage.request()
+        receive(exchange, 10, first_at=1.0, last_at=5.0)
+        for _ in range(2):
+            assert stage.served.tokens() == 8
+            assert stage.served.has_token_since(4.9)
+            assert not stage.served.has_token_since(5.0)
+            one.close()
 
     play(story)
 
 
-@pytest.mark.parametrize(
-    ("parts", "is_blamed"),
-    [([], True), ([b"event: response.created\ndata: {}\n\n"], True), ([b"data: 1\n\n"], False)],
-)
-def test_a_head_alone_is_no_answer_yet_and_the_first_bytes_are(parts: list[bytes], is_blamed: bool) -> None:
+def test_an_error_and_a_buffered_answer_are_no_tokens() -> None:
     async def story(stage: Stage) -> None:
-        one, exchange = stage.request()
-        got: list[bytes] = []
-        exchange.feed.put_nowait(b"")
-        await one.head()
-        for part in parts:
-            exchange.feed.put_nowait(part)
-        exchange.feed.put_nowait(LossReason.RESET)
-        stage.inner.ended.set_result(134)
-        loss = await stage.loss(one.pipe(got.append))
-        assert got == parts
-        assert isinstance(loss, EngineDeath) is is_blamed
+        for is_stream, status in ((True, 500), (False, 200)):
+            _, exchange = stage.request()
+            receive(exchange, 10, first_at=1.0, last_at=5.0)
+            exchange.is_event_stream, exchange.status = is_stream, status
+        assert stage.served.tokens() == 0
 
     play(story)
 
 
-def test_a_broken_connection_to_a_living_engine_is_no_death(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_DEATH_TIMEOUT_S", 0.01)
-
+def test_only_requests_that_were_sent_and_are_read_are_silent() -> None:
     async def story(stage: Stage) -> None:
-        one, exchange = stage.request()
-        exchange.feed.put_nowait(LossReason.RESET)
-        assert await stage.loss(one.head()) is LossReason.RESET
+        (silent, at_5), (_, at_7), (paused, paused_at), (_, never) = (stage.request() for _ in range(4))
+        at_5.last_read_at, at_7.last_read_at, paused_at.last_read_at, never.last_read_at = 5.0, 7.0, 5.0, 0.0
+        paused.pause(True)
+        assert stage.served.silent_since(6.0) == [silent]
 
     play(story)
 
 
-def test_a_request_in_one_piece_that_runs_for_long_is_not_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "answer_start_timeout_s", lambda body_bytes: 0.0)
-
+def test_the_pace_is_the_mean_of_the_streams_and_the_last_one_where_there_are_none() -> None:
     async def story(stage: Stage) -> None:
-        one, whole = stage.request()
-        other, stream = stage.request()
-        stream.is_event_stream = True
-        stage.inner.ended.set_result(134)
-        for each in (whole, stream):
-            each.feed.put_nowait(LossReason.RESET)
-        assert await stage.loss(one.head()) is LossReason.RESET
-        assert await stage.loss(other.head()) == EngineDeath(LossReason.ENGINE_DIED, "1", alone=True)
+        assert (stage.served.time_per_token_s(), stage.served.min_time_per_token_s()) == (0.0, 0.0)
+        for last_at in (2.0, 4.0):
+            receive(stage.request()[1], 11, first_at=1.0, last_at=last_at)
+        assert (stage.served.time_per_token_s(), stage.served.min_time_per_token_s()) == (0.2, 0.1)
+        for call in stage.served.active():
+            call.close()
+        assert (stage.served.time_per_token_s(), stage.served.min_time_per_token_s()) == (0.2, 0.0)
 
     play(story)
 
 
-def test_ending_a_stuck_engine_is_a_death_for_requests_without_an_answer() -> None:
+def test_a_request_is_handed_off_once_and_is_then_no_stream_to_plan() -> None:
+    async def story(stage: Stage) -> None:
+        first, exchange = stage.request()
+        second, other = stage.request()
+        receive(other, 40, first_at=1.0, last_at=1.0)
+        assert stage.served.hand_off(first.key, "i-7") is first
+        assert stage.served.hand_off(first.key, "i-8") is None
+        assert stage.served.hand_off(99, "i-8") is None
+        assert exchange.feed.get_nowait() == Handoff("i-7")
+        assert stage.served.streams() == [ServedStream(second.key, 60, 0.0, 40)]
+        assert stage.served.hand_off_all() == [second]
+        assert other.feed.get_nowait() == Handoff(None)
+        assert stage.served.streams() == []
+
+    play(story)
+
+
+def test_all_requests_of_a_stuck_engine_are_lost_and_it_has_ended() -> None:
     async def story(stage: Stage) -> None:
         one, _ = stage.request()
-        other, exchange = stage.request()
-        exchange.feed.put_nowait(b"")
-        await other.head()
-        exchange.feed.put_nowait(b"data: 1\n\n")
-        await other.read()
         stage.served.abort_all(LossReason.ENGINE_STUCK)
+        assert stage.lifetimes.current.has_ended
         assert await stage.loss(one.head()) == EngineDeath(LossReason.ENGINE_STUCK, "1", alone=True)
-        assert await stage.loss(other.read()) is LossReason.ENGINE_STUCK
-
-    play(story)
-
-
-def test_a_request_that_was_never_sent_is_not_blamed_for_a_death() -> None:
-    async def story(stage: Stage) -> None:
-        one, exchange = stage.request()
-        exchange.last_read_at = 0.0
-        stage.inner.ended.set_result(134)
-        exchange.feed.put_nowait(LossReason.REFUSED)
-        assert await stage.loss(one.head()) is LossReason.REFUSED
-
-    play(story)
-
-
-@pytest.mark.parametrize(("health", "is_dead"), [(503, True), (None, True), (200, False)])
-@pytest.mark.parametrize("streams", [True, False])
-def test_a_dead_engine_reported_by_the_api_server_counts_if_its_health_agrees(
-    health: int | None, is_dead: bool, streams: bool
-) -> None:
-    async def story(stage: Stage) -> None:
-        stage.client.health = health
-        one, exchange = stage.request()
-        exchange.feed.put_nowait(b"")
-        await one.head()
-        exchange.status = 200 if streams else 500
-        exchange.feed.put_nowait(b"data: %b\n\n" % DEAD if streams else DEAD)
-        exchange.feed.put_nowait(b"")
-        waiting = one.pipe(lambda data: None) if streams else one.read_all(99)
-        if is_dead:
-            assert await stage.loss(waiting) == EngineDeath(LossReason.ENGINE_DIED, "1", alone=True)
-        else:
-            await waiting
-
-    play(story)
-
-
-def test_a_request_that_reaches_a_dead_engine_is_not_blamed_for_its_death() -> None:
-    """An API server answers for seconds after its core has ended."""
-
-    async def story(stage: Stage) -> None:
-        stage.client.health = 503
-        for is_first in (True, False):
-            one, exchange = stage.request()
-            exchange.status = 500
-            exchange.feed.put_nowait(DEAD)
-            loss = await stage.loss(one.read_all(99))
-            assert isinstance(loss, EngineDeath) is is_first
-            assert is_first or classify_loss(Origin.ENGINE, loss.reason).code == "not-serving"
-
-    play(story)
-
-
-def test_a_suspect_is_sent_only_after_the_one_before_has_an_answer() -> None:
-    async def story(stage: Stage) -> None:
-        first, exchange = stage.request(await stage.served.acquire_turn())
-        second = asyncio.ensure_future(stage.served.acquire_turn())
-        await asyncio.sleep(0)
-        assert not second.done()
-        exchange.feed.put_nowait(b"")
-        await first.head()
-        exchange.feed.put_nowait(b"data: 1\n\n")
-        await first.read()
-        await second
-        third = asyncio.ensure_future(stage.served.acquire_turn())
-        await asyncio.sleep(0)
-        assert not third.done()
-        other, _ = stage.request(second.result())
-        other.close()
-        (await third).release()
-        first.close()
-
-    play(story)
-
-
-def test_a_suspect_waits_a_bounded_time_and_is_then_not_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_TURN_TIMEOUT_S", 0.01)
-
-    async def story(stage: Stage) -> None:
-        one, first = stage.request(await stage.served.acquire_turn())
-        other, second = stage.request(await stage.served.acquire_turn())
-        innocent, third = stage.request()
-        stage.inner.ended.set_result(134)
-        for each in (first, second, third):
-            each.feed.put_nowait(LossReason.RESET)
-        losses = [await stage.loss(each.head()) for each in (one, other, innocent)]
-        assert losses == [EngineDeath(LossReason.ENGINE_DIED, "1", alone=False)] * 3
-        one.close()
-        other.close()
-        (await stage.served.acquire_turn()).release()
-
-    play(story)
-
-
-def test_a_restarted_engine_is_another_lifetime_and_a_stopped_one_has_ended() -> None:
-    async def story(stage: Stage) -> None:
-        one, exchange = stage.request()
-        await stage.group.stop(0.0)
-        await stage.start()
-        later, _ = stage.request()
-        exchange.feed.put_nowait(LossReason.RESET)
-        assert await stage.loss(one.head()) == EngineDeath(LossReason.ENGINE_KILLED, "1", alone=True)
-        assert stage.served.lifetime.number == 2
-        assert not stage.served.lifetime.has_ended
-        later.close()
 
     play(story)

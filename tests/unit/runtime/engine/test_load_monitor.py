@@ -24,6 +24,7 @@ def figures(running: int, waiting: int, kv_use: float) -> bytes:
 
 class Exchange:
     reads = status = 0
+    first_read_at = last_read_at = 0.0
     is_event_stream = False
 
     def __init__(self, text: bytes) -> None:

@@ -1,13 +1,20 @@
-"""The supervisor's order: an engine answers, is examined, and only then is the node ready."""
+"""The supervisor's order: an engine answers, is examined, and only then is the node ready; its starts and ends."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
+
 from node_agent.core.common.address import Address
+from node_agent.core.failure.loss import LossReason
 from node_agent.core.node.lifecycle import EngineLost, EngineReady, Event
+from node_agent.runtime.common.metrics import Metrics
+from node_agent.runtime.engine.lifetime_tracker import LifetimeTracker
 from node_agent.runtime.engine.supervisor import EnginePlan, EngineSupervisor
+from tests.borders.virtual_time import run_virtual
 
 
 class Group:
@@ -15,20 +22,22 @@ class Group:
 
     def __init__(self) -> None:
         self.ended = asyncio.Event()
+        self.status = 1
         self.stops = 0
+        self.had_oom = False
 
     async def start(self) -> None:
         self.ended.clear()
 
     async def wait(self) -> int:
         await self.ended.wait()
-        return 1
+        return self.status
 
     async def stop(self, grace_s: float) -> None:
         self.stops += 1
 
     def had_oom_kill(self) -> bool:
-        return False
+        return self.had_oom
 
     def is_suspended(self) -> bool:
         return False
@@ -57,6 +66,22 @@ async def never_stuck(first_answer_s: float) -> str:
     return ""
 
 
+async def examine_nothing() -> None:
+    """It supports nothing."""
+
+
+def make_supervisor(
+    group: Group, post: Callable[[Event], None], examine: Callable[[], Awaitable[None]] = examine_nothing
+) -> tuple[EngineSupervisor, LifetimeTracker]:
+    plan = EnginePlan(Address("127.0.0.1", 1), "m", start_s=5.0, restarts=3)
+    http: Any = Answering()
+    lifetimes = LifetimeTracker(http, plan.address, Metrics())
+    return (
+        EngineSupervisor(plan, group, lifetimes, http, post, lambda: 0.0, lambda: 0.0, examine, never_stuck),
+        lifetimes,
+    )
+
+
 def test_an_engine_that_answers_is_examined_before_its_node_is_ready() -> None:
     steps: list[str] = []
 
@@ -72,9 +97,7 @@ def test_an_engine_that_answers_is_examined_before_its_node_is_ready() -> None:
             if isinstance(event, EngineLost):
                 over.set()
 
-        plan = EnginePlan(Address("127.0.0.1", 1), "m", start_s=5.0, restarts=3)
-        http: Any = Answering()
-        supervisor = EngineSupervisor(plan, group, http, post, lambda: 0.0, lambda: 0.0, examine, never_stuck)
+        supervisor, _ = make_supervisor(group, post, examine)
         running = asyncio.ensure_future(supervisor.run())
         async with asyncio.timeout(10):
             await over.wait()
@@ -83,3 +106,47 @@ def test_an_engine_that_answers_is_examined_before_its_node_is_ready() -> None:
 
     asyncio.run(story())
     assert steps == ["examined", EngineReady.__name__, EngineLost.__name__]
+
+
+@pytest.mark.parametrize(
+    ("status", "had_oom", "reason"),
+    [
+        (134, False, LossReason.ENGINE_DIED),
+        (-9, False, LossReason.ENGINE_KILLED),
+        (-9, True, LossReason.ENGINE_DIED),
+    ],
+)
+def test_each_start_and_each_end_of_an_engine_is_recorded(status: int, had_oom: bool, reason: LossReason) -> None:
+    async def story() -> None:
+        group, ready = Group(), asyncio.Event()
+        group.status, group.had_oom = status, had_oom
+
+        def post(event: Event) -> None:
+            if isinstance(event, EngineReady):
+                ready.set()
+
+        supervisor, lifetimes = make_supervisor(group, post)
+        running = asyncio.ensure_future(supervisor.run())
+        await ready.wait()
+        first = lifetimes.current
+        assert (first.number, first.has_ended) == (1, False)
+        ready.clear()
+        group.ended.set()
+        await ready.wait()  # the next one, after a pause
+        assert first.death(1).reason is reason
+        assert (lifetimes.current.number, lifetimes.current.has_ended) == (2, False)
+        running.cancel()
+
+    run_virtual(story, sockets=False)
+
+
+def test_an_engine_that_the_agent_stops_was_ended_from_outside() -> None:
+    async def story() -> None:
+        group = Group()
+        supervisor, lifetimes = make_supervisor(group, lambda event: None)
+        lifetimes.started()
+        await supervisor.stop(1.0)
+        assert group.stops == 1
+        assert lifetimes.current.death(1).reason is LossReason.ENGINE_KILLED
+
+    run_virtual(story, sockets=False)

@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 from local.lone_node import add_peer
 from node_agent.contract.states import NodeState
-from node_agent.core.failure.attribution import BodyKind, Origin, classify_answer, classify_loss
+from node_agent.core.failure.attribution import classify_answer, classify_loss
+from node_agent.core.failure.error_body import BodyKind
 from node_agent.core.failure.loss import LossReason
+from node_agent.core.failure.verdict import Origin
 from node_agent.core.membership import PeerRequestFailed
 from node_agent.core.node.status import Load
 from node_agent.core.routing.router import Route, RouteRequest
