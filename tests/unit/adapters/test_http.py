@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any
@@ -16,13 +18,15 @@ from local.aws import free_port
 from local.imds import ImdsServer, InstanceMetadata, url
 from node_agent.adapters import http_client_exchange
 from node_agent.adapters.http import HttpClient
-from node_agent.adapters.http_client_exchange import Connection, Exchange
+from node_agent.adapters.http_client_connection import Connection
+from node_agent.adapters.http_client_exchange import Exchange
 from node_agent.adapters.imds import Imds
 from node_agent.contract.aws_events import InterruptionNotice
 from node_agent.contract.errors import MetadataUnavailable
 from node_agent.contract.names import SIGNS_HEADER
 from node_agent.core.common.address import Address
 from node_agent.core.failure.loss import Handoff, LossReason
+from node_agent.core.http.response_head import MAX_HEAD_BYTES
 from node_agent.ports import ExchangeLost, Identity, Response
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -277,6 +281,40 @@ def test_a_body_is_bounded() -> None:
             await (await send(client, address)).read_all(1)
 
     run_scenario(answering(WHOLE), story)
+
+
+def test_a_head_is_bounded_with_the_interim_responses_before_it() -> None:
+    async def story(client: HttpClient, address: Address) -> None:
+        with pytest.raises(ExchangeLost, match="broken"):
+            await send(client, address)
+
+    run_scenario(answering(*[SIGN] * (MAX_HEAD_BYTES // len(SIGN) + 1)), story)
+
+
+@pytest.mark.parametrize("end", ["complete", "incomplete", "aborted"])
+def test_a_closed_exchange_is_freed_without_the_collector(end: str) -> None:
+    async def story(client: HttpClient, address: Address) -> None:
+        response = await send(client, address)
+        received: list[bytes] = []
+        piping = asyncio.ensure_future(response.pipe(received.append))
+        await asyncio.sleep(0)
+        if end == "aborted":
+            response.abort(LossReason.CLOSED)
+        elif end == "incomplete":
+            piping.cancel()
+        await asyncio.wait([piping])
+        assert piping.cancelled() or (piping.exception() is None) is (end == "complete")
+        response.close()
+        freed = weakref.ref(response)
+        del response, piping
+        await asyncio.sleep(0.01)  # until the loop has dropped its handles
+        assert freed() is None
+
+    gc.disable()
+    try:
+        run_scenario(answering(WHOLE if end == "complete" else CHUNKED + b"2\r\nok\r\n"), story)
+    finally:
+        gc.enable()
 
 
 def test_a_reader_that_does_not_read_pauses_the_sender(monkeypatch: pytest.MonkeyPatch) -> None:
