@@ -5,6 +5,7 @@ Rules kept here:
 * an exchange ends once: complete, or lost for one reason, the first that was given;
 * unread data is bounded: beyond MAX_HELD_BYTES the connection stops reading;
 * a silence loses the exchange (`core/http/silence_timeout`), and counts only while this side reads;
+* what a server sends behind the response is no part of it, and the connection is not used again;
 * a request on a reused connection that the server had closed while idle is sent again, on a new one.
 """
 
@@ -26,6 +27,10 @@ MAX_HELD_BYTES = 1024 * 1024
 
 _CLOSED_WHILE_IDLE = (LossReason.EOF, LossReason.RESET)
 """How an exchange on a reused connection is lost that the server had closed before it received the request."""
+
+
+class _UnrequestedResponseError(Exception):
+    """The server sent a message behind the response."""
 
 
 class Exchange(asyncio.Protocol):
@@ -99,11 +104,14 @@ class Exchange(asyncio.Protocol):
             return
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserCallbackError:
-            raise  # a bug of the sink
-        except httptools.HttpParserError:
-            self.abort(LossReason.BROKEN)
-            return
+        except httptools.HttpParserError as error:
+            if self._done:  # what follows the response is ignored, and the connection not used again
+                self._parser, self._head.keeps_alive = None, False
+            elif isinstance(error, httptools.HttpParserCallbackError):
+                raise  # a bug of the sink
+            else:
+                self.abort(LossReason.BROKEN)
+                return
         if self._sink is not None:
             if self._done:
                 self._wake()
@@ -135,6 +143,11 @@ class Exchange(asyncio.Protocol):
         self._wake()
 
     # httptools
+
+    def on_message_begin(self) -> None:
+        """Raise an error, which ends the parsing, for a message behind the response."""
+        if self._done:
+            raise _UnrequestedResponseError
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Store a header in the head."""

@@ -3,7 +3,7 @@
 Rules kept here:
 
 * an interim response (1xx) is no head; with SIGNS_HEADER it announces keep-alives;
-* the last value of a header counts, over the heads of interim responses too;
+* the last value of a header counts, over the heads of interim responses too; trailers are dropped;
 * the bytes of a head are bounded, with the interim responses before it.
 """
 
@@ -38,8 +38,9 @@ class ResponseHead:
     _unfinished_bytes: int = 0
 
     def add_header(self, name: bytes, value: bytes) -> None:
-        """Store a header of this head, or of an interim response before it."""
-        self.headers[name.lower()] = value
+        """Store a header of this head, or of an interim response before it; drop a trailer."""
+        if not self.is_complete:
+            self.headers[name.lower()] = value
 
     def end(self, status: int, *, keeps_alive: bool) -> None:
         """End the head, or an interim response before it, whose headers are stored."""

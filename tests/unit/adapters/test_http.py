@@ -134,6 +134,38 @@ def test_an_incomplete_answer_is_a_loss(parts: tuple[bytes, ...], why: LossReaso
     run_scenario(answering(*parts, then_close=True), story)
 
 
+@pytest.mark.parametrize("is_piped", [False, True])
+@pytest.mark.parametrize(
+    "surplus", [b"HTTP/1.1 500 No\r\ncontent-length: 2\r\n\r\nno", b"no HTTP", b"HTTP/1.1 102 Processing\r\n\r\n"]
+)
+def test_what_follows_a_response_is_no_part_of_it_and_ends_the_connection(surplus: bytes, is_piped: bool) -> None:
+    connections = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        await answering(*([WHOLE[:-1], WHOLE[-1:] + surplus] if is_piped else [WHOLE + surplus]))(reader, writer)
+
+    async def story(client: HttpClient, address: Address) -> None:
+        for _ in range(2):
+            response, received = await send(client, address), list[bytes]()
+            await response.pipe(received.append)
+            assert (response.status, b"".join(received), response.first_read_at > 0) == (200, b"ok", True)
+            response.close()
+        assert len(connections) == 2
+
+    run_scenario(serve, story)
+
+
+def test_trailers_are_no_headers() -> None:
+    async def story(client: HttpClient, address: Address) -> None:
+        response = await send(client, address)
+        assert await response.read_all(10) == b"ok"
+        assert response.headers == {b"transfer-encoding": b"chunked"}
+        response.close()
+
+    run_scenario(answering(CHUNKED + b"2\r\nok\r\n0\r\ncontent-type: text/event-stream\r\n\r\n"), story)
+
+
 def test_no_answer_at_all_is_a_loss_before_the_head() -> None:
     async def story(client: HttpClient, address: Address) -> None:
         with pytest.raises(ExchangeLost, match="eof"):
@@ -291,7 +323,7 @@ def test_a_head_is_bounded_with_the_interim_responses_before_it() -> None:
     run_scenario(answering(*[SIGN] * (MAX_HEAD_BYTES // len(SIGN) + 1)), story)
 
 
-@pytest.mark.parametrize("end", ["complete", "incomplete", "aborted"])
+@pytest.mark.parametrize("end", ["complete", "followed by another", "incomplete", "aborted"])
 def test_a_closed_exchange_is_freed_without_the_collector(end: str) -> None:
     async def story(client: HttpClient, address: Address) -> None:
         response = await send(client, address)
@@ -303,16 +335,17 @@ def test_a_closed_exchange_is_freed_without_the_collector(end: str) -> None:
         elif end == "incomplete":
             piping.cancel()
         await asyncio.wait([piping])
-        assert piping.cancelled() or (piping.exception() is None) is (end == "complete")
+        assert piping.cancelled() or (piping.exception() is None) is (end in answers)
         response.close()
         freed = weakref.ref(response)
         del response, piping
         await asyncio.sleep(0.01)  # until the loop has dropped its handles
         assert freed() is None
 
+    answers = {"complete": WHOLE, "followed by another": WHOLE + WHOLE}
     gc.disable()
     try:
-        run_scenario(answering(WHOLE if end == "complete" else CHUNKED + b"2\r\nok\r\n"), story)
+        run_scenario(answering(answers.get(end, CHUNKED + b"2\r\nok\r\n")), story)
     finally:
         gc.enable()
 

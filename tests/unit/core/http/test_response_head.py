@@ -42,6 +42,13 @@ def test_a_head_alone_announces_no_keepalives() -> None:
     assert not head.announces_keepalives
 
 
+def test_a_trailer_is_dropped() -> None:
+    head = ResponseHead()
+    head.end(200, keeps_alive=True)
+    head.add_header(b"content-type", b"text/event-stream")
+    assert head.headers == {}
+
+
 def test_an_incomplete_head_is_bounded() -> None:
     head = ResponseHead()
     assert head.fits(MAX_HEAD_BYTES)
