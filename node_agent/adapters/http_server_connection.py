@@ -316,9 +316,11 @@ class ServerConnection(asyncio.Protocol):
             self._set_reading(True)
             self.write(self._final_error)
         else:
+            transport = self._transport
+            if self._continue_pending or (transport is not None and not transport.is_reading()):
+                self._arrival = RequestArrival(self.server.now)  # the client could not send the rest before
             if self._continue_pending:
                 self._continue_pending = False
-                self._arrival = RequestArrival(self.server.now)
                 self.write(_CONTINUE)
             self._set_reading(True)
 
