@@ -4,7 +4,7 @@ Rules kept here:
 
 * the connection that became idle last is reused first;
 * none is reused after IDLE_S;
-* at most MAX_IDLE are kept for one address.
+* at most MAX_IDLE are kept for one address, and nothing of an address that is not used any more.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class ConnectionPool:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._idle: dict[Address, list[Connection]] = {}
+        self._dropped_at = clock()
 
     def take(self, address: Address) -> Connection | None:
         """Remove and return a usable connection, None where there is none. Closes those that are too old."""
@@ -44,12 +45,30 @@ class ConnectionPool:
 
     def put(self, address: Address, connection: Connection) -> None:
         """Keep a connection for the next exchange where there is room, else close it."""
+        now = self._clock()
+        if now - self._dropped_at > IDLE_S:
+            self._dropped_at = now
+            self._drop_old(now - IDLE_S)
         idle = self._idle.setdefault(address, [])
         if len(idle) < MAX_IDLE:
-            connection.idle_since = self._clock()
+            connection.idle_since = now
             idle.append(connection)
         else:
             connection.abort()
+
+    def _drop_old(self, oldest: float) -> None:
+        """Close the connections that are too old: nodes that are gone are never asked for again."""
+        for address, connections in list(self._idle.items()):
+            kept = []
+            for connection in connections:
+                if connection.usable and connection.idle_since >= oldest:
+                    kept.append(connection)
+                else:
+                    connection.abort()
+            if kept:
+                self._idle[address] = kept
+            else:
+                del self._idle[address]
 
     def clear(self) -> None:
         """Close all connections."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 
 from node_agent.adapters.http_client_connection import Connection
 from node_agent.adapters.http_client_pool import IDLE_S, MAX_IDLE, ConnectionPool
 from node_agent.core.common.address import Address
 
-HERE, THERE = Address("127.0.0.1", 80), Address("127.0.0.2", 80)
+HERE, THERE, GONE = Address("127.0.0.1", 80), Address("127.0.0.2", 80), Address("127.0.0.3", 80)
 
 
 class Clock:
@@ -75,6 +76,23 @@ def test_a_connection_for_which_there_is_no_room_is_closed() -> None:
     other = connected()
     pool.put(THERE, other)
     assert other.usable, "each address has its own room"
+
+
+def test_what_is_left_of_a_node_that_is_gone_is_freed() -> None:
+    clock = Clock()
+    pool, silent, in_use = ConnectionPool(clock), connected(), connected()
+    pool.put(GONE, lost := connected())
+    gone = weakref.ref(lost)
+    lost.connection_lost(None)
+    del lost
+    pool.put(HERE, silent)
+    clock.now += IDLE_S + 0.1
+    pool.put(THERE, in_use)
+    assert (gone(), silent.usable, in_use.usable) == (None, False, True)
+    assert pool.take(THERE) is in_use
+    clock.now += IDLE_S + 0.1
+    pool.put(HERE, connected())
+    assert list(pool._idle) == [HERE], "no entry stays for an address without connections"
 
 
 def test_a_cleared_pool_has_closed_its_connections() -> None:
