@@ -1,83 +1,36 @@
-"""One HTTP/1.1 exchange of a client, and the connection that it runs on; callbacks are httptools'.
+"""One HTTP/1.1 exchange of a client: a request, and its response as it arrives; callbacks are httptools'.
 
 Rules kept here:
 
 * an exchange ends once: complete, or lost for one reason, the first that was given;
 * unread data is bounded: beyond MAX_HELD_BYTES the connection stops reading;
-* a silence counts only while this side reads;
+* a silence loses the exchange (`core/http/silence_timeout`), and counts only while this side reads;
+* what a server sends behind the response is no part of it, and the connection is not used again;
 * a request on a reused connection that the server had closed while idle is sent again, on a new one.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import httptools
 
-from node_agent.contract.names import SIGNS_HEADER
+from node_agent.adapters.http_client_connection import Connection
 from node_agent.core.failure.loss import Loss, LossReason
+from node_agent.core.http.response_head import ResponseHead
+from node_agent.core.http.silence_timeout import SilenceTimeout
 from node_agent.ports import ExchangeLost
 
 MAX_HELD_BYTES = 1024 * 1024
 """Received and unread bytes at which a connection stops reading."""
 
-MAX_HEAD_BYTES = 64 * 1024
-"""With the interim responses before it: keep-alives for twenty minutes."""
-
 _CLOSED_WHILE_IDLE = (LossReason.EOF, LossReason.RESET)
 """How an exchange on a reused connection is lost that the server had closed before it received the request."""
 
-_GRACE_S = 0.25
-"""From an elapsed timeout to the loss: timers run before received data is read, and if this process was suspended, data
-arrived meanwhile.
-"""
 
-
-class Connection(asyncio.Protocol):
-    """A connection while it is idle; an exchange replaces it as the transport's protocol.
-
-    exchange: the active one.
-    """
-
-    def __init__(self) -> None:
-        self.exchange: Exchange | None = None
-        self.transport: asyncio.Transport | None = None
-        self.idle_since = 0.0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport: the connection is usable from now on."""
-        self.transport = transport  # type: ignore[assignment] # create_connection gives a Transport
-
-    def data_received(self, data: bytes) -> None:
-        """Abort the connection: an idle one has no request that data could answer."""
-        self.abort()  # data without a request
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Drop the transport: the connection is not usable any more."""
-        self.transport = None
-
-    def begin(self, exchange: Exchange) -> None:
-        """Make an exchange the active one: it receives the transport's callbacks from now on."""
-        self.exchange = exchange
-        if self.transport is not None:
-            self.transport.set_protocol(exchange)
-
-    def end(self) -> None:
-        """End the active exchange: this idle connection receives the transport's callbacks again."""
-        self.exchange = None
-        if self.transport is not None:
-            self.transport.set_protocol(self)
-
-    @property
-    def usable(self) -> bool:
-        """Whether a request can be sent: the transport is connected and not closing."""
-        return self.transport is not None and not self.transport.is_closing()
-
-    def abort(self) -> None:
-        """Close the transport at once, without sending what is buffered."""
-        if self.transport is not None:
-            self.transport.abort()
+class _UnrequestedResponseError(Exception):
+    """The server sent a message behind the response."""
 
 
 class Exchange(asyncio.Protocol):
@@ -104,13 +57,7 @@ class Exchange(asyncio.Protocol):
         keepalive_timeout_s: float | None = None,
         on_lost: Callable[[Loss], None] | None = None,
     ) -> None:
-        self.status = 0
-        self.headers: dict[bytes, bytes] = {}
         self._request = request
-        self._read_timeout_s = read_timeout_s
-        self._accept_timeout_s = accept_timeout_s
-        self._keepalive_timeout_s = keepalive_timeout_s
-        self._sends_keepalives = False
         self._connect = connect
         self._released = released
         self._on_lost = on_lost
@@ -118,9 +65,7 @@ class Exchange(asyncio.Protocol):
         self._was_reused = False
         self._connecting: asyncio.Task[Connection] | None = None
         self._parser: httptools.HttpResponseParser | None = None
-        self._head_bytes = 0
-        self._head_seen = False
-        self._keeps_alive = False
+        self._head = ResponseHead()
         self._done = False
         self._loss: Loss | None = None
         self._buffer: list[bytes] = []
@@ -132,8 +77,8 @@ class Exchange(asyncio.Protocol):
         self.first_read_at = 0.0
         self.last_read_at = 0.0
         self.reads = 0
+        self._silence = SilenceTimeout(read_timeout_s, accept_timeout_s, keepalive_timeout_s)
         self._timer: asyncio.TimerHandle | None = None
-        self._overdue_since = 0.0
         self._loop = asyncio.get_running_loop()
         self._now = self._loop.time
 
@@ -145,10 +90,8 @@ class Exchange(asyncio.Protocol):
             return
         connection.begin(self)
         self._parser = httptools.HttpResponseParser(self)
-        self.headers = {}
         self.last_read_at = self._loop.time()
-        self._sends_keepalives = False
-        self._set_timer(self._timeout_s())
+        self._set_timer(self._silence.allowed_s())
         connection.transport.write(self._request)
 
     # the connection's callbacks
@@ -161,11 +104,14 @@ class Exchange(asyncio.Protocol):
             return
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserCallbackError:
-            raise  # a bug of the sink
-        except httptools.HttpParserError:
-            self.abort(LossReason.BROKEN)
-            return
+        except httptools.HttpParserError as error:
+            if self._done:  # what follows the response is ignored, and the connection not used again
+                self._parser, self._head.keeps_alive = None, False
+            elif isinstance(error, httptools.HttpParserCallbackError):
+                raise  # a bug of the sink
+            else:
+                self.abort(LossReason.BROKEN)
+                return
         if self._sink is not None:
             if self._done:
                 self._wake()
@@ -173,14 +119,11 @@ class Exchange(asyncio.Protocol):
         self._was_reused = False
         if not self.first_read_at:
             self.first_read_at = self.last_read_at
-            if self._accept_timeout_s is not None or self._sends_keepalives:
-                self._accept_timeout_s = None
-                self._set_timer(self._timeout_s())
-        if not self._head_seen:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self.abort(LossReason.BROKEN)
-                return
+            if self._silence.on_first_bytes():
+                self._set_timer(self._silence.allowed_s())
+        if not self._head.is_complete and not self._head.fits(len(data)):
+            self.abort(LossReason.BROKEN)
+            return
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -201,17 +144,20 @@ class Exchange(asyncio.Protocol):
 
     # httptools
 
+    def on_message_begin(self) -> None:
+        """Raise an error, which ends the parsing, for a message behind the response."""
+        if self._done:
+            raise _UnrequestedResponseError
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Store a header under its lower-case name; the last value counts, over the heads of interim responses too."""
-        self.headers[name.lower()] = value
+        """Store a header in the head."""
+        self._head.add_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Set the status. An interim response (1xx) is no head; with SIGNS_HEADER it announces keep-alives."""
+        """End the head, or an interim response, which may announce keep-alives."""
         if self._parser is not None:
-            self.status = self._parser.get_status_code()
-            self._head_seen = self.status >= 200  # before it there may be interim ones
-            self._sends_keepalives = self._sends_keepalives or (not self._head_seen and SIGNS_HEADER in self.headers)
-            self._keeps_alive = self._parser.should_keep_alive()
+            self._head.end(self._parser.get_status_code(), keeps_alive=self._parser.should_keep_alive())
+            self._silence.sends_keepalives = self._head.announces_keepalives
 
     def on_body(self, body: bytes) -> None:
         """Pass bytes of the body to the sink; without one, hold them, and stop reading at MAX_HELD_BYTES."""
@@ -226,20 +172,30 @@ class Exchange(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Complete the exchange, unless the message was an interim response."""
-        self._done = self._head_seen
+        self._done = self._head.is_complete
         if self._done:
             self._stop_timer()
 
     # the Response port
 
     @property
+    def status(self) -> int:
+        """The HTTP status; final once `head` has returned."""
+        return self._head.status
+
+    @property
+    def headers(self) -> Mapping[bytes, bytes]:
+        """The headers by names in lower case; complete once `head` has returned."""
+        return self._head.headers
+
+    @property
     def is_event_stream(self) -> bool:
         """Whether the content type is that of server-sent events."""
-        return self.headers.get(b"content-type", b"").startswith(b"text/event-stream")
+        return self._head.is_event_stream
 
     async def head(self) -> None:
         """Wait for the response's head. Raises ExchangeLost."""
-        while not self._head_seen:
+        while not self._head.is_complete:
             if self._loss is not None:
                 if not self._was_reused or self._loss not in _CLOSED_WHILE_IDLE:
                     raise ExchangeLost(self._loss)
@@ -332,22 +288,12 @@ class Exchange(asyncio.Protocol):
 
     def set_read_timeout(self, seconds: float) -> None:
         """From now on, a silence of `seconds` loses the exchange."""
-        self._read_timeout_s = seconds
-        self._set_timer(self._timeout_s())
+        self._silence.read_timeout_s = seconds
+        self._set_timer(self._silence.allowed_s())
 
     def end_within(self, seconds: float) -> None:
         """Bound the wait for the end: from now on, a silence of `seconds` loses the exchange."""
         self.set_read_timeout(seconds)
-
-    def _timeout_s(self) -> float:
-        """Return how long the other side may be silent now."""
-        if self._accept_timeout_s is not None:
-            return self._accept_timeout_s
-        return (
-            min(self._read_timeout_s, self._keepalive_timeout_s)
-            if self._sends_keepalives and self._keepalive_timeout_s
-            else self._read_timeout_s
-        )
 
     def _set_timer(self, seconds: float) -> None:
         self._stop_timer()
@@ -355,17 +301,12 @@ class Exchange(asyncio.Protocol):
             self._timer = self._loop.call_later(seconds, self._on_timer)
 
     def _on_timer(self) -> None:
-        quiet_s = self._loop.time() - self.last_read_at
         is_paused = self._buffer_is_full or self._pause_requested
-        allowed_s = self._timeout_s()
-        if is_paused or quiet_s < allowed_s:
-            rest_s = allowed_s if is_paused else allowed_s - quiet_s
-            self._set_timer(max(rest_s, 0.001))
-        elif self._overdue_since != self.last_read_at:
-            self._overdue_since = self.last_read_at
-            self._set_timer(min(_GRACE_S, allowed_s / 4))
-        else:
+        wait_s = self._silence.next_check_s(self._loop.time(), self.last_read_at, is_paused=is_paused)
+        if wait_s is None:
             self.abort(LossReason.SILENCE)
+        else:
+            self._set_timer(wait_s)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -392,7 +333,7 @@ class Exchange(asyncio.Protocol):
         if connection is None or connection.exchange is not self:
             return
         connection.end()
-        is_clear = self._done and self._keeps_alive and not self._buffer_is_full and not self._pause_requested
+        is_clear = self._done and self._head.keeps_alive and not self._buffer_is_full and not self._pause_requested
         if is_clear and connection.usable:
             self._released(connection)
         else:

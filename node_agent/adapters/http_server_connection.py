@@ -19,15 +19,21 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-import orjson
-
+from node_agent.adapters.http_errors import (
+    ADDRESS_FULL,
+    BODY_DROPPED,
+    NOT_ANSWERED,
+    SERVER_FULL,
+    encode_final_error,
+    request_timeout,
+)
 from node_agent.adapters.http_limits import Limits
 from node_agent.adapters.http_message import MessageReader
-from node_agent.adapters.http_request import STATUS, Request
-from node_agent.contract.errors import openai_error
+from node_agent.adapters.http_request import Request
 from node_agent.core.http.body_budget import BodyBudget, HeldBody
 from node_agent.core.http.connection_limits import ConnectionSlot
 from node_agent.core.http.request_head import ErrorResponse
+from node_agent.core.http.slow_clients import RequestArrival, UnreadOutput
 from node_agent.ports import AlternateProtocol, ServerRequest
 
 LINGER_S = 2.0
@@ -36,14 +42,7 @@ LINGER_S = 2.0
 HEALTH_TIMEOUT_S = 5.0
 """How long a connection beyond the bounds may take to request the node's health."""
 
-_PROGRESS_BYTES = 48 * 1024
-"""What a slow client has to read within `unread_s`: from a transport's high-water mark to its low one."""
-
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_FULL = ErrorResponse(503, "too_many_connections", "This node has no connection to spare; try another node.")
-_FULL_OF_ADDRESS = ErrorResponse(
-    429, "too_many_connections", "Your address has as many connections here as one may have."
-)
 
 
 class Server(Protocol):
@@ -122,9 +121,9 @@ class ServerConnection(asyncio.Protocol):
         self._final_error: bytes | None = None  # the last word on this connection, in its turn
         self._final_error_at: float | None = None  # when it was written
         self._continue_pending = False  # a client waits with its body until the answers before it are written
-        self._free_at = self._began_at = server.now  # since when nothing is being answered; since when a request comes
-        self._progress: tuple[float, int] = (server.now, 0)  # when its body was so large
-        self._unread: tuple[float, int] | None = None  # since when a client has not read, and how much lay there
+        self._free_at = server.now  # since when nothing is being answered
+        self._arrival = RequestArrival(server.now)  # of the request that is not whole, or was the last one
+        self._unread: UnreadOutput | None = None  # while the client lags
         self._body: HeldBody | None = None  # of the request that is not whole
         self._bodies: dict[Request, HeldBody] = {}
 
@@ -140,7 +139,7 @@ class ServerConnection(asyncio.Protocol):
         if self.slot is ConnectionSlot.NONE or self.server.is_over:
             self.abort()  # even to say so costs a connection
         elif self.server.is_closing:
-            self.on_fault(_FULL)
+            self.on_fault(SERVER_FULL)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Release everything that the connection holds, and notify the handlers of its requests."""
@@ -180,13 +179,8 @@ class ServerConnection(asyncio.Protocol):
             data = self._detect_protocol(self._prefix + data)
         if data and self._final_error is None:
             if not self._reader.is_partial:
-                self._time_request()
+                self._arrival = RequestArrival(self.server.now)
             self._reader.feed(data)
-
-    def _time_request(self) -> None:
-        """Start the time of an arriving request."""
-        self._began_at = self.server.now
-        self._progress = (self._began_at, 0)
 
     def _detect_protocol(self, first: bytes) -> bytes:
         """Return the first bytes, unless they begin, or may begin, the alternate protocol."""
@@ -224,7 +218,7 @@ class ServerConnection(asyncio.Protocol):
             self._body = None
         if self.slot is not ConnectionSlot.FULL:
             if request.method != "GET" or request.path not in self.server.limits.health:
-                self.on_fault(_FULL if self.slot is ConnectionSlot.HEALTH_ONLY else _FULL_OF_ADDRESS)
+                self._refuse_slot()
                 return
             request.keeps_alive = False
         if self._current is None and not self._waiting and not self.is_congested:
@@ -236,6 +230,10 @@ class ServerConnection(asyncio.Protocol):
             self.server.count_refusal("pipelined")
             self.abort()
 
+    def _refuse_slot(self) -> None:
+        """Send the error of a connection beyond the bounds."""
+        self.on_fault(SERVER_FULL if self.slot is ConnectionSlot.HEALTH_ONLY else ADDRESS_FULL)
+
     def reserve_body(self, size: int) -> bool:
         """Reserve room for the incomplete body, now `size` bytes; return whether there is room."""
         if self._body is None:
@@ -243,9 +241,7 @@ class ServerConnection(asyncio.Protocol):
         return self.server.reserve_body(self._body, size)
 
     def _release_unfinished_body(self) -> None:
-        self.on_fault(
-            ErrorResponse(503, "too_many_bodies", "This node needs the room of your unfinished request; try again.")
-        )
+        self.on_fault(BODY_DROPPED)
 
     def on_expect_continue(self) -> None:
         """Send 100 Continue, once the responses before it are written."""
@@ -263,10 +259,7 @@ class ServerConnection(asyncio.Protocol):
             return
         self._reader.stop()
         self.server.count_refusal(fault.code)
-        body = orjson.dumps(openai_error(fault.status, fault.code, fault.message))
-        retry_after = b"retry-after: 1\r\n" if fault.status in (429, 503) else b""
-        lines = b"content-type: application/json\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n"
-        self._final_error = b"".join((STATUS[fault.status], self.date, lines % (len(body), retry_after), body))
+        self._final_error = encode_final_error(fault, self.date)
         if self._body is not None:
             self.server.bodies.release(self._body)
             self._body = None
@@ -308,7 +301,7 @@ class ServerConnection(asyncio.Protocol):
         self._release(request)
         self._waiting.clear()
         self._final_error = None
-        self.on_fault(ErrorResponse(500, "internal_error", "This node could not answer; the reason is in its log."))
+        self.on_fault(NOT_ANSWERED)
 
     def _release(self, request: Request) -> None:
         if self._bodies and (body := self._bodies.pop(request, None)) is not None:
@@ -323,9 +316,11 @@ class ServerConnection(asyncio.Protocol):
             self._set_reading(True)
             self.write(self._final_error)
         else:
+            transport = self._transport
+            if self._continue_pending or (transport is not None and not transport.is_reading()):
+                self._arrival = RequestArrival(self.server.now)  # the client could not send the rest before
             if self._continue_pending:
                 self._continue_pending = False
-                self._time_request()
                 self.write(_CONTINUE)
             self._set_reading(True)
 
@@ -372,11 +367,9 @@ class ServerConnection(asyncio.Protocol):
     def _check_reader(self, transport: asyncio.Transport, now: float) -> None:
         """Disconnect a client that has not read for too long."""
         size = transport.get_write_buffer_size()
-        since, before = self._unread or (now, size)
-        if size <= before - _PROGRESS_BYTES:
-            since, before = now, size
-        self._unread = since, max(before, size)
-        if now - since > self.server.limits.unread_s:
+        if self._unread is None:
+            self._unread = UnreadOutput(now, size)
+        if self._unread.is_overdue(now, size, self.server.limits.unread_s):
             self.server.count_refusal("unread")
             self.abort()
 
@@ -384,22 +377,18 @@ class ServerConnection(asyncio.Protocol):
         """Check the time of an incomplete request, or of an idle connection."""
         limits, reader = self.server.limits, self._reader
         if self.slot is not ConnectionSlot.FULL and now - self._free_at > HEALTH_TIMEOUT_S:
-            self.on_fault(_FULL if self.slot is ConnectionSlot.HEALTH_ONLY else _FULL_OF_ADDRESS)
+            self._refuse_slot()
         elif reader.is_partial or self._prefix:
-            took_s = now - self._began_at
-            if took_s > (limits.request_s if reader.head_is_complete else limits.stalled_s) or self._is_too_slow(now):
-                self.on_fault(ErrorResponse(408, "request_timeout", f"The request was not whole after {took_s:.0f} s."))
+            if self._arrival.is_overdue(
+                now,
+                reader.body_bytes,
+                max_s=limits.request_s if reader.head_is_complete else limits.stalled_s,
+                stalled_s=limits.stalled_s,
+                stalled_bytes=limits.stalled_bytes,
+            ):
+                self.on_fault(request_timeout(now - self._arrival.began_at))
         elif now - self._free_at > limits.idle_s:
             self._close()
-
-    def _is_too_slow(self, now: float) -> bool:
-        """Return whether too little of a body arrived within `stalled_s`."""
-        limits, size = self.server.limits, self._reader.body_bytes
-        since, before = self._progress
-        if now - since <= limits.stalled_s:
-            return False
-        self._progress = (now, size)
-        return size - before < limits.stalled_bytes
 
 
 def _discard(data: bytes) -> None:

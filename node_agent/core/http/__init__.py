@@ -1,1 +1,1 @@
-"""Check HTTP requests before their bodies are parsed: heads, bounds, connections, CORS."""
+"""Check HTTP messages before their bodies are parsed: heads, bounds, timeouts, connections, CORS."""

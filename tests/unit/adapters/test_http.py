@@ -1,79 +1,17 @@
-"""The HTTP client against servers that misbehave, and the IMDS adapter against its stand-in."""
+"""Test the HTTP client: which connection a request is sent on, and which may be used again."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import threading
-import time
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from local.aws import free_port
-from local.imds import ImdsServer, InstanceMetadata, url
-from node_agent.adapters import http_client_exchange
 from node_agent.adapters.http import HttpClient
-from node_agent.adapters.http_client_exchange import Connection, Exchange
-from node_agent.adapters.imds import Imds
-from node_agent.contract.aws_events import InterruptionNotice
-from node_agent.contract.errors import MetadataUnavailable
-from node_agent.contract.names import SIGNS_HEADER
 from node_agent.core.common.address import Address
-from node_agent.core.failure.loss import Handoff, LossReason
-from node_agent.ports import ExchangeLost, Identity, Response
-
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-Story = Callable[[HttpClient, Address], Coroutine[Any, Any, None]]
-
-WHOLE = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
-CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
-SIGN = b"HTTP/1.1 102 Processing\r\n" + SIGNS_HEADER + b": 1\r\n\r\n"
-
-
-def run_scenario(serve: Serve, story: Story) -> None:
-    """A story of a client and a server; no wait in it may last."""
-
-    async def run() -> None:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        address = Address("127.0.0.1", server.sockets[0].getsockname()[1])
-        client = HttpClient()
-        try:
-            async with asyncio.timeout(10):
-                await story(client, address)
-        finally:
-            await client.close()
-            server.close()
-
-    asyncio.run(run())
-
-
-async def send(client: HttpClient, address: Address, read_timeout_s: float = 5.0) -> Response:
-    return await client.open(address, "GET", "/", headers={}, read_timeout_s=read_timeout_s)
-
-
-async def request(reader: asyncio.StreamReader) -> bytes:
-    return await reader.readuntil(b"\r\n\r\n")
-
-
-def answering(*parts: bytes, then_close: bool = False) -> Serve:
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                await request(reader)
-                for part in parts:
-                    writer.write(part)
-                    await writer.drain()
-                if then_close:
-                    return
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
-
-    return serve
+from node_agent.core.failure.loss import LossReason
+from node_agent.ports import ExchangeLost
+from tests.unit.adapters.http_client_stage import WHOLE, answering, run_scenario, send
 
 
 def test_an_answer_is_read_and_its_connection_used_again() -> None:
@@ -113,139 +51,26 @@ def test_a_connection_that_the_server_closed_while_idle_is_not_a_loss() -> None:
     run_scenario(answering(WHOLE, then_close=True), story)
 
 
+@pytest.mark.parametrize("is_piped", [False, True])
 @pytest.mark.parametrize(
-    ("parts", "why"),
-    [
-        ((CHUNKED + b"2\r\nok\r\n",), LossReason.EOF),
-        ((b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok",), LossReason.EOF),
-        ((CHUNKED + b"x\r\n",), LossReason.BROKEN),
-    ],
+    "surplus", [b"HTTP/1.1 500 No\r\ncontent-length: 2\r\n\r\nno", b"no HTTP", b"HTTP/1.1 102 Processing\r\n\r\n"]
 )
-def test_an_incomplete_answer_is_a_loss(parts: tuple[bytes, ...], why: LossReason) -> None:
-    async def story(client: HttpClient, address: Address) -> None:
-        with pytest.raises(ExchangeLost) as caught:
-            await (await send(client, address)).read_all(100)
-        assert caught.value.loss is why
-
-    run_scenario(answering(*parts, then_close=True), story)
-
-
-def test_no_answer_at_all_is_a_loss_before_the_head() -> None:
-    async def story(client: HttpClient, address: Address) -> None:
-        with pytest.raises(ExchangeLost, match="eof"):
-            await send(client, address)
-
-    run_scenario(answering(then_close=True), story)
-
-
-def test_silence_is_a_loss_before_the_head_and_in_the_middle() -> None:
-    async def before(client: HttpClient, address: Address) -> None:
-        with pytest.raises(ExchangeLost, match="silence"):
-            await send(client, address, read_timeout_s=0.05)
-
-    async def middle(client: HttpClient, address: Address) -> None:
-        response = await send(client, address)
-        assert await response.read() == b"ok"
-        response.set_read_timeout(0.05)
-        with pytest.raises(ExchangeLost, match="silence"):
-            await response.read()
-
-    run_scenario(answering(), before)
-    run_scenario(answering(CHUNKED + b"2\r\nok\r\n"), middle)
-
-
-def test_a_server_with_keepalives_may_take_its_time_and_is_lost_when_they_end() -> None:
-    async def alive(client: HttpClient, address: Address) -> None:
-        exchange = client.request(address, "GET", "/", headers={}, read_timeout_s=0.5, keepalive_timeout_s=0.4)
-        await exchange.head()
-        assert (exchange.status, await exchange.read_all(10)) == (200, b"ok")
-        exchange.close()
-
-    async def dead(client: HttpClient, address: Address) -> None:
-        exchange = client.request(address, "GET", "/", headers={}, read_timeout_s=60.0, keepalive_timeout_s=0.2)
-        with pytest.raises(ExchangeLost, match="silence"):
-            await exchange.head()
-
-    async def signs(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await request(reader)
-        for _ in range(20):
-            writer.write(SIGN)
-            await asyncio.sleep(0.05)
-        writer.write(WHOLE)
-        writer.close()
-
-    async def one_sign(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await request(reader)
-        writer.write(SIGN)
-        try:
-            await reader.read()
-        finally:
-            writer.close()
-
-    run_scenario(signs, alive)
-    run_scenario(one_sign, dead)
-
-
-def test_a_server_without_keepalives_has_the_read_timeout() -> None:
-    """A node of an older version."""
-
-    async def older(client: HttpClient, address: Address) -> None:
-        exchange = client.request(address, "GET", "/", headers={}, read_timeout_s=60.0, keepalive_timeout_s=0.1)
-        await exchange.head()
-        exchange.close()
-
-    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await request(reader)
-        writer.write(b"HTTP/1.1 102 Processing\r\n\r\n")
-        await asyncio.sleep(0.5)
-        writer.write(WHOLE)
-        writer.close()
-
-    run_scenario(slow, older)
-
-
-def test_a_stalled_process_reads_buffered_bytes_before_it_reports_a_silence() -> None:
-    async def stalled(client: HttpClient, address: Address) -> None:
-        response = await send(client, address, read_timeout_s=0.3)
-        assert await response.read() == b"ok"
-        time.sleep(1.0)  # noqa: ASYNC251 # that is what is tested: the answer is there, and nobody has looked
-        assert await response.read() == b"!"
-        response.close()
+def test_what_follows_a_response_is_no_part_of_it_and_ends_the_connection(surplus: bytes, is_piped: bool) -> None:
+    connections = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await request(reader)
-        writer.write(CHUNKED + b"2\r\nok\r\n")
-        await writer.drain()
-        asyncio.get_running_loop().call_later(0.1, writer.write, b"1\r\n!\r\n")
-        try:
-            await reader.read()
-        finally:
-            writer.close()
+        connections.append(writer)
+        await answering(*([WHOLE[:-1], WHOLE[-1:] + surplus] if is_piped else [WHOLE + surplus]))(reader, writer)
 
-    run_scenario(serve, stalled)
+    async def story(client: HttpClient, address: Address) -> None:
+        for _ in range(2):
+            response, received = await send(client, address), list[bytes]()
+            await response.pipe(received.append)
+            assert (response.status, b"".join(received), response.first_read_at > 0) == (200, b"ok", True)
+            response.close()
+        assert len(connections) == 2
 
-
-def test_a_server_that_accepts_may_take_its_time_and_one_that_does_not_is_lost() -> None:
-    async def accepting(client: HttpClient, address: Address) -> None:
-        exchange = client.request(address, "GET", "/", headers={}, read_timeout_s=5.0, accept_timeout_s=0.5)
-        await exchange.head()
-        assert (exchange.status, await exchange.read_all(10)) == (200, b"ok")
-        exchange.close()
-
-    async def frozen(client: HttpClient, address: Address) -> None:
-        exchange = client.request(address, "GET", "/", headers={}, read_timeout_s=5.0, accept_timeout_s=0.05)
-        with pytest.raises(ExchangeLost, match="silence"):
-            await exchange.head()
-
-    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await request(reader)
-        writer.write(b"HTTP/1.1 102 Processing\r\n\r\n")
-        await asyncio.sleep(0.6)  # longer than it may take to accept
-        writer.write(WHOLE)
-        writer.close()
-
-    run_scenario(slow, accepting)
-    run_scenario(answering(), frozen)
+    run_scenario(serve, story)
 
 
 def test_a_refused_connection_is_a_loss_with_that_reason() -> None:
@@ -255,124 +80,3 @@ def test_a_refused_connection_is_a_loss_with_that_reason() -> None:
         assert caught.value.loss is LossReason.REFUSED
 
     asyncio.run(story())
-
-
-def test_an_aborted_exchange_wakes_its_reader_with_the_reason() -> None:
-    async def story(client: HttpClient, address: Address) -> None:
-        response = await send(client, address)
-        assert await response.read() == b"ok"
-        reading = asyncio.ensure_future(response.read())
-        await asyncio.sleep(0)
-        response.abort(Handoff("i-1"))
-        with pytest.raises(ExchangeLost, match="handoff to i-1") as caught:
-            await reading
-        assert caught.value.loss == Handoff("i-1")
-
-    run_scenario(answering(CHUNKED + b"2\r\nok\r\n"), story)
-
-
-def test_a_body_is_bounded() -> None:
-    async def story(client: HttpClient, address: Address) -> None:
-        with pytest.raises(ExchangeLost, match="too-large"):
-            await (await send(client, address)).read_all(1)
-
-    run_scenario(answering(WHOLE), story)
-
-
-def test_a_reader_that_does_not_read_pauses_the_sender(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_client_exchange, "MAX_HELD_BYTES", 100_000)
-    sent = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await request(reader)
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 50000000\r\n\r\n")
-        for _ in range(500):
-            writer.write(b"x" * 100_000)
-            await writer.drain()
-            sent.append(100_000)
-        writer.close()
-
-    async def story(client: HttpClient, address: Address) -> None:
-        response = await send(client, address)
-        before = -1
-        while len(sent) != before:  # until the sender stands still
-            before = len(sent)
-            await asyncio.sleep(0.1)
-        assert len(sent) < 500
-        assert len(await response.read_all(60_000_000)) == 50_000_000
-
-    run_scenario(serve, story)
-
-
-# IMDS
-
-
-def test_imds_is_read_with_a_token_that_is_renewed_when_it_expires() -> None:
-    host = f"127.60.{os.getpid() % 250 + 1}.9"
-    state = InstanceMetadata("i-1", "us-east-1a", "us-east-1", "g5.xlarge", host)
-    states = [state]
-    server = ImdsServer(host, lambda: states[-1])
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-
-    async def story() -> None:
-        client = HttpClient()
-        imds = Imds(url(host), client)
-        assert await imds.identity() == Identity("i-1", "us-east-1a", "us-east-1", "g5.xlarge", host)
-        assert await imds.interruption() is None
-        assert await imds.rebalance() is None
-        assert not await imds.termination_requested()
-        states.append(replace(state, deadline=2000.0, rebalance_at=1000.0, lifecycle="Terminated"))
-        server.service.tokens.clear()  # as after a restart of the service: every token is refused
-        assert await imds.interruption() == InterruptionNotice(2000.0, "terminate")
-        assert await imds.rebalance() == 1000.0
-        assert await imds.termination_requested()
-        await client.close()
-
-    try:
-        asyncio.run(story())
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-def test_an_imds_that_does_not_answer_is_unavailable() -> None:
-    imds = Imds(f"http://127.0.0.1:{free_port()}", HttpClient())
-    with pytest.raises(MetadataUnavailable, match="refused"):
-        asyncio.run(imds.identity())
-
-
-@pytest.mark.parametrize(
-    ("answer", "message"),
-    [
-        (b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n", "no token"),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", "cannot be read"),
-    ],
-)
-def test_an_imds_with_an_invalid_answer_is_unavailable(answer: bytes, message: str) -> None:
-    async def story(client: HttpClient, address: Address) -> None:
-        with pytest.raises(MetadataUnavailable, match=message):
-            await Imds(f"http://{address}", client).interruption()
-
-    run_scenario(answering(answer), story)
-
-
-def test_a_connection_that_opens_while_its_client_is_cancelled_is_closed() -> None:
-    made: list[Connection] = []
-
-    async def connect_and_cancel(address: Address, waits: list[asyncio.Task[None]]) -> Connection:
-        loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(Connection, address.host, address.port)
-        made.append(connection)
-        loop.call_soon(waits[0].cancel)  # before the waiting task runs
-        return connection
-
-    async def story(_: HttpClient, address: Address) -> None:
-        waits: list[asyncio.Task[None]] = []
-        exchange = Exchange(b"", 5.0, lambda: connect_and_cancel(address, waits), made.append)
-        waits.append(asyncio.create_task(exchange.head()))
-        with pytest.raises(asyncio.CancelledError):
-            await waits[0]
-        await asyncio.sleep(0)
-        assert [connection.usable for connection in made] == [False]
-
-    run_scenario(answering(WHOLE), story)

@@ -70,6 +70,29 @@ def test_a_100_continue_follows_the_answer_before_it() -> None:
     run_scenario(slow, story)
 
 
+def test_the_time_of_a_request_begins_anew_when_the_server_reads_again() -> None:
+    may_answer = asyncio.Event()
+
+    async def slow(request: ServerRequest) -> None:
+        if request.body == b"first":
+            await may_answer.wait()
+        await echo(request)
+
+    async def story(client: Client) -> None:
+        third = post("third")
+        client.writer.write(post("first") + post("second") + third[:-3])
+        await until(lambda: client.server.busy == 1)
+        client.server.now += LIMITS.request_s + 1  # nothing is read: a request waits already
+        may_answer.set()
+        assert (await client.answer())[2] == b"POST /a b first"
+        assert (await client.answer())[2] == b"POST /a b second"
+        for connection in client.server.connections:
+            connection.check(client.server.now)
+        assert (await client.request(third[-3:]))[2] == b"POST /a b third"
+
+    run_scenario(slow, story)
+
+
 # clients that do not read
 
 
