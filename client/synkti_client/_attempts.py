@@ -143,7 +143,9 @@ class Attempts:
 
     def _is_exhausted(self, nodes: int) -> bool:
         policy, elapsed_s = self._policy, self._clock() - self._began
-        is_new = not self._has_answered and not self._bounds.is_resuming
+        # A fleet that answered a moment ago is not misconfigured: it loses nodes, or this process is overloaded.
+        is_known = self._began - self._nodes.responded_at < policy.max_retry_s
+        is_new = not self._has_answered and not self._bounds.is_resuming and not is_known
         is_unreachable = is_new and self._count > min(nodes, _MIN_TRIED_NODES)
         return (
             self._count > policy.max_attempts

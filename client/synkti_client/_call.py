@@ -126,7 +126,7 @@ class Call:
 
     def resumption(self, node: str, response: httpx.Response, sent: httpx.Request) -> Resumption:
         """Return the state of a stream that any node can continue."""
-        self._nodes.mark_responsive(node)
+        self._nodes.mark_responsive(node, time.monotonic())
         set_stream_read_timeout(sent, self._policy)
         sse = ResumableSse(
             response.headers[STREAM_HEADER],

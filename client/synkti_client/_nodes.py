@@ -35,6 +35,9 @@ class Nodes:
         if not self._seeds and discovery is None:
             raise ValueError("give at least one node, or a discovery URL")
         self._known = list(self._seeds)
+        self.responded_at = float("-inf")
+        """When a node last began to answer some request, in seconds of the monotonic clock."""
+
         self._failed_at: dict[str, float] = {}
         self._queried_at = float("-inf")
         self._is_stale = False
@@ -52,9 +55,10 @@ class Nodes:
         """Record a failure. now: seconds of the monotonic clock."""
         self._failed_at[url] = now
 
-    def mark_responsive(self, url: str) -> None:
-        """Clear a node's failure."""
+    def mark_responsive(self, url: str, now: float) -> None:
+        """Clear a node's failure, because it began to answer. now: seconds of the monotonic clock."""
         self._failed_at.pop(url, None)
+        self.responded_at = now
 
     def list_urls(self, now: float) -> list[str]:
         """Return the URLs from which to refresh the list, in order; none while it is fresh. now: monotonic seconds."""

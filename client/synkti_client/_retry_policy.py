@@ -19,7 +19,7 @@ class RetryPolicy:
 
     max_unreachable_s: float = 15.0
     """The same for a new request where no node answers at all, once several were tried. A stream that has begun has
-    `max_retry_s`."""
+    `max_retry_s`, and so has a new request where a node answered another one within that time before."""
 
     max_losses: int = 4
     """How many nodes may fail while they answer a new request; the work of each may be lost."""

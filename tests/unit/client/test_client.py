@@ -63,7 +63,7 @@ def test_nodes_that_failed_come_last_until_they_answer() -> None:
     nodes.mark_failed("http://a:1", 10.0)
     nodes.mark_failed("http://b:1", 11.0)
     assert nodes.by_preference() == ["http://c:1", "http://a:1", "http://b:1"]
-    nodes.mark_responsive("http://b:1")
+    nodes.mark_responsive("http://b:1", 12.0)
     assert nodes.by_preference()[-1] == "http://a:1"
 
 

@@ -25,10 +25,11 @@ def test_all_nodes_down_is_one_error_that_names_them_and_the_places_to_look_at(k
 def test_time_without_any_node_is_bounded_far_below_the_time_for_a_stream() -> None:
     now = 0.0
 
-    def attempts(bounds: Bounds) -> float:
+    def attempts(bounds: Bounds, answered_s_ago: float = 1e6) -> float:
         nonlocal now
-        now = 0.0
-        tries = Attempts(Nodes(NODES), RetryPolicy(), bounds, lambda: now, lambda: 1.0)
+        now, nodes = 0.0, Nodes(NODES)
+        nodes.mark_responsive(NODES[0], now - answered_s_ago)
+        tries = Attempts(nodes, RetryPolicy(), bounds, lambda: now, lambda: 1.0)
         with contextlib.suppress(httpx.TransportError):
             while True:
                 node, wait_s = tries.next()
@@ -38,6 +39,7 @@ def test_time_without_any_node_is_bounded_far_below_the_time_for_a_stream() -> N
 
     assert 15.0 < attempts(Bounds()) < 17.0
     assert 60.0 < attempts(Bounds(is_resuming=True)) < 62.0
+    assert 60.0 < attempts(Bounds(), answered_s_ago=50.0) < 62.0, "the fleet works, or worked a moment ago"
     assert attempts(Bounds(single_round=True)) == 0.0
     assert attempts(Bounds(deadline=3.0)) == 3.0
 
