@@ -45,8 +45,8 @@ async def engine_of_the_stream(fleet: LocalFleet) -> LocalNode:
     """Return the node whose engine generates the only stream, once its client has received a part of it."""
     entry = await entry_of_the_stream(fleet)
     stream = next(iter(entry.agent.streams))
-    assert stream._route is not None
-    return fleet.by_id(stream._route.node.instance_id)
+    assert stream.engine_node is not None
+    return fleet.by_id(stream.engine_node.instance_id)
 
 
 async def wait_until_removed(fleet: LocalFleet, lost: LocalNode) -> None:

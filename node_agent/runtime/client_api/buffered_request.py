@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 from node_agent.contract.errors import FleetFull, NoReadyPeer
 from node_agent.contract.names import NODE_HEADER, ROUTE_HEADER
@@ -23,10 +22,10 @@ from node_agent.core.failure.report import format_loss
 from node_agent.core.failure.verdict import Origin, Verdict
 from node_agent.core.node.status import NodeStatus
 from node_agent.core.openai.client_headers import client_headers
-from node_agent.core.openai.request_digest import request_digest
 from node_agent.core.routing.router import Route, RouteRequest
 from node_agent.core.streams.end_of_stream import EndOfStreamDetector, error_event
 from node_agent.ports import ExchangeLost, Response, ServerRequest
+from node_agent.runtime.client_api.request_suspicion import RequestSuspicion
 from node_agent.runtime.common.responses import EVENT_STREAM, MAX_ANSWER_BYTES, error_body, final_headers
 from node_agent.runtime.engine.client import EngineClient, answered_by, lost_by
 from node_agent.runtime.engine.keepalive import without_keepalives
@@ -75,14 +74,6 @@ class BufferedRequest:
     routing: RouteRequest
     max_tokens: int | None = None
     generates: bool = False
-
-    @cached_property
-    def digest(self) -> bytes | None:
-        """The request's digest (`core/openai/request_digest`), None for an empty body.
-
-        It is computed at first use: it takes a while and is seldom needed.
-        """
-        return request_digest(self.body)
 
 
 class BufferedRequests:
@@ -161,14 +152,14 @@ class BufferedRequests:
             return answer.status
         if attempts.all_busy:
             raise FleetFull("No engine had room for this request; try again.", _RETRY_AFTER_S)
-        self._raise_if_refused(request)  # the last loss may have made it a refused one
+        self._suspicion(request).raise_if_refused()  # the last loss may have made it a refused one
         message = f"The request was lost by {attempts.summary('nodes')}, and no other is ready; try again."
         raise NoReadyPeer(message, _RETRY_AFTER_S)
 
     async def _try_engine(self, request: BufferedRequest, route: Route, client: ServerRequest) -> int:
         """Send the request to one engine; where that does not serve it, _AttemptFailed is raised.
 
-        Raises RequestRejected as `_raise_if_refused`.
+        Raises RequestRejected where it is refused because it ends engines.
 
         Returns:
             The status that the client received.
@@ -178,8 +169,9 @@ class BufferedRequests:
             NoReadyPeer: this node is stopping.
         """
         node = route.node
-        self._raise_if_refused(request)
-        is_suspect = self._is_suspect(request)
+        suspicion = self._suspicion(request)
+        suspicion.raise_if_refused()
+        is_suspect = suspicion.is_suspect()
         headers = {**request.headers, SUSPECT_HEADER: "1"} if is_suspect else request.headers
         response = self._engines.request(
             node,
@@ -206,19 +198,11 @@ class BufferedRequests:
             self._active.discard(response)
             response.close()
         self._node.on_request_succeeded(node.instance_id)
-        if self._node.crash_suspects:
-            self._node.crash_suspects.on_answer(request.digest)
+        suspicion.on_answer()
         return status
 
-    def _is_suspect(self, request: BufferedRequest) -> bool:
-        """Return whether engines have died under a request."""
-        suspects = self._node.crash_suspects
-        return bool(suspects) and suspects.is_suspect(request.digest)
-
-    def _raise_if_refused(self, request: BufferedRequest) -> None:
-        """Raise RequestRejected for a request that is refused because it ends engines."""
-        if suspects := self._node.crash_suspects:
-            suspects.raise_if_refused(request.digest)
+    def _suspicion(self, request: BufferedRequest) -> RequestSuspicion:
+        return RequestSuspicion(self._node.crash_suspects, request.body)
 
     def _is_own(self, node: NodeStatus) -> bool:
         return node.instance_id == self._node.instance_id
@@ -228,7 +212,7 @@ class BufferedRequests:
         verdict = classify_loss(by, loss.reason)
         self._node.metrics.losses.labels(verdict.code).inc()
         if verdict.is_death:
-            self._node.crash_suspects.on_loss(request.digest, route.node.instance_id, loss)
+            self._suspicion(request).on_death(route.node.instance_id, loss)
         if isinstance(loss, UnknownLoss):
             _log.info("request to %s at %s: %s", request.target, route.node.instance_id, loss)
         return _AttemptFailed(verdict, target=loss.target if isinstance(loss, Handoff) else None)
