@@ -15,7 +15,8 @@ import sys
 import uvloop
 
 from node_agent.adapters.http import HttpClient
-from node_agent.agent import Agent, tune_gc
+from node_agent.adapters.process_memory import tune_gc
+from node_agent.agent import Agent
 from node_agent.contract.states import NodeState
 from node_agent.contract.tags import NodeTags
 from node_agent.dependencies import Dependencies

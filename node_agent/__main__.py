@@ -14,8 +14,9 @@ import time
 import uvloop
 
 from node_agent.adapters.log_lines import bound_lines
+from node_agent.adapters.process_memory import tune_gc
 from node_agent.adapters.systemd import systemd_lifecycle
-from node_agent.agent import run, tune_gc
+from node_agent.agent import run
 from node_agent.contract.errors import ConfigurationError
 from node_agent.settings import Settings, from_environ
 

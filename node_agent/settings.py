@@ -168,6 +168,24 @@ class Settings:
         return self.state_dir / "kv"
 
     @property
+    def steps_dir(self) -> Path:
+        """The folder where the plug-in counts the steps of the engine's core."""
+        return self.state_dir / "steps"
+
+    @property
+    def source_host(self) -> str | None:
+        """The local address of connections to peers, None for any.
+
+        It is where they reach this node, so that a network's rules can tell nodes apart.
+        """
+        return None if self.peer.host == "0.0.0.0" else self.peer.host  # noqa: S104 # it is compared
+
+    @property
+    def replication_factor(self) -> int:
+        """How many replicas each stream's journal has; 0 without durability."""
+        return self.keepers if self.durability == "peer" else 0
+
+    @property
     def engine_argv(self) -> tuple[str, ...]:
         """The engine's command, with the arguments that make it keep its blocks."""
         return (*self.engine_command, *(kv_arguments(str(self.kv_dir), self.kv_max_bytes) if self.kv_max_bytes else ()))

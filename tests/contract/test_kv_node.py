@@ -59,7 +59,7 @@ def test_the_context_of_a_stream_at_a_real_vllm_can_be_fetched_by_a_peer(
 
 async def _scenario(fleet: LocalFleet, node: LocalNode, elsewhere: Path) -> None:
     async def measured() -> bool:
-        return node.agent.kv.fetcher.prefill_tokens_per_s is not None
+        return node.agent.parts.kv.fetcher.prefill_tokens_per_s is not None
 
     await eventually("the node has measured its prefill", measured)
     theirs = BlockFolder(node.state_dir / "kv", MAX_BYTES)

@@ -282,6 +282,6 @@ def test_a_node_without_stored_blocks_answers_no_blocks(tmp_path: Path) -> None:
         answer = await fleet.http.get(f"http://{node.host}:8001{target}", headers={AUTH_HEADER: stamp})
         assert answer.status_code == 404
         assert answer.json()["error"]["code"] == "no_blocks"
-        assert node.agent.kv.fetcher.prefill_tokens_per_s is None
+        assert node.agent.parts.kv.fetcher.prefill_tokens_per_s is None
 
     run_scenario(tmp_path, scenario, size=1)

@@ -68,6 +68,16 @@ def test_an_engine_keeps_blocks_only_with_room_for_them() -> None:
     assert '"folder": "/s/kv"' in keeping.engine_argv[-1]
 
 
+def test_connections_to_peers_come_from_the_address_where_they_reach_this_node() -> None:
+    assert from_environ(LEAST).source_host is None
+    assert from_environ({**LEAST, "SYNKTI_PEER_HOST": "127.0.0.2"}).source_host == "127.0.0.2"
+
+
+def test_without_durability_a_stream_has_no_replicas() -> None:
+    assert from_environ({**LEAST, "SYNKTI_KEEPERS": "3"}).replication_factor == 3
+    assert from_environ({**LEAST, "SYNKTI_KEEPERS": "3", "SYNKTI_DURABILITY": "none"}).replication_factor == 0
+
+
 def test_checkpoints_are_written_only_with_a_bucket() -> None:
     assert from_environ(LEAST).checkpoints_bucket is None
     assert from_environ({**LEAST, "SYNKTI_CHECKPOINTS_BUCKET": "b"}).checkpoints_bucket == "b"
