@@ -255,7 +255,7 @@ def _make_engine(inputs: Inputs, membership: MembershipParts, kv: KvService) -> 
     process = EngineProcess(settings.engine_argv, environ, settings.state_dir / "engine.group")
     group = WatchedGroup(process, calls, inputs.metrics.engine_starts.inc)
     steps = EngineStepFiles(settings.steps_dir)
-    load = LoadMonitor(node, calls, inputs.to_engine, settings.engine, lambda: kv.fetcher.prefill_tokens_per_s or 0.0)
+    load = LoadMonitor(node, calls, inputs.to_engine, settings.engine, kv.prefill_tokens_per_s)
     watchdog = EngineWatchdog(
         node, calls, load, inputs.to_engine, settings.engine, steps, group.is_suspended, settings.engine_stuck_s
     )
