@@ -1,4 +1,4 @@
-"""`python -m node_agent`: one node of the fleet, configured by environment variables (node_agent/settings.py).
+"""`python -m node_agent`: one node of the fleet, configured by environment variables (node_agent/settings).
 
 It waits for an AWS that is away at the start. Exit codes: 0 drained and gone; 69 the engine cannot be kept running;
 78 the configuration is wrong (all faults are on stderr). Anything else is a bug.

@@ -170,7 +170,7 @@ class Agent:
         """Return the loops of a node, by the names under which their bugs are counted."""
         parts, settings, outside = self.parts, self._settings, self._outside
         watch = partial(watch_metadata, outside.metadata, self._reactor.post, self._clock, settings.term_grace_s)
-        schedule = DiscoverySchedule(settings.boot_spread_s)
+        schedule = DiscoverySchedule(settings.aws.boot_spread_s)
         discover = partial(
             parts.membership.gossip.discover, outside.instances, settings.cluster, schedule, self._random.random
         )

@@ -174,7 +174,7 @@ def compose(inputs: Inputs) -> Parts:
     node = membership.node
     kv = _make_kv(inputs, membership)
     engine = _make_engine(inputs, membership, kv)
-    streams = StreamRegistry(inputs.metrics, inputs.settings.max_streams)
+    streams = StreamRegistry(inputs.metrics, inputs.settings.limits.max_streams)
     replication = _make_replication(inputs, membership, streams.release)
     publisher = _make_publisher(inputs, node.incarnation)
     drain = DrainController(node, engine.calls, publisher.put_drain, kv.handed_off)
@@ -240,7 +240,7 @@ def _make_kv(inputs: Inputs, membership: MembershipParts) -> KvService:
         inputs.to_engine,
         membership.signed,
         outside.key,
-        settings.engine,
+        settings.engine.address,
         folder,
         outside.blocks,
         inputs.random,
@@ -249,15 +249,15 @@ def _make_kv(inputs: Inputs, membership: MembershipParts) -> KvService:
 
 def _make_engine(inputs: Inputs, membership: MembershipParts, kv: KvService) -> EngineParts:
     settings, node = inputs.settings, membership.node
-    calls = EngineCalls(node, inputs.to_engine, settings.engine)
+    calls = EngineCalls(node, inputs.to_engine, settings.engine.address)
     client = EngineClient(node, calls, membership.signed, inputs.outside.key, kv.fetcher.fetch)
     environ = engine_environ(settings, os.environ)
     process = EngineProcess(settings.engine_argv, environ, settings.state_dir / "engine.group")
     group = WatchedGroup(process, calls, inputs.metrics.engine_starts.inc)
     steps = EngineStepFiles(settings.steps_dir)
-    load = LoadMonitor(node, calls, inputs.to_engine, settings.engine, kv.prefill_tokens_per_s)
+    load = LoadMonitor(node, calls, inputs.to_engine, settings.engine.address, kv.prefill_tokens_per_s)
     watchdog = EngineWatchdog(
-        node, calls, load, inputs.to_engine, settings.engine, steps, group.is_suspended, settings.engine_stuck_s
+        node, calls, load, inputs.to_engine, settings.engine.address, steps, group.is_suspended, settings.engine.stuck_s
     )
     supervisor = _make_supervisor(inputs, node, group, watchdog)
     return EngineParts(calls, client, group, steps, load, supervisor)
@@ -283,10 +283,12 @@ def _make_supervisor(
     async def examine() -> None:
         """Run the self-test: peers may use only the methods that it saw working."""
         node.continuation_methods = ()
-        node.continuation_methods = await supported_methods(inputs.to_engine, settings.engine, settings.model_name)
+        node.continuation_methods = await supported_methods(
+            inputs.to_engine, settings.engine.address, settings.model_name
+        )
 
     return EngineSupervisor(
-        EnginePlan(settings.engine, settings.model_name, settings.engine_start_s, settings.engine_restarts),
+        EnginePlan(settings.engine.address, settings.model_name, settings.engine.start_s, settings.engine.restarts),
         group,
         inputs.to_engine,
         inputs.post,
@@ -301,9 +303,11 @@ def _make_replication(
     inputs: Inputs, membership: MembershipParts, release_stream: Callable[[str], None]
 ) -> ReplicationParts:
     settings, key, node = inputs.settings, inputs.outside.key, membership.node
-    store = ReplicaStore(max_bytes=settings.max_kept_bytes)
-    links = TcpReplicaLinks(key, inputs.clock, settings.keeper_lag_s, settings.source_host, membership.clocks)
-    manager = ReplicationManager(node, links, store, settings.replication_factor, inputs.random.random)
+    store = ReplicaStore(max_bytes=settings.replication.max_kept_bytes)
+    links = TcpReplicaLinks(
+        key, inputs.clock, settings.replication.keeper_lag_s, settings.source_host, membership.clocks
+    )
+    manager = ReplicationManager(node, links, store, settings.replication.factor, inputs.random.random)
     checkpointer = Checkpointer(node, store, inputs.outside.checkpoints)
     takeovers = Takeovers(node, membership.signed, key, store, release_stream, checkpointer)
     return ReplicationParts(
@@ -333,7 +337,7 @@ def _make_clients(
     streams: StreamRegistry,
 ) -> ClientParts:
     admission = AdmissionQueue(node, inputs.random.random)
-    models = ModelList(node, engine.client, inputs.to_engine, inputs.settings.engine)
+    models = ModelList(node, engine.client, inputs.to_engine, inputs.settings.engine.address)
     api = ClientApi(
         node,
         admission,
@@ -354,11 +358,11 @@ def _make_servers(
     """Make the servers of the client API and the peer API; one bound holds for the bodies of both."""
     settings, metrics = inputs.settings, inputs.metrics
     limits = Limits(
-        body_bytes=settings.max_body_bytes,
-        bodies_bytes=settings.max_bodies_bytes,
-        connections=settings.max_connections,
-        connections_per_address=settings.max_connections_per_address,
-        unread_s=settings.unread_s,
+        body_bytes=settings.limits.max_body_bytes,
+        bodies_bytes=settings.limits.max_bodies_bytes,
+        connections=settings.limits.max_connections,
+        connections_per_address=settings.limits.max_connections_per_address,
+        unread_s=settings.limits.unread_s,
     )
     bodies = BodyBudget(limits.bodies_bytes)
     metrics.body_bytes.set_function(lambda: bodies.held_bytes)
