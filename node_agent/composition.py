@@ -209,9 +209,14 @@ def _make_membership(inputs: Inputs, on_peer_lost: Callable[[str], None]) -> Mem
         on_peer_clock=on_peer_clock,
     )
     node = NodeContext(
-        inputs.outside.identity, settings.model_name, clock, gossip, inputs.metrics, settings.min_silence_s
+        inputs.outside.identity,
+        settings.model_name,
+        clock,
+        gossip,
+        inputs.metrics,
+        settings.min_silence_s,
+        clocks=clocks,
     )
-    node.clocks = clocks
     monitor = ClockMonitor(node, clocks, clock.wall_ahead_s, inputs.post)
     signed = SignedClient(to_peers, clocks, clock)
     verifier = RequestVerifier(key, audience=secrets.token_hex(8))
