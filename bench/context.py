@@ -39,14 +39,17 @@ from node_agent.contract.names import IN_S3
 from node_agent.contract.states import NodeState
 from node_agent.core.common.address import Address
 from node_agent.core.common.request_auth import AUTH_HEADER, RequestVerifier
-from node_agent.core.kv.transfer_policy import choose_source
+from node_agent.core.kv.transfer_policy import SourceOffer, choose_source
+from node_agent.core.kv.transfer_rates import ASSUMED_RATES, TransferRates
 from node_agent.core.node.status import NodeStatus, Pool
 from node_agent.kv.folder import BlockFolder
 from node_agent.ports import ServerRequest
 from node_agent.runtime.common.responses import answer_error
+from node_agent.runtime.kv.block_client import BlockClient
 from node_agent.runtime.kv.fetcher import ContextFetcher
 from node_agent.runtime.kv.local_blocks import LocalBlocks
 from node_agent.runtime.kv.server import BlockServer
+from node_agent.runtime.kv.source_lookup import SourceLookup
 from node_agent.runtime.node.context import NodeContext
 
 KEY, PEER, BUCKET = b"the bench's own cluster key", "i-peer", "synkti-bench-checkpoints"
@@ -114,8 +117,10 @@ async def measure(engine: ContextEngine, aws: EmbeddedAws, tokens: int, rounds: 
     index = await LocalBlocks(theirs).index(stream)
     assert index is not None
     await store.keep(stream, index, theirs.read)
-    contexts = ContextFetcher(_node(peer), client, KEY, LocalBlocks(engine.folder), store, time.monotonic)
-    contexts.prefill_tokens_per_s = _ALWAYS
+    node, rates = _node(peer), TransferRates()
+    rates.prefill_tokens_per_s = _ALWAYS
+    lookup = SourceLookup(node, BlockClient(client, KEY, node.wall_clock), store)
+    contexts = ContextFetcher(node, lookup, LocalBlocks(engine.folder), rates, time.monotonic)
 
     async def bring(source: str) -> None:
         brought = await contexts.fetch(stream, source)
@@ -149,7 +154,8 @@ async def measure(engine: ContextEngine, aws: EmbeddedAws, tokens: int, rounds: 
     await client.close()
     _print_results(tokens, index.size, durations, transfer_times)
     rate = tokens / median(durations["recompute"])
-    offers = tuple(contexts.offer(way, tokens, index.size) for way in contexts.sources)
+    now = time.monotonic()
+    offers = tuple(SourceOffer(way, tokens, index.size, rates.rate(way, now)) for way in ASSUMED_RATES)
     print(f"\nwith these figures the choice is: {choose_source(tokens, rate, offers).reason}")
 
 

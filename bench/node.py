@@ -2,7 +2,7 @@
 
     python -m bench.node i-0001 127.0.0.2 --peer i-0002=127.0.0.3 --peer i-0003=127.0.0.4
 
-Everything else is a SYNKTI_ variable, as for the real agent (node_agent/settings.py).
+Everything else is a SYNKTI_ variable, as for the real agent (node_agent/settings).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import sys
 import uvloop
 
 from node_agent.adapters.http import HttpClient
-from node_agent.agent import Agent, tune_gc
+from node_agent.adapters.process_memory import tune_gc
+from node_agent.agent import Agent
 from node_agent.contract.states import NodeState
 from node_agent.contract.tags import NodeTags
 from node_agent.dependencies import Dependencies

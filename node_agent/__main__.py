@@ -1,4 +1,4 @@
-"""`python -m node_agent`: one node of the fleet, configured by environment variables (node_agent/settings.py).
+"""`python -m node_agent`: one node of the fleet, configured by environment variables (node_agent/settings).
 
 It waits for an AWS that is away at the start. Exit codes: 0 drained and gone; 69 the engine cannot be kept running;
 78 the configuration is wrong (all faults are on stderr). Anything else is a bug.
@@ -14,8 +14,9 @@ import time
 import uvloop
 
 from node_agent.adapters.log_lines import bound_lines
+from node_agent.adapters.process_memory import tune_gc
 from node_agent.adapters.systemd import systemd_lifecycle
-from node_agent.agent import run, tune_gc
+from node_agent.agent import run
 from node_agent.contract.errors import ConfigurationError
 from node_agent.settings import Settings, from_environ
 

@@ -1,46 +1,29 @@
-"""The composition root: makes, wires, runs and ends every part of the node.
+"""Run a node from its start to its end.
 
-Its order: identify this instance, open the APIs (they answer 503), tag, start the engine, serve; and when the lifecycle
-retires the node, notify the peers, stop the engine, untag, close the APIs.
+The order: open the APIs (they answer 503), tag, start the engine, serve; and when the lifecycle retires the node,
+notify the peers, stop the engine, untag, close the APIs. `node_agent/composition.py` makes the parts.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import gc
 import logging
-import os
-import secrets
 import signal
 import socket
 import time
-from collections.abc import Callable, Coroutine
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
 from functools import partial
-from pathlib import Path
 from random import Random
-from typing import Any
 
-from node_agent.adapters.datagrams import UdpDatagrams
-from node_agent.adapters.engine_process import EngineProcess
-from node_agent.adapters.engine_steps import STEPS_DIR, EngineStepFiles
 from node_agent.adapters.http import HttpClient
-from node_agent.adapters.http_limits import Limits
-from node_agent.adapters.http_server import HttpServer, bind
-from node_agent.adapters.process_memory import release_free_memory, resident_bytes, return_large_blocks
-from node_agent.adapters.replication_client import TcpReplicaLinks
+from node_agent.adapters.http_server import bind
+from node_agent.adapters.process_memory import release_free_memory, resident_bytes
 from node_agent.adapters.steady_clock import SteadyClock
+from node_agent.composition import Inputs, compose
 from node_agent.contract.drain_record import DrainStepName
-from node_agent.contract.errors import TransientError
 from node_agent.contract.states import NodeState
-from node_agent.contract.table_schema import NodeRecord, TimelineStep, renewed
+from node_agent.contract.table_schema import TimelineStep
 from node_agent.contract.tags import NodeTags
-from node_agent.core.common.address import Address
-from node_agent.core.common.request_auth import RequestVerifier
-from node_agent.core.http.body_budget import BodyBudget
-from node_agent.core.membership import Leaving, MemberChanged, Membership
-from node_agent.core.membership.wire.messages import BOOT_ID_BYTES
 from node_agent.core.node.discovery_schedule import DiscoverySchedule
 from node_agent.core.node.lifecycle import (
     CloseClients,
@@ -53,39 +36,14 @@ from node_agent.core.node.lifecycle import (
     Tick,
     service_status,
 )
-from node_agent.core.node.peer_clocks import PeerClocks
-from node_agent.core.node.status import NodeStatus, Pool
-from node_agent.core.replication.replica_store import ReplicaStore
 from node_agent.dependencies import Dependencies, connect
-from node_agent.kv.folder import MAX_WRITERS, BlockFolder
-from node_agent.ports import Identity
 from node_agent.reactor import Reactor
-from node_agent.runtime.client_api.admission_queue import AdmissionQueue
-from node_agent.runtime.client_api.model_list import ModelList
-from node_agent.runtime.client_api.server import ClientApi
-from node_agent.runtime.client_api.stream_registry import StreamRegistry
+from node_agent.runtime.common.background_tasks import BackgroundTasks
 from node_agent.runtime.common.metrics import Metrics
 from node_agent.runtime.common.supervised_task import Unexpected, keep_running
-from node_agent.runtime.drain.controller import DrainController
-from node_agent.runtime.engine.active_requests import EngineCalls
-from node_agent.runtime.engine.client import EngineClient
-from node_agent.runtime.engine.load_monitor import LoadMonitor
-from node_agent.runtime.engine.self_test import supported_methods
-from node_agent.runtime.engine.supervisor import EnginePlan, EngineSupervisor
-from node_agent.runtime.engine.watchdog import EngineWatchdog
-from node_agent.runtime.kv.service import KvService
-from node_agent.runtime.node.clock_monitor import ClockMonitor
-from node_agent.runtime.node.context import NodeContext
-from node_agent.runtime.node.gossip import Gossip, is_lost
+from node_agent.runtime.node.deregistration import deregister
 from node_agent.runtime.node.interruption_watcher import watch_metadata
 from node_agent.runtime.node.memory_monitor import monitor_memory
-from node_agent.runtime.node.state_publisher import StatePublisher
-from node_agent.runtime.peer_api.server import PeerApi
-from node_agent.runtime.peer_api.signed_client import SignedClient
-from node_agent.runtime.replication.checkpointer import Checkpointer
-from node_agent.runtime.replication.manager import ReplicationManager
-from node_agent.runtime.replication.server import ReplicationServer
-from node_agent.runtime.replication.takeover import Takeovers
 from node_agent.settings import Settings
 
 _TICK_S = 0.25
@@ -98,25 +56,9 @@ _COPY_S = 1.0
 _CHECKPOINT_S = 2.0
 """The time for checkpoints of journals, in parallel."""
 
-_FLUSH_S = 1.5
-_UNTAG_S = 2.0
-"""An EC2 that does not respond must not delay the report to the group that this node has drained."""
-
-_LET_GO_S = 2.0
 _SERVER_DRAIN_S = 2.0
+_SUPERVISOR = "engine-supervisor"
 _log = logging.getLogger(__name__)
-
-
-def tune_gc() -> None:
-    """Freeze the objects that exist after all imports, so that the garbage collector never searches them.
-
-    With Python's own thresholds the search of boto3's tens of thousands of objects took a fifth of a token's CPU. With
-    these it looks at old objects hardly ever: `runtime/node/memory_monitor` does it, where there is a reason.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 50, 100)
-    return_large_blocks()
 
 
 def _ignore_state(word: str) -> None:
@@ -142,41 +84,11 @@ async def run(settings: Settings, say: Callable[[str], None] = _ignore_state) ->
         await client.close()
 
 
-def _first_status(settings: Settings, identity: Identity) -> NodeStatus:
-    """Return this node's status before anything is ready."""
-    peer = settings.advertise_address or str(Address(identity.private_address, settings.peer.port))
-    return NodeStatus(
-        instance_id=identity.instance_id,
-        peer_address=peer,
-        client_address=str(Address(peer.rpartition(":")[0], settings.front.port)),
-        state=NodeState.STARTING,
-        pool=Pool(identity.zone, identity.instance_type),
-        model=settings.model_name,
-        incarnation=int(time.time() * 1000),
-    )
-
-
-def _engine_environ(settings: Settings) -> dict[str, str]:
-    """Return the engine's environment: the agent's own, and where the plug-in counts the core's steps.
-
-    An engine that keeps blocks imports from this package there (`node_agent/kv`).
-    """
-    environ = {**os.environ, STEPS_DIR: str(_steps_dir(settings))}
-    if not settings.kv_max_bytes:
-        return environ
-    above = str(Path(__file__).resolve().parents[1])
-    return {**environ, "PYTHONPATH": os.pathsep.join(filter(None, (above, os.environ.get("PYTHONPATH"))))}
-
-
-def _steps_dir(settings: Settings) -> Path:
-    return settings.state_dir / "steps"
-
-
 class Agent:
     """One node, from opening its APIs to its end.
 
-    signals: whether this agent handles SIGTERM and SIGINT; clock: a steady one of its own by default; random: of waits
-    and choices, no secret comes from it.
+    signals: whether this agent handles SIGTERM and SIGINT; clock: a steady one of its own by default; monotonic:
+    seconds, for durations; random: of waits and choices, no secret comes from it.
     """
 
     def __init__(
@@ -187,311 +99,171 @@ class Agent:
         *,
         signals: bool = True,
         clock: SteadyClock | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
         random: Random | None = None,
     ) -> None:
         self._settings = settings
-        self._random = random or Random()  # noqa: S311 # not the module's: other threads have their own
-        self._signals = signals
-        identity = outside.identity
-        # To peers from the address where they reach this node, so that a network's rules can tell nodes apart.
-        source = None if settings.peer.host == "0.0.0.0" else settings.peer.host  # noqa: S104 # it is compared
-        self._to_peers = HttpClient(source)
-        self._datagrams = UdpDatagrams()
-        metrics = Metrics()
-        self.unexpected = Unexpected(metrics, time.monotonic)
-        status = _first_status(settings, identity)
-        self._gossip = self._make_gossip(status, outside.key, metrics)
-        self._clock = clock = clock or SteadyClock()
-        self._node = NodeContext(identity, settings.model_name, clock, self._gossip, metrics, settings.min_silence_s)
-        self._node.clocks = clocks = PeerClocks(outside.key)
-        signed = SignedClient(self._to_peers, clocks, clock)
-        self._engine_calls = EngineCalls(self._node, client, settings.engine)
-        folder = BlockFolder(settings.kv_dir, settings.kv_max_bytes, MAX_WRITERS) if settings.kv_max_bytes else None
-        self.kv = KvService(
-            self._node, client, signed, outside.key, settings.engine, folder, outside.blocks, self._random
-        )
-        self._engines = EngineClient(self._node, self._engine_calls, signed, outside.key, self.kv.fetcher.fetch)
-        store = ReplicaStore(max_bytes=settings.max_kept_bytes)
-        self.replication = ReplicationManager(
-            self._node,
-            TcpReplicaLinks(outside.key, clock, settings.keeper_lag_s, source, clocks),
-            store,
-            settings.keepers if settings.durability == "peer" else 0,
-            self._random.random,
-        )
-        self.streams = StreamRegistry(self._node.metrics, settings.max_streams)
-        self._checkpointer = Checkpointer(self._node, store, outside.checkpoints)
-        takeovers = Takeovers(self._node, signed, outside.key, store, self.streams.release, self._checkpointer)
-        self._publisher = self._make_publisher(outside, status.incarnation, clock)
-        self._drain_controller = DrainController(
-            self._node, self._engine_calls, self._publisher.put_drain, self.kv.handed_off
-        )
-        self._admission = AdmissionQueue(self._node, self._random.random)
-        self._models = ModelList(self._node, self._engines, client, settings.engine)
-        self._client_api = ClientApi(
-            self._node,
-            self._admission,
-            self._engines,
-            self.replication,
-            takeovers,
-            self.streams,
-            self._drain_controller,
-            self._models,
-            settings.allowed_origins,
-        )
-        verifier = RequestVerifier(outside.key, audience=secrets.token_hex(8))
-        self.replication_server = ReplicationServer(store, verifier, clock)
-        peer_api = PeerApi(
-            self._node, self._engine_calls, takeovers, verifier, self.kv.fetcher.fetch, self.kv.server.answer
-        )
-        self._keepalives = peer_api.keepalives
-        self.servers = self._make_servers(settings, peer_api)
         self._outside = outside
-        self._client = client
+        self._signals = signals
+        self._clock = clock or SteadyClock()
+        self._random = random or Random()  # noqa: S311 # not the module's: other threads have their own
         self._reactor = Reactor(Lifecycle(settings.linger_s), self._perform)
-        self._clock_monitor = ClockMonitor(self._node, clocks, clock.wall_ahead_s, self._reactor.post)
-        self._group = EngineProcess(
-            settings.engine_argv, _engine_environ(settings), settings.state_dir / "engine.group"
+        metrics = Metrics()
+        self.parts = compose(
+            Inputs(settings, outside, client, metrics, self._clock, monotonic, self._random, self._reactor.post)
         )
-        self._steps = EngineStepFiles(_steps_dir(settings))
-        self._engine_load = LoadMonitor(
-            self._node, self._engine_calls, client, settings.engine, lambda: self.kv.fetcher.prefill_tokens_per_s or 0.0
-        )
-        self._supervisor = self._make_supervisor(settings, client)
-        self._background: set[asyncio.Task[None]] = set()
+        self.unexpected = Unexpected(metrics, monotonic)
+        self._background = BackgroundTasks(self.unexpected)
         self.notify: Callable[[str], None] = _ignore_state
-
-    def _make_gossip(self, status: NodeStatus, key: bytes, metrics: Metrics) -> Gossip:
-        boot_id = secrets.token_bytes(BOOT_ID_BYTES)
-        return Gossip(
-            Membership(status, boot_id, key, time.monotonic(), self._random.random),
-            self._datagrams,
-            self._to_peers,
-            time.monotonic,
-            metrics,
-            on_change=self._on_member_change,
-            on_peer_clock=self._on_peer_clock,
-        )
-
-    def _make_supervisor(self, settings: Settings, client: HttpClient) -> EngineSupervisor:
-        """Make the supervisor of the local engine, with the watchdog that reports when the engine is stuck."""
-        watchdog = EngineWatchdog(
-            self._node,
-            self._engine_calls,
-            self._engine_load,
-            client,
-            settings.engine,
-            self._steps,
-            self._group.is_suspended,
-            settings.engine_stuck_s,
-        )
-        return EngineSupervisor(
-            EnginePlan(settings.engine, settings.model_name, settings.engine_start_s, settings.engine_restarts),
-            self._group,
-            self._engine_calls.lifetimes,
-            client,
-            self._reactor.post,
-            self._clock,
-            self._random.random,
-            self._examine_engine,
-            watchdog.until_stuck,
-        )
-
-    def _on_member_change(self, change: MemberChanged) -> None:
-        """Fail the requests at a peer that is dead now."""
-        if is_lost(change):
-            self._engines.abort_peer(change.status.instance_id)
-
-    def _on_peer_clock(self, address: str, line: str, nonce: str, took_s: float) -> None:
-        self._clock_monitor.on_peer_clock(address, line, nonce, took_s)
-
-    def _make_servers(self, settings: Settings, peer_api: PeerApi) -> list[HttpServer]:
-        """Make the servers of the client API and the peer API; one bound holds for the bodies of both."""
-        limits = Limits(
-            body_bytes=settings.max_body_bytes,
-            bodies_bytes=settings.max_bodies_bytes,
-            connections=settings.max_connections,
-            connections_per_address=settings.max_connections_per_address,
-            unread_s=settings.unread_s,
-        )
-        bodies, metrics = BodyBudget(limits.bodies_bytes), self._node.metrics
-        metrics.body_bytes.set_function(lambda: bodies.held_bytes)
-        front = HttpServer(self._client_api, limits, bodies=bodies, on_refused=metrics.refusal_counter("client"))
-        # Peers' bodies are not read as documents before they are authenticated, and then only the fleet's own.
-        of_peers = replace(limits, document=None)
-        peers = HttpServer(
-            peer_api,
-            of_peers,
-            self.replication_server.alternate_protocol(),
-            bodies=bodies,
-            on_refused=metrics.refusal_counter("peer"),
-        )
-        return [front, peers]
-
-    def _make_publisher(self, outside: Dependencies, incarnation: int, clock: Callable[[], float]) -> StatePublisher:
-        identity = outside.identity
-        record = NodeRecord(
-            instance_id=identity.instance_id,
-            zone=identity.zone,
-            instance_type=identity.instance_type,
-            state=NodeState.STARTING,
-            incarnation=incarnation,
-            expires_at=renewed(clock()),
-        )
-        return StatePublisher(record, outside.instances, outside.records, self._random.random, clock)
-
-    async def _examine_engine(self) -> None:
-        """Run the self-test: peers may use only the methods that it saw working."""
-        self._node.continuation_methods = ()
-        self._node.continuation_methods = await supported_methods(
-            self._client, self._settings.engine, self._settings.model_name
-        )
 
     async def run(self) -> int:
         """Run until the node retires; return its exit code."""
-        try:
-            self._settings.state_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:  # a disk that is full or read-only: what lies there makes the next start better
-            _log.warning("the state's folder cannot be made: %s", error)
-        self._steps.forget()
-        settings = self._settings
-        front_socket = bind(settings.front.host, settings.front.port, "front door")
-        peer_socket = bind(settings.peer.host, settings.peer.port, "peer door")
-        await self._datagrams.open(
-            bind(settings.peer.host, settings.peer.port, "peers' datagrams", socket.SOCK_DGRAM),
-            self._gossip.on_datagram,
-        )
+        self._prepare_state_dir()
+        listeners = await self._listen()
         if self._signals:
             self._handle_signals()
         self._publish(Publish(NodeState.STARTING, "started", "agent", self._clock()))
-        _log.info(
-            "%s listens for clients on %s, for peers on %s", self._node.instance_id, settings.front, settings.peer
-        )
         try:
-            return await self._live((front_socket, peer_socket))
+            for server, listener in zip(self.parts.servers, listeners, strict=True):
+                await server.start(listener)
+            return await self._live()
         finally:
-            for server in self.servers:
-                server.abort()
-            self.replication_server.close()
-            self._datagrams.close()
-            await self._to_peers.close()
-            await self._supervisor.stop(0.0)  # whatever happened: an engine without its agent serves no request
-
-    async def _live(self, listeners: tuple[socket.socket, socket.socket]) -> int:
-        for server, listener in zip(self.servers, listeners, strict=True):
-            await server.start(listener)
-        reads = DiscoverySchedule(self._settings.boot_spread_s)
-        watch = partial(
-            watch_metadata, self._outside.metadata, self._reactor.post, self._clock, self._settings.term_grace_s
-        )
-        discover = partial(
-            self._gossip.discover, self._outside.instances, self._settings.cluster, reads, self._random.random
-        )
-        async with asyncio.TaskGroup() as tasks:
-            loops = [
-                tasks.create_task(keep_running(where, loop, self.unexpected, self._random.random))
-                for where, loop in (
-                    ("engine-supervisor", self._supervisor.run),
-                    ("metadata", watch),
-                    ("discovery", discover),
-                    ("gossip", self._gossip.run),
-                    ("clock-watch", self._clock_monitor.run),
-                    ("engine-load", self._engine_load.run),
-                    ("signs", self._keepalives.run),
-                    ("models", self._models.run),
-                    ("entrance", self._admission.run),
-                    ("publisher", self._publisher.run),
-                    ("replication", self.replication.run),
-                    ("keep-alive", self.streams.keep_alive),
-                    ("memory", partial(monitor_memory, resident_bytes, release_free_memory, self._busy)),
-                    ("tick", self._tick),
-                )
-            ]
-            retire = await self._reactor.run()
-            await self._retire(retire, loops)
-        return retire.exit_code
+            await self._close()
 
     def request_drain(self) -> None:
         """Request a drain, as SIGTERM does."""
         now = self._clock()
         self._reactor.post(TermRequested(now, now + self._settings.term_grace_s))
 
+    def _prepare_state_dir(self) -> None:
+        try:
+            self._settings.state_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:  # a disk that is full or read-only: what lies there makes the next start better
+            _log.warning("the state's folder cannot be made: %s", error)
+        self.parts.engine.steps.forget()
+
+    async def _listen(self) -> tuple[socket.socket, socket.socket]:
+        """Bind all sockets, before anything else is started; return those of the client API and the peer API."""
+        clients, peers, membership = self._settings.front, self._settings.peer, self.parts.membership
+        listeners = bind(clients.host, clients.port, "front door"), bind(peers.host, peers.port, "peer door")
+        datagrams = bind(peers.host, peers.port, "peers' datagrams", socket.SOCK_DGRAM)
+        await membership.datagrams.open(datagrams, membership.gossip.on_datagram)
+        _log.info("%s listens for clients on %s, for peers on %s", membership.node.instance_id, clients, peers)
+        return listeners
+
     def _handle_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self.request_drain)
 
+    async def _live(self) -> int:
+        """Run the loops and the lifecycle until it retires the node; retire, and return the exit code."""
+        async with asyncio.TaskGroup() as tasks:
+            loops = {
+                where: tasks.create_task(keep_running(where, loop, self.unexpected, self._random.random))
+                for where, loop in self._loops().items()
+            }
+            retire = await self._reactor.run()
+            await self._retire(retire, loops)
+        return retire.exit_code
+
+    def _loops(self) -> dict[str, Callable[[], Awaitable[None]]]:
+        """Return the loops of a node, by the names under which their bugs are counted."""
+        parts, settings, outside = self.parts, self._settings, self._outside
+        watch = partial(watch_metadata, outside.metadata, self._reactor.post, self._clock, settings.term_grace_s)
+        schedule = DiscoverySchedule(settings.aws.boot_spread_s)
+        discover = partial(
+            parts.membership.gossip.discover, outside.instances, settings.cluster, schedule, self._random.random
+        )
+        return {
+            _SUPERVISOR: parts.engine.supervisor.run,
+            "metadata": watch,
+            "discovery": discover,
+            "gossip": parts.membership.gossip.run,
+            "clock-watch": parts.membership.clock_monitor.run,
+            "engine-load": parts.engine.load.run,
+            "signs": parts.peer_api.keepalives.run,
+            "models": parts.clients.models.run,
+            "entrance": parts.clients.admission.run,
+            "publisher": parts.publisher.run,
+            "replication": parts.replication.manager.run,
+            "keep-alive": parts.clients.streams.keep_alive,
+            "memory": partial(monitor_memory, resident_bytes, release_free_memory, self._busy_connections),
+            "tick": self._tick,
+        }
+
+    def _busy_connections(self) -> int:
+        return sum(server.busy for server in self.parts.servers)
+
     async def _tick(self) -> None:
-        clock = asyncio.get_running_loop().time
+        """Tick the lifecycle, and measure how late the loop is, until cancelled."""
+        parts, clock = self.parts, asyncio.get_running_loop().time
         while True:
             due = clock() + _TICK_S
             await asyncio.sleep(_TICK_S)
-            self._node.metrics.loop_lag.observe(max(0.0, clock() - due))
-            clients = len(self.streams) + len(self._client_api.buffered_requests)
-            self.notify(service_status(self._node.state, len(self._engine_calls) + clients))
-            self._reactor.post(Tick(self._clock(), len(self._engine_calls) + clients + self.kv.pending_transfers()))
-
-    def _busy(self) -> int:
-        return sum(server.busy for server in self.servers)
+            parts.node.metrics.loop_lag.observe(max(0.0, clock() - due))
+            requests = len(parts.engine.calls) + parts.clients.open_requests()
+            self.notify(service_status(parts.node.state, requests))
+            self._reactor.post(Tick(self._clock(), requests + parts.kv.pending_transfers()))
 
     async def _perform(self, effect: Effect) -> None:
+        parts = self.parts
         match effect:
             case Publish():
                 self._publish(effect)
             case MoveStreams():
-                self._drain_controller.run_plan(effect.deadline)
+                parts.drain.run_plan(effect.deadline)
             case CloseClients():
-                self._drain_controller.close(len(self.streams) + len(self._client_api.buffered_requests))
-                for stream in self.streams:
-                    stream.close_with_handoff()
-                self._client_api.buffered_requests.close_with_handoff()
+                parts.drain.close(parts.clients.open_requests())
+                parts.clients.close_with_handoff()
             case Retire():
                 raise AssertionError("the reactor keeps this one for its caller")
 
     def _publish(self, effect: Publish) -> None:
-        self._node.set_state(effect.state)
-        self._drain_controller.begin(effect)
+        parts = self.parts
+        parts.node.set_state(effect.state)
+        parts.drain.begin(effect)
         if effect.step == "ready":
-            self._in_background(self.kv.measure_prefill())
+            self._background.start(parts.kv.measure_prefill())
         tags = NodeTags(self._settings.cluster, effect.state, self._settings.advertise_address, effect.deadline)
-        self._publisher.publish(tags, effect.state, TimelineStep(effect.step, effect.source, effect.at))
+        parts.publisher.publish(tags, effect.state, TimelineStep(effect.step, effect.source, effect.at))
 
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._background.add(task)  # the loop holds tasks weakly
-        task.add_done_callback(self._on_background_done)
-
-    def _on_background_done(self, task: asyncio.Task[None]) -> None:
-        self._background.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.unexpected.report("background", error)
-
-    async def _retire(self, retire: Retire, loops: list[asyncio.Task[None]]) -> None:
+    async def _retire(self, retire: Retire, loops: dict[str, asyncio.Task[None]]) -> None:
         """Retire in the order that clients need: notify peers first, so that no request arrives while the rest ends."""
         _log.info("retiring: %s", retire.reason)
-        self._node.set_state(NodeState.GONE)
-        self._gossip.handle(Leaving(time.monotonic()))
-        loops[0].cancel()  # the supervisor would start the engine again
+        parts = self.parts
+        parts.node.set_state(NodeState.GONE)
+        parts.membership.gossip.leave()
+        loops[_SUPERVISOR].cancel()  # it would start the engine again
         step = TimelineStep(retire.reason.partition(",")[0], "agent", self._clock())
-        self._publisher.publish(None, NodeState.GONE, step)
-        self._drain_controller.record_step(DrainStepName.RETIRED)
-        closing = [asyncio.ensure_future(server.close(_SERVER_DRAIN_S)) for server in self.servers]
-        await asyncio.gather(self.replication.copier.evacuate(_COPY_S), self._checkpointer.write_all(_CHECKPOINT_S))
-        await asyncio.gather(self._supervisor.stop(_ENGINE_GRACE_S), self._leave_tags(), *closing)
-        for loop in loops:
+        parts.publisher.publish(None, NodeState.GONE, step)
+        parts.drain.record_step(DrainStepName.RETIRED)
+        closing = [asyncio.ensure_future(server.close(_SERVER_DRAIN_S)) for server in parts.servers]
+        replication = parts.replication
+        await asyncio.gather(
+            replication.manager.copier.evacuate(_COPY_S), replication.checkpointer.write_all(_CHECKPOINT_S)
+        )
+        await asyncio.gather(parts.engine.supervisor.stop(_ENGINE_GRACE_S), self._deregister(), *closing)
+        for loop in loops.values():
             loop.cancel()
-        self.replication.close()
-        self.kv.close()
-        self.replication_server.close()
+        replication.manager.close()
+        parts.kv.close()
+        replication.server.close()
 
-    async def _leave_tags(self) -> None:
-        if not await self._publisher.flush(_FLUSH_S):
-            _log.warning("the last step of the timeline could not be written in time")
-        with contextlib.suppress(TransientError, TimeoutError):
-            async with asyncio.timeout(_UNTAG_S):
-                await self._outside.instances.untag(self._node.instance_id)
-            self._drain_controller.record_step(DrainStepName.UNTAGGED)
-            await self._publisher.flush(_FLUSH_S)
-        if self._outside.group is not None:
-            with contextlib.suppress(TransientError, TimeoutError):
-                async with asyncio.timeout(_LET_GO_S):
-                    await self._outside.group.complete_termination(self._node.instance_id)
+    async def _deregister(self) -> None:
+        await deregister(
+            self.parts.node.instance_id,
+            self.parts.publisher,
+            self._outside.instances,
+            self._outside.group,
+            lambda: self.parts.drain.record_step(DrainStepName.UNTAGGED),
+        )
+
+    async def _close(self) -> None:
+        """Close what is still open, whatever ended the node."""
+        parts = self.parts
+        for server in parts.servers:
+            server.abort()
+        parts.replication.server.close()
+        parts.membership.datagrams.close()
+        await parts.membership.to_peers.close()
+        await parts.engine.supervisor.stop(0.0)  # an engine without its agent serves no request

@@ -59,31 +59,32 @@ class Dependencies:
 
 async def connect(settings: Settings, client: HttpClient) -> Dependencies:
     """Connect to what this node depends on; wait until the identity and the key can be read, however long it takes."""
-    metadata = Imds(settings.metadata_endpoint, client)
+    aws = settings.aws
+    metadata = Imds(aws.metadata_endpoint, client)
     remembered = Remembered(settings.runtime_dir)
     identity = await _retry_transient(metadata.identity, remembered.identity())
     remembered.keep_identity(identity)
     store = SecretsManager(aws_client("secretsmanager", identity.region))
-    key = await _retry_transient(lambda: store.read(settings.cluster_key_secret), remembered.key())
+    key = await _retry_transient(lambda: store.read(aws.cluster_key_secret), remembered.key())
     remembered.keep_key(key)
     instances = Ec2(aws_client("ec2", identity.region), settings.peer.port)
-    records = DynamoRecords(aws_client("dynamodb", identity.region), settings.table) if settings.table else None
-    group = AutoScaling(aws_client("autoscaling", identity.region), settings.group) if settings.group else None
+    records = DynamoRecords(aws_client("dynamodb", identity.region), aws.table) if aws.table else None
+    group = AutoScaling(aws_client("autoscaling", identity.region), aws.group) if aws.group else None
     checkpoints, blocks = _checkpoints(settings, identity.region), _blocks(settings, identity.region)
     return Dependencies(identity, metadata, instances, records, key, group, checkpoints, blocks)
 
 
 def _blocks(settings: Settings, region: str) -> BlockStore | None:
-    if settings.checkpoints_bucket is None or not settings.kv_max_bytes:
+    if settings.aws.checkpoints_bucket is None or not settings.kv_max_bytes:
         return None
-    return S3BlockStore(aws_client("s3", region, BLOCK_CONCURRENCY), settings.checkpoints_bucket)
+    return S3BlockStore(aws_client("s3", region, BLOCK_CONCURRENCY), settings.aws.checkpoints_bucket)
 
 
 def _checkpoints(settings: Settings, region: str) -> Checkpoints | None:
-    if settings.checkpoints_bucket is None or settings.table is None:
+    if settings.aws.checkpoints_bucket is None or settings.aws.table is None:
         return None
     s3, dynamodb = (aws_client(service, region, CHECKPOINT_CONCURRENCY) for service in ("s3", "dynamodb"))
-    return AwsCheckpoints(s3, settings.checkpoints_bucket, dynamodb, settings.table)
+    return AwsCheckpoints(s3, settings.aws.checkpoints_bucket, dynamodb, settings.aws.table)
 
 
 async def _retry_transient(ask: Callable[[], Awaitable[_T]], remembered: _T | None) -> _T:

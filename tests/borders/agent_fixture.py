@@ -12,12 +12,11 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from node_agent import agent as agent_module
+from node_agent import composition
 from node_agent.adapters.http import HttpClient
 from node_agent.adapters.steady_clock import SteadyClock
 from node_agent.agent import Agent
@@ -203,9 +202,7 @@ async def run_agent(
     run = next(_runs)
     host = f"127.{170 + os.getpid() % 70}.{run // 250}.{run % 250 + 1}"
     engine = LocalEngine(host, 8002, MODEL)
-    monkeypatch.setattr(agent_module, "EngineProcess", lambda *_: engine)
-    monkeypatch.setattr(agent_module, "time", SimpleNamespace(monotonic=clock, time=lambda: 1.7e9 + clock()))
-    monkeypatch.setattr(agent_module, "SteadyClock", lambda: SteadyClock(lambda: 1.7e9 + clock(), clock))
+    monkeypatch.setattr(composition, "EngineProcess", lambda *_: engine)
     identity = Identity("i-00000000", "us-east-1a", "us-east-1", "g5.xlarge", host)
     instances = MemoryInstances({"i-00000000": host}, 8001)
     instances.tags["i-00000000"] = NodeTags("synkti", None).encode()
@@ -222,8 +219,9 @@ async def run_agent(
     )  # fmt: skip
     to_engine = HttpClient()
     agent = Agent(
-        from_environ(_environ(host, folder / str(run))), outside, to_engine, signals=False, random=Random(run)
-    )
+        from_environ(_environ(host, folder / str(run))), outside, to_engine,
+        signals=False, clock=SteadyClock(lambda: 1.7e9 + clock(), clock), monotonic=clock, random=Random(run),
+    )  # fmt: skip
     asyncio.get_running_loop().set_exception_handler(agent.unexpected.handle_loop_exception)
     fixture = AgentFixture(host, agent, engine, odd, folder / str(run))
     fixture.life = asyncio.create_task(agent.run())

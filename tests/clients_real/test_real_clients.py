@@ -44,7 +44,7 @@ WITH_THE_PACKAGE = [
 async def engine_of_the_stream(fleet: LocalFleet) -> LocalNode:
     """Return the node whose engine generates the only stream, once its client has received a part of it."""
     entry = await entry_of_the_stream(fleet)
-    stream = next(iter(entry.agent.streams))
+    stream = next(iter(entry.agent.parts.clients.streams))
     assert stream.engine_node is not None
     return fleet.by_id(stream.engine_node.instance_id)
 

@@ -16,10 +16,13 @@ from local.tiny_model import ensure_model
 from node_agent.adapters.http import HttpClient
 from node_agent.contract.states import NodeState
 from node_agent.core.kv.transfer_policy import ContextSource
+from node_agent.core.kv.transfer_rates import TransferRates
 from node_agent.core.node.status import NodeStatus, Pool
 from node_agent.kv.folder import BlockFolder
+from node_agent.runtime.kv.block_client import BlockClient
 from node_agent.runtime.kv.fetcher import ContextFetcher
 from node_agent.runtime.kv.local_blocks import LocalBlocks
+from node_agent.runtime.kv.source_lookup import SourceLookup
 from node_agent.runtime.node.context import NodeContext
 from tests.engines import VLLM_TIMEOUT_S
 from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, eventually, unready_fleet
@@ -59,7 +62,7 @@ def test_the_context_of_a_stream_at_a_real_vllm_can_be_fetched_by_a_peer(
 
 async def _scenario(fleet: LocalFleet, node: LocalNode, elsewhere: Path) -> None:
     async def measured() -> bool:
-        return node.agent.kv.fetcher.prefill_tokens_per_s is not None
+        return node.agent.parts.kv.rates.prefill_tokens_per_s is not None
 
     await eventually("the node has measured its prefill", measured)
     theirs = BlockFolder(node.state_dir / "kv", MAX_BYTES)
@@ -75,8 +78,10 @@ async def _scenario(fleet: LocalFleet, node: LocalNode, elsewhere: Path) -> None
     assert layout is not None
     here.write_layout(layout)
     client = HttpClient()
-    contexts = ContextFetcher(_neighbour(node), client, b"cluster key", LocalBlocks(here), None, time.monotonic)
-    contexts.prefill_tokens_per_s = SLOW
+    neighbour, rates = _neighbour(node), TransferRates()
+    rates.prefill_tokens_per_s = SLOW
+    lookup = SourceLookup(neighbour, BlockClient(client, b"cluster key", time.time), None)
+    contexts = ContextFetcher(neighbour, lookup, LocalBlocks(here), rates, time.monotonic)
 
     async def fetched() -> bool:  # the engine may still be writing
         await contexts.fetch(stream, node.instance_id)

@@ -114,7 +114,7 @@ def random_outages(seed: int, count: int) -> list[tuple[str, str]]:
 async def has_recovered(fleet: LocalFleet) -> bool:
     """Return True if the tags and the record of every node show its current state."""
     for node in fleet.nodes:
-        state = node.agent.replication.node.state.value
+        state = node.agent.parts.node.state.value
         record = fleet.records.records.get(node.instance_id)
         tags = fleet.instances.tags.get(node.instance_id, {})
         if tags.get("SynktiState") != state or record is None or record.state.value != state:

@@ -30,7 +30,7 @@ def test_a_fleet_serves_during_an_outage_of_any_aws_service_and_catches_up_after
                 print(f"seed {seed}: {service} is {mode}")
                 services[service].begin(mode)
                 await load.everywhere(fleet.nodes)
-                states = {node.agent.replication.node.state for node in fleet.nodes}
+                states = {node.agent.parts.node.state for node in fleet.nodes}
                 assert states == {NodeState.READY}, f"{service} is {mode}"
                 assert all(node.life is not None and not node.life.done() for node in fleet.nodes)
                 services[service].end()

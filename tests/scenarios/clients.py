@@ -20,7 +20,7 @@ async def entry_of_the_stream(fleet: LocalFleet) -> LocalNode:
     found: list[LocalNode] = []
 
     async def streaming() -> bool:
-        found[:] = [n for n in fleet.nodes if any(s.machine.seq > 20 for s in n.agent.streams)]
+        found[:] = [n for n in fleet.nodes if any(s.machine.seq > 20 for s in n.agent.parts.clients.streams)]
         return bool(found)
 
     await eventually("a stream is in progress", streaming)

@@ -76,10 +76,10 @@ class LocalNode:
 
     async def crash(self) -> None:
         """End the agent abruptly, with all its replicas and connections."""
-        for door in self.agent.servers:
+        for door in self.agent.parts.servers:
             door.abort()
-        self.agent.replication_server.close()
-        self.agent.replication.close()
+        self.agent.parts.replication.server.close()
+        self.agent.parts.replication.manager.close()
         if self.life is not None:
             self.life.cancel()
             await asyncio.wait({self.life})
@@ -107,7 +107,7 @@ class LocalFleet:
     def close_breakers(self) -> None:
         """Close all circuit breakers, before a scenario of losses begins."""
         for node, other in itertools.product(self.nodes, self.nodes):
-            node.agent.replication.node.on_request_succeeded(other.instance_id)
+            node.agent.parts.node.on_request_succeeded(other.instance_id)
 
     async def ready(self, node: LocalNode) -> bool:
         with contextlib.suppress(httpx.HTTPError):

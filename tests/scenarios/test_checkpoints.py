@@ -80,7 +80,7 @@ def test_an_orphaned_stream_survives_the_stop_of_its_whole_fleet(tmp_path: Path)
             return any(
                 journal.orphaned_at is not None
                 for node in fleet.nodes[1:]
-                for _, journal in node.agent.replication_server.store.unfinished()
+                for _, journal in node.agent.parts.replication.server.store.unfinished()
             )
 
         await eventually("a replica is marked as orphaned", orphaned)

@@ -124,7 +124,7 @@ def test_a_buffered_request_survives_the_loss_of_the_entry(tmp_path: Path) -> No
             busy: list[LocalNode] = []
 
             async def connected() -> bool:
-                busy[:] = [node for node in fleet.nodes if node.agent.servers[0].busy]
+                busy[:] = [node for node in fleet.nodes if node.agent.parts.servers[0].busy]
                 return bool(busy)
 
             await eventually("a node has the request", connected)
@@ -144,7 +144,7 @@ def test_a_gateway_client_that_disconnects_ends_its_generation(tmp_path: Path) -
                 await anext(response.aiter_raw())
 
             async def idle() -> bool:
-                return not any(len(node.agent.streams) for node in fleet.nodes)
+                return not any(len(node.agent.parts.clients.streams) for node in fleet.nodes)
 
             await eventually("no node has an open stream", idle, within_s=2.0)
 

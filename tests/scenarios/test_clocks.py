@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from node_agent import agent as agent_module
+from node_agent import composition
 from node_agent.adapters.steady_clock import SteadyClock
 from node_agent.contract.states import NodeState
 from node_agent.core.membership.config import GossipConfig
@@ -58,7 +58,7 @@ async def metric(fleet: LocalFleet, node: LocalNode, name: str) -> float:
 def _short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock_monitor, "EVERY_S", 0.05)
     often = GossipConfig(sync_interval_s=0.2, sync_after_change_s=0.2)
-    monkeypatch.setattr(agent_module, "Membership", partial(Membership, config=often))
+    monkeypatch.setattr(composition, "Membership", partial(Membership, config=often))
 
 
 @pytest.mark.parametrize("skew_s", [60.0, -45.0, 86_400.0])
@@ -74,7 +74,7 @@ def test_a_wrong_clock_affects_no_client_and_the_node_reports_it(skew_s: float, 
             wrong, right = fleet.nodes[1], fleet.nodes[0]
 
             async def at_risk() -> bool:
-                return wrong.agent.replication.node.state is NodeState.AT_RISK
+                return wrong.agent.parts.node.state is NodeState.AT_RISK
 
             await eventually("the node with the wrong clock is at risk", at_risk)
             own = await clock_of(fleet, wrong)
@@ -83,7 +83,7 @@ def test_a_wrong_clock_affects_no_client_and_the_node_reports_it(skew_s: float, 
             assert await metric(fleet, wrong, "synkti_clock_is_off") == 1
             for node in (right, fleet.nodes[2]):
                 assert not (await clock_of(fleet, node))["is_off"]
-                assert node.agent.replication.node.state is NodeState.READY
+                assert node.agent.parts.node.state is NodeState.READY
                 assert await metric(fleet, node, "synkti_write_ahead_gaps_total") == 0
             await request_everywhere(fleet, 2)
             nodes = (await fleet.http.get(f"{right.url}/v1/synkti/nodes")).json()["nodes"]
@@ -98,7 +98,7 @@ def test_clock_jumps_fail_no_request_and_a_corrected_clock_ends_the_at_risk_stat
     async def scenario() -> None:
         wall = Wall()
         async with local_fleet(tmp_path, seconds_per_token=0.002, clocks={0: SteadyClock(wall)}) as fleet:
-            node = fleet.nodes[0].agent.replication.node
+            node = fleet.nodes[0].agent.parts.node
             await request_everywhere(fleet, 2)
 
             async def measured() -> bool:
@@ -131,7 +131,7 @@ def test_a_clock_jump_during_a_drain_moves_no_deadline(jump_s: float, tmp_path: 
             node.notice(60.0)
 
             async def draining() -> bool:
-                return node.agent.replication.node.state is not NodeState.READY
+                return node.agent.parts.node.state is not NodeState.READY
 
             lifecycle = node.agent._reactor._lifecycle
             await eventually("the node drains", draining)

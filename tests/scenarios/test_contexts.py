@@ -15,7 +15,7 @@ from node_agent.core.common.request_auth import AUTH_HEADER, sign
 from node_agent.core.kv import transfer_policy
 from node_agent.core.kv.blocks import block_name, chain, chain_root, pack_header
 from node_agent.kv.folder import BlockFolder
-from node_agent.runtime.kv import fetcher
+from node_agent.runtime.kv import block_client, source_lookup
 from node_agent.runtime.kv.local_blocks import LocalBlocks
 from node_agent.runtime.kv.prefill_probe import PrefillProbe
 from node_agent.testing.fakes import MemoryBlockStore, MemoryCheckpoints
@@ -44,8 +44,10 @@ def check_whole(reader: Reader) -> None:
 def slow_prefill(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make every context worth a transfer, also if a busy machine makes it ten times slower."""
     monkeypatch.setattr(transfer_policy, "MAX_TRANSFER_S", 60.0)
-    for name in ("_INDEX_WITHIN_S", "_S3_INDEX_WITHIN_S", "_BATCH_SILENCE_S"):
-        monkeypatch.setattr(fetcher, name, 30.0)
+    for name in ("_INDEX_WITHIN_S", "_S3_INDEX_WITHIN_S"):
+        monkeypatch.setattr(source_lookup, name, 30.0)
+    for name in ("_INDEX_SILENCE_S", "_BATCH_SILENCE_S"):
+        monkeypatch.setattr(block_client, name, 30.0)
 
     async def measured(_: PrefillProbe) -> float:
         return SLOW
@@ -282,6 +284,6 @@ def test_a_node_without_stored_blocks_answers_no_blocks(tmp_path: Path) -> None:
         answer = await fleet.http.get(f"http://{node.host}:8001{target}", headers={AUTH_HEADER: stamp})
         assert answer.status_code == 404
         assert answer.json()["error"]["code"] == "no_blocks"
-        assert node.agent.kv.fetcher.prefill_tokens_per_s is None
+        assert node.agent.parts.kv.rates.prefill_tokens_per_s is None
 
     run_scenario(tmp_path, scenario, size=1)

@@ -53,7 +53,7 @@ class SharedFleet:
 
     async def all_busy(self) -> bool:
         """Return True if every node is the entry of at least two streams."""
-        return all(len(node.agent.streams) >= 2 for node in self.fleet.nodes)
+        return all(len(node.agent.parts.clients.streams) >= 2 for node in self.fleet.nodes)
 
     def engines(self) -> list[str]:
         """Return the process group of each node's engine, an empty string where the engine is down."""
@@ -248,7 +248,7 @@ def test_a_node_that_rejects_its_peers_requests_fails_no_client_request(shared: 
     """Its cluster key is another one, so that it answers all peers with 401."""
 
     async def scenario() -> None:
-        verifier = shared.fleet.nodes[2].agent.replication_server.verifier
+        verifier = shared.fleet.nodes[2].agent.parts.replication.server.verifier
         key, verifier.key = verifier.key, b"another key"
         try:
             for number in range(40):

@@ -71,7 +71,7 @@ def test_memory_and_descriptors_do_not_grow_with_the_number_of_streams_served(tm
             error.add_note(f"{open_before} before, now {targets_of_descriptors()}")
             raise
         assert resident_bytes() <= GROWTH * before
-        assert all(len(node.agent.streams) == 0 for node in fleet.nodes)
-        assert all(not node.agent.replication._streams for node in fleet.nodes)
+        assert all(len(node.agent.parts.clients.streams) == 0 for node in fleet.nodes)
+        assert all(not node.agent.parts.replication.manager._streams for node in fleet.nodes)
 
     run_scenario(tmp_path, scenario, seconds_per_token=0.0, SYNKTI_KEEPER_LAG_S="5")

@@ -102,7 +102,7 @@ def test_the_objects_of_a_broken_connection_are_freed(how: str, tmp_path: Path) 
     async def scenario() -> None:
         async with local_fleet(tmp_path, size=1) as fleet:
             node = fleet.nodes[0]
-            bodies = node.agent.servers[0].bodies
+            bodies = node.agent.parts.servers[0].bodies
             with collector_off():
                 for _ in range(TIMES):
                     await send(node, raws[how], 0)

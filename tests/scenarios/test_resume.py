@@ -214,8 +214,8 @@ def test_a_finished_stream_is_replayed_whole_and_expires_after_the_retention(tmp
         again.check_whole("chat")
         assert (again.last_id.split("/")[1], again.events) == (first.last_id.split("/")[1], first.events)
         for node in fleet.nodes:
-            store = node.agent.replication_server.store
-            store.expire(node.agent.replication_server.clock() + RETENTION_S + 1)
+            store = node.agent.parts.replication.server.store
+            store.expire(node.agent.parts.replication.server.clock() + RETENTION_S + 1)
         assert await again.resume(fleet.nodes[2]) == 410
         assert again.error is not None
         assert again.error["code"] == "stream_expired"
@@ -254,7 +254,7 @@ def test_with_durability_none_no_peer_has_a_replica_and_the_stream_can_still_be_
     async def scenario(fleet: LocalFleet) -> None:
         reader = Reader(fleet)
         await reader.request(fleet.nodes[0], "chat", until=30, headers={"x-synkti-durability": "none"})
-        assert all(len(node.agent.replication_server.store) == 0 for node in fleet.nodes[1:])
+        assert all(len(node.agent.parts.replication.server.store) == 0 for node in fleet.nodes[1:])
         assert await reader.resume(fleet.nodes[1]) == 200
         reader.check_whole("chat")
 
@@ -262,7 +262,7 @@ def test_with_durability_none_no_peer_has_a_replica_and_the_stream_can_still_be_
 
 
 def nodes_with_replicas(nodes: Sequence[LocalNode]) -> list[LocalNode]:
-    return [node for node in nodes if len(node.agent.replication_server.store)]
+    return [node for node in nodes if len(node.agent.parts.replication.server.store)]
 
 
 def test_a_crashed_replica_is_replaced_and_the_stream_still_survives_its_entry(tmp_path: Path) -> None:
@@ -276,7 +276,8 @@ def test_a_crashed_replica_is_replaced_and_the_stream_still_survives_its_entry(t
         await holders[0].crash()
         left = [node for node in others if node is not holders[0]]
         await eventually(
-            "both other nodes hold a replica", lambda: _soon(all(len(n.agent.replication_server.store) for n in left))
+            "both other nodes hold a replica",
+            lambda: _soon(all(len(n.agent.parts.replication.server.store) for n in left)),
         )
         before = reader.events
         await eventually("10 more events arrived", lambda: _soon(reader.events >= before + 10))
@@ -302,7 +303,8 @@ def test_an_orphaned_stream_survives_the_crash_of_its_replicas(tmp_path: Path) -
         await entry.crash()
         await reading
         await eventually(
-            "the orphan was replicated to the last node", lambda: _soon(len(last.agent.replication_server.store) == 1)
+            "the orphan was replicated to the last node",
+            lambda: _soon(len(last.agent.parts.replication.server.store) == 1),
         )
         for holder in holders:
             await holder.crash()

@@ -1,4 +1,4 @@
-"""Compose a node's KV parts: server, fetcher, uploader and prefill probe."""
+"""Compose a node's KV parts: server, fetcher, uploader, prefill probe, and the rates that these measure."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from random import Random
 
 from node_agent.core.common.address import Address
+from node_agent.core.kv.transfer_rates import TransferRates
 from node_agent.kv.folder import BlockFolder
 from node_agent.ports import BlockStore, Http
+from node_agent.runtime.kv.block_client import BlockClient
 from node_agent.runtime.kv.fetcher import ContextFetcher
 from node_agent.runtime.kv.local_blocks import LocalBlocks
 from node_agent.runtime.kv.prefill_probe import PrefillProbe
 from node_agent.runtime.kv.server import BlockServer
+from node_agent.runtime.kv.source_lookup import SourceLookup
 from node_agent.runtime.kv.uploader import ContextUploader
 from node_agent.runtime.node.context import NodeContext
 
@@ -46,8 +49,10 @@ class KvService:
         local_blocks = None if folder is None else LocalBlocks(folder)
         self._local_blocks = local_blocks
         self.server = BlockServer(local_blocks, time.monotonic)
-        self.fetcher = ContextFetcher(node, to_peers, key, local_blocks, store, time.monotonic)
-        self._uploader = ContextUploader(node, self.fetcher, local_blocks, store)
+        self.rates = TransferRates()
+        lookup = SourceLookup(node, BlockClient(to_peers, key, node.wall_clock), store)
+        self.fetcher = ContextFetcher(node, lookup, local_blocks, self.rates, time.monotonic)
+        self._uploader = ContextUploader(node, local_blocks, store, self.rates, time.monotonic)
 
         def draw(count: int, low: int, high: int) -> Sequence[int]:
             return random.choices(range(low, high), k=count)  # a prompt that no cache has
@@ -63,11 +68,15 @@ class KvService:
         """Return the number of fetches and uploads that a node has to wait for before it ends, within its deadline."""
         return self.server.pending_transfers() + self._uploader.pending_uploads()
 
+    def prefill_tokens_per_s(self) -> float:
+        """Return the prefill rate of this node's engine; 0 while it was not measured."""
+        return self.rates.prefill_tokens_per_s or 0.0
+
     async def measure_prefill(self) -> None:
         """Measure the prefill rate of an engine that is ready."""
         if self._local_blocks is None:
             return
-        rate = self.fetcher.prefill_tokens_per_s = await self._probe.tokens_per_s()
+        rate = self.rates.prefill_tokens_per_s = await self._probe.tokens_per_s()
         self._node.metrics.prefill_rate.set(rate or 0.0)
         _log.info("the engine prefills at %s tokens/s", f"{rate:.0f}" if rate else "no measurable number of")
 

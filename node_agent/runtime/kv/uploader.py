@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from node_agent.contract.errors import StoreUnavailable
 from node_agent.core.kv.index import Index, is_stream_id
-from node_agent.core.kv.transfer_policy import ContextSource, choose_source
+from node_agent.core.kv.transfer_policy import ContextSource
+from node_agent.core.kv.transfer_rates import TransferRates
 from node_agent.ports import BlockStore
-from node_agent.runtime.kv.fetcher import ContextFetcher
 from node_agent.runtime.kv.local_blocks import LocalBlocks
 from node_agent.runtime.node.context import NodeContext
 
@@ -29,17 +29,25 @@ _log = logging.getLogger(__name__)
 class ContextUploader:
     """Uploads contexts.
 
-    store: None where there is no bucket.
     local_blocks: None where this node's engine stores no blocks.
+    store: None where there is no bucket.
+    rates: of this engine, which the next one's is assumed to be like, and of S3.
+    clock: seconds, monotonic.
     """
 
     def __init__(
-        self, node: NodeContext, fetcher: ContextFetcher, local_blocks: LocalBlocks | None, store: BlockStore | None
+        self,
+        node: NodeContext,
+        local_blocks: LocalBlocks | None,
+        store: BlockStore | None,
+        rates: TransferRates,
+        clock: Callable[[], float],
     ) -> None:
         self._node = node
-        self._fetcher = fetcher
         self._local_blocks = local_blocks
         self._store = store
+        self._rates = rates
+        self._clock = clock
         self._queue: list[tuple[int, str, Index]] = []  # a heap: the longest first
         self._tasks: set[asyncio.Task[None]] = set()
         self._writing = 0
@@ -82,8 +90,7 @@ class ContextUploader:
     async def _upload_one(
         self, local_blocks: LocalBlocks, store: BlockStore, stream: str, index: Index, tokens: int
     ) -> str:
-        offer = self._fetcher.offer(ContextSource.S3, tokens, index.size)
-        choice = choose_source(tokens, self._fetcher.prefill_tokens_per_s, (offer,))
+        choice = self._rates.choose(ContextSource.S3, tokens, index.size, self._clock())
         if choice.source is not ContextSource.S3:
             _log.info("stream %s: its context is not uploaded to S3: %s", stream, choice.reason)
             return "not-worth-it"

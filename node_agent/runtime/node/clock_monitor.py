@@ -28,10 +28,6 @@ class ClockMonitor:
         self._wall_ahead_s = wall_ahead_s
         self._post = post
 
-    def on_peer_clock(self, address: str, line: str, nonce: str, took_s: float) -> None:
-        """Record the time that a peer API sent with a response that took so long."""
-        self._clocks.record(address, line, nonce, took_s, self._node.wall_clock())
-
     async def run(self) -> None:
         """Check until cancelled."""
         while True:

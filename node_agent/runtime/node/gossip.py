@@ -18,6 +18,7 @@ from node_agent.core.failure.loss import LossReason
 from node_agent.core.membership import (
     Effect,
     Event,
+    Leaving,
     MemberChanged,
     Membership,
     NodesDiscovered,
@@ -124,6 +125,10 @@ class Gossip:
     def on_request_failed(self, instance_id: str, reason: LossReason) -> None:
         """Report that a request to a peer failed."""
         self.handle(PeerRequestFailed(self.monotonic(), instance_id, reason))
+
+    def leave(self) -> None:
+        """Leave the fleet: notify the peers that this node ends."""
+        self.handle(Leaving(self.monotonic()))
 
     async def run(self) -> None:
         """Run the machine's timer until cancelled."""

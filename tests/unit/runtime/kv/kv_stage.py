@@ -15,10 +15,13 @@ from node_agent.core.common.address import Address
 from node_agent.core.failure.loss import LossReason
 from node_agent.core.kv.blocks import block_name, chain, chain_root, pack_header
 from node_agent.core.kv.index import Batch, Index
+from node_agent.core.kv.transfer_rates import TransferRates
 from node_agent.kv.folder import BlockFolder
 from node_agent.ports import ExchangeLost
+from node_agent.runtime.kv.block_client import BlockClient
 from node_agent.runtime.kv.fetcher import ContextFetcher
 from node_agent.runtime.kv.local_blocks import LocalBlocks
+from node_agent.runtime.kv.source_lookup import SourceLookup
 from node_agent.runtime.kv.uploader import ContextUploader
 from node_agent.runtime.node.context import NodeContext
 from node_agent.testing.fakes import MemoryBlockStore
@@ -118,6 +121,31 @@ class NoPeers:
         raise ExchangeLost(LossReason.REFUSED)
 
 
+class AnsweringPeer:
+    """A peer with these answers to requests for an index and for blocks."""
+
+    def __init__(self, index: bytes, blocks: bytes, status: int = 200) -> None:
+        self._answers = {"GET": index, "POST": blocks}
+        self._status = status
+
+    async def open(self, _: Address, method: str, __: str, **___: Any) -> Any:
+        answer, status = self._answers[method], self._status
+
+        class Response:
+            def __init__(self) -> None:
+                self.status = status
+
+            async def read_all(self, most: int) -> bytes:
+                if len(answer) > most:
+                    raise ExchangeLost(LossReason.TOO_LARGE)
+                return answer
+
+            def close(self) -> None:
+                """Nothing is open."""
+
+        return Response()
+
+
 async def in_s3(store: Store, path: Path, streams: dict[str, int]) -> None:
     """Another node's contexts, by the number of their blocks."""
     theirs = shelf(path)
@@ -129,12 +157,28 @@ async def in_s3(store: Store, path: Path, streams: dict[str, int]) -> None:
 
 
 def contexts(
-    here: LocalBlocks | None, store: Store | None, node: NodeContext | None = None, peers: Any = None
+    here: LocalBlocks | None,
+    store: Store | None,
+    node: NodeContext | None = None,
+    peers: Any = None,
+    rates: TransferRates | None = None,
+    clock: Clock | None = None,
 ) -> ContextFetcher:
+    node = node or make_node()
     client: Any = peers or NoPeers()
-    made = ContextFetcher(node or make_node(), client, b"key", here, store, Clock())
-    made.prefill_tokens_per_s = SLOW
-    return made
+    lookup = SourceLookup(node, BlockClient(client, b"key", node.wall_clock), store)
+    return ContextFetcher(node, lookup, here, rates or prefilling(SLOW), clock or Clock())
+
+
+def prefilling(tokens_per_s: float) -> TransferRates:
+    """Assumed rates of the sources, beside an engine with this one."""
+    rates = TransferRates()
+    rates.prefill_tokens_per_s = tokens_per_s
+    return rates
+
+
+def uploader(node: NodeContext, here: LocalBlocks, store: Store, prefill_tokens_per_s: float = SLOW) -> ContextUploader:
+    return ContextUploader(node, here, store, prefilling(prefill_tokens_per_s), Clock())
 
 
 async def over(leaver: ContextUploader) -> None:

@@ -13,19 +13,18 @@ from node_agent.contract.errors import StoreUnavailable
 from node_agent.core.kv.index import Index, index_key
 from node_agent.kv.folder import BlockFolder
 from node_agent.runtime.kv.uploader import MAX_CONCURRENCY as LEFT_AT_ONCE
-from node_agent.runtime.kv.uploader import ContextUploader
 from tests.scenarios.local_fleet import eventually
 from tests.unit.runtime.kv.kv_stage import (
     FAST,
     MADE,
     STREAM,
     Store,
-    contexts,
     lay,
     make_node,
     over,
     run,
     shelf,
+    uploader,
 )
 
 
@@ -35,14 +34,12 @@ def test_the_longest_context_is_uploaded_first_and_cheap_ones_are_not(tmp_path: 
         streams = {"aa" * 12: 3, "bb" * 12: 20, "cc" * 12: 10}
         for stream, blocks in streams.items():
             lay(tmp_path, stream, blocks)
-        leaver = ContextUploader(node, contexts(here, store), here, store)
+        leaver = uploader(node, here, store)
         leaver.handed_off([*streams, "dd" * 12, "not a stream"])
         assert leaver.pending_uploads() == 1
         await over(leaver)
         assert store.kept == ["bb" * 12, "cc" * 12, "aa" * 12]
-        fast = contexts(here, store)
-        fast.prefill_tokens_per_s = FAST
-        quick = ContextUploader(node, fast, here, store)
+        quick = uploader(node, here, store, FAST)
         quick.handed_off(list(streams))
         await over(quick)
         assert len(store.kept) == 3
@@ -74,7 +71,7 @@ def test_few_contexts_are_uploaded_at_once_the_longest_waiting_one_first(tmp_pat
             await keep(stream, index, read)
 
         store.keep = slow  # type: ignore[method-assign]
-        leaver = ContextUploader(node, contexts(here, store), here, store)
+        leaver = uploader(node, here, store)
         for stream in lengths:  # as a drain that plans again and again
             leaver.handed_off([stream])
 
@@ -101,7 +98,7 @@ def test_a_node_that_stops_cancels_its_uploads(tmp_path: Path) -> None:
             await asyncio.Event().wait()
 
         store.keep = stuck  # type: ignore[method-assign, assignment]
-        leaver = ContextUploader(make_node(), contexts(here, store), here, store)
+        leaver = uploader(make_node(), here, store)
         leaver.handed_off([STREAM])
         assert leaver.pending_uploads() == 1
         leaver.close()

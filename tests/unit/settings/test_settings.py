@@ -19,11 +19,11 @@ LEAST = {"SYNKTI_MODEL_NAME": "m", "SYNKTI_MODEL_DIR": "/models/m"}
 
 def test_a_node_on_ec2_needs_a_model_and_nothing_else() -> None:
     settings = from_environ(LEAST)
-    assert settings.engine == Address("127.0.0.1", 8002), "vLLM checks no keys: it listens on loopback"
-    assert settings.engine_command[:3] == ("vllm", "serve", "/models/m")
-    assert settings.cluster_key_secret == "synkti/cluster-key"
-    assert settings.table == "synkti-records"
-    assert settings.metadata_endpoint == "http://169.254.169.254"
+    assert settings.engine.address == Address("127.0.0.1", 8002), "vLLM checks no keys: it listens on loopback"
+    assert settings.engine.command[:3] == ("vllm", "serve", "/models/m")
+    assert settings.aws.cluster_key_secret == "synkti/cluster-key"
+    assert settings.aws.table == "synkti-records"
+    assert settings.aws.metadata_endpoint == "http://169.254.169.254"
     assert settings.advertise_address is None
 
 
@@ -37,16 +37,16 @@ def test_given_values_take_precedence_over_defaults() -> None:
             "SYNKTI_PEER_PORT": "9",
         }
     )
-    assert (settings.cluster, settings.cluster_key_secret) == ("blue", "blue/cluster-key")
-    assert settings.engine_command == ("x", "y")
-    assert settings.table is None
+    assert (settings.cluster, settings.aws.cluster_key_secret) == ("blue", "blue/cluster-key")
+    assert settings.engine.command == ("x", "y")
+    assert settings.aws.table is None
     assert settings.peer.port == 9
 
 
 def test_further_arguments_come_after_the_engines_own() -> None:
     settings = from_environ({**LEAST, "SYNKTI_ENGINE_ARGS": '["--max-model-len", "8192"]'})
-    assert settings.engine_command[:2] == ("vllm", "serve")
-    assert settings.engine_command[-2:] == ("--max-model-len", "8192")
+    assert settings.engine.command[:2] == ("vllm", "serve")
+    assert settings.engine.command[-2:] == ("--max-model-len", "8192")
 
 
 WRONG = {
@@ -68,9 +68,19 @@ def test_an_engine_keeps_blocks_only_with_room_for_them() -> None:
     assert '"folder": "/s/kv"' in keeping.engine_argv[-1]
 
 
+def test_connections_to_peers_come_from_the_address_where_they_reach_this_node() -> None:
+    assert from_environ(LEAST).source_host is None
+    assert from_environ({**LEAST, "SYNKTI_PEER_HOST": "127.0.0.2"}).source_host == "127.0.0.2"
+
+
+def test_without_durability_a_stream_has_no_replicas() -> None:
+    assert from_environ({**LEAST, "SYNKTI_KEEPERS": "3"}).replication.factor == 3
+    assert from_environ({**LEAST, "SYNKTI_KEEPERS": "3", "SYNKTI_DURABILITY": "none"}).replication.factor == 0
+
+
 def test_checkpoints_are_written_only_with_a_bucket() -> None:
-    assert from_environ(LEAST).checkpoints_bucket is None
-    assert from_environ({**LEAST, "SYNKTI_CHECKPOINTS_BUCKET": "b"}).checkpoints_bucket == "b"
+    assert from_environ(LEAST).aws.checkpoints_bucket is None
+    assert from_environ({**LEAST, "SYNKTI_CHECKPOINTS_BUCKET": "b"}).aws.checkpoints_bucket == "b"
 
 
 ODD = [
@@ -128,7 +138,7 @@ def test_each_wrong_value_is_named(name: str) -> None:
 def test_the_process_prints_every_fault_and_exits_with_78() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "node_agent"],
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         env=WRONG,
         capture_output=True,
         text=True,

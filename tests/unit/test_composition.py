@@ -1,0 +1,41 @@
+"""What a node is made with: its first status, and its engine's environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from node_agent.composition import engine_environ, first_status
+from node_agent.contract.states import NodeState
+from node_agent.core.node.status import Pool
+from node_agent.ports import Identity
+from node_agent.settings import Settings, from_environ
+
+IDENTITY = Identity("i-1", "us-east-1a", "us-east-1", "g5.xlarge", "10.0.0.7")
+
+
+def settings(**more: str) -> Settings:
+    return from_environ({"SYNKTI_MODEL_NAME": "m", "SYNKTI_MODEL_DIR": "/m", "SYNKTI_STATE_DIR": "/s"} | more)
+
+
+def test_a_node_starts_at_its_private_address() -> None:
+    status = first_status(settings(), IDENTITY, 7)
+    assert (status.instance_id, status.state, status.incarnation) == ("i-1", NodeState.STARTING, 7)
+    assert (status.peer_address, status.client_address) == ("10.0.0.7:8001", "10.0.0.7:8000")
+    assert status.pool == Pool("us-east-1a", "g5.xlarge")
+
+
+def test_the_host_of_an_advertised_address_holds_for_both_apis() -> None:
+    status = first_status(settings(SYNKTI_ADVERTISE_ADDRESS="192.0.2.1:9001"), IDENTITY, 7)
+    assert (status.peer_address, status.client_address) == ("192.0.2.1:9001", "192.0.2.1:8000")
+
+
+def test_the_engine_counts_its_steps_in_the_states_folder() -> None:
+    assert engine_environ(settings(), {"HOME": "/h"}) == {"HOME": "/h", "SYNKTI_STEPS_DIR": "/s/steps"}
+
+
+def test_an_engine_that_keeps_blocks_imports_this_package_first() -> None:
+    root = str(Path(__file__).resolve().parents[2])
+    keeping = settings(SYNKTI_KV_MAX_BYTES="1024")
+    assert engine_environ(keeping, {})["PYTHONPATH"] == root
+    assert engine_environ(keeping, {"PYTHONPATH": "/other"})["PYTHONPATH"] == os.pathsep.join((root, "/other"))
