@@ -12,10 +12,6 @@ FUZZ_SECONDS ?= 3
 FAULTS_ROUNDS ?= 10
 ROUNDS ?= 5
 BIN := .venv/bin
-# Cheap tests first, so that their failures show first; a new folder of tests needs no word here. These wait more than
-# they compute, and run three files at a time; the others have whole processes on every core.
-WHOLE := tests/abuse/ tests/contract/ tests/e2e/
-CHEAP := $(filter-out tests/__pycache__/ $(WHOLE),$(sort $(wildcard tests/*/)))
 
 # The CDK says at each start that Node 20 is old, and would like to tell its makers that it was started.
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
@@ -59,9 +55,8 @@ check: lint  ## before each commit: style, types, layers, unit tests with few ge
 
 test: lint  ## everything that CI runs: lint, unit, templates, scenarios, the contract of vLLM, whole fleets
 	@status=0; \
-	$(BIN)/python -m pytest --durations=8 --numprocesses=3 --dist=loadfile $(CHEAP) || status=1; \
 	$(MAKE) --no-print-directory engine || status=1; \
-	$(BIN)/python -m pytest --durations=8 $(WHOLE) || status=1; \
+	$(BIN)/python -m checks.all_tests || status=1; \
 	exit $$status
 
 test-stress: setup  ## unit tests and scenarios ROUNDS=5 times beside two busy loops a core: nothing depends on speed

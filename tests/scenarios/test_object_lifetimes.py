@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from node_agent.adapters.http_client_exchange import Exchange
 from node_agent.adapters.http_request import Request
@@ -159,13 +158,10 @@ REQUESTS: tuple[SendRequest, ...] = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("size", [1, 3])
-def test_no_object_of_a_request_outlives_it(tmp_path: Path, size: int) -> None:
+def test_no_object_of_a_request_outlives_it(tmp_path: Path) -> None:
     async def scenario(fleet: LocalFleet) -> None:
         left: list[str] = []
         for send in REQUESTS:
-            if size == 1 and send in (resumed, engine_killed):
-                continue
             with collector_off():
                 for node in fleet.nodes:
                     async with httpx.AsyncClient(timeout=30) as http:
@@ -173,7 +169,7 @@ def test_no_object_of_a_request_outlives_it(tmp_path: Path, size: int) -> None:
                 left += await not_freed(getattr(send, "__name__", "choices"))
         assert not left
 
-    run_scenario(tmp_path, scenario, size=size)
+    run_scenario(tmp_path, scenario)
 
 
 def large_values(least: int) -> dict[int, int]:
