@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,17 @@ from aws_cdk import App
 from app import build
 from stacks.settings import FleetSettings
 
+ACCOUNT = "123456789012"
+REGION = "us-east-1"
 CIDR = "203.0.113.0/24"
+IMAGE_ID = "ami-0123456789abcdef0"
 SHIPPED = FleetSettings(client_cidrs=(CIDR,))
 """The defaults, with one range of client addresses."""
 
 EVERYTHING = replace(
     SHIPPED,
-    account="123456789012",
-    region="us-east-1",
+    account=ACCOUNT,
+    region=REGION,
     load_balancer="public",
     certificate_arn="arn:aws:acm:us-east-1:123456789012:certificate/0a1b",
     scale_target=8,
@@ -29,6 +33,16 @@ EVERYTHING = replace(
     github_repository="acme/models",
     drills=True,
 )
+
+IN_A_VPC: dict[str, Any] = {
+    "account": ACCOUNT,
+    "region": REGION,
+    "vpc": "existing",
+    "vpc_id": "vpc-0123456789abcdef0",
+    "subnet_ids": ("subnet-0123456789abcdef0", "subnet-0123456789abcdef1"),
+    "route_table_ids": ("rtb-0123456789abcdef0",),
+}
+"""The settings of a fleet in an existing VPC."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +62,12 @@ class Synthesized:
         (resource,) = self.resources(kind).values()
         properties: dict[str, Any] = resource["Properties"]
         return properties
+
+    @property
+    def lookups(self) -> list[Any]:
+        """What the CDK would look up in an account before it could deploy: with any, a synthesis needs credentials."""
+        manifest: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text())
+        return list(manifest.get("missing", []))
 
 
 def synthesize(folder: Path, settings: FleetSettings) -> Synthesized:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from checks.assemblies import CIDR, SHIPPED, Synthesized, synthesize
+from checks.assemblies import CIDR, IN_A_VPC, SHIPPED, Synthesized, synthesize
 from node_agent.contract.names import DRAINED_HOOK, READY_HOOK, node_log_group_name
 from node_agent.core.node.lifecycle import RETIRE_BEFORE_S
 from node_agent.settings import from_environ
@@ -154,14 +154,18 @@ def test_a_new_vpc_has_gateway_endpoints_for_s3_and_dynamodb_and_no_nat_gateway(
     [
         ({"vpc": "default"}, 2, True),
         ({"vpc": "default", "gateway_endpoints": False}, 0, True),
-        ({"vpc": "existing", "vpc_id": "vpc-0123456789abcdef0", "public_addresses": False}, 2, False),
+        ({"vpc": "existing", "public_addresses": False}, 2, False),
     ],
 )
 def test_an_existing_vpc_is_used(changes: dict[str, Any], endpoints: int, public: bool, tmp_path: Path) -> None:
-    """The CDK looks the VPC up when it deploys; in these templates a placeholder stands for it."""
-    found = synthesize(tmp_path, replace(SHIPPED, account="123456789012", region="us-east-1", **changes))
+    found = synthesize(tmp_path, replace(SHIPPED, **{**IN_A_VPC, **changes}))
     assert found.resources("AWS::EC2::VPC") == {}
     assert len(found.resources("AWS::EC2::VPCEndpoint")) == endpoints
+    for endpoint in found.resources("AWS::EC2::VPCEndpoint").values():
+        assert endpoint["Properties"]["RouteTableIds"] == list(IN_A_VPC["route_table_ids"])
+        assert endpoint["Properties"]["VpcId"] == IN_A_VPC["vpc_id"]
+    assert found.only("AWS::EC2::SecurityGroup")["VpcId"] == IN_A_VPC["vpc_id"]
+    assert found.only("AWS::AutoScaling::AutoScalingGroup")["VPCZoneIdentifier"] == list(IN_A_VPC["subnet_ids"])
     assert launched(found)["NetworkInterfaces"][0]["AssociatePublicIpAddress"] is public
 
 

@@ -12,9 +12,11 @@ import pytest
 
 from cli import doctor as command
 from cli.adapters import cdk, doctor_collector
+from cli.core.account_facts import AccountFacts
 from cli.core.clusters import Stack
 from cli.core.doctor import evaluate, worst_verdict
 from cli.core.doctor_inputs import DoctorInputs, Finding, ModelState, Unavailable, Verdict
+from cli.core.network import NODE_SERVICES, Subnet, Vpc, WayOut
 from cli.core.quotas import quota_needs, quota_of
 from stacks.settings import FleetSettings
 from tests.unit.cli.conftest import DeployedFleet, Run, make_fleet
@@ -30,6 +32,7 @@ def stack(part: str, status: str = "CREATE_COMPLETE") -> Stack:
 
 
 WELL = DoctorInputs(
+    facts=AccountFacts(vpc=None),
     settings=SETTINGS,
     cluster="synkti",
     region="us-east-1",
@@ -63,6 +66,16 @@ def test_without_faults_there_is_no_advice() -> None:
     assert worst_verdict(findings) is Verdict.OK
 
 
+IN_VPC = replace(SETTINGS, account="123456789012", region="us-east-1", vpc="existing", vpc_id="vpc-1")
+PLACED = replace(IN_VPC, subnet_ids=("subnet-a",), route_table_ids=("rtb-a",))
+CLOSED = replace(PLACED, public_addresses=False)
+
+
+def vpc(way_out: WayOut, *endpoints: str) -> AccountFacts:
+    """What is found of a VPC with one subnet."""
+    return replace(WELL.facts, vpc=Vpc("vpc-1", (Subnet("subnet-a", "a", 9, "rtb-a", way_out),), frozenset(endpoints)))
+
+
 NO_DEMAND = {"quotas": {G_SPOT: 64.0, G_DEMAND: 0.0}}
 FAULTS = [
     ("settings", {"settings": ("nodes='x': no number", "zones=9: too many")}, "no number; zones=9"),
@@ -76,6 +89,11 @@ FAULTS = [
     ("gpu spot quota", {"quotas": {G_SPOT: 0.0}}, "is 0 vCPUs: not one of 3 nodes can start"),
     ("gpu on-demand quota", {"settings": replace(SETTINGS, on_demand_base=1), **NO_DEMAND}, "is 0"),
     ("default vpc", {"settings": replace(SETTINGS, vpc="default"), "default_vpc": None}, "has none"),
+    ("network", {"settings": IN_VPC, "facts": vpc(WayOut.INDIRECT)}, "vpc-1 has no public subnets, so route_table_ids"),
+    ("network", {"settings": PLACED, "facts": vpc(WayOut.NONE)}, "subnet-a: no route to the internet"),
+    ("network", {"settings": CLOSED, "facts": vpc(WayOut.INTERNET)}, "nodes have no public addresses"),
+    ("network", {"settings": CLOSED, "facts": vpc(WayOut.NONE)}, "no endpoints for autoscaling, ec2, logs"),
+    ("network", {"settings": CLOSED, "facts": vpc(WayOut.NONE, *NODE_SERVICES)}, "nodes install packages from PyPI"),
     ("stacks", {"stacks": (stack("state"), stack("fleet", "UPDATE_ROLLBACK_FAILED"))}, "UPDATE_ROLLBACK_FAILED"),
     ("stacks", {"stacks": (stack("state", "ROLLBACK_COMPLETE"),)}, "ROLLBACK_COMPLETE"),
     ("model", {"model": ModelState(bucket=True)}, "is not in the models bucket"),
@@ -98,6 +116,7 @@ WARNINGS = [
     ("instance types", {"offerings": {"g6.xlarge": frozenset("ab")}}, "1 of 2 types"),
     ("gpu spot quota", {"quotas": {G_SPOT: 16.0}}, "3 nodes may need 24, 2 are sure to start"),
     ("gpu on-demand quota", {"settings": replace(SETTINGS, on_demand_limit=2), **NO_DEMAND}, "is 0"),
+    ("ids", {"settings": IN_VPC, "facts": vpc(WayOut.INTERNET)}, 'subnet_ids = ["subnet-a"]; route_table_ids = ["rtb'),
     ("cdk bootstrap", {"toolkit": None}, "not bootstrapped"),
     ("cdk bootstrap", {"toolkit": 5}, "version 5, and 6 is needed"),
     ("stacks", {"stacks": ()}, "is not deployed"),
@@ -141,6 +160,17 @@ def test_a_default_vpc_matters_only_where_it_is_used() -> None:
     used = replace(SETTINGS, vpc="default")
     assert found("default vpc", settings=used).found == "vpc-1"
     assert found("default vpc", settings=used, default_vpc=Unavailable("no")).verdict is Verdict.UNKNOWN
+
+
+def test_the_network_matters_only_in_an_existing_vpc() -> None:
+    assert "network" not in {finding.check for finding in evaluate(WELL)}
+    assert found("network", settings=PLACED, facts=vpc(WayOut.INTERNET)).verdict is Verdict.OK
+    private = replace(PLACED, public_addresses=False)
+    assert found("network", settings=private, facts=vpc(WayOut.INDIRECT)).verdict is Verdict.OK
+    own_image = replace(private, image_id="ami-01234567")
+    assert found("network", settings=own_image, facts=vpc(WayOut.NONE, *NODE_SERVICES)).verdict is Verdict.OK
+    unknown = replace(WELL.facts, vpc=Unavailable("these credentials may not do it"))
+    assert found("network", settings=PLACED, facts=unknown).verdict is Verdict.UNKNOWN
 
 
 def test_the_advice_for_a_missing_quota_is_a_command() -> None:
