@@ -31,6 +31,8 @@ EVERYTHING = replace(
     model_sha256="a" * 64,
     alarm_email="somebody@example.com",
     github_repository="acme/models",
+    github_owner_id="4321",
+    github_repository_id="987654321",
     drills=True,
 )
 

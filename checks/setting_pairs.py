@@ -46,6 +46,7 @@ DIMENSIONS: tuple[tuple[Choice, ...], ...] = (
         {"github_repository": "acme/models"},
         {"github_repository": "acme/models", "github_oidc_provider": _PROVIDER},
     ),
+    ({"github_owner_id": ""}, {"github_owner_id": "4321", "github_repository_id": "987654321"}),
 )
 """The choices of each setting that changes which resources there are, or what they refer to."""
 

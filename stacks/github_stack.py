@@ -1,4 +1,7 @@
-"""The GitHub stack: a role that the workflow of one repository, on one branch, may assume to deploy.
+"""The GitHub stack: a role that the workflow of one repository, on one branch, may assume once it is approved.
+
+A token proves that its job is in an environment of the repository: GitHub signs none before the environment's reviewers
+have approved. So AWS enforces the approval, whatever the workflow's file says.
 
 The role may only assume the CDK's own roles, which `cdk bootstrap` created and whose permissions are defined there.
 GitHub stores no secret: the workflow authenticates with a token (OIDC) that GitHub signs for each job.
@@ -16,8 +19,40 @@ from stacks.settings import FleetSettings
 
 _ISSUER = "token.actions.githubusercontent.com"
 _AUDIENCE = "sts.amazonaws.com"
+ENVIRONMENT = "production"
+"""The environment of the deploying job in .github/workflows/deploy.yml."""
+
 _CDK_ROLES = ("deploy", "file-publishing", "lookup")
 """Roles of `cdk bootstrap`: deploy stacks, upload assets, look up resources. There are no container images here."""
+
+
+def trusted_claims(settings: FleetSettings, job: str) -> dict[str, str | list[str]]:
+    """Return the claims of a token that may assume a role, by IAM's condition keys.
+
+    Args:
+        settings: which repository and branch.
+        job: the end of the subject: what the job is in, such as `environment:production`.
+
+    Source: GitHub's reference of OpenID Connect, "Immutable subject claims"; the IAM User Guide, "Available keys for
+    AWS OIDC federation", for the claims beside `aud` and `sub`.
+    """
+    claims: dict[str, str | list[str]] = {
+        f"{_ISSUER}:aud": _AUDIENCE,
+        f"{_ISSUER}:sub": _subjects(settings, job),
+        f"{_ISSUER}:ref": f"refs/heads/{settings.github_branch}",
+    }
+    if settings.github_repository_id:  # also where the subject has names only, which another owner could take over
+        claims[f"{_ISSUER}:repository_id"] = settings.github_repository_id
+    return claims
+
+
+def _subjects(settings: FleetSettings, job: str) -> list[str]:
+    """Return the subject by names, and by names with numbers: which one a token has depends on the repository's age."""
+    owner, name = settings.github_repository.split("/")
+    subjects = [f"repo:{owner}/{name}:{job}"]
+    if settings.github_repository_id:
+        subjects.append(f"repo:{owner}@{settings.github_owner_id}/{name}@{settings.github_repository_id}:{job}")
+    return subjects
 
 
 class GithubStack(BaseStack):
@@ -33,12 +68,7 @@ class GithubStack(BaseStack):
             max_session_duration=Duration.hours(2),
             assumed_by=iam.WebIdentityPrincipal(
                 self._provider(settings),
-                {
-                    "StringEquals": {
-                        f"{_ISSUER}:aud": _AUDIENCE,
-                        f"{_ISSUER}:sub": f"repo:{settings.github_repository}:ref:refs/heads/{settings.github_branch}",
-                    }
-                },
+                {"StringEquals": trusted_claims(settings, f"environment:{ENVIRONMENT}")},
             ),
         )
         role.add_to_policy(

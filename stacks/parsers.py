@@ -180,6 +180,7 @@ oidc_provider = matching(
     re.compile(r"arn:aws[a-z-]*:iam::\d{12}:oidc-provider/token\.actions\.githubusercontent\.com"),
     "the ARN of this account's provider for token.actions.githubusercontent.com",
 )
+numeric_id = matching(re.compile(r"[1-9]\d{0,18}"), "a number, as GitHub's API has it")
 repository = matching(_REPOSITORY, "owner/name")
 email = matching(_EMAIL, "an e-mail address")
 sha256 = matching(re.compile(r"[0-9a-f]{64}"), "a SHA-256 in 64 lower case hexadecimal digits")

@@ -160,7 +160,14 @@ class FleetSettings:
     """Retention of the logs of nodes and Lambdas, in days."""
 
     github_repository: str = _setting("", parsers.repository)
-    """owner/name of the repository whose pushes deploy to `account` and `region`. Empty: none."""
+    """owner/name of the repository whose pushes deploy to `account` and `region`, as GitHub spells it. Empty: none."""
+
+    github_owner_id: str = _setting("", parsers.numeric_id)
+    """The owner's number at GitHub. With the repository's it is part of the tokens of a repository that was created,
+    renamed or transferred since 2026-07-15. `synkti bootstrap` finds both."""
+
+    github_repository_id: str = _setting("", parsers.numeric_id)
+    """The repository's number at GitHub."""
 
     github_branch: str = _setting("main", parsers.branch)
     """The branch whose workflow may deploy."""
@@ -179,6 +186,8 @@ class FleetSettings:
             bake_model=False,
             image_id="",
             github_repository="",
+            github_owner_id="",
+            github_repository_id="",
             github_oidc_provider="",
             load_balancer="none",
             certificate_arn="",
@@ -323,6 +332,14 @@ def validation_errors(settings: FleetSettings) -> list[str]:
         (
             s.github_oidc_provider and not s.github_repository,
             "github_oidc_provider: github_repository has to say who it is for",
+        ),
+        (
+            bool(s.github_owner_id or s.github_repository_id) and not s.github_repository,
+            "github_owner_id, github_repository_id: github_repository has to say whose they are",
+        ),
+        (
+            bool(s.github_owner_id) != bool(s.github_repository_id),
+            "github_owner_id, github_repository_id: a token has both; set both or none",
         ),
     )
     return [message for broken, message in rules if broken]

@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from cli.account import Account
+from cli.adapters.github import find_repository
 from cli.adapters.results import result_of
+from cli.adapters.stacks import Stacks
 from cli.core.account_facts import AccountFacts
+from cli.core.github import ISSUER, Provider
 from cli.core.network import Vpc, parse_vpc
+from node_agent.contract.names import stack_name
 from stacks.settings import FleetSettings
 
 
 def read_facts(account: Account, settings: FleetSettings) -> AccountFacts:
     """Read what these settings need, and no more."""
-    return AccountFacts(vpc=result_of(lambda: _vpc(account.client("ec2"), settings)))
+    name = settings.github_repository
+    return AccountFacts(
+        vpc=result_of(lambda: _vpc(account.client("ec2"), settings)),
+        provider=result_of(lambda: _provider(account, settings.cluster)) if name else None,
+        repository=result_of(lambda: find_repository(name, os.environ)) if name else None,
+    )
+
+
+def _provider(account: Account, cluster: str) -> Provider | None:
+    iam = account.client("iam")
+    every = [each["Arn"] for each in iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]]
+    for arn in every:
+        if arn.endswith(f":oidc-provider/{ISSUER}"):
+            audiences = iam.get_open_id_connect_provider(OpenIDConnectProviderArn=arn)["ClientIDList"]
+            return Provider(arn, tuple(audiences), arn in _resources(account, stack_name(cluster, "github")))
+    return None
+
+
+def _resources(account: Account, name: str) -> frozenset[str]:
+    """Return the retained resources of a deployed stack, by their names in the account."""
+    stacks = Stacks(account.client("cloudformation"))
+    stack = stacks.find(name)
+    if stack is None or not stack.is_deployed:
+        return frozenset()
+    return frozenset(each.physical_id for each in stacks.retained(name))
 
 
 def _vpc(ec2: Any, settings: FleetSettings) -> Vpc | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cli.core.doctor_inputs import Result, Unavailable
+from cli.core.github import Provider, Repository, found_github_settings
 from cli.core.network import Vpc, found_ids
 from cli.core.settings_file import Value
 from stacks.settings import FleetSettings
@@ -21,13 +22,23 @@ class AccountFacts:
     vpc: Result[Vpc | None]
     """The VPC that the settings name, or the default one; None where there is none, or a new one is made."""
 
+    provider: Result[Provider | None] = None
+    """GitHub's identity provider; None where the account has none, or no repository deploys."""
+
+    repository: Result[Repository | None] = None
+    """The repository that deploys, as GitHub describes it; None where none does."""
+
 
 def missing_settings(settings: FleetSettings, facts: AccountFacts) -> dict[str, Value]:
     """Return the settings that the file lacks and the account answers, by name."""
     found: dict[str, Value] = {}
     if settings.vpc != "new" and isinstance(facts.vpc, Vpc):
         found |= found_ids(settings, facts.vpc)
+    if settings.github_repository:
+        provider = None if isinstance(facts.provider, Unavailable) else facts.provider
+        repository = None if isinstance(facts.repository, Unavailable) else facts.repository
+        found |= found_github_settings(settings, provider, repository)
     return found
 
 
-NOT_LOOKED_AT = AccountFacts(vpc=Unavailable("not looked at"))
+NOT_LOOKED_AT = AccountFacts(*[Unavailable("not looked at")] * 3)

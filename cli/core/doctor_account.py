@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from cli.core.account_facts import missing_settings
 from cli.core.doctor_inputs import DoctorInputs, Finding, Unavailable, Verdict
+from cli.core.github import provider_problem, repository_problem
 from cli.core.network import network_problem
 from cli.core.settings_file import lines_of
 from stacks.settings import FleetSettings, missing_ids
@@ -16,6 +17,9 @@ def account_findings(o: DoctorInputs) -> Iterator[Finding]:
     if not isinstance(o.settings, FleetSettings):
         return
     yield from _network(o, o.settings)
+    if o.settings.github_repository:
+        yield _provider(o, o.settings)
+        yield _repository(o, o.settings)
     if found := missing_settings(o.settings, o.facts):
         lines = lines_of(found).replace("\n", "; ")
         yield Finding(
@@ -24,6 +28,36 @@ def account_findings(o: DoctorInputs) -> Iterator[Finding]:
             f"synkti.toml lacks what is in the account already: {lines}",
             "synkti bootstrap writes it; commit that, so that the workflow deploys the same",
         )
+
+
+def _provider(o: DoctorInputs, settings: FleetSettings) -> Finding:
+    provider = o.facts.provider
+    if isinstance(provider, Unavailable):
+        return Finding("github trust", Verdict.UNKNOWN, provider.reason)
+    problem, advice = provider_problem(settings, provider)
+    if problem:
+        return Finding("github trust", Verdict.FAULT, problem, advice)
+    found = "the stack creates GitHub's identity provider" if provider is None else provider.arn
+    return Finding("github trust", Verdict.OK, found)
+
+
+def _repository(o: DoctorInputs, settings: FleetSettings) -> Finding:
+    repository, name = o.facts.repository, settings.github_repository
+    if isinstance(repository, Unavailable) or repository is None:
+        reason = repository.reason if isinstance(repository, Unavailable) else "not looked at"
+        if settings.github_repository_id:
+            return Finding("github repository", Verdict.UNKNOWN, reason)
+        return Finding(
+            "github repository",
+            Verdict.WARNING,
+            f"{reason}; without its numbers a repository created, renamed or moved since 2026-07-15 cannot deploy",
+            f"set github_owner_id and github_repository_id to what this prints: gh api repos/{name} "
+            "--jq '[.owner.id, .id]'",
+        )
+    problem, advice = repository_problem(settings, repository)
+    if problem:
+        return Finding("github repository", Verdict.FAULT, problem, advice)
+    return Finding("github repository", Verdict.OK, f"{name}, number {repository.repository_id}")
 
 
 def _network(o: DoctorInputs, settings: FleetSettings) -> Iterator[Finding]:

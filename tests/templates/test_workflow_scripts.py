@@ -36,7 +36,6 @@ def test_the_workflow_reads_its_account_and_roles_from_the_settings(settings_scr
         "wanted": "true",
         "region": "us-east-1",
         "deployer": "arn:aws:iam::123456789012:role/synkti-github-deployer",
-        "looker": "arn:aws:iam::123456789012:role/cdk-hnb659fds-lookup-role-123456789012-us-east-1",
     }
 
 
@@ -56,6 +55,35 @@ def test_another_repository_or_branch_deploys_nothing(
     settings = replace(EVERYTHING, github_repository=repository)
     assert settings_script.outputs(settings, environ)["wanted"] == "false"
     assert settings_script.outputs(SHIPPED, HERE)["wanted"] == "false"
+
+
+def test_a_repository_with_the_secret_deploys_with_its_own_role(settings_script: ModuleType) -> None:
+    elsewhere = replace(EVERYTHING, github_repository="", github_owner_id="", github_repository_id="", account="")
+    given = {**HERE, "ROLE_GIVEN": "true"}
+    assert settings_script.outputs(elsewhere, given)["wanted"] == "true"
+    assert settings_script.outputs(elsewhere, {**HERE, "ROLE_GIVEN": "false"})["wanted"] == "false"
+    assert settings_script.outputs(elsewhere, {**given, "GITHUB_REF": "refs/heads/feature"})["wanted"] == "false"
+    with pytest.raises(settings_script.NotDeployable, match="set region"):
+        settings_script.outputs(replace(elsewhere, region=""), given)
+
+
+def test_the_secret_takes_precedence_over_the_role_of_the_settings() -> None:
+    workflow = (ROOT / ".github/workflows/deploy.yml").read_text()
+    assert "role-to-assume: ${{ secrets.AWS_ROLE_ARN || needs.settings.outputs.deployer }}" in workflow
+    assert "ROLE_GIVEN: ${{ secrets.AWS_ROLE_ARN != '' }}" in workflow
+
+
+def test_numbers_of_another_repository_are_a_fault_that_names_the_right_ones(settings_script: ModuleType) -> None:
+    """As after a fork: AWS would refuse the token, and say no more than that."""
+    ids = {"GITHUB_REPOSITORY_OWNER_ID": "4321", "GITHUB_REPOSITORY_ID": "987654321"}
+    assert settings_script.outputs(EVERYTHING, {**HERE, **ids})["wanted"] == "true"
+    forked = {**HERE, **ids, "GITHUB_REPOSITORY_ID": "5"}
+    with pytest.raises(settings_script.NotDeployable, match='github_owner_id = "4321", github_repository_id = "5"'):
+        settings_script.outputs(EVERYTHING, forked)
+    assert settings_script.outputs(EVERYTHING, {**forked, "ROLE_GIVEN": "true"})["wanted"] == "true"
+    unknown = replace(EVERYTHING, github_owner_id="", github_repository_id="")
+    assert settings_script.outputs(unknown, forked)["wanted"] == "true", "a repository of before needs none"
+    assert "github_repository_id" in settings_script.id_problem(unknown, forked)
 
 
 def test_the_settings_script_runs_without_installed_packages() -> None:

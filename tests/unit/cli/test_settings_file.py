@@ -46,7 +46,7 @@ def test_a_file_that_cannot_be_changed_safely_is_refused_with_the_lines(text: st
 
 
 def test_the_shipped_file_can_be_changed(tmp_path: Path) -> None:
-    account = {
+    account: dict[str, Value] = {
         "account": "123456789012",
         "region": "us-east-1",
         "vpc": "existing",

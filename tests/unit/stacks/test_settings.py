@@ -18,9 +18,9 @@ ARN = "arn:aws:acm:us-east-1:123456789012:certificate/0a1b"
 PROVIDER = "arn:aws:iam::123456789012:oidc-provider/token.actions.githubusercontent.com"
 
 
+PLACE = {"account": "123456789012", "region": "us-east-1"}
 PRIVATE = {
-    "account": "123456789012",
-    "region": "us-east-1",
+    **PLACE,
     "vpc": "existing",
     "vpc_id": "vpc-0123456789abcdef0",
     "public_addresses": False,
@@ -109,6 +109,8 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
         ("alarm_email", "me"),
         ("log_days", 8),
         ("github_repository", "just-a-name"),
+        ("github_owner_id", "acme"),
+        ("github_repository_id", "0"),
         ("github_branch", "no spaces"),
         ("github_oidc_provider", "arn:aws:iam::123456789012:role/x"),
     ],
@@ -139,6 +141,8 @@ def test_a_wrong_value_is_named(name: str, value: object) -> None:
             "model_load=stream",
         ),
         ({"github_oidc_provider": PROVIDER}, "github_repository"),
+        ({"github_owner_id": "1", "github_repository_id": 2}, "whose they are"),
+        ({**PLACE, "github_repository": "acme/models", "github_owner_id": 1}, "set both or none"),
         ({"github_repository": "acme/models"}, "account and region"),
         ({"local": True}, "-c local="),
         ({"node": 3}, "is 'nodes' meant?"),
