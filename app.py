@@ -12,14 +12,18 @@ from stacks.events_stack import EventsStack
 from stacks.fleet_stack import FleetStack
 from stacks.github_stack import GithubStack
 from stacks.image_stack import ImageStack
-from stacks.settings import FleetSettings, load
+from stacks.settings import FleetSettings, load, require_ids
 from stacks.state_stack import StateStack
 
 
 def build(app: App, settings: FleetSettings) -> list[Stack]:
-    """Create the stacks of a cluster in the order of their dependencies; image and github only if configured."""
+    """Return the stacks of a cluster in the order of their dependencies; image and github only if configured.
+
+    Raises ConfigurationError where ids of existing resources are missing.
+    """
     if settings.local:
         settings = settings.for_local_emulator()
+    require_ids(settings)
     state = StateStack(app, settings)
     image = ImageStack(app, settings, state) if settings.bake_image else None
     fleet = FleetStack(app, settings, state)

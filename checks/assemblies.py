@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,24 +12,40 @@ from aws_cdk import App
 from app import build
 from stacks.settings import FleetSettings
 
+ACCOUNT = "123456789012"
+REGION = "us-east-1"
 CIDR = "203.0.113.0/24"
+IMAGE_ID = "ami-0123456789abcdef0"
 SHIPPED = FleetSettings(client_cidrs=(CIDR,))
 """The defaults, with one range of client addresses."""
 
 EVERYTHING = replace(
     SHIPPED,
-    account="123456789012",
-    region="us-east-1",
+    account=ACCOUNT,
+    region=REGION,
     load_balancer="public",
     certificate_arn="arn:aws:acm:us-east-1:123456789012:certificate/0a1b",
     scale_target=8,
     bake_image=True,
     bake_model=True,
+    base_image_id=IMAGE_ID,
     model_sha256="a" * 64,
     alarm_email="somebody@example.com",
     github_repository="acme/models",
+    github_owner_id="4321",
+    github_repository_id="987654321",
     drills=True,
 )
+
+IN_A_VPC: dict[str, Any] = {
+    "account": ACCOUNT,
+    "region": REGION,
+    "vpc": "existing",
+    "vpc_id": "vpc-0123456789abcdef0",
+    "subnet_ids": ("subnet-0123456789abcdef0", "subnet-0123456789abcdef1"),
+    "route_table_ids": ("rtb-0123456789abcdef0",),
+}
+"""The settings of a fleet in an existing VPC."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +65,12 @@ class Synthesized:
         (resource,) = self.resources(kind).values()
         properties: dict[str, Any] = resource["Properties"]
         return properties
+
+    @property
+    def lookups(self) -> list[Any]:
+        """What the CDK would look up in an account before it could deploy: with any, a synthesis needs credentials."""
+        manifest: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text())
+        return list(manifest.get("missing", []))
 
 
 def synthesize(folder: Path, settings: FleetSettings) -> Synthesized:

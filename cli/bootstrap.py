@@ -19,10 +19,21 @@ from cli.adapters.doctor_collector import model_state, resource_exists, toolkit_
 from cli.adapters.model_files import find_source
 from cli.adapters.models_bucket import ModelsBucket
 from cli.adapters.stacks import Stacks
+from cli.core.account_facts import AccountFacts
 from cli.core.clusters import Stack, clusters_of
 from cli.core.doctor_inputs import ModelState, Verdict
 from cli.core.resource_import import import_template, retained
-from cli.deployment import Deployment, read_request, resolve
+from cli.core.settings_file import lines_of
+from cli.deployment import (
+    Deployment,
+    DeploymentRequest,
+    complete,
+    is_of_file,
+    look_up,
+    read_request,
+    resolve,
+    write_found,
+)
 from cli.doctor import cdk_log, print_findings, run_checks
 from cli.endpoint import base_urls, example_request, is_reachable
 from cli.errors import Failed, NotFound
@@ -34,6 +45,7 @@ from cli.options import Cluster, Json, Profile, Region, Settings, Yes
 from cli.polling import Clock
 from cli.terminal import Terminal
 from node_agent.contract.names import models_bucket_name, stack_name, table_name
+from stacks.rollout import longest_minutes
 
 CLOCK = Clock()
 
@@ -76,8 +88,9 @@ def bootstrap(
     """
     terminal = Terminal(as_json)
     what = read_request(cluster, region, profile, context or ())
-    findings = run_checks(terminal, what, templates=False)
-    deployment = resolve(what)
+    facts = look_up(what)
+    findings = run_checks(terminal, what, facts, templates=False)
+    deployment = resolve(complete(what, facts))
     notable = [f for f in findings if f.verdict in (Verdict.FAULT, Verdict.WARNING) and f.check not in _HANDLED_CHECKS]
     if notable:
         print_findings(terminal, notable)
@@ -87,11 +100,12 @@ def bootstrap(
         terminal.status("fix that first, or continue with --anyway")
         raise typer.Exit(ExitCode.FINDINGS)
     terminal.confirm(_question(deployment), yes=yes or deployment.account.is_embedded)
+    _write_found(terminal, what, facts)
     made = _Bootstrap(terminal, deployment).run(model, within if wait else 0)
     terminal.document(made)
 
 
-_HANDLED_CHECKS = frozenset({"cdk bootstrap", "stacks", "model", "sessions", "templates"})
+_HANDLED_CHECKS = frozenset({"cdk bootstrap", "stacks", "model", "sessions", "templates", "ids"})
 """Checks that bootstrap fixes or repeats itself, or does not depend on."""
 
 
@@ -102,6 +116,19 @@ def _question(deployment: Deployment) -> str:
         f"Deploy the cluster {s.cluster!r} in {deployment.account.description}: "
         f"{nodes} nodes of {', '.join(s.instance_types)}, which cost money until synkti stop?"
     )
+
+
+def _write_found(terminal: Terminal, what: DeploymentRequest, facts: AccountFacts) -> None:
+    """Write what was found in the account into synkti.toml, and show it."""
+    written = is_of_file(what)
+    found = write_found(what, facts)
+    if not found:
+        return
+    terminal.status("synkti.toml has now:" if written else "found in the account; add it to synkti.toml:")
+    for line in lines_of(found).splitlines():
+        terminal.status(f"  {line}")
+    if written:
+        terminal.status("commit it, so that the workflow deploys the same")
 
 
 @dataclass
@@ -186,7 +213,8 @@ class _Bootstrap:
 
     def _deploy(self, cdk: Cdk, assembly: Path, names: Sequence[str]) -> None:
         try:
-            cdk.deploy(assembly, names, direct=self.account.is_embedded)
+            within_s = longest_minutes(self.deployment.settings) * 60
+            cdk.deploy(assembly, names, direct=self.account.is_embedded, within_s=within_s)
         except Failed as error:
             stacks = Stacks(self.account.client("cloudformation"))
             reasons = [f"{s.name}: {why}" for s in self._stacks() if (why := stacks.failure_reason(s.name))]

@@ -5,14 +5,19 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from cli.account import Account
+from cli.adapters.account_facts import read_facts
 from cli.adapters.cdk import Project, cache_folder, find_project
+from cli.adapters.results import result_of
 from cli.adapters.stacks import Stacks
+from cli.core.account_facts import NOT_LOOKED_AT, AccountFacts, missing_settings
 from cli.core.clusters import choose_for_deployment, clusters_of
-from cli.errors import BadConfiguration, BadUsage
+from cli.core.doctor_inputs import Unavailable
+from cli.core.settings_file import Value, lines_of, with_settings
+from cli.errors import BadConfiguration, BadUsage, Failed
 from cli.fleet import select_cluster
 from node_agent.contract.errors import ConfigurationError
 from node_agent.contract.names import DEFAULT_CLUSTER
@@ -86,6 +91,58 @@ def read_request(
         context["region"] = account.region
         settings = _settings(project, context)
     return DeploymentRequest(account, project, context, selection.cluster, settings)
+
+
+def look_up(what: DeploymentRequest) -> AccountFacts:
+    """Return what the account has of what the settings refer to.
+
+    Nothing is read for invalid settings, without credentials, in an unknown region, and on the embedded AWS.
+    """
+    account = what.account
+    if not isinstance(what.settings, FleetSettings) or account.is_embedded:
+        return NOT_LOOKED_AT
+    if account.region not in account.local_regions() or isinstance(result_of(lambda: account.identity), Unavailable):
+        return NOT_LOOKED_AT
+    return read_facts(account, what.settings)
+
+
+def complete(what: DeploymentRequest, facts: AccountFacts) -> DeploymentRequest:
+    """Return the request with the settings that the file lacks and the account answers."""
+    if not isinstance(what.settings, FleetSettings):
+        return what
+    found = missing_settings(what.settings, facts)
+    context = {**what.context, **{name: _as_option(value) for name, value in found.items()}}
+    return replace(what, context=context, settings=_settings(what.project, context))
+
+
+def write_found(what: DeploymentRequest, facts: AccountFacts) -> dict[str, Value]:
+    """Write what `complete` adds into the settings' file, if `is_of_file`.
+
+    Returns:
+        The settings that were missing, written or not.
+
+    Raises:
+        Failed: the file cannot be changed.
+    """
+    if not isinstance(what.settings, FleetSettings):
+        return {}
+    found = missing_settings(what.settings, facts)
+    path = what.project.settings
+    if found and path is not None and is_of_file(what):
+        try:
+            path.write_text(with_settings(path.read_text(encoding="utf-8"), found), encoding="utf-8")
+        except OSError as error:
+            raise Failed(f"{path} could not be written: {error.strerror}", f"add to it:\n{lines_of(found)}") from error
+    return found
+
+
+def is_of_file(what: DeploymentRequest) -> bool:
+    """Return whether the request has the file's settings; with `-c` or --region it may be another deployment."""
+    return what.project.settings is not None and _settings(what.project, {}) == what.settings
+
+
+def _as_option(value: Value) -> str:
+    return value if isinstance(value, str) else ",".join(value)
 
 
 def resolve(what: DeploymentRequest) -> Deployment:

@@ -12,10 +12,12 @@ from typing import Annotated
 import typer
 
 from cli.adapters.cdk import Cdk, cache_folder, required_toolkit
-from cli.adapters.doctor_collector import MIN_TOOLKIT_VERSION, collect, result_of, validate_templates
+from cli.adapters.doctor_collector import MIN_TOOLKIT_VERSION, collect, validate_templates
+from cli.adapters.results import result_of
+from cli.core.account_facts import AccountFacts
 from cli.core.doctor import evaluate, worst_verdict
 from cli.core.doctor_inputs import Finding, Result, Unavailable, Verdict
-from cli.deployment import DeploymentRequest, read_request
+from cli.deployment import DeploymentRequest, complete, look_up, read_request
 from cli.errors import Failed, ToolMissing
 from cli.exit_codes import ExitCode
 from cli.options import Cluster, Json, Profile, Region, Settings
@@ -60,7 +62,7 @@ def doctor(
     """
     terminal = Terminal(as_json)
     what = read_request(cluster, region, profile, context or ())
-    findings = run_checks(terminal, what, templates=templates)
+    findings = run_checks(terminal, what, look_up(what), templates=templates)
     verdict = worst_verdict(findings)
     terminal.document(
         {
@@ -75,15 +77,17 @@ def doctor(
         raise typer.Exit(ExitCode.FINDINGS)
 
 
-def run_checks(terminal: Terminal, what: DeploymentRequest, *, templates: bool) -> tuple[Finding, ...]:
+def run_checks(
+    terminal: Terminal, what: DeploymentRequest, facts: AccountFacts, *, templates: bool
+) -> tuple[Finding, ...]:
     """Run all checks; return the findings. Synthesis takes some seconds, the requests to AWS two or three."""
     found: Result[Mapping[str, str | None]] = Unavailable("not looked at")
     toolkit = MIN_TOOLKIT_VERSION
     if templates:
         with tempfile.TemporaryDirectory(prefix="synkti-") as folder, terminal.spinner("synthesizing the templates"):
-            found, toolkit = _synthesize(what, Path(folder))
+            found, toolkit = _synthesize(complete(what, facts), Path(folder))
     with terminal.spinner(f"looking at {what.account.region}"):
-        return evaluate(collect(what.account, what.target_cluster, what.settings, found, toolkit))
+        return evaluate(collect(what.account, what.target_cluster, what.settings, found, facts, toolkit))
 
 
 def print_findings(terminal: Terminal, findings: Sequence[Finding]) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from aws_cdk import Environment, Stack, Tags
+from aws_cdk import Environment, Fn, Stack, Tags
 from constructs import Construct
 
 from node_agent.contract import names
 from node_agent.contract.tags import CLUSTER_TAG
 from stacks.settings import FleetSettings
+
+_MAX_ZONES = 6
+"""The most Availability Zones of a region of AWS."""
 
 
 class BaseStack(Stack):
@@ -23,3 +26,8 @@ class BaseStack(Stack):
             env=Environment(account=settings.account or None, region=settings.region or None),
         )
         Tags.of(self).add(CLUSTER_TAG, settings.cluster)  # also a cost allocation tag
+
+    @property
+    def availability_zones(self) -> list[str]:
+        """The region's zones by number. The CDK's own property looks their names up, which needs credentials."""
+        return [Fn.select(number, Fn.get_azs()) for number in range(_MAX_ZONES)]

@@ -104,6 +104,21 @@ def instance_types(value: Any) -> tuple[str, ...]:
     return found
 
 
+def ids(prefix: str) -> Callable[[Any], tuple[str, ...]]:
+    """Return a parser of lists of EC2's ids that begin with the prefix, such as subnet-0123456789abcdef0."""
+    pattern = re.compile(rf"{prefix}-[0-9a-f]{{8,17}}")
+
+    def parse(value: Any) -> tuple[str, ...]:
+        found = string_list(value)
+        if wrong := [each for each in found if not pattern.fullmatch(each)]:
+            raise ValueError(f"{wrong[0]!r} is no id; they look like {prefix}-0123456789abcdef0")
+        if len(set(found)) != len(found):
+            raise ValueError("names one twice")
+        return found
+
+    return parse
+
+
 def cidrs(value: Any) -> tuple[str, ...]:
     """Parse a list of IPv4 ranges, such as 203.0.113.0/24; host bits must be zero. May be empty."""
     return tuple(str(IPv4Network(each)) for each in string_list(value))
@@ -165,6 +180,7 @@ oidc_provider = matching(
     re.compile(r"arn:aws[a-z-]*:iam::\d{12}:oidc-provider/token\.actions\.githubusercontent\.com"),
     "the ARN of this account's provider for token.actions.githubusercontent.com",
 )
+numeric_id = matching(re.compile(r"[1-9]\d{0,18}"), "a number, as GitHub's API has it")
 repository = matching(_REPOSITORY, "owner/name")
 email = matching(_EMAIL, "an e-mail address")
 sha256 = matching(re.compile(r"[0-9a-f]{64}"), "a SHA-256 in 64 lower case hexadecimal digits")

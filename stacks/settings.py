@@ -85,10 +85,17 @@ class FleetSettings:
     """The percentage of nodes that serve during an update; 100: new nodes start before old ones end."""
 
     vpc: str = _setting("new", parsers.one_of("new", "default", "existing"))
-    """new: a new VPC without NAT; default: the account's default VPC; existing: `vpc_id`."""
+    """new: a new VPC without NAT; default: the account's default VPC; existing: another one. `synkti bootstrap` finds
+    the ids of an existing one and writes them into synkti.toml, so that a synthesis needs no account."""
 
     vpc_id: str = _setting("", parsers.vpc_id)
-    """The existing VPC. Nodes use its public subnets, or its private ones where `public_addresses` is off."""
+    """The VPC, unless a new one is made."""
+
+    subnet_ids: tuple[str, ...] = _setting((), parsers.ids("subnet"))
+    """The nodes' subnets in that VPC: public ones, or private ones where `public_addresses` is off."""
+
+    route_table_ids: tuple[str, ...] = _setting((), parsers.ids("rtb"))
+    """The route tables of these subnets, for the gateway endpoints."""
 
     vpc_cidr: str = _setting("10.71.0.0/16", parsers.vpc_cidr)
     """The range of a new VPC."""
@@ -143,6 +150,11 @@ class FleetSettings:
     """A machine image to use instead of AWS's GPU image. It is for x86-64, like Ubuntu 24.04, with NVIDIA's driver for
     CUDA 13, Python 3.11 or newer, and the AWS CLI."""
 
+    base_image_id: str = _setting("", parsers.ami_id)
+    """AWS's GPU image in `region`, pinned; nodes start from it, or `bake_image` builds upon it. `image_id` has
+    precedence. Empty: the newest one at each deployment, which may replace all nodes although nothing else has changed.
+    `synkti bootstrap` pins the newest one."""
+
     drills: bool = _setting(False, parsers.boolean)
     """Accept events of the source synkti.drill. Every principal that may put events could then start a drain."""
 
@@ -153,7 +165,14 @@ class FleetSettings:
     """Retention of the logs of nodes and Lambdas, in days."""
 
     github_repository: str = _setting("", parsers.repository)
-    """owner/name of the repository whose pushes deploy to `account` and `region`. Empty: none."""
+    """owner/name of the repository whose pushes deploy to `account` and `region`, as GitHub spells it. Empty: none."""
+
+    github_owner_id: str = _setting("", parsers.numeric_id)
+    """The owner's number at GitHub. With the repository's it is part of the tokens of a repository that was created,
+    renamed or transferred since 2026-07-15. `synkti bootstrap` finds both."""
+
+    github_repository_id: str = _setting("", parsers.numeric_id)
+    """The repository's number at GitHub."""
 
     github_branch: str = _setting("main", parsers.branch)
     """The branch whose workflow may deploy."""
@@ -171,12 +190,17 @@ class FleetSettings:
             bake_image=False,
             bake_model=False,
             image_id="",
+            base_image_id="",
             github_repository="",
+            github_owner_id="",
+            github_repository_id="",
             github_oidc_provider="",
             load_balancer="none",
             certificate_arn="",
             vpc="new",
             vpc_id="",
+            subnet_ids=(),
+            route_table_ids=(),
             public_addresses=True,
             account="",
             region="",
@@ -186,6 +210,11 @@ class FleetSettings:
     def is_autoscaled(self) -> bool:
         """True where the number of nodes follows the load (scale_target), from min_nodes to max_nodes."""
         return self.scale_target > 0
+
+    @property
+    def has_floating_image(self) -> bool:
+        """True where two deployments of the same settings may launch different images."""
+        return not (self.image_id or self.base_image_id or self.local)
 
     @property
     def max_capacity(self) -> int:
@@ -240,6 +269,30 @@ def from_values(file_values: Mapping[str, Any], get: Context) -> FleetSettings:
     return settings
 
 
+def missing_ids(settings: FleetSettings) -> tuple[str, ...]:
+    """Return the settings that have to name resources of the account and do not; they are found once, by bootstrap.
+
+    A synthesis looks nothing up, so that it needs no credentials and gives the same templates everywhere.
+    """
+    if settings.vpc == "new" or settings.local:
+        return ()
+    needed = {"vpc_id": settings.vpc_id, "subnet_ids": settings.subnet_ids}
+    if settings.gateway_endpoints:
+        needed["route_table_ids"] = settings.route_table_ids
+    return tuple(name for name, value in needed.items() if not value)
+
+
+def require_ids(settings: FleetSettings) -> None:
+    """Raise ConfigurationError where `missing_ids` has any."""
+    if names := missing_ids(settings):
+        remedy = "run synkti bootstrap, which writes them into synkti.toml"
+        raise ConfigurationError([f"vpc={settings.vpc}: {', '.join(names)} not set; {remedy}"])
+
+
+def _listed(ids: str | tuple[str, ...]) -> str:
+    return ids if isinstance(ids, str) else ",".join(ids)
+
+
 def _unknown(key: str, known: Mapping[str, object]) -> str:
     if key in CONTEXT_ONLY:
         return f"{key} is not for {SETTINGS_FILE}; it is given with -c {key}=..."
@@ -252,18 +305,30 @@ def validation_errors(settings: FleetSettings) -> list[str]:
     s = settings
     least, most = (s.min_nodes, s.max_nodes) if s.is_autoscaled else (s.nodes, s.nodes)
     balanced = s.load_balancer != "none"
+    ids: dict[str, str | tuple[str, ...]] = {
+        "vpc_id": s.vpc_id,
+        "subnet_ids": s.subnet_ids,
+        "route_table_ids": s.route_table_ids,
+    }
     rules = (
         (least > most, f"min_nodes={least}: more than max_nodes={most}"),
         (s.on_demand_base > most, f"on_demand_base={s.on_demand_base}: more than the {most} nodes there may be"),
         (s.vpc == "existing" and not s.vpc_id, "vpc=existing: vpc_id has to say which"),
-        (s.vpc != "existing" and s.vpc_id, f"vpc_id={s.vpc_id}: only vpc=existing uses it"),
+        *(
+            (s.vpc == "new" and bool(value), f"{name}={_listed(value)}: vpc=new makes its own; set vpc=existing")
+            for name, value in ids.items()
+        ),
         (
             s.vpc != "new" and not (s.account and s.region),
-            f"vpc={s.vpc}: account and region have to be set, because the VPC is looked up there",
+            f"vpc={s.vpc}: account and region have to be set, because the VPC is there",
         ),
         (
             s.vpc != "existing" and not s.public_addresses,
             f"public_addresses=false: the subnets of vpc={s.vpc} have no other way out",
+        ),
+        (
+            s.load_balancer == "public" and not s.public_addresses,
+            "load_balancer=public: it is in the nodes' subnets, and public_addresses=false makes these private",
         ),
         (balanced and not s.client_cidrs, f"load_balancer={s.load_balancer}: client_cidrs has to say for whom"),
         (s.certificate_arn and not balanced, "certificate_arn: there is no load balancer that would use it"),
@@ -278,6 +343,14 @@ def validation_errors(settings: FleetSettings) -> list[str]:
         (
             s.github_oidc_provider and not s.github_repository,
             "github_oidc_provider: github_repository has to say who it is for",
+        ),
+        (
+            bool(s.github_owner_id or s.github_repository_id) and not s.github_repository,
+            "github_owner_id, github_repository_id: github_repository has to say whose they are",
+        ),
+        (
+            bool(s.github_owner_id) != bool(s.github_repository_id),
+            "github_owner_id, github_repository_id: a token has both; set both or none",
         ),
     )
     return [message for broken, message in rules if broken]

@@ -7,18 +7,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from cli.account import Account
+from cli.adapters.account_facts import default_vpc
 from cli.adapters.cdk import node_version, templates_of
 from cli.adapters.models_bucket import ModelsBucket
+from cli.adapters.results import result_of
 from cli.adapters.stacks import Stacks
-from cli.aws_errors import error_code, to_cli_error
+from cli.aws_errors import error_code
+from cli.core.account_facts import AccountFacts
 from cli.core.clusters import clusters_of
 from cli.core.doctor_inputs import DoctorInputs, ModelState, Result, Unavailable
 from cli.core.quotas import quota_of
-from cli.errors import CliError, Failed
-from node_agent.contract.errors import SynktiError
+from cli.errors import Failed
 from node_agent.contract.names import models_bucket_name
 from stacks.settings import FleetSettings
 
@@ -33,26 +35,27 @@ _PROGRAMS = ("aws", "session-manager-plugin")
 _T = TypeVar("_T")
 
 
-def result_of(query: Callable[[], _T]) -> Result[_T]:
-    """Return the query's result, or Unavailable where it raises an error of AWS or of this command."""
-    try:
-        return query()
-    except (BotoCoreError, ClientError) as error:
-        return Unavailable(to_cli_error(error).message)
-    except CliError as error:
-        return Unavailable(error.message)
-    except SynktiError as error:
-        return Unavailable(str(error))
-
-
 def collect(
     account: Account,
     cluster: str,
     settings: FleetSettings | tuple[str, ...],
     templates: Result[Mapping[str, str | None]],
+    facts: AccountFacts,
     required_toolkit: int = MIN_TOOLKIT_VERSION,
 ) -> DoctorInputs:
-    """Collect all inputs. settings: valid ones or their faults; templates: their validation's result, passed on."""
+    """Collect all inputs.
+
+    Args:
+        account: where to look.
+        cluster: the cluster's name.
+        settings: valid ones or their faults.
+        templates: their validation's result, passed on.
+        facts: what exists in the account already, passed on.
+        required_toolkit: the version of the CDK's own stack that the templates require.
+
+    Returns:
+        The inputs; what could not be read has the reason instead.
+    """
     known = account.local_regions()
     wrong = Unavailable(f"{account.region} is no region of AWS") if account.region not in known else None
     caller = wrong if wrong is not None else result_of(lambda: account.identity.arn)
@@ -65,6 +68,7 @@ def collect(
     types = settings.instance_types if isinstance(settings, FleetSettings) else ()
     ec2 = account.client("ec2")
     return DoctorInputs(
+        facts=facts,
         settings=settings,
         cluster=cluster,
         region=account.region,
@@ -77,7 +81,7 @@ def collect(
         vcpus=ask(lambda: _vcpus(ec2, types)),
         offerings=ask(lambda: _offerings(ec2, types)),
         quotas=ask(lambda: _quotas(account, types)),
-        default_vpc=ask(lambda: _default_vpc(ec2)),
+        default_vpc=ask(lambda: default_vpc(ec2)),
         toolkit=ask(lambda: toolkit_version(account)),
         required_toolkit=required_toolkit,
         stacks=ask(lambda: clusters_of(Stacks(account.client("cloudformation")).list_stacks()).get(cluster, ())),
@@ -158,11 +162,6 @@ def _quotas(account: Account, types: tuple[str, ...]) -> dict[str, float]:
             if error_code(error) != "NoSuchResourceException":
                 raise
     return found
-
-
-def _default_vpc(ec2: Any) -> str | None:
-    found = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
-    return str(found[0]["VpcId"]) if found else None
 
 
 def _model_state(account: Account, cluster: str, settings: FleetSettings | tuple[str, ...]) -> ModelState:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from cli.core.doctor_account import account_findings
 from cli.core.doctor_inputs import DoctorInputs, Finding, Unavailable, Verdict
 from cli.core.quotas import Quota, increase_command, quota_needs, quota_of
 from node_agent.contract.names import stack_name
@@ -30,6 +31,7 @@ def evaluate(o: DoctorInputs) -> tuple[Finding, ...]:
         *_types(o),
         *_quotas(o),
         _vpc(o),
+        *account_findings(o),
         _toolkit(o),
         *_stacks(o),
         _model(o),

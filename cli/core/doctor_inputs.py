@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from cli.core.clusters import Stack
 from stacks.settings import FleetSettings
+
+if TYPE_CHECKING:
+    from cli.core.account_facts import AccountFacts
 
 
 class Verdict(StrEnum):
@@ -59,6 +62,8 @@ class ModelState:
 @dataclass(frozen=True)
 class DoctorInputs:
     """Everything that was collected."""
+
+    facts: AccountFacts
 
     settings: FleetSettings | tuple[str, ...]
     """Valid settings, or their faults."""

@@ -19,8 +19,10 @@ from constructs import Construct
 
 from node_agent.contract import environment as env
 from node_agent.contract.models import model_prefix
+from stacks.base_image import GPU_AMI_PARAMETER
 from stacks.constructs.artifact import Artifact
-from stacks.constructs.node_template import GPU_AMI_PARAMETER, ROOT_DEVICE
+from stacks.constructs.network import existing_vpc
+from stacks.constructs.node_template import ROOT_DEVICE
 from stacks.settings import FleetSettings
 from stacks.state_stack import StateStack
 
@@ -69,7 +71,7 @@ class ImageBuild(Construct):
             "Recipe",
             name=name,
             version="1.0.0",
-            parent_image=f"ssm:{GPU_AMI_PARAMETER}",
+            parent_image=settings.base_image_id or f"ssm:{GPU_AMI_PARAMETER}",
             components=[{"componentArn": component.attr_arn}],
             block_device_mappings=[
                 imagebuilder.CfnImageRecipe.InstanceBlockDeviceMappingProperty(
@@ -108,7 +110,7 @@ class ImageBuild(Construct):
         self, name: str, settings: FleetSettings, role: iam.Role
     ) -> imagebuilder.CfnInfrastructureConfiguration:
         profile = iam.CfnInstanceProfile(self, "Profile", roles=[role.role_name])
-        vpc = _build_vpc(self, settings)
+        vpc, subnet_id = _build_place(self, settings)
         group = ec2.SecurityGroup(self, "Closed", vpc=vpc, description="Image builds: nothing comes in")
         return imagebuilder.CfnInfrastructureConfiguration(
             self,
@@ -119,7 +121,7 @@ class ImageBuild(Construct):
             instance_metadata_options=imagebuilder.CfnInfrastructureConfiguration.InstanceMetadataOptionsProperty(
                 http_tokens="required", http_put_response_hop_limit=1
             ),
-            subnet_id=vpc.public_subnets[0].subnet_id,
+            subnet_id=subnet_id,
             security_group_ids=[group.security_group_id],
             terminate_instance_on_failure=True,
         )
@@ -127,7 +129,8 @@ class ImageBuild(Construct):
 
 def image_digest(settings: FleetSettings, artifact: Artifact) -> str:
     """Return a hash of everything that needs a new image. Recipes are immutable, so a new one needs a new name."""
-    inputs = [artifact.sha256, settings.root_gib, settings.bake_model and [settings.model, settings.model_sha256]]
+    model = settings.bake_model and [settings.model, settings.model_sha256]
+    inputs = [artifact.sha256, settings.root_gib, settings.base_image_id, model]
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:12]
 
 
@@ -146,13 +149,14 @@ def _document(steps: str) -> str:
     )
 
 
-def _build_vpc(scope: Construct, settings: FleetSettings) -> ec2.IVpc:
-    """Return the build's VPC. A new fleet's VPC is created after the image, so the build has a small one (free)."""
-    if settings.vpc == "default":
-        return ec2.Vpc.from_lookup(scope, "Vpc", is_default=True)
-    if settings.vpc == "existing":
-        return ec2.Vpc.from_lookup(scope, "Vpc", vpc_id=settings.vpc_id)
-    return ec2.Vpc(
+def _build_place(scope: Construct, settings: FleetSettings) -> tuple[ec2.IVpc, str]:
+    """Return the build's VPC and subnet: the first one of the nodes, public or not.
+
+    A new fleet's VPC is created after the image, so the build has a small one (free).
+    """
+    if settings.vpc != "new":
+        return existing_vpc(scope, settings), settings.subnet_ids[0]
+    vpc = ec2.Vpc(
         scope,
         "Vpc",
         ip_addresses=ec2.IpAddresses.cidr(_BUILD_CIDR),
@@ -161,6 +165,7 @@ def _build_vpc(scope: Construct, settings: FleetSettings) -> ec2.IVpc:
         restrict_default_security_group=False,
         subnet_configuration=[ec2.SubnetConfiguration(name="build", subnet_type=ec2.SubnetType.PUBLIC)],
     )
+    return vpc, vpc.public_subnets[0].subnet_id
 
 
 def _build_policies(component: imagebuilder.CfnComponent) -> tuple[iam.PolicyStatement, ...]:

@@ -7,7 +7,7 @@ nothing else.
 
 from __future__ import annotations
 
-from aws_cdk import Fn
+from aws_cdk import Annotations, Fn
 from aws_cdk import aws_ec2 as ec2
 from constructs import Construct
 
@@ -20,12 +20,13 @@ class Network(Construct):
 
     def __init__(self, scope: Construct, construct_id: str, settings: FleetSettings) -> None:
         super().__init__(scope, construct_id)
-        kind = ec2.SubnetType.PUBLIC if settings.public_addresses else ec2.SubnetType.PRIVATE_WITH_EGRESS
-        self.subnets = ec2.SubnetSelection(subnet_type=kind)
-        self.vpc = self._vpc(settings)
-        if settings.gateway_endpoints and settings.vpc != "new":
-            for name, service in _ENDPOINTS.items():
-                self.vpc.add_gateway_endpoint(name, service=service, subnets=[self.subnets])
+        if settings.vpc == "new":
+            self.vpc: ec2.IVpc = self._new_vpc(settings)
+            self.subnets = ec2.SubnetSelection(subnet_type=ec2.SubnetType.PUBLIC)
+        else:
+            self.vpc = existing_vpc(self, settings)
+            self.subnets = ec2.SubnetSelection(subnets=existing_subnets(self, settings))
+            self._add_gateway_endpoints(settings)
         self.group = ec2.SecurityGroup(
             self, "Nodes", vpc=self.vpc, description=f"Synkti {settings.cluster}: nodes", allow_all_outbound=True
         )
@@ -36,11 +37,20 @@ class Network(Construct):
         self.group.add_ingress_rule(peers, ec2.Port.tcp(names.PEER_DOOR_PORT), "peers")
         self.group.add_ingress_rule(peers, ec2.Port.udp(names.PEER_DOOR_PORT), "peers, membership")
 
-    def _vpc(self, settings: FleetSettings) -> ec2.IVpc:
-        if settings.vpc == "default":
-            return ec2.Vpc.from_lookup(self, "Vpc", is_default=True)
-        if settings.vpc == "existing":
-            return ec2.Vpc.from_lookup(self, "Vpc", vpc_id=settings.vpc_id)
+    def _add_gateway_endpoints(self, settings: FleetSettings) -> None:
+        if not settings.gateway_endpoints:
+            return
+        for name, service in _ENDPOINTS.items():
+            ec2.CfnVPCEndpoint(
+                self,
+                name,
+                vpc_id=settings.vpc_id,
+                service_name=service.name,
+                vpc_endpoint_type="Gateway",
+                route_table_ids=list(settings.route_table_ids),
+            )
+
+    def _new_vpc(self, settings: FleetSettings) -> ec2.IVpc:
         return ec2.Vpc(
             self,
             "Vpc",
@@ -56,6 +66,23 @@ class Network(Construct):
                 if settings.gateway_endpoints
             },
         )
+
+
+def existing_vpc(scope: Construct, settings: FleetSettings) -> ec2.IVpc:
+    """Return the configured VPC by its id, without a lookup. Its zones are not needed: subnets are chosen by id."""
+    return ec2.Vpc.from_vpc_attributes(
+        scope, "Vpc", vpc_id=settings.vpc_id, availability_zones=[Fn.select(0, Fn.get_azs())]
+    )
+
+
+def existing_subnets(scope: Construct, settings: FleetSettings) -> list[ec2.ISubnet]:
+    """Return the configured subnets by their ids, without a lookup."""
+    found = []
+    for subnet_id in settings.subnet_ids:
+        subnet = ec2.Subnet.from_subnet_id(scope, f"Subnet{subnet_id}", subnet_id)
+        Annotations.of(subnet).acknowledge_warning("@aws-cdk/aws-ec2:noSubnetRouteTableId")
+        found.append(subnet)
+    return found
 
 
 _ENDPOINTS = {

@@ -99,7 +99,9 @@ def test_zizmor_finds_nothing_with_its_pedantic_persona() -> None:
         check=False,
         cwd=ROOT,
     )
-    assert (done.returncode, done.stdout.strip()) == (0, "No findings to report. Good job!"), done.stderr
+    # Suppressed, as only the auditor's persona has it: whether the secret with a role's ARN is set is read outside the
+    # environment, because that decides whether anybody has to approve.
+    assert (done.returncode, done.stdout.strip()) == (0, "No findings to report. Good job! (1 suppressed)"), done.stderr
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS)

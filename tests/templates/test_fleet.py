@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from checks.assemblies import CIDR, SHIPPED, Synthesized, synthesize
+from checks.assemblies import CIDR, IN_A_VPC, SHIPPED, Synthesized, synthesize
 from node_agent.contract.names import DRAINED_HOOK, READY_HOOK, node_log_group_name
 from node_agent.core.node.lifecycle import RETIRE_BEFORE_S
 from node_agent.settings import from_environ
-from stacks.constructs.node_group import DRAIN_S
-from stacks.constructs.node_template import GPU_AMI_PARAMETER
+from stacks.base_image import GPU_AMI_PARAMETER
+from stacks.rollout import DRAIN_S
 
 
 def group_of(templates: Synthesized) -> dict[str, Any]:
@@ -123,6 +123,19 @@ def test_a_configured_image_id_is_launched(tmp_path: Path) -> None:
     assert launched(own)["ImageId"] == "ami-0123456789abcdef0"
 
 
+def version(templates: Synthesized) -> str:
+    return str(templates.templates["synkti-fleet"]["Outputs"]["FleetVersion"]["Value"])
+
+
+def test_a_pinned_image_is_launched_and_another_one_is_another_version(production: Synthesized, tmp_path: Path) -> None:
+    """Without a pin CloudFormation reads AWS's newest at each deployment: other nodes under the same version."""
+    pinned = synthesize(tmp_path / "a", replace(SHIPPED, base_image_id="ami-0123456789abcdef0"))
+    assert launched(pinned)["ImageId"] == "ami-0123456789abcdef0"
+    assert GPU_AMI_PARAMETER not in (pinned.folder / "synkti-fleet.template.json").read_text()
+    other = synthesize(tmp_path / "b", replace(SHIPPED, base_image_id="ami-0123456789abcdef1"))
+    assert len({version(production), version(pinned), version(other)}) == 3
+
+
 def test_security_groups_admit_only_clients_and_peers(production: Synthesized) -> None:
     group = production.only("AWS::EC2::SecurityGroup")
     assert [(rule["CidrIp"], rule["FromPort"], rule["ToPort"]) for rule in group["SecurityGroupIngress"]] == [
@@ -154,14 +167,18 @@ def test_a_new_vpc_has_gateway_endpoints_for_s3_and_dynamodb_and_no_nat_gateway(
     [
         ({"vpc": "default"}, 2, True),
         ({"vpc": "default", "gateway_endpoints": False}, 0, True),
-        ({"vpc": "existing", "vpc_id": "vpc-0123456789abcdef0", "public_addresses": False}, 2, False),
+        ({"vpc": "existing", "public_addresses": False}, 2, False),
     ],
 )
 def test_an_existing_vpc_is_used(changes: dict[str, Any], endpoints: int, public: bool, tmp_path: Path) -> None:
-    """The CDK looks the VPC up when it deploys; in these templates a placeholder stands for it."""
-    found = synthesize(tmp_path, replace(SHIPPED, account="123456789012", region="us-east-1", **changes))
+    found = synthesize(tmp_path, replace(SHIPPED, **{**IN_A_VPC, **changes}))
     assert found.resources("AWS::EC2::VPC") == {}
     assert len(found.resources("AWS::EC2::VPCEndpoint")) == endpoints
+    for endpoint in found.resources("AWS::EC2::VPCEndpoint").values():
+        assert endpoint["Properties"]["RouteTableIds"] == list(IN_A_VPC["route_table_ids"])
+        assert endpoint["Properties"]["VpcId"] == IN_A_VPC["vpc_id"]
+    assert found.only("AWS::EC2::SecurityGroup")["VpcId"] == IN_A_VPC["vpc_id"]
+    assert found.only("AWS::AutoScaling::AutoScalingGroup")["VPCZoneIdentifier"] == list(IN_A_VPC["subnet_ids"])
     assert launched(found)["NetworkInterfaces"][0]["AssociatePublicIpAddress"] is public
 
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from checks.assemblies import EVERYTHING, SHIPPED, Synthesized, synthesize
-from stacks.constructs.node_template import GPU_AMI_PARAMETER
+import pytest
 
+from checks.assemblies import EVERYTHING, IMAGE_ID, SHIPPED, Synthesized, synthesize
+from stacks.base_image import GPU_AMI_PARAMETER
+from stacks.github_stack import ENVIRONMENT
+from tests.templates.conftest import as_list
+
+WORKFLOW = Path(__file__).parents[2] / ".github/workflows/deploy.yml"
 PROVIDER = "arn:aws:iam::123456789012:oidc-provider/token.actions.githubusercontent.com"
 
 
@@ -26,7 +32,7 @@ def test_the_optional_stacks_are_absent_by_default(production: Synthesized) -> N
 
 def test_an_image_is_built_from_the_aws_image_with_the_nodes_install_script(everything: Synthesized) -> None:
     recipe = everything.only("AWS::ImageBuilder::ImageRecipe")
-    assert recipe["ParentImage"] == f"ssm:{GPU_AMI_PARAMETER}"
+    assert recipe["ParentImage"] == IMAGE_ID
     assert recipe["BlockDeviceMappings"][0]["Ebs"]["Encrypted"] is True
     steps = component(everything)
     assert "sha256sum --check" in steps
@@ -52,6 +58,12 @@ def test_a_model_is_baked_only_if_bake_model_is_set(tmp_path: Path) -> None:
     assert "models/model" not in policies
 
 
+def test_without_a_pin_an_image_is_built_upon_the_newest_of_aws(everything: Synthesized, tmp_path: Path) -> None:
+    floating = synthesize(tmp_path, replace(EVERYTHING, base_image_id="")).only("AWS::ImageBuilder::ImageRecipe")
+    assert floating["ParentImage"] == f"ssm:{GPU_AMI_PARAMETER}"
+    assert floating["Name"] != everything.only("AWS::ImageBuilder::ImageRecipe")["Name"], "recipes cannot be changed"
+
+
 def test_another_model_changes_the_image_and_other_engine_arguments_do_not(
     everything: Synthesized, tmp_path: Path
 ) -> None:
@@ -62,23 +74,77 @@ def test_another_model_changes_the_image_and_other_engine_arguments_do_not(
     assert same.only("AWS::ImageBuilder::ImageRecipe")["Name"] == name
 
 
-def trust(templates: Synthesized) -> dict[str, Any]:
+def trust(templates: Synthesized, name: str = "synkti-github-deployer") -> dict[str, Any]:
     roles = templates.templates["synkti-github"]["Resources"]
-    (role,) = [each["Properties"] for each in roles.values() if each["Type"] == "AWS::IAM::Role"]
+    every = [each["Properties"] for each in roles.values() if each["Type"] == "AWS::IAM::Role"]
+    (role,) = [each for each in every if each["RoleName"] == name]
     (statement,) = role["AssumeRolePolicyDocument"]["Statement"]
-    assert role["RoleName"] == "synkti-github-deployer"
     return dict(statement)
 
 
-def test_only_one_branch_of_one_repository_may_deploy(everything: Synthesized) -> None:
+ISSUER = "token.actions.githubusercontent.com"
+OLD, NEW = "repo:acme/models", "repo:acme@4321/models@987654321"
+
+
+def token(subject: str, ref: str = "refs/heads/main", repository_id: str = "987654321") -> dict[str, str]:
+    """The claims that GitHub signs for a job, as IAM's condition keys."""
+    claims = {"aud": "sts.amazonaws.com", "sub": subject, "ref": ref, "repository_id": repository_id}
+    return {f"{ISSUER}:{name}": value for name, value in claims.items()}
+
+
+def is_trusted(statement: dict[str, Any], claims: dict[str, str]) -> bool:
+    """IAM's StringEquals: each key has one of its values; a claim that is missing does not match."""
+    (operator,) = statement["Condition"]
+    assert operator == "StringEquals"
+    return all(claims.get(key) in as_list(wanted) for key, wanted in statement["Condition"][operator].items())
+
+
+@pytest.mark.parametrize("subject", [OLD, NEW])
+def test_a_token_of_the_approved_environment_may_deploy_whatever_the_repositorys_age(
+    subject: str, everything: Synthesized
+) -> None:
     statement = trust(everything)
     assert statement["Action"] == "sts:AssumeRoleWithWebIdentity"
-    assert statement["Condition"] == {
-        "StringEquals": {
-            "token.actions.githubusercontent.com:aud": "sts.amazonaws.com",
-            "token.actions.githubusercontent.com:sub": "repo:acme/models:ref:refs/heads/main",
-        }
-    }
+    assert is_trusted(statement, token(f"{subject}:environment:production"))
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        token(f"{OLD}:ref:refs/heads/main"),
+        token(f"{NEW}:ref:refs/heads/main"),
+        token(f"{NEW}:pull_request", ref="refs/pull/1/merge"),
+        token(f"{NEW}:environment:staging"),
+        token(f"{NEW}:environment:production", ref="refs/heads/feature"),
+        token(f"{NEW}:environment:production", ref="refs/tags/main"),
+        token("repo:acme@4321/other@987654322:environment:production", repository_id="987654322"),
+        token("repo:somebody@9/models@987654321:environment:production"),
+        token("repo:acme@4321/models@987654322:environment:production", repository_id="987654322"),
+        token(f"{OLD}:environment:production", repository_id="987654322"),
+        {**token(f"{NEW}:environment:production"), f"{ISSUER}:aud": "https://github.com/acme"},
+        {f"{ISSUER}:sub": f"{NEW}:environment:production"},
+    ],
+    ids=lambda claims: claims[f"{ISSUER}:sub"],
+)
+def test_a_job_without_approval_on_another_branch_or_of_another_repository_may_not_deploy(
+    claims: dict[str, str], everything: Synthesized
+) -> None:
+    """The last but two: another owner has taken the name over, in a repository that has subjects by names."""
+    assert not is_trusted(trust(everything), claims)
+
+
+def test_the_deploying_job_is_in_the_environment_that_the_role_trusts() -> None:
+    assert re.search(rf"^    environment: {ENVIRONMENT}$", WORKFLOW.read_text(), re.MULTILINE)
+
+
+def test_the_branch_may_look_for_a_newer_image_without_an_approval(everything: Synthesized) -> None:
+    statement = trust(everything, "synkti-github-watcher")
+    assert all(is_trusted(statement, token(f"{subject}:ref:refs/heads/main")) for subject in (OLD, NEW))
+    assert not is_trusted(statement, token(f"{NEW}:ref:refs/heads/feature", ref="refs/heads/feature"))
+    assert not is_trusted(statement, token(f"{NEW}:pull_request", ref="refs/pull/1/merge"))
+
+
+def test_the_provider_of_the_account_stays_when_the_stack_is_deleted(everything: Synthesized) -> None:
     provider = everything.only("AWS::IAM::OIDCProvider")
     (resource,) = everything.resources("AWS::IAM::OIDCProvider").values()
     assert resource["DeletionPolicy"] == "Retain", "an account has one, which others may use"
@@ -98,5 +164,7 @@ def test_an_existing_oidc_provider_is_used(tmp_path: Path) -> None:
     assert github.resources("AWS::IAM::OIDCProvider") == {}
     statement = trust(github)
     assert statement["Principal"] == {"Federated": PROVIDER}
-    subject = statement["Condition"]["StringEquals"]["token.actions.githubusercontent.com:sub"]
-    assert subject == "repo:acme/models:ref:refs/heads/live"
+    live = token(f"{OLD}:environment:production", ref="refs/heads/live")
+    assert is_trusted(statement, live), "without the numbers, as a repository of before has its subjects"
+    assert not is_trusted(statement, token(f"{OLD}:environment:production"))
+    assert not is_trusted(statement, token(f"{NEW}:environment:production", ref="refs/heads/live"))

@@ -12,10 +12,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
-from checks.assemblies import EVERYTHING, SHIPPED, Synthesized, synthesize
+from checks.assemblies import EVERYTHING, IMAGE_ID, SHIPPED, Synthesized, synthesize
+from stacks.base_image import GPU_AMI_PARAMETER
 
 ROOT = Path(__file__).parents[2]
 HERE = {"GITHUB_REPOSITORY": "acme/models", "GITHUB_REF": "refs/heads/main"}
@@ -36,8 +38,14 @@ def test_the_workflow_reads_its_account_and_roles_from_the_settings(settings_scr
         "wanted": "true",
         "region": "us-east-1",
         "deployer": "arn:aws:iam::123456789012:role/synkti-github-deployer",
-        "looker": "arn:aws:iam::123456789012:role/cdk-hnb659fds-lookup-role-123456789012-us-east-1",
+        "minutes": "360",
+        "session_seconds": "21600",
+        "watcher": "arn:aws:iam::123456789012:role/synkti-github-watcher",
+        "image": IMAGE_ID,
+        "image_parameter": GPU_AMI_PARAMETER,
     }
+    assert settings_script.outputs(replace(EVERYTHING, base_image_id=""), HERE)["watcher"] == "", "nothing to compare"
+    assert settings_script.outputs(EVERYTHING, {**HERE, "GITHUB_REPOSITORY": "somebody/models"})["watcher"] == ""
 
 
 @pytest.mark.parametrize(
@@ -56,6 +64,57 @@ def test_another_repository_or_branch_deploys_nothing(
     settings = replace(EVERYTHING, github_repository=repository)
     assert settings_script.outputs(settings, environ)["wanted"] == "false"
     assert settings_script.outputs(SHIPPED, HERE)["wanted"] == "false"
+
+
+def test_a_repository_with_the_secret_deploys_with_its_own_role(settings_script: ModuleType) -> None:
+    elsewhere = replace(EVERYTHING, github_repository="", github_owner_id="", github_repository_id="", account="")
+    given = {**HERE, "ROLE_GIVEN": "true"}
+    assert settings_script.outputs(elsewhere, given)["wanted"] == "true"
+    assert settings_script.outputs(elsewhere, {**HERE, "ROLE_GIVEN": "false"})["wanted"] == "false"
+    assert settings_script.outputs(elsewhere, {**given, "GITHUB_REF": "refs/heads/feature"})["wanted"] == "false"
+    with pytest.raises(settings_script.NotDeployable, match="set region"):
+        settings_script.outputs(replace(elsewhere, region=""), given)
+
+
+def test_the_secret_takes_precedence_over_the_role_of_the_settings() -> None:
+    workflow = (ROOT / ".github/workflows/deploy.yml").read_text()
+    assert "role-to-assume: ${{ secrets.AWS_ROLE_ARN || needs.settings.outputs.deployer }}" in workflow
+    assert "ROLE_GIVEN: ${{ secrets.AWS_ROLE_ARN != '' }}" in workflow
+
+
+def test_the_time_of_a_deployment_grows_with_the_fleet_up_to_what_github_allows(
+    settings_script: ModuleType, everything: Synthesized
+) -> None:
+    def minutes(nodes: int, **changes: Any) -> int:
+        return int(settings_script.outputs(replace(SHIPPED, nodes=nodes, **changes), HERE)["minutes"])
+
+    assert [minutes(nodes) for nodes in (1, 3, 9, 100)] == [63, 129, 327, 360]
+    assert minutes(100, ready_within_s=600) == 160
+    assert minutes(9, refresh_healthy_percent=50) == 129, "four at a time"
+    outputs = settings_script.outputs(replace(SHIPPED, nodes=9), {**HERE, "ROLE_GIVEN": "false"})
+    assert outputs["session_seconds"] == str(327 * 60)
+    given = settings_script.outputs(replace(SHIPPED, region="us-east-1"), {**HERE, "ROLE_GIVEN": "true"})
+    assert given["session_seconds"] == "3600", "what a role has that nobody has changed"
+    roles = everything.resources("AWS::IAM::Role").values()
+    (session,) = [
+        role["Properties"]["MaxSessionDuration"]
+        for role in roles
+        if role["Properties"].get("RoleName") == "synkti-github-deployer"
+    ]
+    assert session == 21_600, "AWS refuses a session that is longer than the role's"
+
+
+def test_numbers_of_another_repository_are_a_fault_that_names_the_right_ones(settings_script: ModuleType) -> None:
+    """As after a fork: AWS would refuse the token, and say no more than that."""
+    ids = {"GITHUB_REPOSITORY_OWNER_ID": "4321", "GITHUB_REPOSITORY_ID": "987654321"}
+    assert settings_script.outputs(EVERYTHING, {**HERE, **ids})["wanted"] == "true"
+    forked = {**HERE, **ids, "GITHUB_REPOSITORY_ID": "5"}
+    with pytest.raises(settings_script.NotDeployable, match='github_owner_id = "4321", github_repository_id = "5"'):
+        settings_script.outputs(EVERYTHING, forked)
+    assert settings_script.outputs(EVERYTHING, {**forked, "ROLE_GIVEN": "true"})["wanted"] == "true"
+    unknown = replace(EVERYTHING, github_owner_id="", github_repository_id="")
+    assert settings_script.outputs(unknown, forked)["wanted"] == "true", "a repository of before needs none"
+    assert "github_repository_id" in settings_script.id_problem(unknown, forked)
 
 
 def test_the_settings_script_runs_without_installed_packages() -> None:

@@ -10,8 +10,10 @@ import boto3
 import pytest
 
 from cli import bootstrap, destroy, endpoint, nodes
-from cli.adapters import doctor_collector
+from cli.adapters import account_facts, doctor_collector
+from cli.core.account_facts import ImageFacts
 from cli.core.clusters import Stack
+from cli.core.network import Subnet, Vpc, WayOut
 from cli.core.resource_import import import_template, retained
 from cli.destroy import deletion_order
 from cli.errors import Failed
@@ -57,7 +59,7 @@ class MemoryCdk:
         self.ran.append(f"bootstrap {account}/{region}")
         boto3.client("ssm").put_parameter(Name=doctor_collector.TOOLKIT_PARAMETER, Value="30", Type="String")
 
-    def deploy(self, assembly: Path, names: Sequence[str], *, direct: bool) -> None:
+    def deploy(self, assembly: Path, names: Sequence[str], *, direct: bool, within_s: float) -> None:
         self.ran.append("deploy " + (" ".join(names) or "everything"))
         if self.fails in self.ran[-1] and self.fails:
             raise Failed("cdk deploy failed:\n❌ synkti-fleet", "its whole output: log")
@@ -117,6 +119,42 @@ def test_without_a_model_no_node_is_started(cdk: type[MemoryCdk], model: Path, r
     cdk.ran.clear()
     assert run("bootstrap", "--yes").code == 0
     assert cdk.ran == ["synth", "deploy everything"]
+
+
+def test_ids_of_the_default_vpc_are_written_into_the_settings(
+    cdk: type[MemoryCdk], model: Path, run: Run, nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subnets = (Subnet("subnet-01234567", "us-east-1a", 9, "rtb-01234567", WayOut.INTERNET),)
+    monkeypatch.setattr(account_facts, "_vpc", lambda ec2, settings: Vpc("vpc-01234567", subnets))
+    file = nowhere / "synkti.toml"
+    text = f'account = "{ACCOUNT}"\nregion = "{REGION}"\nvpc = "default"  # ours\n'
+    file.write_text(text)
+    assert run("bootstrap", "--model", model).code == 9
+    assert file.read_text() == text, "nothing is written before the confirmation"
+    overridden = run("bootstrap", "--model", model, "--yes", "-c", "nodes=2")
+    assert (overridden.code, file.read_text()) == (0, text), "with -c it may be another deployment than the file's"
+    assert "add it to synkti.toml:" in overridden.err
+    done = run("bootstrap", "--model", model, "--yes")
+    assert file.read_text() == text + (
+        'vpc_id = "vpc-01234567"\nsubnet_ids = ["subnet-01234567"]\nroute_table_ids = ["rtb-01234567"]\n'
+    )
+    assert "synkti.toml has now:" in done.err
+    assert "commit it" in done.err
+    assert "synkti.toml has now" not in run("bootstrap", "--yes").err, "the second time nothing is missing"
+
+
+def test_the_newest_image_is_pinned_once(
+    cdk: type[MemoryCdk], model: Path, run: Run, nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest = ["ami-01234567"]
+    monkeypatch.setattr(account_facts, "_image", lambda account, settings: ImageFacts(newest[0], is_there=True))
+    file = nowhere / "synkti.toml"
+    file.write_text("nodes = 3\n")
+    assert run("bootstrap", "--model", model, "--yes").code == 0
+    assert file.read_text() == 'nodes = 3\nbase_image_id = "ami-01234567"\n'
+    newest[0] = "ami-89abcdef"
+    assert run("bootstrap", "--yes").code == 0
+    assert "ami-89abcdef" not in file.read_text()
 
 
 def test_weights_other_than_the_pinned_ones_are_refused(cdk: type[MemoryCdk], model: Path, run: Run) -> None:

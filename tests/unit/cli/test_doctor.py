@@ -12,17 +12,21 @@ import pytest
 
 from cli import doctor as command
 from cli.adapters import cdk, doctor_collector
+from cli.core.account_facts import AccountFacts, ImageFacts
 from cli.core.clusters import Stack
 from cli.core.doctor import evaluate, worst_verdict
 from cli.core.doctor_inputs import DoctorInputs, Finding, ModelState, Unavailable, Verdict
+from cli.core.github import AUDIENCE, ISSUER, Provider, Repository
+from cli.core.network import NODE_SERVICES, Subnet, Vpc, WayOut
 from cli.core.quotas import quota_needs, quota_of
 from stacks.settings import FleetSettings
 from tests.unit.cli.conftest import DeployedFleet, Run, make_fleet
 from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
 
 G_SPOT, P_SPOT, P5_SPOT, G_DEMAND = "L-3819A6DF", "L-7212CCBC", "L-C4BD4855", "L-DB2E81BA"
+PROVIDER = f"arn:aws:iam::123456789012:oidc-provider/{ISSUER}"
 TYPES = ("g6.xlarge", "g6.2xlarge")
-SETTINGS = FleetSettings(instance_types=TYPES, on_demand_limit=0)
+SETTINGS = FleetSettings(instance_types=TYPES, on_demand_limit=0, base_image_id="ami-2")
 
 
 def stack(part: str, status: str = "CREATE_COMPLETE") -> Stack:
@@ -30,6 +34,7 @@ def stack(part: str, status: str = "CREATE_COMPLETE") -> Stack:
 
 
 WELL = DoctorInputs(
+    facts=AccountFacts(vpc=None, image=ImageFacts("ami-2", is_there=True)),
     settings=SETTINGS,
     cluster="synkti",
     region="us-east-1",
@@ -63,6 +68,30 @@ def test_without_faults_there_is_no_advice() -> None:
     assert worst_verdict(findings) is Verdict.OK
 
 
+IN_VPC = replace(SETTINGS, account="123456789012", region="us-east-1", vpc="existing", vpc_id="vpc-1")
+PLACED = replace(IN_VPC, subnet_ids=("subnet-a",), route_table_ids=("rtb-a",))
+CLOSED = replace(PLACED, public_addresses=False)
+
+
+def vpc(way_out: WayOut, *endpoints: str) -> AccountFacts:
+    """What is found of a VPC with one subnet."""
+    return replace(WELL.facts, vpc=Vpc("vpc-1", (Subnet("subnet-a", "a", 9, "rtb-a", way_out),), frozenset(endpoints)))
+
+
+GITHUB = replace(SETTINGS, account="123456789012", region="us-east-1", github_repository="acme/models")
+NAMES_PROVIDER = replace(GITHUB, github_oidc_provider=PROVIDER)
+NUMBERED = replace(GITHUB, github_owner_id="1", github_repository_id="2")
+
+
+def github(audiences: tuple[str, ...] = (AUDIENCE,), name: str = "acme/models") -> AccountFacts:
+    """What is found where another stack has made the account's provider."""
+    return replace(
+        WELL.facts, provider=Provider(PROVIDER, audiences, is_ours=False), repository=Repository(name, "43", "98")
+    )
+
+
+FLOATING = replace(SETTINGS, base_image_id="")
+UNREACHABLE = replace(WELL.facts, repository=Unavailable("GitHub's API gave no answer"))
 NO_DEMAND = {"quotas": {G_SPOT: 64.0, G_DEMAND: 0.0}}
 FAULTS = [
     ("settings", {"settings": ("nodes='x': no number", "zones=9: too many")}, "no number; zones=9"),
@@ -76,6 +105,16 @@ FAULTS = [
     ("gpu spot quota", {"quotas": {G_SPOT: 0.0}}, "is 0 vCPUs: not one of 3 nodes can start"),
     ("gpu on-demand quota", {"settings": replace(SETTINGS, on_demand_base=1), **NO_DEMAND}, "is 0"),
     ("default vpc", {"settings": replace(SETTINGS, vpc="default"), "default_vpc": None}, "has none"),
+    ("network", {"settings": IN_VPC, "facts": vpc(WayOut.INDIRECT)}, "vpc-1 has no public subnets, so route_table_ids"),
+    ("network", {"settings": PLACED, "facts": vpc(WayOut.NONE)}, "subnet-a: no route to the internet"),
+    ("network", {"settings": CLOSED, "facts": vpc(WayOut.INTERNET)}, "nodes have no public addresses"),
+    ("network", {"settings": CLOSED, "facts": vpc(WayOut.NONE)}, "no endpoints for autoscaling, ec2, logs"),
+    ("network", {"settings": CLOSED, "facts": vpc(WayOut.NONE, *NODE_SERVICES)}, "nodes install packages from PyPI"),
+    ("github trust", {"settings": NAMES_PROVIDER}, "the account has no identity provider"),
+    ("github trust", {"settings": GITHUB, "facts": github(("https://github.com/acme",))}, "accepts no tokens for sts"),
+    ("github repository", {"settings": GITHUB, "facts": github(name="Acme/models")}, "GitHub spells it Acme/models"),
+    ("github repository", {"settings": NUMBERED, "facts": github()}, "the numbers 1 and 2 are not those"),
+    ("machine image", {"facts": AccountFacts(vpc=None, image=ImageFacts("ami-3", False))}, "has no image ami-2"),
     ("stacks", {"stacks": (stack("state"), stack("fleet", "UPDATE_ROLLBACK_FAILED"))}, "UPDATE_ROLLBACK_FAILED"),
     ("stacks", {"stacks": (stack("state", "ROLLBACK_COMPLETE"),)}, "ROLLBACK_COMPLETE"),
     ("model", {"model": ModelState(bucket=True)}, "is not in the models bucket"),
@@ -98,6 +137,12 @@ WARNINGS = [
     ("instance types", {"offerings": {"g6.xlarge": frozenset("ab")}}, "1 of 2 types"),
     ("gpu spot quota", {"quotas": {G_SPOT: 16.0}}, "3 nodes may need 24, 2 are sure to start"),
     ("gpu on-demand quota", {"settings": replace(SETTINGS, on_demand_limit=2), **NO_DEMAND}, "is 0"),
+    ("ids", {"settings": IN_VPC, "facts": vpc(WayOut.INTERNET)}, 'subnet_ids = ["subnet-a"]; route_table_ids = ["rtb'),
+    ("ids", {"settings": GITHUB, "facts": github()}, f'github_oidc_provider = "{PROVIDER}"'),
+    ("ids", {"settings": GITHUB, "facts": github()}, 'github_owner_id = "43"; github_repository_id = "98"'),
+    ("github repository", {"settings": GITHUB, "facts": UNREACHABLE}, "since 2026-07-15 cannot deploy"),
+    ("ids", {"settings": replace(SETTINGS, base_image_id="")}, 'base_image_id = "ami-2"'),
+    ("machine image", {"settings": FLOATING, "facts": AccountFacts(vpc=None)}, "names no GPU image in us-east-1"),
     ("cdk bootstrap", {"toolkit": None}, "not bootstrapped"),
     ("cdk bootstrap", {"toolkit": 5}, "version 5, and 6 is needed"),
     ("stacks", {"stacks": ()}, "is not deployed"),
@@ -141,6 +186,37 @@ def test_a_default_vpc_matters_only_where_it_is_used() -> None:
     used = replace(SETTINGS, vpc="default")
     assert found("default vpc", settings=used).found == "vpc-1"
     assert found("default vpc", settings=used, default_vpc=Unavailable("no")).verdict is Verdict.UNKNOWN
+
+
+def test_github_matters_only_where_a_repository_deploys() -> None:
+    assert not any(finding.check.startswith("github") for finding in evaluate(WELL))
+    ours = replace(github(), provider=Provider(PROVIDER, (AUDIENCE,), is_ours=True))
+    well = replace(GITHUB, github_owner_id="43", github_repository_id="98")
+    findings = evaluate(replace(WELL, settings=well, facts=ours))
+    assert {finding.verdict for finding in findings} == {Verdict.OK}, "also no provider to write down: it is our own"
+    none = replace(github(), provider=None)
+    assert "creates" in found("github trust", settings=well, facts=none).found
+    unknown = replace(WELL.facts, provider=Unavailable("no"), repository=Unavailable("no"))
+    assert found("github trust", settings=well, facts=unknown).verdict is Verdict.UNKNOWN
+    assert found("github repository", settings=well, facts=unknown).verdict is Verdict.UNKNOWN
+
+
+def test_a_newer_image_is_mentioned() -> None:
+    newer = AccountFacts(vpc=None, image=ImageFacts("ami-3", is_there=True))
+    assert found("machine image", facts=newer).found == "ami-2; AWS's newest is ami-3"
+    assert found("machine image").found == "ami-2"
+    assert found("machine image", facts=replace(newer, image=Unavailable("no"))).verdict is Verdict.UNKNOWN
+
+
+def test_the_network_matters_only_in_an_existing_vpc() -> None:
+    assert "network" not in {finding.check for finding in evaluate(WELL)}
+    assert found("network", settings=PLACED, facts=vpc(WayOut.INTERNET)).verdict is Verdict.OK
+    private = replace(PLACED, public_addresses=False)
+    assert found("network", settings=private, facts=vpc(WayOut.INDIRECT)).verdict is Verdict.OK
+    own_image = replace(private, image_id="ami-01234567")
+    assert found("network", settings=own_image, facts=vpc(WayOut.NONE, *NODE_SERVICES)).verdict is Verdict.OK
+    unknown = replace(WELL.facts, vpc=Unavailable("these credentials may not do it"))
+    assert found("network", settings=PLACED, facts=unknown).verdict is Verdict.UNKNOWN
 
 
 def test_the_advice_for_a_missing_quota_is_a_command() -> None:
@@ -234,7 +310,9 @@ def test_doctor_without_credentials_reports_it_once(run: Run) -> None:
     assert done.code == 3
     reported = verdicts(done.document)
     assert reported["credentials"] == "fault"
-    assert {reported[check] for check in ("region", "gpu spot quota", "stacks", "model")} == {"unknown"}
+    assert {reported[check] for check in ("region", "gpu spot quota", "machine image", "stacks", "model")} == {
+        "unknown"
+    }
 
 
 def test_doctor_in_an_unknown_region_is_a_fault(aws: MemoryCloudFormation, run: Run) -> None:

@@ -11,11 +11,20 @@ from typing import Any
 import pytest
 
 from node_agent.contract.errors import ConfigurationError
-from stacks.settings import CONTEXT_ONLY, SETTINGS_FILE, FleetSettings, from_values, load
+from stacks.settings import CONTEXT_ONLY, SETTINGS_FILE, FleetSettings, from_values, load, missing_ids, require_ids
 
 SHIPPED = Path(__file__).parents[3] / SETTINGS_FILE
 ARN = "arn:aws:acm:us-east-1:123456789012:certificate/0a1b"
 PROVIDER = "arn:aws:iam::123456789012:oidc-provider/token.actions.githubusercontent.com"
+
+
+PLACE = {"account": "123456789012", "region": "us-east-1"}
+PRIVATE = {
+    **PLACE,
+    "vpc": "existing",
+    "vpc_id": "vpc-0123456789abcdef0",
+    "public_addresses": False,
+}
 
 
 def nothing(_: str) -> None:
@@ -82,6 +91,8 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
         ("refresh_healthy_percent", 101),
         ("vpc", "mine"),
         ("vpc_id", "vpc-x"),
+        ("subnet_ids", "subnet-x"),
+        ("route_table_ids", ["rtb-01234567", "rtb-01234567"]),
         ("vpc_cidr", "8.0.0.0/16"),
         ("vpc_cidr", "10.0.0.0/28"),
         ("client_cidrs", "everywhere"),
@@ -98,6 +109,8 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
         ("alarm_email", "me"),
         ("log_days", 8),
         ("github_repository", "just-a-name"),
+        ("github_owner_id", "acme"),
+        ("github_repository_id", "0"),
         ("github_branch", "no spaces"),
         ("github_oidc_provider", "arn:aws:iam::123456789012:role/x"),
     ],
@@ -113,9 +126,11 @@ def test_a_wrong_value_is_named(name: str, value: object) -> None:
         ({"nodes": 2, "on_demand_base": 3}, "on_demand_base=3"),
         ({"scale_target": 8, "min_nodes": 5, "max_nodes": 4}, "min_nodes=5"),
         ({"vpc": "existing", "account": "1" * 12, "region": "us-east-1"}, "vpc_id has to say"),
-        ({"vpc_id": "vpc-0123456789abcdef0"}, "only vpc=existing"),
+        ({"vpc_id": "vpc-0123456789abcdef0"}, "set vpc=existing"),
+        ({"subnet_ids": ["subnet-01234567"]}, "set vpc=existing"),
         ({"vpc": "default"}, "account and region"),
         ({"public_addresses": False}, "public_addresses=false"),
+        ({**PRIVATE, "load_balancer": "public", "client_cidrs": "10.0.0.0/8"}, "makes these private"),
         ({"load_balancer": "public"}, "client_cidrs has to say"),
         ({"certificate_arn": ARN}, "no load balancer"),
         ({"bake_model": True, "model_sha256": "a" * 64}, "bake_image=true"),
@@ -126,6 +141,8 @@ def test_a_wrong_value_is_named(name: str, value: object) -> None:
             "model_load=stream",
         ),
         ({"github_oidc_provider": PROVIDER}, "github_repository"),
+        ({"github_owner_id": "1", "github_repository_id": 2}, "whose they are"),
+        ({**PLACE, "github_repository": "acme/models", "github_owner_id": 1}, "set both or none"),
         ({"github_repository": "acme/models"}, "account and region"),
         ({"local": True}, "-c local="),
         ({"node": 3}, "is 'nodes' meant?"),
@@ -135,6 +152,20 @@ def test_a_wrong_value_is_named(name: str, value: object) -> None:
 def test_incompatible_settings_are_a_fault_that_names_them(given: dict[str, Any], expected: str) -> None:
     (fault,) = faults(**given)
     assert expected in fault
+
+
+def test_ids_of_an_existing_vpc_are_needed_for_a_synthesis() -> None:
+    existing = from_values(PRIVATE, nothing)
+    assert missing_ids(existing) == ("subnet_ids", "route_table_ids")
+    assert missing_ids(replace(existing, gateway_endpoints=False)) == ("subnet_ids",)
+    default = replace(existing, vpc="default", vpc_id="", public_addresses=True)
+    assert missing_ids(default) == ("vpc_id", "subnet_ids", "route_table_ids")
+    with pytest.raises(
+        ConfigurationError, match="vpc=default: vpc_id, subnet_ids, route_table_ids not set; run synkti"
+    ):
+        require_ids(default)
+    require_ids(replace(existing, subnet_ids=("subnet-01234567",), route_table_ids=("rtb-01234567",)))
+    require_ids(FleetSettings())
 
 
 def test_all_faults_are_reported_together() -> None:

@@ -1,0 +1,123 @@
+"""What is found about GitHub: the repository's numbers from its API, the account's identity provider."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import boto3
+import pytest
+
+from cli.account import Account
+from cli.adapters.account_facts import read_facts
+from cli.adapters.github import find_repository
+from cli.core.account_facts import missing_settings
+from cli.core.doctor_inputs import Unavailable
+from cli.core.github import AUDIENCE, ISSUER, Provider, Repository
+from cli.errors import Failed
+from stacks.settings import FleetSettings
+from tests.unit.cli.conftest import ACCOUNT, REGION
+from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
+
+SETTINGS = FleetSettings(account=ACCOUNT, region=REGION, github_repository="acme/models")
+DOCUMENT = {"full_name": "acme/models", "id": 987654321, "owner": {"id": 4321, "login": "acme"}, "private": False}
+
+Answer = Callable[[int, bytes], dict[str, str]]
+
+
+@pytest.fixture
+def api() -> Iterator[tuple[Answer, list[tuple[str, str | None]]]]:
+    """An API that gives one answer; and the paths and authorizations of the requests."""
+    asked: list[tuple[str, str | None]] = []
+    answer: dict[str, Any] = {"status": 200, "body": b""}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append((self.path, self.headers.get("Authorization")))
+            self.send_response(answer["status"])
+            self.end_headers()
+            self.wfile.write(answer["body"])
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+
+    def give(status: int, body: bytes) -> dict[str, str]:
+        answer.update(status=status, body=body)
+        return {"GITHUB_API_URL": f"http://127.0.0.1:{server.server_port}"}
+
+    yield give, asked
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+Api = tuple[Answer, list[tuple[str, str | None]]]
+
+
+def test_the_numbers_are_those_of_the_api(api: Api) -> None:
+    give, asked = api
+    environ = give(200, json.dumps(DOCUMENT).encode())
+    assert find_repository("acme/models", environ) == Repository("acme/models", "4321", "987654321")
+    find_repository("acme/models", {**environ, "GH_TOKEN": "t"})
+    assert asked == [("/repos/acme/models", None), ("/repos/acme/models", "Bearer t")]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "message"),
+    [
+        (404, b"{}", "no repository acme/models; if it is private, set GH_TOKEN"),
+        (403, b"", "refuses to answer"),
+        (500, b"", r"failed \(500\)"),
+        (200, b"<html>", "gave no answer"),
+        (200, b'{"id": "1"}', "not a repository's document"),
+        (200, b"[]", "not a repository's document"),
+    ],
+)
+def test_an_answer_without_numbers_is_a_plain_error(status: int, body: bytes, message: str, api: Api) -> None:
+    with pytest.raises(Failed, match=message):
+        find_repository("acme/models", api[0](status, body))
+
+
+def test_an_api_that_cannot_be_reached_is_a_plain_error() -> None:
+    with pytest.raises(Failed, match="gave no answer about acme/models"):
+        find_repository("acme/models", {"GITHUB_API_URL": "http://127.0.0.1:9"})
+
+
+def test_another_stacks_provider_is_written_down_and_our_own_is_not(aws: MemoryCloudFormation) -> None:
+    """If it were not, the stack would fail to create a second one: an account has one for an issuer."""
+    account = Account()
+    assert read_facts(account, SETTINGS).provider is None
+    iam = boto3.client("iam")
+    arn = iam.create_open_id_connect_provider(Url=f"https://{ISSUER}", ClientIDList=[AUDIENCE])[
+        "OpenIDConnectProviderArn"
+    ]
+    iam.create_open_id_connect_provider(Url="https://oidc.example.com", ClientIDList=["x"])
+    facts = read_facts(account, SETTINGS)
+    assert facts.provider == Provider(arn, (AUDIENCE,), is_ours=False)
+    assert missing_settings(SETTINGS, facts) == {"github_oidc_provider": arn}
+    ours = {"Provider": {"Type": "AWS::IAM::OIDCProvider", "DeletionPolicy": "Retain", "PhysicalId": arn}}
+    aws.make("synkti-github", "synkti", {}, ours)
+    facts = read_facts(account, SETTINGS)
+    assert facts.provider == Provider(arn, (AUDIENCE,), is_ours=True)
+    assert missing_settings(SETTINGS, facts) == {}
+    aws.stacks["synkti-github"].status = "ROLLBACK_COMPLETE"
+    assert missing_settings(SETTINGS, read_facts(account, SETTINGS)) == {"github_oidc_provider": arn}, (
+        "a stack that was rolled back is created anew, and its provider was retained"
+    )
+
+
+def test_without_a_repository_nothing_is_asked(aws: MemoryCloudFormation) -> None:
+    facts = read_facts(Account(), FleetSettings())
+    assert (facts.vpc, facts.provider, facts.repository) == (None, None, None)
+
+
+def test_a_repository_that_cannot_be_read_leaves_its_numbers_open(aws: MemoryCloudFormation) -> None:
+    facts = read_facts(Account(), SETTINGS)
+    assert isinstance(facts.repository, Unavailable)
+    assert missing_settings(SETTINGS, facts) == {}
