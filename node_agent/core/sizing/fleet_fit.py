@@ -11,18 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from node_agent.core.sizing.engine_options import EngineOptions, read_options
+from node_agent.core.sizing.facts import ModelFacts
 from node_agent.core.sizing.fit import GIB, Fit, Verdict, fit_model, tensor_parallel_size
 from node_agent.core.sizing.gpus import InstanceGpus, Unusable, known_gpus
 from node_agent.core.sizing.model_shape import ModelShape, Unsized, read_shape
-from node_agent.core.sizing.weights import WeightSizes, loaded_bytes
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """What is read of a model. config: the parsed config.json; None where it has none (GGUF, Mistral's own format)."""
-
-    config: object
-    sizes: WeightSizes
+from node_agent.core.sizing.weights import loaded_bytes
 
 
 @dataclass(frozen=True)
@@ -40,6 +33,8 @@ class FleetFit:
     """Why the context is None; "" where it is not."""
 
     shape: ModelShape | None
+    smallest: Fit | None = None
+    """The type that sets the context; None where none does."""
 
     @property
     def refused(self) -> tuple[Fit, ...]:
@@ -50,12 +45,6 @@ class FleetFit:
     def usable_types(self) -> tuple[str, ...]:
         """The other types: those that fit, and those of which it is not known."""
         return tuple(fit.instance_type for fit in self.fits if fit.verdict is not Verdict.REFUSED)
-
-    @property
-    def smallest(self) -> Fit | None:
-        """The type that sets the context; None where none fits."""
-        fitting = [fit for fit in self.fits if fit.verdict is Verdict.FITS]
-        return min(fitting, key=lambda fit: fit.context, default=None)
 
 
 def fit_fleet(
@@ -113,8 +102,8 @@ def _common(shape: ModelShape, fits: tuple[Fit, ...], options: EngineOptions) ->
     if not fitting or unknown:
         reason = f"the GPUs of {', '.join(unknown)} are not known here" if unknown else "no type can run the model"
         return FleetFit(fits, None, dtype, reason, shape)
-    context = min(fit.context for fit in fitting)
-    return FleetFit(tuple(fit.at(context) for fit in fits), context, dtype, "", shape)
+    smallest = min(fitting, key=lambda fit: fit.context)
+    return FleetFit(tuple(fit.at(smallest.context) for fit in fits), smallest.context, dtype, "", shape, smallest)
 
 
 def _unknown(
@@ -163,3 +152,9 @@ def engine_arguments(fleet: FleetFit, gpus: int, arguments: Sequence[str]) -> tu
         size = tensor_parallel_size(fleet.shape, gpus)
         added += ["--tensor-parallel-size", str(size)] if size > 1 else []
     return tuple(added)
+
+
+def fallback_arguments(arguments: Sequence[str]) -> tuple[str, ...]:
+    """Return what a node adds where nothing could be decided: the engine finds its context length by itself."""
+    given = any(word.partition("=")[0].replace("_", "-") == "--max-model-len" for word in arguments)
+    return () if given else ("--max-model-len", "auto")

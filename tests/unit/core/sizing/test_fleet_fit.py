@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from node_agent.core.sizing.fleet_fit import FleetFit, ModelFacts, engine_arguments, fit_fleet
+from node_agent.core.sizing.facts import ModelFacts, parse_facts
+from node_agent.core.sizing.fleet_fit import FleetFit, engine_arguments, fit_fleet
 from node_agent.core.sizing.weights import WeightSizes
 from tests.unit.core.sizing import models
 
@@ -22,6 +23,7 @@ def test_the_smallest_type_sets_the_context_of_all() -> None:
     assert (found.context, found.dtype, found.reason) == (24_576, None, "")
     assert {fit.context for fit in found.fits} == {24_576}
     assert found.smallest is not None
+    assert found.smallest.instance_type == "g6.xlarge"
     large = fleet(LLAMA, "g6e.xlarge")
     assert large.context == 131_072
     assert found.fits[0].streams > large.fits[0].streams >= 1
@@ -88,3 +90,13 @@ def test_a_models_own_code_is_refused_unless_it_is_trusted() -> None:
         fleet(facts, "g6.xlarge")
     assert fleet(facts, "g6.xlarge", arguments=("--trust-remote-code",)).context is None
     assert fleet(PHI, "g6.xlarge").context == 4_096, "vLLM has this family itself, and needs no code of the model"
+
+
+def test_documents_are_parsed_or_named() -> None:
+    facts = parse_facts({"config.json": b'{"a": 1}', "model.safetensors.index.json": b"[]"}, {"w.safetensors": 5})
+    assert (facts.config, facts.sizes.total()) == ({"a": 1}, 5)
+    assert parse_facts({}, {}).config is None
+    for body, why in ((b"{", "is no JSON"), (b"\xff", "is no JSON"), (b"[" * 100_000, "is no JSON"), (b"null", "null")):
+        with pytest.raises(ValueError, match=r"config\.json") as raised:
+            parse_facts({"config.json": body}, {})
+        assert why in str(raised.value)
