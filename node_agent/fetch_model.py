@@ -43,7 +43,7 @@ from node_agent.contract.environment import (
 from node_agent.contract.errors import ModelDamaged, ModelMissing, SynktiError
 from node_agent.contract.models import is_model_name
 from node_agent.core.node.model_load_plan import LoadPlan, ModelLoad, plan_load
-from node_agent.core.sizing.facts import DOCUMENTS, MAX_DOCUMENT_BYTES, parse_facts
+from node_agent.core.sizing.facts import DOCUMENTS, MAX_DOCUMENT_BYTES, ModelFiles, parse_facts
 from node_agent.core.sizing.fleet_fit import engine_arguments, fallback_arguments, fit_fleet
 
 EXIT_DAMAGED, EXIT_MISSING, EXIT_UNAVAILABLE, EXIT_DISK = 65, 66, 69, 73
@@ -93,7 +93,7 @@ def _sizing_arguments(
     sizes = {file.path: file.size for file in manifest.files}
     documents = {path: _document(store, options.name, path, sizes[path]) for path in DOCUMENTS if path in sizes}
     try:
-        fleet = fit_fleet(parse_facts(documents, sizes), options.instance_types, {}, options.engine_args)
+        fleet = fit_fleet(parse_facts(ModelFiles(documents, sizes)), options.instance_types, {}, options.engine_args)
         added = engine_arguments(fleet, gpus, options.engine_args)
     except ValueError as error:
         # doctor reports it before a deployment; vLLM may load the model nevertheless.

@@ -18,6 +18,14 @@ MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
+class ModelFiles:
+    """A model's files. documents: those of DOCUMENTS that it has, by path; sizes: bytes by path, may be empty."""
+
+    documents: Mapping[str, bytes]
+    sizes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class ModelFacts:
     """What is read of a model. config: the parsed config.json; None where it has none (GGUF, Mistral's own format)."""
 
@@ -25,13 +33,10 @@ class ModelFacts:
     sizes: WeightSizes
 
 
-def parse_facts(documents: Mapping[str, bytes], sizes: Mapping[str, int]) -> ModelFacts:
-    """Return the parsed documents. Raises ValueError, whose message begins with the document's name.
-
-    documents: those of DOCUMENTS that the model has, by path; sizes: bytes of the model's files, by path, may be empty.
-    """
-    parsed = {path: _parse(path, body) for path, body in documents.items()}
-    return ModelFacts(parsed.get(CONFIG), WeightSizes(sizes, parsed.get(INDEX)))
+def parse_facts(files: ModelFiles) -> ModelFacts:
+    """Return the parsed documents. Raises ValueError, whose message begins with the document's name."""
+    parsed = {path: _parse(path, body) for path, body in files.documents.items()}
+    return ModelFacts(parsed.get(CONFIG), WeightSizes(files.sizes, parsed.get(INDEX)))
 
 
 def _parse(path: str, body: bytes) -> object:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from node_agent.core.sizing.facts import ModelFacts, parse_facts
+from node_agent.core.sizing.facts import ModelFacts, ModelFiles, parse_facts
 from node_agent.core.sizing.fleet_fit import FleetFit, engine_arguments, fit_fleet
 from node_agent.core.sizing.weights import WeightSizes
 from tests.unit.core.sizing import models
@@ -93,10 +93,12 @@ def test_a_models_own_code_is_refused_unless_it_is_trusted() -> None:
 
 
 def test_documents_are_parsed_or_named() -> None:
-    facts = parse_facts({"config.json": b'{"a": 1}', "model.safetensors.index.json": b"[]"}, {"w.safetensors": 5})
+    facts = parse_facts(
+        ModelFiles({"config.json": b'{"a": 1}', "model.safetensors.index.json": b"[]"}, {"w.safetensors": 5})
+    )
     assert (facts.config, facts.sizes.total()) == ({"a": 1}, 5)
-    assert parse_facts({}, {}).config is None
+    assert parse_facts(ModelFiles({}, {})).config is None
     for body, why in ((b"{", "is no JSON"), (b"\xff", "is no JSON"), (b"[" * 100_000, "is no JSON"), (b"null", "null")):
         with pytest.raises(ValueError, match=r"config\.json") as raised:
-            parse_facts({"config.json": body}, {})
+            parse_facts(ModelFiles({"config.json": body}, {}))
         assert why in str(raised.value)
