@@ -114,7 +114,9 @@ def _look(region: str | None, profile: str | None, types: tuple[str, ...]) -> _O
         return _Offer(account.region, described.reason)
     zones = result_of(lambda: offered_zones(ec2, types))
     now = datetime.fromtimestamp(time.time(), UTC)
-    prices = result_of(lambda: spot_prices(ec2, types, now))
+    # Only of types that exist: EC2 refuses the whole request where one does not.
+    there = [str(each["InstanceType"]) for each in described]
+    prices = result_of(lambda: spot_prices(ec2, there, now) if there else {})
     return _Offer(
         account.region,
         prices.reason if isinstance(prices, Unavailable) else "",

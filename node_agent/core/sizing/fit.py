@@ -92,22 +92,25 @@ def fit_model(shape: ModelShape, weights: int, instance: InstanceGpus, options: 
     dtype = engine_dtype(shape, gpu, options)
     if dtype == "float32" and shape.quantization is None:
         weights *= 2
-    value_bytes = options.kv_bytes or (4 if dtype == "float32" else 2)
     batched, sequences = _batch_defaults(gpu)
     batched, sequences = options.batched_tokens or batched, options.sequences or sequences
-    kv = plan_kv(shape.kv, tensor_parallel, value_bytes, batched)
-    budget = int(gpu.memory_bytes * options.memory_share)
-    share = -(-weights // tensor_parallel)
+    kv = plan_kv(shape.kv, tensor_parallel, options.kv_bytes or (4 if dtype == "float32" else 2), batched)
     work = _activation_bytes(shape, tensor_parallel, batched, sequences)
+    free, words = _kv_bytes(gpu, options.memory_share, weights, work, tensor_parallel)
+    made = Fit(instance.instance_type, Verdict.FITS, words, tensor_parallel, dtype, kv_bytes=free, kv=kv)
+    return _with_context(made, kv, shape.max_length, options)
+
+
+def _kv_bytes(gpu: Gpu, memory_share: float, weights: int, work: int, tensor_parallel: int) -> tuple[int, str]:
+    """Return what is left for the KV cache on each GPU, and the sum in words. work: bytes of activations."""
+    share = -(-weights // tensor_parallel)
     libraries = LIBRARY_BYTES + (COMMUNICATION_BYTES if tensor_parallel > 1 else 0)
-    free = budget - share - work - libraries
-    sum_words = (
-        f"{_gib(gpu.memory_bytes)} GiB of {_article(gpu.name)} x {options.memory_share:g} - {_gib(share)} weights"
+    free = int(gpu.memory_bytes * memory_share) - share - work - libraries
+    return free, (
+        f"{_gib(gpu.memory_bytes)} GiB of {_article(gpu.name)} x {memory_share:g} - {_gib(share)} weights"
         f"{f' (1/{tensor_parallel})' if tensor_parallel > 1 else ''} - {_gib(work)} activations"
         f" - {_gib(libraries)} CUDA graphs and libraries = {_gib(free)} GiB for the KV cache"
     )
-    made = Fit(instance.instance_type, Verdict.FITS, sum_words, tensor_parallel, dtype, kv_bytes=free, kv=kv)
-    return _with_context(made, kv, shape.max_length, options)
 
 
 def _with_context(fit: Fit, kv: KvMemory, model_length: int, options: EngineOptions) -> Fit:

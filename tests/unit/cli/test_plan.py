@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cli import plan as command
 from cli.core.plan import candidate_types
 from node_agent.core.sizing.gpus import KNOWN_TYPES
 from tests.unit.cli.conftest import Run
@@ -68,6 +70,23 @@ def test_what_a_region_does_not_offer_is_named(aws: MemoryCloudFormation, llama:
     assert document["fleet"]["not_offered"] == ["g6.xlarge"]
     assert "g6.12xlarge" not in rows(document)
     assert "eu-west-1 does not offer g6.xlarge" in run("plan", llama, "--region", "eu-west-1", *settings).out
+
+
+def test_prices_are_asked_for_types_that_exist(
+    aws: MemoryCloudFormation, llama: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def prices(ec2: Any, types: list[str], now: datetime) -> dict[str, float]:
+        asked.append(types)
+        return {}
+
+    monkeypatch.setattr(command, "spot_prices", prices)
+    document = run("plan", llama, "-c", "instance_types=g6.xlarge,g99.xlarge", "--json").document
+    assert "g6.xlarge" in asked[0]
+    assert "g99.xlarge" not in asked[0]
+    assert rows(document)["g99.xlarge"]["fits"] == "unknown"
+    assert document["fleet"]["not_offered"] == ["g99.xlarge"]
 
 
 def test_without_credentials_the_table_of_gpus_is_used(llama: Path, run: Run) -> None:
