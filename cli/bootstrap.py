@@ -16,6 +16,7 @@ import typer
 from cli.account import Account
 from cli.adapters.cdk import Cdk, required_toolkit, templates_of
 from cli.adapters.doctor_collector import model_state, resource_exists, toolkit_version
+from cli.adapters.model_documents import find_files
 from cli.adapters.model_files import find_source
 from cli.adapters.models_bucket import ModelsBucket
 from cli.adapters.stacks import Stacks
@@ -71,8 +72,9 @@ def bootstrap(
 ) -> None:
     """Deploy a fleet: run doctor and cdk bootstrap, deploy the stacks, upload the model, wait for the nodes.
 
-    Steps that are done already are skipped: run it again after an interruption, or when synkti.toml has changed. The
-    model is uploaded before the nodes are created, so that no node starts without its weights. It asks for confirmation
+    Steps that are done already are skipped: run it again after an interruption, or when synkti.toml has changed.
+    Instance types whose GPUs cannot hold the model are refused by name, before anything is created. The model is
+    uploaded before the nodes are created, so that no node starts without its weights. It asks for confirmation
     before it creates anything that costs money.
 
     \b
@@ -89,7 +91,8 @@ def bootstrap(
     terminal = Terminal(as_json)
     what = read_request(cluster, region, profile, context or ())
     facts = look_up(what)
-    findings = run_checks(terminal, what, facts, templates=False)
+    files = find_files(model, os.environ) if model is not None else None
+    findings = run_checks(terminal, what, facts, templates=False, files=files)
     deployment = resolve(complete(what, facts))
     notable = [f for f in findings if f.verdict in (Verdict.FAULT, Verdict.WARNING) and f.check not in _HANDLED_CHECKS]
     if notable:
@@ -229,7 +232,7 @@ class _Bootstrap:
         if given is not None:
             fleet = Fleet(self.account, self.deployment.cluster, tuple(self._stacks()))
             source = find_source(given, os.environ, self.terminal.status)
-            if push_model(fleet, source, name, self.terminal, quiet_result=True).sent_bytes:
+            if push_model(fleet, source, name, self.terminal, in_bootstrap=True).sent_bytes:
                 self.changes.append(f"models/{name}")
         seen = model_state(ModelsBucket(self.account.client("s3"), self._bucket()), name)
         if not seen.manifest or seen.missing:

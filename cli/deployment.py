@@ -72,6 +72,11 @@ def read_context(pairs: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def local_settings(context: Mapping[str, str]) -> FleetSettings:
+    """Read the settings without any account: of the working directory's synkti.toml, and the context."""
+    return load(Path.cwd(), context.get)
+
+
 def read_request(
     cluster: str | None, region: str | None, profile: str | None, pairs: Sequence[str]
 ) -> DeploymentRequest:

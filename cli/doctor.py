@@ -22,6 +22,7 @@ from cli.errors import Failed, ToolMissing
 from cli.exit_codes import ExitCode
 from cli.options import Cluster, Json, Profile, Region, Settings
 from cli.terminal import Terminal
+from node_agent.core.sizing.facts import ModelFiles
 
 _MARKS = {
     Verdict.OK: ("ok", "green"),
@@ -44,7 +45,7 @@ def doctor(
     """Check everything that a deployment needs; nothing is changed.
 
     Checked are the settings, Node.js, credentials, region, instance types, GPU quotas, VPC, the CDK's own stack, the
-    cluster's stacks, the model, the templates.
+    cluster's stacks, the model, whether it fits the instance types' GPUs, the templates.
 
     Each finding has an advice. Checks that could not be made are reported as unknown. With a fault it ends with exit
     code 3.
@@ -78,16 +79,32 @@ def doctor(
 
 
 def run_checks(
-    terminal: Terminal, what: DeploymentRequest, facts: AccountFacts, *, templates: bool
+    terminal: Terminal,
+    what: DeploymentRequest,
+    facts: AccountFacts,
+    *,
+    templates: bool,
+    files: ModelFiles | None = None,
 ) -> tuple[Finding, ...]:
-    """Run all checks; return the findings. Synthesis takes some seconds, the requests to AWS two or three."""
+    """Run all checks. Synthesis takes some seconds, the requests to AWS two or three.
+
+    Args:
+        terminal: shows the progress.
+        what: the deployment that is checked.
+        facts: what exists in the account already.
+        templates: whether to synthesize and validate the templates.
+        files: of the model that is to be uploaded; None: the model in the bucket is checked.
+
+    Returns:
+        The findings.
+    """
     found: Result[Mapping[str, str | None]] = Unavailable("not looked at")
     toolkit = MIN_TOOLKIT_VERSION
     if templates:
         with tempfile.TemporaryDirectory(prefix="synkti-") as folder, terminal.spinner("synthesizing the templates"):
             found, toolkit = _synthesize(complete(what, facts), Path(folder))
     with terminal.spinner(f"looking at {what.account.region}"):
-        return evaluate(collect(what.account, what.target_cluster, what.settings, found, facts, toolkit))
+        return evaluate(collect(what.account, what.target_cluster, what.settings, found, facts, toolkit, files))
 
 
 def print_findings(terminal: Terminal, findings: Sequence[Finding]) -> None:

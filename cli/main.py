@@ -26,6 +26,7 @@ from cli.exit_codes import ExitCode
 from cli.gateway import gateway
 from cli.logs import logs
 from cli.nodes import nodes
+from cli.plan import plan
 from cli.scale import scale
 from cli.stop import stop
 from node_agent.contract.errors import ConfigurationError, SynktiError
@@ -48,7 +49,8 @@ def synkti(
     """Serve open LLMs on spot GPUs: an interruption costs a client a pause, never a token.
 
     \b
-    First:   synkti doctor      check what is missing
+    First:   synkti plan MODEL  compare instance types for a model
+             synkti doctor      check what is missing
              synkti bootstrap   deploy a fleet
     Then:    git push           every push deploys (docs/gitops.md)
     """
@@ -62,6 +64,7 @@ def own_version() -> str:
         return "(a checkout)"
 
 
+app.command(short_help="Compare instance types for a model: fit, context, price.")(plan)
 app.command(short_help="Deploy a fleet to an AWS account.")(bootstrap)
 app.command(short_help="Check everything that a deployment needs.")(doctor)
 app.command(short_help="List the nodes and the state of the fleet.")(nodes)

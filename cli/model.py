@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Sequence
@@ -11,17 +12,23 @@ from typing import Annotated
 
 import typer
 
+from cli.adapters.gpu_types import describe_types, gpus_of
 from cli.adapters.model_check import faults
+from cli.adapters.model_documents import folder_files
 from cli.adapters.model_files import ModelSource, find_source, hash_files, list_files
 from cli.adapters.models_bucket import ModelListing, ModelsBucket
+from cli.adapters.results import result_of
+from cli.core.model_fit import report_fit
 from cli.core.model_source import model_fault, select_files
 from cli.core.upload_plan import PushPlan, plan_push, replaces_model
+from cli.deployment import read_request
 from cli.errors import BadUsage, Failed, NotFound
 from cli.fleet import Fleet, open_models
 from cli.model_push import Pusher
 from cli.options import Cluster, Json, Profile, Region, Yes
 from cli.terminal import Terminal, human_age, human_bytes
 from node_agent.contract.models import ModelFile, format_manifest, is_model_name, manifest_digest
+from stacks.settings import FleetSettings
 
 MAX_WORKERS = 32
 _MAX_FAULTS = 10
@@ -61,7 +68,8 @@ def push(
     Other content needs another name (nodes may be reading the old one), or --replace.
 
     A model that vLLM could not load is refused before the upload, with the name of each faulty file: a missing shard or
-    tokenizer, a truncated file, a pointer of Git LFS instead of a file.
+    tokenizer, a truncated file, a pointer of Git LFS instead of a file. So is a model that no instance type of
+    synkti.toml can hold.
 
     \b
     Examples:
@@ -101,17 +109,20 @@ def push_model(
     terminal: Terminal,
     options: PushOptions | None = None,
     *,
-    quiet_result: bool = False,
+    in_bootstrap: bool = False,
 ) -> PushResult:
     """Check, hash and upload a model, as `model push`. Raises CliError and AWS's errors."""
     if not is_model_name(name):
         raise BadUsage(f"{name!r} cannot be a model's name", "give one with --name: letters, digits, dots, hyphens")
     options = options or PushOptions()
+    # In bootstrap doctor has checked whether the model fits, and the command prints a result of its own.
     choice = select_files(list_files(source.folder), everything=options.everything)
     if fault := model_fault(choice.included):
         raise NotFound(f"{source.folder} is no model: {fault}")
     if not options.unchecked:
         _require_complete(source.folder, choice.included)
+        if not in_bootstrap:
+            _require_fit(terminal, fleet, source.folder, name)
     if choice.excluded:
         terminal.status(f"excluded: {len(choice.excluded)} files ({choice.reason}); --all includes them")
     parallel = options.parallel
@@ -132,9 +143,26 @@ def push_model(
             "push it under another --name and set model in synkti.toml, or replace it with --replace",
         )
     sent = 0 if plan.is_noop else _upload(bucket, source, name, plan, files, terminal, parallel)
-    if not quiet_result:
+    if not in_bootstrap:
         _print_result(terminal, fleet, name, files, digest, sent, same=plan.is_noop)
     return PushResult(digest, sent)
+
+
+def _require_fit(terminal: Terminal, fleet: Fleet, folder: Path, name: str) -> None:
+    """Report which instance types of synkti.toml can run the model. Raises Failed where none of them can."""
+    settings = read_request(fleet.cluster, fleet.account.region, fleet.account.profile, ()).settings
+    if not isinstance(settings, FleetSettings):
+        return  # doctor and every deployment report what is wrong with them
+    types = settings.instance_types
+    gpus = result_of(lambda: gpus_of(describe_types(fleet.account.client("ec2"), types)))
+    report = report_fit(dataclasses.replace(settings, model=name), folder_files(folder), gpus)
+    if not report.runs:
+        raise Failed(
+            "; ".join(finding.found for finding in report.findings),
+            f"{report.findings[0].advice}; synkti model push --unchecked pushes it nevertheless",
+        )
+    for finding in report.findings:
+        terminal.status(f"{finding.found}; {finding.advice}" if finding.advice else finding.found)
 
 
 def _require_complete(folder: Path, paths: Sequence[str]) -> None:

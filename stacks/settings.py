@@ -52,9 +52,10 @@ class FleetSettings:
     """Instances to keep. Three by default: when one ends, two others share its load."""
 
     instance_types: tuple[str, ...] = _setting(
-        ("g6.xlarge", "g5.xlarge", "g6.2xlarge", "g5.2xlarge", "g4dn.xlarge"), parsers.instance_types
+        ("g6.xlarge", "g5.xlarge", "g6.2xlarge", "g5.2xlarge"), parsers.instance_types
     )
-    """Instance types. More types mean more pools, and fewer simultaneous interruptions."""
+    """Instance types. More types mean more pools, and fewer simultaneous interruptions. The one with the least GPU
+    memory sets the context length of all. Another list replaces the nodes."""
 
     zones: int = _setting(3, parsers.int_in(2, 6))
     """Availability Zones of a new VPC. More zones mean more pools. The deployment fails where the region has fewer."""

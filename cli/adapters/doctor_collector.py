@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +12,8 @@ from botocore.exceptions import ClientError
 from cli.account import Account
 from cli.adapters.account_facts import default_vpc
 from cli.adapters.cdk import node_version, templates_of
+from cli.adapters.gpu_types import describe_types, gpus_of, offered_zones
+from cli.adapters.model_documents import bucket_files
 from cli.adapters.models_bucket import ModelsBucket
 from cli.adapters.results import result_of
 from cli.adapters.stacks import Stacks
@@ -22,6 +24,7 @@ from cli.core.doctor_inputs import DoctorInputs, ModelState, Result, Unavailable
 from cli.core.quotas import quota_of
 from cli.errors import Failed
 from node_agent.contract.names import models_bucket_name
+from node_agent.core.sizing.facts import ModelFiles
 from stacks.settings import FleetSettings
 
 MIN_TOOLKIT_VERSION = 6
@@ -42,19 +45,21 @@ def collect(
     templates: Result[Mapping[str, str | None]],
     facts: AccountFacts,
     required_toolkit: int = MIN_TOOLKIT_VERSION,
+    files: ModelFiles | None = None,
 ) -> DoctorInputs:
     """Collect all inputs.
 
     Args:
-        account: where to look.
-        cluster: the cluster's name.
-        settings: valid ones or their faults.
-        templates: their validation's result, passed on.
+        account: account and region.
+        cluster: its name.
+        settings: valid ones, or their faults.
+        templates: the result of their validation, passed on.
         facts: what exists in the account already, passed on.
-        required_toolkit: the version of the CDK's own stack that the templates require.
+        required_toolkit: the version of the CDK's own stack that they require.
+        files: of the model that is to be uploaded; None: those of the model in the bucket are read.
 
     Returns:
-        The inputs; what could not be read has the reason instead.
+        The inputs; what cannot be read has the reason instead.
     """
     known = account.local_regions()
     wrong = Unavailable(f"{account.region} is no region of AWS") if account.region not in known else None
@@ -67,6 +72,7 @@ def collect(
 
     types = settings.instance_types if isinstance(settings, FleetSettings) else ()
     ec2 = account.client("ec2")
+    described = ask(lambda: describe_types(ec2, types))
     return DoctorInputs(
         facts=facts,
         settings=settings,
@@ -78,14 +84,16 @@ def collect(
         caller=caller,
         regions=known if wrong else ask(lambda: _regions(ec2)),
         zones=ask(lambda: _zones(ec2)),
-        vcpus=ask(lambda: _vcpus(ec2, types)),
-        offerings=ask(lambda: _offerings(ec2, types)),
+        vcpus=described if isinstance(described, Unavailable) else _vcpus(described),
+        gpus=described if isinstance(described, Unavailable) else gpus_of(described),
+        offerings=ask(lambda: offered_zones(ec2, types)),
         quotas=ask(lambda: _quotas(account, types)),
         default_vpc=ask(lambda: default_vpc(ec2)),
         toolkit=ask(lambda: toolkit_version(account)),
         required_toolkit=required_toolkit,
         stacks=ask(lambda: clusters_of(Stacks(account.client("cloudformation")).list_stacks()).get(cluster, ())),
         model=ask(lambda: _model_state(account, cluster, settings)),
+        files=files or ask(lambda: _model_files(account, cluster, settings)),
         templates=templates if isinstance(templates, Unavailable) else ask(lambda: templates),
     )
 
@@ -128,24 +136,8 @@ def _zones(ec2: Any) -> int:
     return len(zones["AvailabilityZones"])
 
 
-def _vcpus(ec2: Any, types: tuple[str, ...]) -> dict[str, int]:
-    """Return the vCPUs of the types that the region offers."""
-    pages = ec2.get_paginator("describe_instance_types").paginate(
-        Filters=[{"Name": "instance-type", "Values": list(types)}]
-    )
-    every = [each for page in pages for each in page["InstanceTypes"]]
-    return {each["InstanceType"]: int(each["VCpuInfo"]["DefaultVCpus"]) for each in every}
-
-
-def _offerings(ec2: Any, types: tuple[str, ...]) -> dict[str, frozenset[str]]:
-    pages = ec2.get_paginator("describe_instance_type_offerings").paginate(
-        LocationType="availability-zone", Filters=[{"Name": "instance-type", "Values": list(types)}]
-    )
-    found: dict[str, set[str]] = {}
-    for page in pages:
-        for each in page["InstanceTypeOfferings"]:
-            found.setdefault(each["InstanceType"], set()).add(each["Location"])
-    return {each: frozenset(zones) for each, zones in found.items()}
+def _vcpus(described: Sequence[dict[str, Any]]) -> dict[str, int]:
+    return {str(each["InstanceType"]): int(each["VCpuInfo"]["DefaultVCpus"]) for each in described}
 
 
 def _quotas(account: Account, types: tuple[str, ...]) -> dict[str, float]:
@@ -169,6 +161,13 @@ def _model_state(account: Account, cluster: str, settings: FleetSettings | tuple
         return ModelState(bucket=False)
     name = models_bucket_name(cluster, account.identity.account, account.region)
     return model_state(ModelsBucket(account.client("s3"), name), settings.model)
+
+
+def _model_files(account: Account, cluster: str, settings: FleetSettings | tuple[str, ...]) -> ModelFiles | None:
+    if not isinstance(settings, FleetSettings):
+        return None
+    name = models_bucket_name(cluster, account.identity.account, account.region)
+    return bucket_files(ModelsBucket(account.client("s3"), name), settings.model)
 
 
 def model_state(bucket: ModelsBucket, model: str) -> ModelState:

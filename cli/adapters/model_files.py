@@ -34,11 +34,17 @@ def find_source(given: str, environ: Mapping[str, str], report: Callable[[str], 
         report: called with a line about a download.
 
     Returns:
-        The folder with the model's files, which are not checked yet.
-
-    Raises:
-        NotFound: it is in none of these, and cannot be downloaded; the message has the folders that were searched.
+        The folder with the model's files, which are not checked yet. Where it is in none of these, and cannot be
+        downloaded, NotFound has the folders that were searched.
     """
+    found = find_local(given, environ)
+    if isinstance(found, ModelSource):
+        return found
+    return ModelSource(_download(given, found, report), given.rsplit("/", 1)[-1], "the hub")
+
+
+def find_local(given: str, environ: Mapping[str, str]) -> ModelSource | list[str]:
+    """Return a model on the disk or in Hugging Face's cache; else the caches that were searched. Raises NotFound."""
     folder = Path(given).expanduser()
     if folder.is_dir():
         found = _snapshot_folder(folder.resolve()) if (folder / "snapshots").is_dir() else folder.resolve()
@@ -51,7 +57,15 @@ def find_source(given: str, environ: Mapping[str, str], report: Callable[[str], 
         if (kept / "snapshots").is_dir():
             return ModelSource(_snapshot_folder(kept), given.rsplit("/", 1)[-1], f"Hugging Face's cache, {cache}")
         tried.append(str(cache))
-    return ModelSource(_download(given, tried, report), given.rsplit("/", 1)[-1], "the hub")
+    return tried
+
+
+def not_found(repository: str, searched: list[str]) -> NotFound:
+    """Return the error for a model that is nowhere here and cannot be downloaded. searched: caches without it."""
+    return NotFound(
+        f"{repository} is neither a folder here nor in {', '.join(searched)}",
+        "give a folder; or install huggingface_hub beside synkti (pipx inject synkti huggingface_hub)",
+    )
 
 
 def cache_folders(environ: Mapping[str, str]) -> list[Path]:
@@ -125,10 +139,7 @@ def _download(repository: str, tried: list[str], report: Callable[[str], None]) 
     try:
         import huggingface_hub  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415 # optional
     except ImportError:
-        raise NotFound(
-            f"{repository} is neither a folder here nor in {', '.join(tried)}",
-            "give a folder; or install huggingface_hub beside synkti (pipx inject synkti huggingface_hub)",
-        ) from None
+        raise not_found(repository, tried) from None
     report(f"{repository} is downloaded from the hub first")
     try:
         return Path(huggingface_hub.snapshot_download(repository))

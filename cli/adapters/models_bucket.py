@@ -17,6 +17,7 @@ from cli.errors import NotFound
 from node_agent.adapters.model_store import Manifest, ModelStore
 from node_agent.contract.errors import ModelMissing
 from node_agent.contract.models import MANIFEST, ModelFile, format_manifest, manifest_key, model_prefix
+from node_agent.core.sizing.facts import MAX_DOCUMENT_BYTES
 
 _SHA256_METADATA = "sha256"
 """The metadata key of the SHA-256 with which an object was uploaded."""
@@ -73,6 +74,13 @@ class ModelsBucket:
             return ModelStore(self._client, self.name).manifest(name)
         except ModelMissing:
             return None
+
+    def read(self, name: str, path: str, size: int) -> bytes:
+        """Return a small file of the model. size: its bytes. Raises ModelMissing, StoreUnavailable."""
+        body = bytearray()
+        if size:
+            ModelStore(self._client, self.name).read(name, path, 0, min(size, MAX_DOCUMENT_BYTES + 1), body.extend)
+        return bytes(body)
 
     def sizes(self, name: str) -> dict[str, int]:
         """Return the sizes of the model's objects by path, without the manifest."""

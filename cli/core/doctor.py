@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from cli.core.doctor_account import account_findings
 from cli.core.doctor_inputs import DoctorInputs, Finding, Unavailable, Verdict
+from cli.core.model_fit import report_fit, types_setting
 from cli.core.quotas import Quota, increase_command, quota_needs, quota_of
 from node_agent.contract.names import stack_name
 from stacks.settings import FleetSettings
@@ -35,6 +36,7 @@ def evaluate(o: DoctorInputs) -> tuple[Finding, ...]:
         _toolkit(o),
         *_stacks(o),
         _model(o),
+        *_fit(o),
         *_templates(o),
         _sessions(o),
     )
@@ -110,8 +112,13 @@ def _types(o: DoctorInputs) -> Iterator[Finding]:
         found = f"{o.region} has none of {', '.join(types)}"
         yield Finding("instance types", Verdict.FAULT, found, "change instance_types, or the region")
         return
+    if missing := [each for each in types if each not in there]:
+        # Launch templates and groups are refused where they name such a type.
+        found = f"{o.region} does not offer {', '.join(missing)}"
+        yield Finding("instance types", Verdict.FAULT, found, f"set {types_setting(there)} in synkti.toml")
+        return
     pools = sum(len(o.offerings[each]) for each in there)
-    found = f"{len(there)} of {len(types)} types are in {o.region}, in {pools} pools"
+    found = f"{len(there)} types are in {o.region}, in {pools} pools"
     if pools < 2 * o.settings.nodes:
         advice = "name more instance_types: with few pools EC2 interrupts several nodes at once"
         yield Finding("instance types", Verdict.WARNING, found, advice)
@@ -229,6 +236,11 @@ def _model(o: DoctorInputs) -> Finding:
         found = f"{name} has the SHA-256 {o.model.digest}, and model_sha256 is another"
         return Finding("model", Verdict.FAULT, found, f'{push}; or set model_sha256 = "{o.model.digest}"')
     return Finding("model", Verdict.OK, f"{name} is whole ({o.model.digest[:12]})")
+
+
+def _fit(o: DoctorInputs) -> Iterator[Finding]:
+    if isinstance(o.settings, FleetSettings):
+        yield from report_fit(o.settings, o.files, o.gpus).findings
 
 
 def _templates(o: DoctorInputs) -> Iterator[Finding]:

@@ -8,6 +8,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from cli.core.clusters import Stack
+from node_agent.core.sizing.facts import ModelFiles
+from node_agent.core.sizing.gpus import InstanceGpus, Unusable
 from stacks.settings import FleetSettings
 
 if TYPE_CHECKING:
@@ -87,6 +89,9 @@ class DoctorInputs:
     vcpus: Result[Mapping[str, int]]
     """By instance type."""
 
+    gpus: Result[Mapping[str, InstanceGpus | Unusable]]
+    """By instance type."""
+
     offerings: Result[Mapping[str, frozenset[str]]]
     """Zones by instance type."""
 
@@ -102,5 +107,8 @@ class DoctorInputs:
 
     stacks: Result[Sequence[Stack]]
     model: Result[ModelState]
+    files: Result[ModelFiles | None]
+    """What the model's size is computed from; None where there is no model."""
+
     templates: Result[Mapping[str, str | None]]
     """CloudFormation's error by stack: "" for none, None where the template is too long to validate."""

@@ -37,6 +37,7 @@ MODEL_DOWNLOADER = (
     "node_agent/core/__init__.py",
     "node_agent/core/node/__init__.py",
     "node_agent/core/node/model_*.py",
+    "node_agent/core/sizing/*.py",
     "node_agent/contract/*.py",
 )
 """Files that download a model into a machine image."""

@@ -1,7 +1,8 @@
 """Render an instance's user data: a few settings, and the address and hash of the agent's archive.
 
 A node's version is a hash of everything that changes it: the archive (agent, lock files, boot scripts), the model, the
-engine's arguments. Instances carry it as a tag, and a new version makes the group replace its instances.
+engine's arguments, the instance types (the smallest one sets the context length). Instances carry it as a tag, and a
+new version makes the group replace its instances.
 """
 
 from __future__ import annotations
@@ -80,5 +81,7 @@ def _model_variables(settings: FleetSettings) -> dict[str, str]:
         env.MODEL_SHA256: settings.model_sha256,
         env.MODEL_LOAD: settings.model_load,
         env.ENGINE_ARGS: json.dumps(settings.engine_args),
+        # A node's context length is that of the fleet's smallest type.
+        env.INSTANCE_TYPES: ",".join(settings.instance_types),
         "SYNKTI_KV_MAX_BYTES": str(settings.kv_gib * 1024**3),
     }

@@ -78,6 +78,7 @@ def test_an_image_build_has_what_its_module_imports() -> None:
         {"engine_args": ("--max-model-len", "8192")},
         {"model_load": "stream"},
         {"kv_gib": 20},
+        {"instance_types": ("g6e.xlarge",)},
         {"image_id": "ami-0123456789abcdef0"},
     ],
 )

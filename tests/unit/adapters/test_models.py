@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from node_agent.adapters.model_store import ModelStore
 from node_agent.contract.errors import StoreUnavailable
 from node_agent.contract.models import ModelFile, format_manifest, manifest_digest, manifest_key, model_prefix
 from node_agent.core.node import model_download_plan
+from tests.unit.core.sizing.models import LLAMA_3_1_8B, WEIGHTS
 
 BUCKET = "synkti-models"
 FILES = {"config.json": b"{}", "a/weights.safetensors": os.urandom(5_000), "empty.txt": b""}
@@ -303,6 +305,50 @@ def test_the_models_folder_is_written_for_the_agent(s3: Any, tmp_path: Path, mon
         monkeypatch.setattr(fetch_model, "count_gpus", lambda gpus=gpus: gpus)
         assert fetch_model.main(where, environ) == 0
         assert output.read_text() == f"SYNKTI_MODEL_DIR={model}\nSYNKTI_ENGINE_ARGS='{arguments}'\n"
+
+
+LLAMA = {"config.json": json.dumps(LLAMA_3_1_8B).encode(), "model.safetensors": b"w" * 100}
+INDEX = {
+    "metadata": {"total_size": WEIGHTS["llama"]},
+    "weight_map": {"a": "model-00001-of-00002.safetensors", "b": "elsewhere.safetensors"},
+}
+"""Of shards that are not in the bucket: their announced size counts."""
+
+SHARDED = {
+    "config.json": LLAMA["config.json"],
+    "model.safetensors.index.json": json.dumps(INDEX).encode(),
+    "model-00001-of-00002.safetensors": b"w",
+}
+
+
+@pytest.mark.parametrize(
+    ("files", "types", "given", "gpus", "arguments", "why"),
+    [
+        (SHARDED, "g6e.xlarge,g6.xlarge", [], 1, ["--max-model-len", "24576"], "has the context of g6.xlarge"),
+        (
+            SHARDED, "g6e.xlarge,g5.12xlarge", [], 4,
+            ["--max-model-len", "131072", "--tensor-parallel-size", "4"], "the context of g6e.xlarge: 44.0 GiB",
+        ),
+        (SHARDED, "g6.xlarge,g99.xlarge", [], 1, ["--max-model-len", "auto"], "the GPUs of g99.xlarge are not known"),
+        (SHARDED, "g6.xlarge", ["--max-model-len=4k"], 1, ["--max-model-len=4k"], "a context of 4,000 tokens"),
+        (SHARDED, "g6.xlarge", [], 0, [], ""),
+        (LLAMA, "g6.xlarge", [], 1, ["--max-model-len", "auto"], "it is not the config.json of these weights"),
+        (SHARDED | {"config.json": b"{"}, "g6.xlarge", [], 1, ["--max-model-len", "auto"], "config.json is no JSON"),
+        (SHARDED | {"config.json": b""}, "g6.xlarge", [], 1, ["--max-model-len", "auto"], "config.json is no JSON"),
+        ({"w.gguf": b"w"}, "g6.xlarge", [], 1, ["--max-model-len", "auto"], "the model has no config.json"),
+    ],
+)  # fmt: skip
+def test_the_engine_gets_the_context_of_the_fleets_smallest_type(
+    files: dict[str, bytes], types: str, given: list[str], gpus: int, arguments: list[str], why: str,
+    s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    push(s3, files=files)
+    monkeypatch.setattr(fetch_model, "count_gpus", lambda: gpus)
+    output = tmp_path / "model.env"
+    options = ["--environ", str(output), "--instance-types", types, "--engine-args", json.dumps(given)]
+    assert run(tmp_path / "m", *options) == 0
+    assert output.read_text().splitlines()[1] == f"SYNKTI_ENGINE_ARGS={shlex.quote(json.dumps(arguments))}"
+    assert why in capsys.readouterr().err
 
 
 def test_values_that_the_environment_lacks_are_required_arguments(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import json
 import os
 import re
 import shutil
@@ -23,7 +24,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from cli import bootstrap, destroy, logs, model, nodes
+from cli import bootstrap, destroy, logs, model, nodes, plan
 from cli.account import Account
 from cli.adapters import doctor_collector
 from cli.adapters.instances import Instances
@@ -36,11 +37,15 @@ from tests.unit.cli.fake_clock import FakeClock
 from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
 from tests.unit.cli.test_bootstrap import MemoryCdk
 from tests.unit.cli.test_connect_and_logs import MemorySsm
+from tests.unit.core.sizing.models import LLAMA_3_1_8B, WEIGHTS
 
 PAGE = Path(__file__).parents[3] / "docs" / "cli.md"
 WIDTH = 100
 _IDS = ("i-0d3c5a1f9b7e24680", "i-07b2e94c61fa83d55", "i-0f86a1d2b3c4e5f67")
 _ADDRESSES = ("3.91.24.7", "44.203.118.52")
+_PRICES = {"g6.xlarge": 0.322, "g5.xlarge": 0.401, "g6.2xlarge": 0.391, "g5.2xlarge": 0.486, "g6e.xlarge": 0.745}
+"""Examples: EC2's own change by the hour."""
+
 _ZONES = ("us-east-1a", "us-east-1c")
 
 _INTRO = """# The `synkti` command
@@ -160,6 +165,7 @@ class _World:
         yield "", ("model", "ls"), [listed]
         yield "", ("model", "rm"), [self._example("model", "rm", "model", "--yes", "--force")]
         yield "", ("destroy",), [self._example("destroy", "--yes")]
+        yield "", ("plan",), [self._example("plan", "./Llama-3.1-8B-Instruct")]
         yield "", ("gateway",), []
 
     def _fleet(self) -> DeployedFleet:
@@ -188,6 +194,8 @@ def _world() -> Iterator[_World]:
         (folder / "llama-3.1-8b").mkdir()
         for path, body in weights.model().items():
             (folder / "llama-3.1-8b" / path).write_bytes(body)
+        _documents(folder / "Llama-3.1-8B-Instruct")
+        patch.setattr(plan, "spot_prices", lambda ec2, types, now: _PRICES)
         patch.chdir(folder)
         _environment(patch, folder)
         _time(patch)
@@ -200,6 +208,14 @@ def _world() -> Iterator[_World]:
         _spot_in_several_zones(patch)
         _clients(patch, cloudformation, world)
         yield world
+
+
+def _documents(folder: Path) -> None:
+    """What `synkti plan` reads of a model; the weights are not needed."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(LLAMA_3_1_8B))
+    index = {"metadata": {"total_size": WEIGHTS["llama"]}, "weight_map": {"w": "model-00001-of-00004.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
 def _environment(patch: pytest.MonkeyPatch, folder: Path) -> None:

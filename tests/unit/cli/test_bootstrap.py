@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import boto3
 import pytest
@@ -23,6 +27,7 @@ from tests.unit.cli import weights
 from tests.unit.cli.conftest import ACCOUNT, REGION, DeployedFleet, Run, make_fleet, make_state
 from tests.unit.cli.fake_clock import FakeClock
 from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
+from tests.unit.core.sizing.models import LLAMA_3_1_8B, LLAMA_3_1_70B, WEIGHTS
 
 BUCKET = models_bucket_name("synkti", ACCOUNT, REGION)
 STATE = {
@@ -180,6 +185,42 @@ def test_a_fault_stops_bootstrap_before_anything_is_created(
     assert "gpu spot quota" in done.out
     assert cdk.ran == []
     assert run("bootstrap", "--model", model, "--yes", "--anyway").code == 0
+
+
+def test_a_model_that_does_not_fit_stops_bootstrap_before_anything_is_created(
+    cdk: type[MemoryCdk], model: Path, run: Run
+) -> None:
+    (model / "config.json").write_text(json.dumps(LLAMA_3_1_8B))
+    (model / "model.safetensors").write_bytes(b"")
+    os.truncate(model / "model.safetensors", WEIGHTS["llama"])  # a hole: it takes no space
+    types = "instance_types=g6.xlarge,g4dn.xlarge"
+    done = run("bootstrap", "--model", model, "--yes", "-c", types)
+    assert done.code == 3
+    assert "g4dn.xlarge cannot run model: 14.5 GiB of a T4" in done.out
+    assert 'set instance_types = ["g6.xlarge"] in synkti.toml' in done.out
+    assert cdk.ran == []
+
+
+def test_a_model_on_the_hub_is_judged_by_its_documents(
+    cdk: type[MemoryCdk], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA_3_1_70B))
+    files = [SimpleNamespace(rfilename="config.json", size=9), SimpleNamespace(rfilename="m.safetensors", size=10**11)]
+    library: Any = ModuleType("huggingface_hub")
+    library.HfApi = lambda: SimpleNamespace(model_info=lambda name, files_metadata: SimpleNamespace(siblings=files))
+    library.hf_hub_download = lambda name, path: str(tmp_path / path)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", library)
+    done = run("bootstrap", "--model", "meta-llama/Llama-3.1-70B", "--yes")
+    assert (done.code, "g6.xlarge cannot run model" in done.out) == (3, True)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("401 gated repository")
+
+    library.HfApi = lambda: SimpleNamespace(model_info=refuse)
+    done = run("bootstrap", "--model", "meta-llama/Llama-3.1-70B", "--yes")
+    assert (done.code, "could not be read on the hub: 401 gated repository" in done.err) == (4, True)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert "pipx inject synkti huggingface_hub" in run("bootstrap", "--model", "meta-llama/Llama-3.1-70B", "--yes").err
 
 
 def test_a_failed_deployment_reports_the_reason_of_cloudformation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -19,14 +20,25 @@ from cli.core.doctor_inputs import DoctorInputs, Finding, ModelState, Unavailabl
 from cli.core.github import AUDIENCE, ISSUER, Provider, Repository
 from cli.core.network import NODE_SERVICES, Subnet, Vpc, WayOut
 from cli.core.quotas import quota_needs, quota_of
+from node_agent.core.sizing.facts import ModelFiles
+from node_agent.core.sizing.gpus import Unusable
 from stacks.settings import FleetSettings
 from tests.unit.cli.conftest import DeployedFleet, Run, make_fleet
 from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
+from tests.unit.cli.weights import model
+from tests.unit.core.sizing.models import LLAMA_3_1_8B, LLAMA_3_1_70B, QWEN_2_5_7B_AWQ, WEIGHTS
 
 G_SPOT, P_SPOT, P5_SPOT, G_DEMAND = "L-3819A6DF", "L-7212CCBC", "L-C4BD4855", "L-DB2E81BA"
 PROVIDER = f"arn:aws:iam::123456789012:oidc-provider/{ISSUER}"
 TYPES = ("g6.xlarge", "g6.2xlarge")
 SETTINGS = FleetSettings(instance_types=TYPES, on_demand_limit=0, base_image_id="ami-2")
+WITH_T4 = replace(SETTINGS, instance_types=(*TYPES, "g4dn.xlarge"))
+LONG = replace(SETTINGS, engine_args=("--max-model-len", "131072"))
+OWN_CODE = {"model_type": "mine", "auto_map": {"AutoModel": "mine.Mine"}}
+
+
+def files_of(config: Any, size: int) -> ModelFiles:
+    return ModelFiles({"config.json": json.dumps(config).encode()}, {"model.safetensors": size})
 
 
 def stack(part: str, status: str = "CREATE_COMPLETE") -> Stack:
@@ -45,6 +57,7 @@ WELL = DoctorInputs(
     regions=frozenset({"us-east-1"}),
     zones=6,
     vcpus={"g6.xlarge": 4, "g6.2xlarge": 8},
+    gpus={},
     offerings={"g6.xlarge": frozenset("abcd"), "g6.2xlarge": frozenset("abc")},
     quotas={G_SPOT: 64.0, G_DEMAND: 8.0},
     default_vpc="vpc-1",
@@ -52,6 +65,7 @@ WELL = DoctorInputs(
     required_toolkit=6,
     stacks=(stack("state"), stack("fleet"), stack("events")),
     model=ModelState(bucket=True, manifest=True, digest="d" * 64),
+    files=files_of(LLAMA_3_1_8B, WEIGHTS["llama"]),
     templates={"synkti-state": "", "synkti-events": None},
 )
 
@@ -102,6 +116,16 @@ FAULTS = [
     ("region", {"regions": frozenset({"eu-west-1"})}, "no region that this account may use"),
     ("region", {"zones": 2}, "has 2 zones, and zones = 3"),
     ("instance types", {"offerings": {}}, "none of g6.xlarge, g6.2xlarge"),
+    ("instance types", {"offerings": {"g6.2xlarge": frozenset("abc")}}, "us-east-1 does not offer g6.xlarge"),
+    ("model fit", {"settings": WITH_T4}, "g4dn.xlarge cannot run model: 14.5 GiB of a T4 x 0.92 - 15.0 weights"),
+    ("model fit", {"files": files_of(LLAMA_3_1_70B, 141 * 10**9)}, "g6.xlarge cannot run model: 22.0 GiB of an L4"),
+    ("model fit", {"files": files_of(LLAMA_3_1_8B, 10**9)}, "it is not the config.json of these weights"),
+    ("model fit", {"files": files_of({}, 1)}, "config.json lacks model_type"),
+    ("model fit", {"files": ModelFiles({"config.json": b"{"}, {})}, "config.json is no JSON"),
+    ("model fit", {"files": files_of(OWN_CODE, 1)}, "names Python code of the model's own (auto_map)"),
+    ("model fit", {"settings": LONG}, "room for 25,264 tokens, and --max-model-len is 131,072"),
+    ("model fit", {"settings": replace(SETTINGS, engine_args=("--dtype", "int3"))}, "engine_args has --dtype int3"),
+    ("model fit", {"gpus": {"g6.xlarge": Unusable("g6.xlarge", "has no GPU")}}, "cannot run model: it has no"),
     ("gpu spot quota", {"quotas": {G_SPOT: 0.0}}, "is 0 vCPUs: not one of 3 nodes can start"),
     ("gpu on-demand quota", {"settings": replace(SETTINGS, on_demand_base=1), **NO_DEMAND}, "is 0"),
     ("default vpc", {"settings": replace(SETTINGS, vpc="default"), "default_vpc": None}, "has none"),
@@ -134,7 +158,7 @@ def test_a_fault_has_an_advice(check: str, changes: dict[str, Any], message: str
 
 WARNINGS = [
     ("credentials", {"caller": "arn:aws:iam::123456789012:root"}, "root user"),
-    ("instance types", {"offerings": {"g6.xlarge": frozenset("ab")}}, "1 of 2 types"),
+    ("instance types", {"offerings": dict.fromkeys(TYPES, frozenset("ab"))}, "2 types are in us-east-1, in 4 pools"),
     ("gpu spot quota", {"quotas": {G_SPOT: 16.0}}, "3 nodes may need 24, 2 are sure to start"),
     ("gpu on-demand quota", {"settings": replace(SETTINGS, on_demand_limit=2), **NO_DEMAND}, "is 0"),
     ("ids", {"settings": IN_VPC, "facts": vpc(WayOut.INTERNET)}, 'subnet_ids = ["subnet-a"]; route_table_ids = ["rtb'),
@@ -171,6 +195,7 @@ def test_a_possible_problem_is_a_warning_with_an_advice(check: str, changes: dic
         ("cdk bootstrap", "toolkit"),
         ("stacks", "stacks"),
         ("model", "model"),
+        ("model fit", "files"),
         ("templates", "templates"),
     ],
 )
@@ -224,6 +249,38 @@ def test_the_advice_for_a_missing_quota_is_a_command() -> None:
         "aws service-quotas request-service-quota-increase --service-code ec2 --quota-code L-3819A6DF "
         "--desired-value 32 --region us-east-1"
     ), "three nodes of eight vCPUs, and the one that comes before another goes"
+
+
+def test_the_types_that_fit_are_a_line_for_the_settings() -> None:
+    assert found("model fit", settings=WITH_T4).advice == (
+        'set instance_types = ["g6.xlarge", "g6.2xlarge"] in synkti.toml'
+    )
+    assert found("instance types", offerings={"g6.2xlarge": frozenset("abc")}).advice == (
+        'set instance_types = ["g6.2xlarge"] in synkti.toml'
+    )
+    alone = replace(SETTINGS, instance_types=("g4dn.xlarge",))
+    assert "a quantized model" in found("model fit", settings=alone).advice
+
+
+def test_the_context_of_the_fleet_is_reported() -> None:
+    finding = found("model fit")
+    assert finding.found.startswith(
+        "a context of 24,576 tokens on every node, 1.0 requests of that length at a time; g6.xlarge sets it: 22.0 GiB"
+    )
+    assert found("model fit", gpus=Unavailable("no")).verdict is Verdict.OK, "the GPUs of these types are known"
+
+
+def test_the_smallest_fleet_fits() -> None:
+    smallest = replace(SETTINGS, instance_types=("g4dn.xlarge",))
+    finding = found("model fit", settings=smallest, files=files_of(QWEN_2_5_7B_AWQ, WEIGHTS["qwen2-awq"]))
+    assert (finding.verdict, "a context of 32,768 tokens" in finding.found) == (Verdict.OK, True)
+
+
+def test_a_model_that_is_not_computed_is_unknown() -> None:
+    finding = found("model fit", files=files_of({"model_type": "mamba2"}, 1))
+    assert finding.verdict is Verdict.UNKNOWN
+    assert "each node finds its context length by itself" in finding.found
+    assert found("model fit", files=None).verdict is Verdict.UNKNOWN
 
 
 def test_credentials_are_not_judged_in_an_unknown_region() -> None:
@@ -294,6 +351,25 @@ def test_doctor_reports_a_verdict_for_each_check(fleet: DeployedFleet, quota: di
     assert reported["templates"] == "unknown"
     boto3.client("ssm").put_parameter(Name=doctor_collector.TOOLKIT_PARAMETER, Value="30", Type="String")
     assert verdicts(run("doctor", "--no-templates", "--json").document)["cdk bootstrap"] == "ok"
+
+
+def test_doctor_names_the_types_that_a_region_does_not_offer(
+    aws: MemoryCloudFormation, quota: dict[str, float], run: Run
+) -> None:
+    reported = run("doctor", "--no-templates", "--region", "eu-west-1", "--json").document["findings"]
+    (types,) = [each for each in reported if each["check"] == "instance types"]
+    assert types["verdict"] == "fault"
+    assert types["found"] == "eu-west-1 does not offer g6.xlarge, g6.2xlarge"
+    assert types["advice"].startswith('set instance_types = ["g5.xlarge", "g5.2xlarge"')
+
+
+def test_doctor_reads_the_model_in_the_bucket(bucket: str, quota: dict[str, float], run: Run, tmp_path: Path) -> None:
+    for name, body in (model() | {"config.json": json.dumps(LLAMA_3_1_8B).encode()}).items():
+        (tmp_path / name).write_bytes(body)
+    assert run("model", "push", tmp_path, "--name", "model", "--unchecked").code == 0
+    reported = run("doctor", "--no-templates", "--json").document["findings"]
+    (fit,) = [each for each in reported if each["check"] == "model fit"]
+    assert (fit["verdict"], "not the config.json of these weights" in fit["found"]) == ("fault", True)
 
 
 def test_doctor_for_people(fleet: DeployedFleet, quota: dict[str, float], run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 import types
 from pathlib import Path
@@ -12,15 +13,17 @@ import boto3
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from cli.adapters import buckets
+from cli.adapters import buckets, model_documents
 from cli.adapters.models_bucket import ModelsBucket
 from cli.core import upload_plan
 from node_agent.adapters.model_store import ModelStore
 from tests.unit.cli import weights
 from tests.unit.cli.conftest import Run, make_state
 from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
+from tests.unit.core.sizing.models import LLAMA_3_1_8B, WEIGHTS
 
 FILES = {**weights.model(), "tokenizer/vocab.json": b"{}"}
+LLAMA_SIZES = {"model.safetensors": WEIGHTS["llama"]}
 SIZE = sum(map(len, FILES.values()))
 
 
@@ -55,6 +58,27 @@ def test_a_model_is_pushed_and_nodes_can_read_it(bucket: str, model: Path, run: 
     assert f'model_sha256 = "{manifest.digest}"' in done.out
 
 
+@pytest.mark.parametrize(
+    ("types", "code", "message"),
+    [
+        (["g4dn.xlarge"], 1, "g4dn.xlarge cannot run tiny: 14.5 GiB of a T4"),
+        (["g6.xlarge", "g4dn.xlarge"], 0, 'set instance_types = ["g6.xlarge"] in synkti.toml'),
+        (["g6.xlarge"], 0, "a context of 24,576 tokens on every node"),
+    ],
+)
+def test_a_push_says_on_which_types_the_model_runs(
+    types: list[str], code: int, message: str, bucket: str, nowhere: Path, tmp_path: Path, run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    (nowhere / "synkti.toml").write_text(f"instance_types = {json.dumps(types)}\n")
+    model = written(tmp_path / "tiny", FILES | {"config.json": json.dumps(LLAMA_3_1_8B).encode()})
+    monkeypatch.setattr(model_documents, "file_size", lambda path: LLAMA_SIZES.get(path.name, 1))
+    done = run("model", "push", model)
+    assert (done.code, message in done.err) == (code, True), done.err
+    assert bool(held(bucket)) == (code == 0)
+    assert run("model", "push", model, "--unchecked").code == 0
+
+
 def test_a_second_push_changes_nothing(bucket: str, model: Path, run: Run) -> None:
     first = run("model", "push", model, "--json").document
     versions = len(boto3.client("s3").list_object_versions(Bucket=bucket)["Versions"])
@@ -70,7 +94,7 @@ def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model whose weights are uploaded in three parts."""
     monkeypatch.setattr(upload_plan, "PART_BYTES", 5 * upload_plan.MIB)  # S3's least
     size = 11 * upload_plan.MIB - len(weights.safetensors(size=0)) - 14  # of the data, so that the file has 11 MiB
-    files = {"config.json": b"{}", "tokenizer.json": b"{}", "w.safetensors": weights.safetensors(size=size)}
+    files = {"config.json": weights.CONFIG, "tokenizer.json": b"{}", "w.safetensors": weights.safetensors(size=size)}
     assert len(files["w.safetensors"]) == 11 * upload_plan.MIB
     return written(tmp_path / "large", files)
 
@@ -120,7 +144,7 @@ def test_an_upload_that_was_begun_as_another_file_is_noticed(bucket: str, large:
 
 def test_a_model_of_other_content_is_not_overwritten(bucket: str, model: Path, run: Run) -> None:
     assert run("model", "push", model).code == 0
-    (model / "config.json").write_text('{"other": 1}')
+    (model / "config.json").write_text('{"model_type": "tiny", "other": 1}')
     (model / "tokenizer" / "vocab.json").unlink()
     refused = run("model", "push", model)
     assert refused.code == 1
@@ -128,7 +152,7 @@ def test_a_model_of_other_content_is_not_overwritten(bucket: str, model: Path, r
     assert "--replace" in refused.err
     assert run("model", "push", model, "--replace").code == 0
     there = held(bucket)
-    assert there["models/tiny/config.json"] == b'{"other": 1}'
+    assert there["models/tiny/config.json"] == b'{"model_type": "tiny", "other": 1}'
     assert "models/tiny/tokenizer/vocab.json" not in there
 
 
@@ -147,7 +171,7 @@ def test_a_model_in_hugging_faces_cache(
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     given = str(repository) if named == "folder" else "Qwen/Qwen2.5-7B"
     assert run("model", "push", given).code == 0
-    assert held(bucket)["models/Qwen2.5-7B/config.json"] == b"{}"
+    assert held(bucket)["models/Qwen2.5-7B/config.json"] == weights.CONFIG
 
 
 def test_an_unknown_name_is_an_error_that_lists_the_places_searched(

@@ -8,6 +8,9 @@ import struct
 import zipfile
 from random import Random
 
+CONFIG = b'{"model_type": "tiny"}'
+"""Of a family that is not known: whether it fits is not computed, and nothing is refused."""
+
 
 def _data(size: int) -> bytes:
     """The same at every run, because docs/cli.md shows hashes of it."""
@@ -50,7 +53,7 @@ def gguf(elements: int = 64) -> bytes:
 
 def model(*shards: str) -> dict[str, bytes]:
     """A whole model of one file of weights, or of shards with their index, two tensors in each."""
-    files = {"config.json": b"{}", "tokenizer.json": b"{}"}
+    files = {"config.json": CONFIG, "tokenizer.json": b"{}"}
     if not shards:
         return {**files, "model.safetensors": safetensors()}
     weight_map = {f"{shard}.{n}": shard for shard in shards for n in (1, 2)}
