@@ -40,7 +40,7 @@ class EventsStack(BaseStack):
         pending = group_metric(settings.cluster, "GroupPendingInstances")
         alarms.alarm_when_positive(self, "Pending", pending, "nodes do not become ready", periods=_PENDING_MINUTES)
         alarms.alarm_when_positive(
-            self, "NoSpot", lambda_metric("CapacityNote"), "spot has no capacity, and the bound is reached"
+            self, "NoSpot", lambda_metric("CapacityLimit"), "spot has no capacity, and the bound is reached"
         )
         Dashboard(self, "Board", settings, functions, alarms.alarms)
 

@@ -24,6 +24,9 @@ NODE_EVENTS = {
 }
 """The event of EC2 that each module of lambdas/handlers handles."""
 
+CHECK_MINUTES = 5
+"""The interval of the scheduled check of the fleet."""
+
 
 def handler_specs(stack: Stack, settings: FleetSettings, state: StateStack) -> Sequence[HandlerSpec]:
     """Return every Lambda's spec. stack: where they are deployed; their permissions name its account and region."""
@@ -31,41 +34,55 @@ def handler_specs(stack: Stack, settings: FleetSettings, state: StateStack) -> S
     nodes = [
         HandlerSpec(
             handler,
-            names.EC2_EVENT_SOURCE,
-            [kind],
             environment,
             (_describe_policy(), _tag_policy(stack, settings), _records_policy(state)),
+            [names.EC2_EVENT_SOURCE],
+            [kind],
         )
         for handler, kind in NODE_EVENTS.items()
     ]
-    return [*nodes, _launch_spec(stack, settings, state)]
+    return [*nodes, _launch_spec(stack, settings, state), _check_spec(stack, settings, state)]
 
 
 def _launch_spec(stack: Stack, settings: FleetSettings, state: StateStack) -> HandlerSpec:
-    group = names.auto_scaling_group_name(settings.cluster)
     return HandlerSpec(
         handler="launch_finished",
-        source=names.AUTO_SCALING_EVENT_SOURCE,
+        sources=[names.AUTO_SCALING_EVENT_SOURCE],
         detail_types=[LAUNCH_FAILED_EVENT, LAUNCH_SUCCEEDED_EVENT],
-        detail={"AutoScalingGroupName": [group]},
-        environment={
-            env.TABLE: state.table.table_name,
-            env.GROUP: group,
-            env.ON_DEMAND_BASE: str(settings.on_demand_base),
-            env.ON_DEMAND_LIMIT: str(settings.on_demand_limit),
-        },
-        permissions=(
-            _describe_policy(),
-            _records_policy(state),
-            # Like DescribeInstances it has no resource-level permissions, and only reads.
-            iam.PolicyStatement(sid="SeeGroup", actions=["autoscaling:DescribeAutoScalingGroups"], resources=["*"]),
-            iam.PolicyStatement(
-                sid="SetBase",
-                actions=["autoscaling:UpdateAutoScalingGroup"],
-                resources=[group_arn(stack, settings.cluster)],
-                # This function must not change the group's size.
-                conditions={"Null": {"autoscaling:MinSize": "true", "autoscaling:MaxSize": "true"}},
-            ),
+        detail={"AutoScalingGroupName": [names.auto_scaling_group_name(settings.cluster)]},
+        environment=_base_environment(settings, state),
+        permissions=(_describe_policy(), _records_policy(state), *_base_policies(stack, settings)),
+    )
+
+
+def _check_spec(stack: Stack, settings: FleetSettings, state: StateStack) -> HandlerSpec:
+    return HandlerSpec(
+        handler="fleet_checked",
+        every_minutes=CHECK_MINUTES,
+        environment=_base_environment(settings, state),
+        permissions=(_records_policy(state), *_base_policies(stack, settings)),
+    )
+
+
+def _base_environment(settings: FleetSettings, state: StateStack) -> dict[str, str]:
+    return {
+        env.TABLE: state.table.table_name,
+        env.GROUP: names.auto_scaling_group_name(settings.cluster),
+        env.ON_DEMAND_BASE: str(settings.on_demand_base),
+        env.ON_DEMAND_LIMIT: str(settings.on_demand_limit),
+    }
+
+
+def _base_policies(stack: Stack, settings: FleetSettings) -> tuple[iam.PolicyStatement, ...]:
+    return (
+        # Like DescribeInstances it has no resource-level permissions, and only reads.
+        iam.PolicyStatement(sid="SeeGroup", actions=["autoscaling:DescribeAutoScalingGroups"], resources=["*"]),
+        iam.PolicyStatement(
+            sid="SetBase",
+            actions=["autoscaling:UpdateAutoScalingGroup"],
+            resources=[group_arn(stack, settings.cluster)],
+            # These functions must not change the group's size.
+            conditions={"Null": {"autoscaling:MinSize": "true", "autoscaling:MaxSize": "true"}},
         ),
     )
 

@@ -22,6 +22,7 @@ HANDLERS = {
     "node_state_changed": {STATE_CHANGE_EVENT},
     "launch_finished": {LAUNCH_FAILED_EVENT, LAUNCH_SUCCEEDED_EVENT},
 }
+SCHEDULED = {"fleet_checked": "rate(5 minutes)"}
 MAX_ZIP_BYTES = 1_000_000
 MAX_OWN_SHARE = 1.5
 """Import time of a handler as a share of `import boto3`: 0.3 s in total on an idle machine."""
@@ -30,7 +31,7 @@ MAX_OWN_SHARE = 1.5
 def test_each_event_has_a_function_with_retries_and_a_dead_letter_queue(production: Synthesized) -> None:
     functions = production.resources("AWS::Lambda::Function")
     assert {f["Properties"]["Handler"] for f in functions.values()} == {
-        f"lambdas.handlers.{name}.handler" for name in HANDLERS
+        f"lambdas.handlers.{name}.handler" for name in (*HANDLERS, *SCHEDULED)
     }
     for function in functions.values():
         properties = function["Properties"]
@@ -47,7 +48,8 @@ def test_each_event_has_a_function_with_retries_and_a_dead_letter_queue(producti
 
 
 def test_rules_match_only_the_events_of_their_function(production: Synthesized) -> None:
-    patterns = [rule["Properties"]["EventPattern"] for rule in production.resources("AWS::Events::Rule").values()]
+    rules = [rule["Properties"] for rule in production.resources("AWS::Events::Rule").values()]
+    patterns = [rule["EventPattern"] for rule in rules if "EventPattern" in rule]
     kinds = [set(pattern["detail-type"]) for pattern in patterns]
     assert sorted(kinds, key=sorted) == sorted(HANDLERS.values(), key=sorted)
     for pattern in patterns:
@@ -56,18 +58,30 @@ def test_rules_match_only_the_events_of_their_function(production: Synthesized) 
         assert pattern.get("detail") == ({"AutoScalingGroupName": ["synkti-fleet"]} if launches else None)
 
 
+def test_a_schedule_starts_the_check_of_the_fleet(production: Synthesized) -> None:
+    rules = [rule["Properties"] for rule in production.resources("AWS::Events::Rule").values()]
+    scheduled = [rule for rule in rules if "ScheduleExpression" in rule]
+    assert [rule["ScheduleExpression"] for rule in scheduled] == list(SCHEDULED.values())
+    (target,) = scheduled[0]["Targets"]
+    functions = production.resources("AWS::Lambda::Function")
+    function = functions[target["Arn"]["Fn::GetAtt"][0]]["Properties"]
+    assert function["Handler"] == "lambdas.handlers.fleet_checked.handler"
+    assert function["Environment"]["Variables"]["SYNKTI_ON_DEMAND_BASE"] == "0"
+
+
 def test_rules_match_drills_if_drills_are_enabled(everything: Synthesized) -> None:
-    for rule in everything.resources("AWS::Events::Rule").values():
-        assert "synkti.drill" in rule["Properties"]["EventPattern"]["source"]
+    rules = [rule["Properties"] for rule in everything.resources("AWS::Events::Rule").values()]
+    for pattern in [rule["EventPattern"] for rule in rules if "EventPattern" in rule]:
+        assert "synkti.drill" in pattern["source"]
 
 
 def test_each_function_queue_and_capacity_failure_has_an_alarm(
     production: Synthesized, everything: Synthesized
 ) -> None:
     alarms = production.resources("AWS::CloudWatch::Alarm")
-    assert len(alarms) == 2 * len(HANDLERS) + 2
+    assert len(alarms) == 2 * len((*HANDLERS, *SCHEDULED)) + 2
     names = {alarm["Properties"]["MetricName"] for alarm in alarms.values()}
-    assert names == {"Errors", "ApproximateNumberOfMessagesVisible", "GroupPendingInstances", "CapacityNote"}
+    assert names == {"Errors", "ApproximateNumberOfMessagesVisible", "GroupPendingInstances", "CapacityLimit"}
     assert not any("AlarmActions" in alarm["Properties"] for alarm in alarms.values())
     with_email = everything.resources("AWS::CloudWatch::Alarm").values()
     assert all(alarm["Properties"]["AlarmActions"] for alarm in with_email)
@@ -116,7 +130,7 @@ def test_the_package_is_smaller_than_one_megabyte(production: Synthesized) -> No
     assert len(held.getvalue()) < MAX_ZIP_BYTES
 
 
-@pytest.mark.parametrize("name", HANDLERS)
+@pytest.mark.parametrize("name", [*HANDLERS, *SCHEDULED])
 def test_a_handler_starts_with_its_environment_variables_and_fast(name: str, production: Synthesized) -> None:
     """CPU time of the import, relative to boto3's in the same process; the best of up to 5 tries."""
     (function,) = [

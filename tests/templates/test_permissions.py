@@ -25,6 +25,7 @@ ROLES = {
     "noderebalancerecommendedRole": "node events",
     "nodestatechangedRole": "node events",
     "launchfinishedRole": "launches",
+    "fleetcheckedRole": "fleet check",
     "Deployer": "GitHub",
 }
 """Name in the table by logical id without its hash. The three Lambdas of node events have the same policies."""
@@ -34,6 +35,7 @@ TRUSTED = {
     "image build": "ec2.amazonaws.com",
     "node events": "lambda.amazonaws.com",
     "launches": "lambda.amazonaws.com",
+    "fleet check": "lambda.amazonaws.com",
     "GitHub": "Provider",
 }
 
@@ -117,7 +119,7 @@ def test_the_policies_grant_exactly_the_permissions_of_the_table(everything: Syn
 def test_fewer_features_are_granted_fewer_permissions(production: Synthesized, everything: Synthesized) -> None:
     most = granted(everything)
     assert granted(production) < most
-    assert {grant.role for grant in granted(production)} == {"node", "node events", "launches"}
+    assert {grant.role for grant in granted(production)} == {"node", "node events", "launches", "fleet check"}
 
 
 def test_an_added_or_widened_permission_differs_from_the_table(everything: Synthesized) -> None:

@@ -19,8 +19,8 @@ from lambdas.adapters.ports import RecordChanged
 from lambdas.core.decisions import InstanceDescription
 from lambdas.core.on_demand_fallback import GroupDescription
 from lambdas.environment import CapacityEnvironment
-from lambdas.launch_events import LaunchDependencies, handle_launch_event
-from node_agent.contract.capacity import LAUNCH_FAILED_EVENT, LAUNCH_SUCCEEDED_EVENT, CapacityRecord
+from lambdas.launch_events import LaunchDependencies, handle_check, handle_launch_event
+from node_agent.contract.capacity import LAUNCH_FAILED_EVENT, LAUNCH_SUCCEEDED_EVENT, SCHEDULED_EVENT, CapacityRecord
 from node_agent.contract.errors import ConfigurationError
 from node_agent.contract.timestamps import format_instant
 from tests.unit.lambdas.test_handlers import Context
@@ -180,3 +180,32 @@ def test_a_concurrent_write_between_read_and_write_is_not_lost(
     record = real(GROUP)
     assert record is not None
     assert (record.event_id, record.version, record.base) == ("e-other", 1, base(adapters))
+
+
+def test_the_schedule_lowers_the_base_of_a_complete_group(
+    adapters: LaunchDependencies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.reload(importlib.import_module("lambdas.handlers.fleet_checked"))
+    handle_launch_event(event(LAUNCH_FAILED_EVENT), adapters)
+    complete = LaunchDependencies(
+        adapters.environment,
+        MemoryGroups({GROUP: GroupDescription(GROUP, base(adapters), 3, 3)}),
+        adapters.instances,
+        adapters.records,
+        lambda: AT + 1_900,
+    )
+    monkeypatch.setattr(module, "_dependencies", lambda: complete)
+    check = event(SCHEDULED_EVENT, "s-1", AT + 1_900)
+    lowered = module.handler(check, Context())
+    assert lowered == {"action": "lower", "reason": "no spot launch has failed for 30 minutes"}
+    assert base(complete) == 0
+    assert module.handler(check, Context()) == lowered
+    assert module.handler(event(LAUNCH_FAILED_EVENT, "e-9"), Context())["reason"] == "not a scheduled event"
+
+
+def test_a_check_that_loses_every_race_fails(adapters: LaunchDependencies, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapters.groups.set_on_demand_base(GROUP, 2)
+    race(adapters, monkeypatch, 3)
+    with pytest.raises(RecordChanged, match="3 times"):
+        handle_check(event(SCHEDULED_EVENT), adapters)
+    assert base(adapters) == 2
