@@ -16,12 +16,14 @@ import typer
 from cli.account import Account
 from cli.adapters.cdk import Cdk, required_toolkit, templates_of
 from cli.adapters.doctor_collector import model_state, resource_exists, toolkit_version
+from cli.adapters.instances import Group
 from cli.adapters.model_files import find_source
 from cli.adapters.models_bucket import ModelsBucket
 from cli.adapters.stacks import Stacks
 from cli.core.clusters import Stack, clusters_of
 from cli.core.doctor_inputs import ModelState, Verdict
 from cli.core.resource_import import import_template, retained
+from cli.core.scaling_group import as_deployed, deployed_size
 from cli.deployment import Deployment, read_request, resolve
 from cli.doctor import cdk_log, print_findings, run_checks
 from cli.endpoint import base_urls, example_request, is_reachable
@@ -60,8 +62,9 @@ def bootstrap(
     """Deploy a fleet: run doctor and cdk bootstrap, deploy the stacks, upload the model, wait for the nodes.
 
     Steps that are done already are skipped: run it again after an interruption, or when synkti.toml has changed. The
-    model is uploaded before the nodes are created, so that no node starts without its weights. It asks for confirmation
-    before it creates anything that costs money.
+    model is uploaded before the nodes are created, so that no node starts without its weights. Finally the fleet gets
+    the size of synkti.toml, also after synkti scale or synkti stop. It asks for confirmation before it creates anything
+    that costs money.
 
     \b
     Examples:
@@ -143,7 +146,9 @@ class _Bootstrap:
         after = self._stacks()
         known = {stack.name: stack.changed_at for stack in before}
         self.changes += [stack.name for stack in after if stack.changed_at != known.get(stack.name)]
-        return self._wait_and_report(Fleet(self.account, self.deployment.cluster, tuple(after)), wait_s)
+        fleet = Fleet(self.account, self.deployment.cluster, tuple(after))
+        self._set_size(fleet)
+        return self._wait_and_report(fleet, wait_s)
 
     def _stacks(self) -> Sequence[Stack]:
         every = Stacks(self.account.client("cloudformation")).list_stacks()
@@ -219,6 +224,20 @@ class _Bootstrap:
                 f"the model in the bucket has the SHA-256 {seen.digest}, and model_sha256 is another",
                 f'push the intended one, or set model_sha256 = "{seen.digest}"',
             )
+
+    def _set_size(self, fleet: Fleet) -> None:
+        """Set the deployed size: CloudFormation does not, where nothing else of the group has changed."""
+        deployed = deployed_size(fleet.output)
+        if deployed is None:
+            return
+        group = Group(self.account.client("autoscaling"), fleet.group_name())
+        before = group.size()
+        after = as_deployed(before, deployed)
+        if after == before:
+            return
+        group.resize(after)
+        self.changes.append("size")
+        self.terminal.status(f"{fleet.cluster} keeps {after.desired} nodes, was {before.desired}")
 
     def _wait_and_report(self, fleet: Fleet, wait_s: float) -> dict[str, Any]:
         version = fleet.output("FleetVersion")

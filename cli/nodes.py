@@ -11,6 +11,7 @@ from rich.live import Live
 
 from cli.adapters.instances import Group, Instances
 from cli.core.nodes import TABLE_HEADERS, FleetStatus, row_style, table_row
+from cli.core.scaling_group import deployed_size
 from cli.errors import BadUsage, NotFound, TimedOut
 from cli.fleet import Fleet, open_fleet
 from cli.options import Cluster, Json, Profile, Region
@@ -85,10 +86,12 @@ class FleetMonitor:
         self.group = Group(fleet.account.client("autoscaling"), fleet.group_name())
         self._instances = Instances(fleet.account.client("ec2"), fleet.cluster)
         self._version = version
+        size = deployed_size(fleet.output)
+        self._deployed = size.nodes if size is not None else None
 
     def read_status(self) -> FleetStatus:
         """Query EC2 and Auto Scaling for the present status. Raises BotoCoreError, ClientError, NotFound."""
-        return FleetStatus(self._instances.nodes(), self.group.size().desired, self._version)
+        return FleetStatus(self._instances.nodes(), self.group.size().desired, self._version, self._deployed)
 
 
 def print_status(terminal: Terminal, fleet: Fleet, status: FleetStatus) -> None:

@@ -108,6 +108,8 @@ class FleetStatus:
     nodes: tuple[Node, ...]
     desired: int
     version: str | None
+    deployed: int | None = None
+    """The desired capacity that the stacks define; None where it is not known, or the fleet scales automatically."""
 
     @property
     def ready(self) -> tuple[Node, ...]:
@@ -130,12 +132,17 @@ class FleetStatus:
         """The counts as a phrase, such as "2 of 3 nodes ready"."""
         of = f" on version {self.version}" if self.version else ""
         text = f"{len(self.ready)} of {self.desired} nodes ready{of}"
-        return f"{text}, {len(self.outdated)} on another" if self.outdated else text
+        text = f"{text}, {len(self.outdated)} on another" if self.outdated else text
+        if self.desired == 0:
+            start = f"synkti scale {self.deployed}" if self.deployed else "synkti bootstrap"
+            return f"{text}: the fleet is stopped, {start} starts it"
+        return f"{text}; {self.deployed} are deployed" if self.deployed not in (None, self.desired) else text
 
     def document(self) -> dict[str, object]:
         """Return the status as `--json` prints it, nodes included."""
         return {
             "desired": self.desired,
+            "deployed": self.deployed,
             "ready": len(self.ready),
             "whole": self.is_converged,
             "version": self.version,

@@ -81,6 +81,9 @@ def auto_scaling_group_name(cluster: str) -> str:
     return f"{cluster}-fleet"
 
 
+MIN_NODES_OUTPUT, MAX_NODES_OUTPUT, NODES_OUTPUT = "MinNodes", "MaxNodes", "Nodes"
+"""The fleet stack's outputs of the group's size; the last one only where the fleet does not scale automatically."""
+
 READY_HOOK = "ready"
 """The group's hook on a launch: an instance counts as in service when its node serves, and not before."""
 
@@ -88,6 +91,9 @@ DRAINED_HOOK = "drained"
 """The group's hook on a termination: the instance stays until its node has drained, or the hook's time is up."""
 
 METRICS_NAMESPACE = "Synkti"
+CLUSTER_DIMENSION = "cluster"
+"""The dimension of the Lambdas' metrics by which an alarm counts the events of its own cluster only."""
+
 IN_FLIGHT_METRIC = "InFlightRequests"
 """Requests under way at a node's engine, once a minute from each node; its average scales the fleet."""
 

@@ -46,7 +46,7 @@ class NodeGroup(Construct):
             auto_scaling_group_name=names.auto_scaling_group_name(settings.cluster),
             vpc=network.vpc,
             vpc_subnets=network.subnets,
-            min_capacity=settings.min_nodes if scaled else 0,
+            min_capacity=settings.min_capacity,
             max_capacity=settings.max_capacity,
             # Where the fleet scales automatically, a deployment does not change its size.
             desired_capacity=None if scaled else settings.nodes,

@@ -21,10 +21,17 @@ def group_of(templates: Synthesized) -> dict[str, Any]:
     return group
 
 
+def sizes(templates: Synthesized) -> dict[str, str]:
+    """The outputs that `synkti scale` and `synkti bootstrap` read."""
+    outputs = templates.templates["synkti-fleet"]["Outputs"]
+    return {name: outputs[name]["Value"] for name in ("MinNodes", "MaxNodes", "Nodes") if name in outputs}
+
+
 def test_the_group_uses_all_zones_and_instance_types_with_capacity_rebalancing(production: Synthesized) -> None:
     group = production.only("AWS::AutoScaling::AutoScalingGroup")
     assert group["CapacityRebalance"] is True
     assert (group["MinSize"], group["DesiredCapacity"], group["MaxSize"]) == ("0", "3", "6")
+    assert sizes(production) == {"MinNodes": "0", "MaxNodes": "6", "Nodes": "3"}
     assert len(group["VPCZoneIdentifier"]) == 3
     policy = group["MixedInstancesPolicy"]
     assert policy["InstancesDistribution"] == {
@@ -75,6 +82,7 @@ def test_an_update_launches_new_nodes_before_it_terminates_old_ones(production: 
 def test_a_scaled_fleet_tracks_requests_in_flight_and_keeps_its_size_at_a_deployment(everything: Synthesized) -> None:
     group = everything.only("AWS::AutoScaling::AutoScalingGroup")
     assert (group["MinSize"], group["MaxSize"]) == ("2", "10")
+    assert sizes(everything) == {"MinNodes": "2", "MaxNodes": "10"}
     assert "DesiredCapacity" not in group
     tracking = everything.only("AWS::AutoScaling::ScalingPolicy")["TargetTrackingConfiguration"]
     assert tracking["TargetValue"] == 8

@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cli.core.nodes import FleetStatus, Node, node_of, row_style, select_node, table_row
-from cli.core.scaling_group import GroupSize, launch_failures, with_desired
+from cli.core.scaling_group import (
+    DeployedSize,
+    GroupSize,
+    as_deployed,
+    deployed_size,
+    launch_failures,
+    with_desired,
+)
 from cli.errors import Ambiguous, BadUsage, NotFound
 from node_agent.contract.states import NodeState
 
@@ -157,10 +164,36 @@ def test_an_exact_id_takes_precedence_over_a_prefix() -> None:
 
 @given(st.integers(0, 1_000), st.integers(0, 1_000), st.integers(0, 1_000))
 def test_desired_nodes_widen_the_bounds_of_a_group(least: int, more: int, nodes: int) -> None:
-    size = with_desired(GroupSize(least, least + more, least), nodes)
+    size = with_desired(GroupSize(least, least + more, least), nodes, None)
     assert size.minimum <= size.desired == nodes <= size.maximum
     assert size.minimum <= least
     assert size.maximum >= least + more
+
+
+sizes = st.integers(0, 1_000)
+
+
+@given(sizes, sizes, st.lists(st.integers(0, 1_000), min_size=1), st.none() | sizes)
+def test_scaling_and_stopping_in_any_order_end_with_the_deployed_bounds(
+    least: int, more: int, order: list[int], fixed: int | None
+) -> None:
+    deployed = DeployedSize(least, least + more, fixed)
+    size = GroupSize(least, least + more, least)
+    for nodes in order:
+        size = with_desired(size, nodes, deployed)
+        assert size.minimum <= size.desired == nodes <= size.maximum
+        assert nodes == 0 or size == GroupSize(min(least, nodes), max(least + more, nodes), nodes)
+    again = as_deployed(size, deployed)
+    assert (again.minimum, again.maximum) == (least, least + more)
+    assert again.minimum <= again.desired <= again.maximum
+
+
+def test_the_deployed_size_is_that_of_the_stacks_outputs() -> None:
+    outputs = {"MinNodes": "2", "MaxNodes": "10"}
+    assert deployed_size(outputs.get) == DeployedSize(2, 10, None)
+    assert deployed_size({**outputs, "Nodes": "3"}.get) == DeployedSize(2, 10, 3)
+    assert deployed_size({"Nodes": "3"}.get) is None
+    assert deployed_size({"MinNodes": "", "MaxNodes": "many"}.get) is None
 
 
 def activity(message: str, at: int = 100, code: str = "Failed") -> dict[str, Any]:
