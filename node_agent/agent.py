@@ -43,6 +43,7 @@ from node_agent.core.membership import Leaving, MemberChanged, Membership
 from node_agent.core.membership.wire.messages import BOOT_ID_BYTES
 from node_agent.core.node.discovery_schedule import DiscoverySchedule
 from node_agent.core.node.lifecycle import (
+    EXIT_DRAINED,
     CloseClients,
     Effect,
     Lifecycle,
@@ -407,6 +408,8 @@ class Agent:
             ]
             retire = await self._reactor.run()
             await self._retire(retire, loops)
+            if retire.exit_code != EXIT_DRAINED:  # give-up.sh reads it, also after the end of this process
+                self.notify(f"failed: {retire.reason}")
         return retire.exit_code
 
     def request_drain(self) -> None:

@@ -473,6 +473,10 @@ class WatchedGroup:
         self._calls.engine_ended(status, had_oom_kill=self._group.had_oom_kill())
         return status
 
+    def last_output(self) -> str:
+        """Return the end of what the engine wrote; complete after `stop`."""
+        return self._group.last_output()
+
     def had_oom_kill(self) -> bool:
         """Return whether the kernel has ended a process for lack of memory since the start."""
         return self._group.had_oom_kill()

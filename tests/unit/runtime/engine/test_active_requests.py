@@ -87,6 +87,9 @@ class Group:
     async def wait(self) -> int:
         return await asyncio.shield(self.ended)
 
+    def last_output(self) -> str:
+        return ""
+
     def had_oom_kill(self) -> bool:
         return self.oom
 
