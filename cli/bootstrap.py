@@ -140,6 +140,7 @@ class _Bootstrap:
             before = self._stacks()
             self._deploy_state(cdk, assembly)
         self._ensure_model(model)
+        self._resume_launches(Fleet(self.account, self.deployment.cluster, tuple(before)))
         with self.terminal.progress_spinner("deploying the stacks") as show_step:
             cdk.on_progress = show_step
             self._deploy(cdk, assembly, ())
@@ -224,6 +225,16 @@ class _Bootstrap:
                 f"the model in the bucket has the SHA-256 {seen.digest}, and model_sha256 is another",
                 f'push the intended one, or set model_sha256 = "{seen.digest}"',
             )
+
+    def _resume_launches(self, fleet: Fleet) -> None:
+        """Resume launches that were suspended because nodes gave up: the deployment may be the remedy."""
+        if fleet.output("AutoScalingGroupName") is None:
+            return
+        group = Group(self.account.client("autoscaling"), fleet.group_name())
+        if group.state().launches_suspended:
+            group.resume_launches()
+            self.changes.append("launches")
+            self.terminal.status(f"{fleet.cluster} launches nodes again")
 
     def _set_size(self, fleet: Fleet) -> None:
         """Set the deployed size: CloudFormation does not, where nothing else of the group has changed."""

@@ -47,8 +47,8 @@ class Node:
 
     @property
     def is_ready(self) -> bool:
-        """True where it accepts requests, and its instance runs: the tag of a killed node may still be ready."""
-        return self.state is NodeState.READY and self.ec2_state == "running"
+        """True where it accepts requests, also while at risk, and its instance runs: a killed node keeps its tags."""
+        return self.state is not None and self.state.takes_requests and self.ec2_state == "running"
 
     @property
     def host(self) -> str | None:
@@ -68,6 +68,7 @@ class Node:
             "instance_id": self.instance_id,
             "state": self.state.value if self.state else None,
             "ec2_state": self.ec2_state,
+            "serves": self.is_ready,
             "instance_type": self.instance_type,
             "zone": self.zone,
             "bought": self.purchase_option,
@@ -111,6 +112,9 @@ class FleetStatus:
     deployed: int | None = None
     """The desired capacity that the stacks define; None where it is not known, or the fleet scales automatically."""
 
+    launches_suspended: bool = False
+    """True where the group launches no nodes, usually because several in a row gave up."""
+
     @property
     def ready(self) -> tuple[Node, ...]:
         """The nodes that serve on the expected version."""
@@ -133,6 +137,8 @@ class FleetStatus:
         of = f" on version {self.version}" if self.version else ""
         text = f"{len(self.ready)} of {self.desired} nodes ready{of}"
         text = f"{text}, {len(self.outdated)} on another" if self.outdated else text
+        if self.launches_suspended and len(self.ready) < self.desired:
+            text = f"{text}, and launches are suspended"
         if self.desired == 0:
             start = f"synkti scale {self.deployed}" if self.deployed else "synkti bootstrap"
             return f"{text}: the fleet is stopped, {start} starts it"
@@ -145,6 +151,7 @@ class FleetStatus:
             "deployed": self.deployed,
             "ready": len(self.ready),
             "whole": self.is_converged,
+            "launches_suspended": self.launches_suspended,
             "version": self.version,
             "nodes": [node.document() for node in self.nodes],
         }

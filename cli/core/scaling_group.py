@@ -22,6 +22,14 @@ class GroupSize:
 
 
 @dataclass(frozen=True)
+class GroupState:
+    """The group's size, and whether its launches are suspended: then it replaces no node."""
+
+    size: GroupSize
+    launches_suspended: bool
+
+
+@dataclass(frozen=True)
 class DeployedSize:
     """The group's size as the stacks define it. nodes: None where the fleet scales automatically within its bounds."""
 

@@ -63,6 +63,12 @@ class GroupDescription:
     present: int
     """Instances that are in service or about to be."""
 
+    version: str = ""
+    """Of the nodes that it launches, from its tag."""
+
+    launches_suspended: bool = False
+    """True where it launches nothing, whatever it lacks."""
+
 
 @dataclass(frozen=True)
 class CapacitySnapshot:

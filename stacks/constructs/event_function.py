@@ -134,6 +134,6 @@ def _trigger(task: HandlerSpec, settings: FleetSettings) -> dict[str, Any]:
         "event_pattern": events.EventPattern(
             source=[*task.sources, *([names.DRILL_EVENT_SOURCE] if settings.drills else [])],
             detail_type=list(task.detail_types),
-            detail=dict(task.detail) or None,
+            detail={name: list(values) for name, values in task.detail.items()} or None,
         ),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -73,10 +74,9 @@ def test_failed_nodes_are_kept_if_keep_failed_nodes_is_set(tmp_path: Path) -> No
 
 def test_an_update_launches_new_nodes_before_it_terminates_old_ones(production: Synthesized) -> None:
     policy = group_of(production)["UpdatePolicy"]["AutoScalingInstanceRefresh"]
-    assert policy == {
-        "Strategy": "Rolling",
-        "Preferences": {"MinHealthyPercentage": 100, "MaxHealthyPercentage": 110, "SkipMatching": True},
-    }
+    preferences = {key: value for key, value in policy["Preferences"].items() if key != "AlarmSpecification"}
+    assert preferences == {"MinHealthyPercentage": 100, "MaxHealthyPercentage": 110, "SkipMatching": True}
+    assert policy["Strategy"] == "Rolling"
 
 
 def test_a_scaled_fleet_tracks_requests_in_flight_and_keeps_its_size_at_a_deployment(everything: Synthesized) -> None:
@@ -220,3 +220,13 @@ def test_node_logs_have_a_retention_of_30_days(production: Synthesized) -> None:
     group = production.templates["synkti-fleet"]["Resources"]
     (logs,) = [each["Properties"] for each in group.values() if each["Type"] == "AWS::Logs::LogGroup"]
     assert (logs["LogGroupName"], logs["RetentionInDays"]) == (node_log_group_name("synkti"), 30)
+
+
+def test_an_update_whose_nodes_give_up_is_rolled_back(production: Synthesized) -> None:
+    (group,) = production.resources("AWS::AutoScaling::AutoScalingGroup").values()
+    resources = production.templates["synkti-fleet"]["Resources"]
+    (name,) = [name for name, each in resources.items() if each["Type"] == "AWS::CloudWatch::Alarm"]
+    assert json.dumps(group["UpdatePolicy"]).count(json.dumps({"Ref": name})) == 1
+    alarm = resources[name]["Properties"]
+    assert (alarm["MetricName"], alarm["EvaluationPeriods"], alarm["Period"]) == ("BreakerOpen", 1, 300)
+    assert alarm["TreatMissingData"] == "notBreaching", "so that it does not fail the update with the remedy, too"

@@ -26,6 +26,7 @@ ROLES = {
     "nodestatechangedRole": "node events",
     "launchfinishedRole": "launches",
     "fleetcheckedRole": "fleet check",
+    "nodegaveupRole": "breaker",
     "Deployer": "GitHub",
 }
 """Name in the table by logical id without its hash. The three Lambdas of node events have the same policies."""
@@ -36,6 +37,7 @@ TRUSTED = {
     "node events": "lambda.amazonaws.com",
     "launches": "lambda.amazonaws.com",
     "fleet check": "lambda.amazonaws.com",
+    "breaker": "lambda.amazonaws.com",
     "GitHub": "Provider",
 }
 
@@ -119,7 +121,13 @@ def test_the_policies_grant_exactly_the_permissions_of_the_table(everything: Syn
 def test_fewer_features_are_granted_fewer_permissions(production: Synthesized, everything: Synthesized) -> None:
     most = granted(everything)
     assert granted(production) < most
-    assert {grant.role for grant in granted(production)} == {"node", "node events", "launches", "fleet check"}
+    assert {grant.role for grant in granted(production)} == {
+        "node",
+        "node events",
+        "launches",
+        "fleet check",
+        "breaker",
+    }
 
 
 def test_an_added_or_widened_permission_differs_from_the_table(everything: Synthesized) -> None:

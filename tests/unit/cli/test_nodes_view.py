@@ -62,6 +62,16 @@ def test_a_node_has_the_fields_of_its_instance_and_tags() -> None:
     assert node_of(instance(Tags=[{"Key": "Name", "Value": "somebody else's"}])) is None
 
 
+@pytest.mark.parametrize("state", NodeState)
+def test_a_node_counts_as_ready_where_it_accepts_requests(state: NodeState) -> None:
+    """An at-risk node serves, although peers choose it last."""
+    serves = state in (NodeState.READY, NodeState.AT_RISK)
+    seen = node(state=state)
+    assert (seen.is_ready, seen.document()["serves"]) == (serves, serves)
+    assert FleetStatus((seen,), 1, "v2").is_converged is serves
+    assert not node(state=state, ec2_state="shutting-down").is_ready
+
+
 def test_fields_missing_in_ec2_are_unknown_or_on_demand() -> None:
     bare = instance()
     for key in ("InstanceLifecycle", "PrivateIpAddress", "PublicIpAddress", "Placement", "State"):
@@ -117,7 +127,7 @@ def status(*nodes: Node, desired: int = 2, version: str | None = None) -> FleetS
 def test_a_fleet_has_converged_when_the_desired_number_is_ready() -> None:
     assert status(node(), node()).is_converged
     assert not status(node(), node(state=NodeState.STARTING)).is_converged
-    assert not status(node(), node(state=NodeState.AT_RISK)).is_converged
+    assert status(node(), node(state=NodeState.AT_RISK)).is_converged, "an at-risk node serves"
     assert status(desired=0).is_converged
     assert status(node(), node(), node()).is_converged, "one more, while one takes another's place"
 

@@ -56,7 +56,7 @@ class Fallback(RuleBasedStateMachine):
         self.groups.given = []
         seen = {each: InstanceDescription(each, "us-east-1a", "g5.xlarge", {}) for each in (SPOT, ON_DEMAND)}
         self.dependencies = LaunchDependencies(
-            CapacityEnvironment("records", GROUP, base, limit),
+            CapacityEnvironment("synkti", "records", GROUP, base, limit),
             self.groups,
             MemoryInstances(seen, frozenset({SPOT})),
             MemoryCapacity(),
