@@ -15,6 +15,13 @@ endpoint=$(output "$1" Endpoint)
   exit 1
 }
 nodes=$("$python" -m cli nodes --wait --version "$version" --json)
+if [ "$("$python" -c 'import json, sys; print(json.load(sys.stdin).get("desired"))' <<<"$nodes")" = 0 ]; then
+  echo "::warning::the fleet is stopped, so no node was verified; synkti bootstrap or synkti scale starts it" >&2
+  echo "### Deployed, and stopped"
+  echo
+  echo "The fleet keeps no nodes, so none was verified. \`synkti bootstrap\` or \`synkti scale N\` starts it."
+  exit 0
+fi
 echo "### Deployed"
 echo
 echo "Every node is ready on version \`$version\`.${endpoint:+ The fleet answers at $endpoint.}"

@@ -16,6 +16,7 @@ import typer
 from cli.account import Account
 from cli.adapters.cdk import Cdk, required_toolkit, templates_of
 from cli.adapters.doctor_collector import model_state, resource_exists, toolkit_version
+from cli.adapters.instances import Group
 from cli.adapters.model_documents import find_files
 from cli.adapters.model_files import find_source
 from cli.adapters.models_bucket import ModelsBucket
@@ -24,6 +25,7 @@ from cli.core.account_facts import AccountFacts
 from cli.core.clusters import Stack, clusters_of
 from cli.core.doctor_inputs import ModelState, Verdict
 from cli.core.resource_import import import_template, retained
+from cli.core.scaling_group import as_deployed, deployed_size
 from cli.core.settings_file import lines_of
 from cli.deployment import (
     Deployment,
@@ -74,8 +76,9 @@ def bootstrap(
 
     Steps that are done already are skipped: run it again after an interruption, or when synkti.toml has changed.
     Instance types whose GPUs cannot hold the model are refused by name, before anything is created. The model is
-    uploaded before the nodes are created, so that no node starts without its weights. It asks for confirmation
-    before it creates anything that costs money.
+    uploaded before the nodes are created, so that no node starts without its weights. Finally the fleet gets the size
+    of synkti.toml, also after synkti scale or synkti stop. It asks for confirmation before it creates anything that
+    costs money.
 
     \b
     Examples:
@@ -167,13 +170,16 @@ class _Bootstrap:
             before = self._stacks()
             self._deploy_state(cdk, assembly)
         self._ensure_model(model)
+        self._resume_launches(Fleet(self.account, self.deployment.cluster, tuple(before)))
         with self.terminal.progress_spinner("deploying the stacks") as show_step:
             cdk.on_progress = show_step
             self._deploy(cdk, assembly, ())
         after = self._stacks()
         known = {stack.name: stack.changed_at for stack in before}
         self.changes += [stack.name for stack in after if stack.changed_at != known.get(stack.name)]
-        return self._wait_and_report(Fleet(self.account, self.deployment.cluster, tuple(after)), wait_s)
+        fleet = Fleet(self.account, self.deployment.cluster, tuple(after))
+        self._set_size(fleet)
+        return self._wait_and_report(fleet, wait_s)
 
     def _stacks(self) -> Sequence[Stack]:
         every = Stacks(self.account.client("cloudformation")).list_stacks()
@@ -250,6 +256,30 @@ class _Bootstrap:
                 f"the model in the bucket has the SHA-256 {seen.digest}, and model_sha256 is another",
                 f'push the intended one, or set model_sha256 = "{seen.digest}"',
             )
+
+    def _resume_launches(self, fleet: Fleet) -> None:
+        """Resume launches that were suspended because nodes gave up: the deployment may be the remedy."""
+        if fleet.output("AutoScalingGroupName") is None:
+            return
+        group = Group(self.account.client("autoscaling"), fleet.group_name())
+        if group.state().launches_suspended:
+            group.resume_launches()
+            self.changes.append("launches")
+            self.terminal.status(f"{fleet.cluster} launches nodes again")
+
+    def _set_size(self, fleet: Fleet) -> None:
+        """Set the deployed size: CloudFormation does not, where nothing else of the group has changed."""
+        deployed = deployed_size(fleet.output)
+        if deployed is None:
+            return
+        group = Group(self.account.client("autoscaling"), fleet.group_name())
+        before = group.size()
+        after = as_deployed(before, deployed)
+        if after == before:
+            return
+        group.resize(after)
+        self.changes.append("size")
+        self.terminal.status(f"{fleet.cluster} keeps {after.desired} nodes, was {before.desired}")
 
     def _wait_and_report(self, fleet: Fleet, wait_s: float) -> dict[str, Any]:
         version = fleet.output("FleetVersion")

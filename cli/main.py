@@ -27,6 +27,7 @@ from cli.gateway import gateway
 from cli.logs import logs
 from cli.nodes import nodes
 from cli.plan import plan
+from cli.resume import resume
 from cli.scale import scale
 from cli.stop import stop
 from node_agent.contract.errors import ConfigurationError, SynktiError
@@ -75,6 +76,7 @@ app.command(short_help="Drain a node and terminate its instance.")(drain)
 app.command(short_help="Rehearse the loss of a node.")(drill)
 app.command(short_help="Set the number of nodes.")(scale)
 app.command(short_help="Set the number of nodes to zero.")(stop)
+app.command(short_help="Launch nodes again after some gave up.")(resume)
 app.command(short_help="Delete everything but models and records.")(destroy)
 app.add_typer(model.app, name="model", short_help="Models in S3: push, ls, rm.")
 app.command(short_help="Run a proxy: stock clients survive the loss of any node.")(gateway)

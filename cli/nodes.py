@@ -9,18 +9,23 @@ import typer
 from rich.console import Group as Lines
 from rich.live import Live
 
+from cli.adapters.breaker import read_breaker
 from cli.adapters.instances import Group, Instances
 from cli.core.nodes import TABLE_HEADERS, FleetStatus, row_style, table_row
-from cli.errors import BadUsage, NotFound, TimedOut
+from cli.core.scaling_group import deployed_size
+from cli.errors import BadUsage, Failed, NotFound, TimedOut
 from cli.fleet import Fleet, open_fleet
 from cli.options import Cluster, Json, Profile, Region
 from cli.polling import Clock
 from cli.terminal import Terminal, build_table, human_age
+from node_agent.contract.names import table_name
 
 CLOCK = Clock()
 DEPLOYED = "deployed"
 _POLL_INTERVAL_S = 2.0
 _FAILURE_WINDOW_S = 3_600.0
+_SHOWN_GIVE_UPS = 3
+_SUSPENDED_ADVICE = "mend what the nodes report and deploy, or, if the cause was outside of them: synkti resume"
 
 
 def nodes(
@@ -46,7 +51,7 @@ def nodes(
       synkti nodes
       synkti nodes --watch
       synkti nodes --wait --version deployed --within 3600
-      synkti nodes --json | jq -r '.nodes[] | select(.state == "ready") | .public_address'
+      synkti nodes --json | jq -r '.nodes[] | select(.serves) | .public_address'
 
     \f
 
@@ -85,10 +90,15 @@ class FleetMonitor:
         self.group = Group(fleet.account.client("autoscaling"), fleet.group_name())
         self._instances = Instances(fleet.account.client("ec2"), fleet.cluster)
         self._version = version
+        size = deployed_size(fleet.output)
+        self._deployed = size.nodes if size is not None else None
 
     def read_status(self) -> FleetStatus:
         """Query EC2 and Auto Scaling for the present status. Raises BotoCoreError, ClientError, NotFound."""
-        return FleetStatus(self._instances.nodes(), self.group.size().desired, self._version)
+        state = self.group.state()
+        return FleetStatus(
+            self._instances.nodes(), state.size.desired, self._version, self._deployed, state.launches_suspended
+        )
 
 
 def print_status(terminal: Terminal, fleet: Fleet, status: FleetStatus) -> None:
@@ -96,10 +106,24 @@ def print_status(terminal: Terminal, fleet: Fleet, status: FleetStatus) -> None:
     terminal.line(f"{fleet.cluster} in {fleet.account.region}: {status.summary}")
     if status.nodes:
         terminal.table(TABLE_HEADERS, _rows(status), [row_style(node) for node in status.nodes])
+    if status.launches_suspended:
+        terminal.status(f"launches are suspended: {_SUSPENDED_ADVICE}", "yellow")
     if not status.is_converged:
+        print_give_ups(terminal, fleet)
         print_launch_failures(
             terminal, Group(fleet.account.client("autoscaling"), fleet.group_name()), time.time() - _FAILURE_WINDOW_S
         )
+
+
+def print_give_ups(terminal: Terminal, fleet: Fleet) -> None:
+    """Print which nodes gave up since one has served, and why in their own words."""
+    found = read_breaker(fleet.account.client("dynamodb"), table_name(fleet.cluster), fleet.group_name())
+    if isinstance(found, str):
+        terminal.status(f"why nodes gave up is not known: {found}")
+        return
+    for each in reversed(found.give_ups[-_SHOWN_GIVE_UPS:] if found is not None else ()):
+        terminal.status(f"{each.instance_id} gave up {human_age(time.time() - each.at)} ago: {each.reason}", "yellow")
+        terminal.status(f"  its last log: synkti logs {each.instance_id} --from last")
 
 
 def print_launch_failures(terminal: Terminal, group: Group, since: float) -> None:
@@ -111,7 +135,7 @@ def print_launch_failures(terminal: Terminal, group: Group, since: float) -> Non
 
 
 def wait_until_converged(terminal: Terminal, monitor: FleetMonitor, *, within_s: float) -> FleetStatus:
-    """Poll until the fleet has converged, and print changes. Raises TimedOut."""
+    """Poll until the fleet has converged, and print changes. Raises TimedOut; Failed where launches are suspended."""
     began, give_up_at = time.time(), CLOCK.now() + within_s
     known: dict[str, str] = {}
     last = ""
@@ -129,10 +153,13 @@ def wait_until_converged(terminal: Terminal, monitor: FleetMonitor, *, within_s:
             known, last = states, status.summary
             if status.is_converged:
                 return status
-            if CLOCK.now() + _POLL_INTERVAL_S > give_up_at:
+            if status.launches_suspended or CLOCK.now() + _POLL_INTERVAL_S > give_up_at:
                 break
             CLOCK.sleep(_POLL_INTERVAL_S)
+    print_give_ups(terminal, monitor.fleet)
     print_launch_failures(terminal, monitor.group, began - _FAILURE_WINDOW_S)
+    if status.launches_suspended:
+        raise Failed(f"{status.summary}: waiting cannot help", _SUSPENDED_ADVICE)
     raise TimedOut(
         f"{status.summary} after {within_s:.0f} s",
         "synkti logs NODE prints a node's log; run the command again to continue waiting",

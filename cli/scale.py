@@ -1,4 +1,4 @@
-"""`synkti scale`: set the number of nodes until the next deployment. `synkti stop` uses the same functions."""
+"""`synkti scale`: set the number of nodes, with the deployed bounds. `synkti stop` uses the same functions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cli.adapters.instances import Group
-from cli.core.scaling_group import MAX_NODES, GroupSize, with_desired
+from cli.core.scaling_group import MAX_NODES, GroupSize, deployed_size, with_desired
 from cli.fleet import Fleet, open_fleet
 from cli.nodes import FleetMonitor, wait_until_converged
 from cli.options import Cluster, Json, Profile, Region
@@ -25,7 +25,7 @@ def scale(
 ) -> None:
     """Set the Auto Scaling group's desired size. Nodes drain before they end: no stream is lost.
 
-    The next deployment sets the size of synkti.toml again.
+    synkti bootstrap sets the size of synkti.toml again, and so does a deployment that changes the nodes.
 
     \b
     Examples:
@@ -49,14 +49,14 @@ def scale(
         f"{fleet.cluster} keeps {after.desired} nodes" + (" as before" if same else f", was {before.desired}")
     )
     if not same:
-        terminal.status(f"the next deployment keeps as many as synkti.toml says; to stay with it: nodes = {nodes}")
+        terminal.status(f"until synkti bootstrap, or a deployment that changes the nodes; to stay: nodes = {nodes}")
 
 
 def resize(fleet: Fleet, nodes: int) -> tuple[GroupSize, GroupSize]:
     """Resize the group if needed; return its size before and after."""
     group = Group(fleet.account.client("autoscaling"), fleet.group_name())
     before = group.size()
-    after = with_desired(before, nodes)
+    after = with_desired(before, nodes, deployed_size(fleet.output))
     if after != before:
         group.resize(after)
     return before, after

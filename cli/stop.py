@@ -12,7 +12,7 @@ def stop(cluster: Cluster = None, region: Region = None, profile: Profile = None
     """Set the number of nodes to zero; each drains before it ends. Everything else stays as it is.
 
     Remaining costs: storage of the models bucket, the table and the logs (cents), and the load balancer if there is
-    one. The next deployment starts as many nodes as synkti.toml says.
+    one. Nodes start again by synkti scale, synkti bootstrap, or a deployment that changes the nodes.
 
     \b
     Examples:

@@ -22,7 +22,10 @@ class Environment:
 
 @dataclass(frozen=True)
 class CapacityEnvironment:
-    """The configuration of the handler of launches."""
+    """The configuration of the handlers that change the group."""
+
+    cluster: str
+    """The cluster's name, which the metrics carry."""
 
     table: str
     """The DynamoDB table, with the group's record."""
@@ -51,12 +54,16 @@ def from_environ(environ: Mapping[str, str]) -> Environment:
 
 def capacity_from_environ(environ: Mapping[str, str]) -> CapacityEnvironment:
     """Read a CapacityEnvironment. Raises ConfigurationError, which names every missing or invalid variable."""
-    _require(environ, env.TABLE, env.GROUP, env.ON_DEMAND_BASE, env.ON_DEMAND_LIMIT)
+    _require(environ, env.CLUSTER, env.TABLE, env.GROUP, env.ON_DEMAND_BASE, env.ON_DEMAND_LIMIT)
     wrong = [name for name in (env.ON_DEMAND_BASE, env.ON_DEMAND_LIMIT) if not environ[name].isdigit()]
     if wrong:
         raise ConfigurationError([f"{name}={environ[name]!r} is not a whole number" for name in wrong])
     return CapacityEnvironment(
-        environ[env.TABLE], environ[env.GROUP], int(environ[env.ON_DEMAND_BASE]), int(environ[env.ON_DEMAND_LIMIT])
+        environ[env.CLUSTER],
+        environ[env.TABLE],
+        environ[env.GROUP],
+        int(environ[env.ON_DEMAND_BASE]),
+        int(environ[env.ON_DEMAND_LIMIT]),
     )
 
 

@@ -1,4 +1,4 @@
-"""Handle Auto Scaling's launch events: read, decide, record, then set the group's on-demand base.
+"""Handle Auto Scaling's launch events, and a schedule: read, decide, record, then set the group's on-demand base.
 
 The record is written first, so that a retry of the same event completes whatever fails afterwards.
 """
@@ -17,6 +17,7 @@ from lambdas.adapters.autoscaling import AutoScalingGroups
 from lambdas.adapters.dynamodb import DynamoCapacity
 from lambdas.adapters.ec2 import Ec2Instances
 from lambdas.adapters.ports import CapacityRecords, Groups, Instances, RecordChanged
+from lambdas.core.fallback_return import decide_return
 from lambdas.core.on_demand_fallback import (
     BaseLimits,
     CapacityAction,
@@ -26,7 +27,9 @@ from lambdas.core.on_demand_fallback import (
 )
 from lambdas.environment import CapacityEnvironment, capacity_from_environ
 from lambdas.node_events import MAX_ATTEMPTS, logger, metrics
-from node_agent.contract.capacity import LaunchEvent, LaunchSucceeded, parse_launch
+from node_agent.contract.capacity import LaunchEvent, LaunchSucceeded, parse_check, parse_launch
+
+_LOST_RACES = f"the capacity record of {{group}} changed {MAX_ATTEMPTS} times while it was written"
 
 
 @dataclass(frozen=True)
@@ -73,16 +76,49 @@ def handle_launch_event(raw: Mapping[str, Any], dependencies: LaunchDependencies
         return _report(CapacityDecision(CapacityAction.IGNORE, "another group"), raw)
     for _ in range(MAX_ATTEMPTS):
         decision = decide_capacity(event, _snapshot(event, dependencies), _limits(dependencies), dependencies.clock())
-        try:
-            if decision.record is not None:
-                dependencies.records.write(decision.record)
-        except RecordChanged:
-            continue
-        if decision.on_demand_base is not None:
-            dependencies.groups.set_on_demand_base(event.group, decision.on_demand_base)
-            metrics.add_metric(name="OnDemandBase", unit=MetricUnit.Count, value=decision.on_demand_base)
-        return _report(decision, raw)
-    raise RecordChanged(f"the capacity record of {event.group} changed {MAX_ATTEMPTS} times while it was written")
+        if _carry_out(decision, dependencies):
+            return _report(decision, raw)
+    raise RecordChanged(_LOST_RACES.format(group=event.group))
+
+
+def handle_check(raw: Mapping[str, Any], dependencies: LaunchDependencies) -> dict[str, str]:
+    """Parse one scheduled event and carry out its decision: a raised base falls again.
+
+    Args:
+        raw: the event, as EventBridge delivers it.
+        dependencies: AWS, or fakes of it.
+
+    Returns:
+        The action and its reason.
+
+    Raises:
+        RecordChanged: after MAX_ATTEMPTS lost races. Also ValueError for a malformed event, and botocore's errors.
+    """
+    check = parse_check(raw)
+    if check is None:
+        return _report(CapacityDecision(CapacityAction.IGNORE, "not a scheduled event"), raw)
+    name = dependencies.environment.group
+    for _ in range(MAX_ATTEMPTS):
+        group, record = dependencies.groups.find(name), dependencies.records.find(name)
+        decision = decide_return(check, group, record, _limits(dependencies), dependencies.clock())
+        if _carry_out(decision, dependencies):
+            if group is not None and decision.on_demand_base is None:
+                metrics.add_metric(name="OnDemandBase", unit=MetricUnit.Count, value=group.on_demand_base)
+            return _report(decision, raw)
+    raise RecordChanged(_LOST_RACES.format(group=name))
+
+
+def _carry_out(decision: CapacityDecision, dependencies: LaunchDependencies) -> bool:
+    """Write the record, then set the base. Return False where the record was changed since it was read."""
+    try:
+        if decision.record is not None:
+            dependencies.records.write(decision.record)
+    except RecordChanged:
+        return False
+    if decision.on_demand_base is not None:
+        dependencies.groups.set_on_demand_base(dependencies.environment.group, decision.on_demand_base)
+        metrics.add_metric(name="OnDemandBase", unit=MetricUnit.Count, value=decision.on_demand_base)
+    return True
 
 
 def _snapshot(event: LaunchEvent, dependencies: LaunchDependencies) -> CapacitySnapshot:

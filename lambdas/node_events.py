@@ -21,6 +21,8 @@ from lambdas.adapters.ec2 import Ec2Instances
 from lambdas.adapters.ports import Instances, RecordChanged, Records
 from lambdas.core.decisions import Action, Decision, Snapshot, decide
 from lambdas.environment import Environment, from_environ, table_from_environ
+from node_agent.contract import environment as env
+from node_agent.contract import names
 from node_agent.contract.aws_events import Ec2Event, parse_event
 from node_agent.contract.table_schema import PARTITION_KEY, SORT_KEY, TTL_ATTRIBUTE
 
@@ -32,6 +34,8 @@ IDEMPOTENCY = IdempotencyConfig(event_key_jmespath="id", raise_on_no_idempotency
 
 logger = Logger(service="synkti")
 metrics = Metrics(namespace="Synkti", service="synkti")
+if os.environ.get(env.CLUSTER):  # without it, the handlers fail by a ConfigurationError
+    metrics.set_default_dimensions(**{names.CLUSTER_DIMENSION: os.environ[env.CLUSTER]})
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """`python -m node_agent`: one node of the fleet, configured by environment variables (node_agent/settings).
 
 It waits for an AWS that is away at the start. Exit codes: 0 drained and gone; 69 the engine cannot be kept running;
-78 the configuration is wrong (all faults are on stderr). Anything else is a bug.
+78 the configuration is wrong (all faults are on stderr), or the engine's: another start would end the same. Anything
+else is a bug.
 """
 
 from __future__ import annotations
@@ -18,9 +19,8 @@ from node_agent.adapters.process_memory import tune_gc
 from node_agent.adapters.systemd import systemd_lifecycle
 from node_agent.agent import run
 from node_agent.contract.errors import ConfigurationError
+from node_agent.core.node.lifecycle import EXIT_CONFIGURATION
 from node_agent.settings import Settings, from_environ
-
-_EXIT_CONFIGURATION = 78  # EX_CONFIG
 
 
 def main() -> int:
@@ -36,7 +36,7 @@ def main() -> int:
     except ConfigurationError as error:
         for fault in error.faults:
             print(f"configuration: {fault}", file=sys.stderr)
-        return _EXIT_CONFIGURATION
+        return EXIT_CONFIGURATION
 
 
 async def _run_supervised(settings: Settings) -> int:

@@ -26,6 +26,7 @@ from node_agent.contract.table_schema import TimelineStep
 from node_agent.contract.tags import NodeTags
 from node_agent.core.node.discovery_schedule import DiscoverySchedule
 from node_agent.core.node.lifecycle import (
+    EXIT_DRAINED,
     CloseClients,
     Effect,
     Lifecycle,
@@ -164,6 +165,8 @@ class Agent:
             }
             retire = await self._reactor.run()
             await self._retire(retire, loops)
+            if retire.exit_code != EXIT_DRAINED:  # give-up.sh reads it, also after the end of this process
+                self.notify(f"failed: {retire.reason}")
         return retire.exit_code
 
     def _loops(self) -> dict[str, Callable[[], Awaitable[None]]]:

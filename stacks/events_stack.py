@@ -9,9 +9,10 @@ from constructs import Construct
 from stacks.base_stack import BaseStack
 from stacks.constructs.alarms import Alarms
 from stacks.constructs.artifact import ROOT
-from stacks.constructs.dashboard import Dashboard, group_metric, lambda_metric
+from stacks.constructs.dashboard import Dashboard
 from stacks.constructs.event_function import Code, EventFunction
 from stacks.constructs.handler_specs import handler_specs
+from stacks.constructs.metrics import breaker_metric, lambda_metric, missing_nodes_metric
 from stacks.settings import FleetSettings
 from stacks.state_stack import StateStack
 
@@ -22,8 +23,9 @@ _PACKAGE_EXCLUDES = ["*", "!lambdas", "!lambdas/**", "!node_agent", "node_agent/
              "!node_agent/contract", "!node_agent/contract/**", "**/__pycache__"]  # fmt: skip
 """The package contains only the Lambdas, and the contract that they share with the agent."""
 
-_PENDING_MINUTES = 45
-"""If instances were pending all that time, none of them becomes a node."""
+MISSING_MINUTES, MISSING_OF_MINUTES = 20, 30
+"""A node may be missing while it is replaced, for 5 to 15 minutes. One that is missing for 20 of 30 minutes, at once or
+in several parts, is not replaced by one that serves."""
 
 
 class EventsStack(BaseStack):
@@ -37,10 +39,24 @@ class EventsStack(BaseStack):
         functions = [
             EventFunction(self, spec, settings, code, alarms).function for spec in handler_specs(self, settings, state)
         ]
-        pending = group_metric(settings.cluster, "GroupPendingInstances")
-        alarms.alarm_when_positive(self, "Pending", pending, "nodes do not become ready", periods=_PENDING_MINUTES)
+        cluster = settings.cluster
+        if not settings.local:  # the embedded AWS has no sums of metrics
+            alarms.alarm_when_positive(
+                self,
+                "Missing",
+                missing_nodes_metric(cluster),
+                "fewer nodes serve than desired",
+                periods=MISSING_MINUTES,
+                of_periods=MISSING_OF_MINUTES,
+            )
         alarms.alarm_when_positive(
-            self, "NoSpot", lambda_metric("CapacityNote"), "spot has no capacity, and the bound is reached"
+            self, "GaveUp", breaker_metric(cluster), "nodes of this version gave up, and launches are suspended"
+        )
+        alarms.alarm_when_positive(
+            self,
+            "NoSpot",
+            lambda_metric(cluster, "CapacityLimit"),
+            "spot has no capacity, and the bound is reached",
         )
         Dashboard(self, "Board", settings, functions, alarms.alarms)
 

@@ -54,6 +54,10 @@ class FleetStack(BaseStack):
         CfnOutput(self, "AutoScalingGroupName", value=fleet.group.auto_scaling_group_name)
         CfnOutput(self, "FleetVersion", value=version(settings, artifact))
         CfnOutput(self, "Model", value=settings.model)
+        CfnOutput(self, names.MIN_NODES_OUTPUT, value=str(settings.min_capacity))
+        CfnOutput(self, names.MAX_NODES_OUTPUT, value=str(settings.max_capacity))
+        if not settings.is_autoscaled:
+            CfnOutput(self, names.NODES_OUTPUT, value=str(settings.nodes))
         if settings.load_balancer != "none":
             address = LoadBalancer(self, "Address", settings, network=network, group=fleet.group)
             CfnOutput(self, "Endpoint", value=address.url)

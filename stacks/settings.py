@@ -218,6 +218,11 @@ class FleetSettings:
         return not (self.image_id or self.base_image_id or self.local)
 
     @property
+    def min_capacity(self) -> int:
+        """The group's minimum size; 0 where it does not scale automatically, for `synkti scale` and `synkti stop`."""
+        return self.min_nodes if self.is_autoscaled else 0
+
+    @property
     def max_capacity(self) -> int:
         """The group's maximum size: it includes room for replacements and for `synkti scale`."""
         return self.max_nodes if self.is_autoscaled else 2 * self.nodes

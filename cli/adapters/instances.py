@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from cli.core.nodes import NODE_EC2_STATES, Node, node_of
-from cli.core.scaling_group import GroupSize, LaunchFailure, launch_failures
+from cli.core.scaling_group import GroupSize, GroupState, LaunchFailure, launch_failures
 from cli.errors import NotFound
+from node_agent.contract.names import LAUNCH_PROCESS
 from node_agent.contract.tags import CLUSTER_TAG
 
 
@@ -39,11 +40,21 @@ class Group:
 
     def size(self) -> GroupSize:
         """Return the group's present size."""
+        return self.state().size
+
+    def state(self) -> GroupState:
+        """Return the group's present size, and whether its launches are suspended."""
         answer = self._client.describe_auto_scaling_groups(AutoScalingGroupNames=[self.name])
         if not answer["AutoScalingGroups"]:
             raise NotFound(f"there is no Auto Scaling group {self.name}", "continue with synkti bootstrap")
         group = answer["AutoScalingGroups"][0]
-        return GroupSize(group["MinSize"], group["MaxSize"], group["DesiredCapacity"])
+        suspended = {each["ProcessName"] for each in group.get("SuspendedProcesses", ())}
+        size = GroupSize(group["MinSize"], group["MaxSize"], group["DesiredCapacity"])
+        return GroupState(size, LAUNCH_PROCESS in suspended)
+
+    def resume_launches(self) -> None:
+        """Let the group launch instances again."""
+        self._client.resume_processes(AutoScalingGroupName=self.name, ScalingProcesses=[LAUNCH_PROCESS])
 
     def resize(self, size: GroupSize) -> None:
         """Set the group's size; instances that are then too many drain before they end."""

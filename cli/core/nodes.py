@@ -47,8 +47,8 @@ class Node:
 
     @property
     def is_ready(self) -> bool:
-        """True where it accepts requests, and its instance runs: the tag of a killed node may still be ready."""
-        return self.state is NodeState.READY and self.ec2_state == "running"
+        """True where it accepts requests, also while at risk, and its instance runs: a killed node keeps its tags."""
+        return self.state is not None and self.state.takes_requests and self.ec2_state == "running"
 
     @property
     def host(self) -> str | None:
@@ -68,6 +68,7 @@ class Node:
             "instance_id": self.instance_id,
             "state": self.state.value if self.state else None,
             "ec2_state": self.ec2_state,
+            "serves": self.is_ready,
             "instance_type": self.instance_type,
             "zone": self.zone,
             "bought": self.purchase_option,
@@ -108,6 +109,11 @@ class FleetStatus:
     nodes: tuple[Node, ...]
     desired: int
     version: str | None
+    deployed: int | None = None
+    """The desired capacity that the stacks define; None where it is not known, or the fleet scales automatically."""
+
+    launches_suspended: bool = False
+    """True where the group launches no nodes, usually because several in a row gave up."""
 
     @property
     def ready(self) -> tuple[Node, ...]:
@@ -130,14 +136,22 @@ class FleetStatus:
         """The counts as a phrase, such as "2 of 3 nodes ready"."""
         of = f" on version {self.version}" if self.version else ""
         text = f"{len(self.ready)} of {self.desired} nodes ready{of}"
-        return f"{text}, {len(self.outdated)} on another" if self.outdated else text
+        text = f"{text}, {len(self.outdated)} on another" if self.outdated else text
+        if self.launches_suspended and len(self.ready) < self.desired:
+            text = f"{text}, and launches are suspended"
+        if self.desired == 0:
+            start = f"synkti scale {self.deployed}" if self.deployed else "synkti bootstrap"
+            return f"{text}: the fleet is stopped, {start} starts it"
+        return f"{text}; {self.deployed} are deployed" if self.deployed not in (None, self.desired) else text
 
     def document(self) -> dict[str, object]:
         """Return the status as `--json` prints it, nodes included."""
         return {
             "desired": self.desired,
+            "deployed": self.deployed,
             "ready": len(self.ready),
             "whole": self.is_converged,
+            "launches_suspended": self.launches_suspended,
             "version": self.version,
             "nodes": [node.document() for node in self.nodes],
         }

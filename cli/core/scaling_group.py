@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from node_agent.contract import names
 
 MAX_NODES = 1_000
 """The same limit as in the settings; a larger number is a typing error."""
@@ -19,9 +21,54 @@ class GroupSize:
     desired: int
 
 
-def with_desired(size: GroupSize, nodes: int) -> GroupSize:
-    """Return the size with another desired capacity; its bounds are extended if needed, until the next deployment."""
-    return GroupSize(min(size.minimum, nodes), max(size.maximum, nodes), nodes)
+@dataclass(frozen=True)
+class GroupState:
+    """The group's size, and whether its launches are suspended: then it replaces no node."""
+
+    size: GroupSize
+    launches_suspended: bool
+
+
+@dataclass(frozen=True)
+class DeployedSize:
+    """The group's size as the stacks define it. nodes: None where the fleet scales automatically within its bounds."""
+
+    minimum: int
+    maximum: int
+    nodes: int | None
+
+
+def deployed_size(output: Callable[[str], str | None]) -> DeployedSize | None:
+    """Return the deployed size. output: looks up a stack's output. None where stacks of an older version lack it."""
+    found = [output(key) for key in (names.MIN_NODES_OUTPUT, names.MAX_NODES_OUTPUT, names.NODES_OUTPUT)]
+    minimum, maximum, nodes = (int(each) if each and each.isdigit() else None for each in found)
+    if minimum is None or maximum is None:
+        return None
+    return DeployedSize(minimum, maximum, nodes)
+
+
+def with_desired(size: GroupSize, nodes: int, deployed: DeployedSize | None) -> GroupSize:
+    """Return the size of a group that an operator gives `nodes` nodes.
+
+    Args:
+        size: of now.
+        nodes: the number of nodes.
+        deployed: gives the bounds, which are extended if needed; None: those of now count.
+
+    Returns:
+        The size. Zero nodes are zero bounds as well, so that automatic scaling does not start a stopped fleet again.
+    """
+    if deployed is None:
+        return GroupSize(min(size.minimum, nodes), max(size.maximum, nodes), nodes)
+    if nodes == 0:
+        return GroupSize(0, 0, 0)
+    return GroupSize(min(deployed.minimum, nodes), max(deployed.maximum, nodes), nodes)
+
+
+def as_deployed(size: GroupSize, deployed: DeployedSize) -> GroupSize:
+    """Return the deployed size; where the fleet scales automatically, the present number within its bounds."""
+    wanted = size.desired if deployed.nodes is None else deployed.nodes
+    return GroupSize(deployed.minimum, deployed.maximum, min(max(wanted, deployed.minimum), deployed.maximum))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from typing import Any
 
 from lambdas.adapters.responses import mappings, non_negative_int
 from lambdas.core.on_demand_fallback import GroupDescription
+from node_agent.contract.names import LAUNCH_PROCESS
+from node_agent.contract.tags import VERSION_TAG, tags_from_ec2
 
 _PRESENT_STATES = frozenset({"Pending", "Pending:Wait", "Pending:Proceed", "InService"})
 """Lifecycle states of an instance that is in service or about to be."""
@@ -32,9 +34,22 @@ class AutoScalingGroups:
                 each for each in mappings(found.get("Instances")) if each.get("LifecycleState") in _PRESENT_STATES
             ]
             return GroupDescription(
-                group, _on_demand_base(found), non_negative_int(found.get("DesiredCapacity")), len(present)
+                group,
+                _on_demand_base(found),
+                non_negative_int(found.get("DesiredCapacity")),
+                len(present),
+                tags_from_ec2(found.get("Tags")).get(VERSION_TAG, ""),
+                any(each.get("ProcessName") == LAUNCH_PROCESS for each in mappings(found.get("SuspendedProcesses"))),
             )
         return None
+
+    def suspend_launches(self, group: str) -> None:
+        """Stop the group from launching instances, and nothing else. Raises botocore's errors."""
+        self._client.suspend_processes(AutoScalingGroupName=group, ScalingProcesses=[LAUNCH_PROCESS])
+
+    def resume_launches(self, group: str) -> None:
+        """Let the group launch instances again. Raises botocore's errors."""
+        self._client.resume_processes(AutoScalingGroupName=group, ScalingProcesses=[LAUNCH_PROCESS])
 
     def set_on_demand_base(self, group: str, base: int) -> None:
         """Set the base, and nothing else of the group. Raises botocore's errors."""

@@ -18,6 +18,7 @@ from lambdas.adapters.responses import error_code
 from lambdas.core.decisions import Action, Decision, append_interruption
 from node_agent.contract.capacity import CapacityRecord, capacity_from_item, group_key
 from node_agent.contract.items import whole
+from node_agent.contract.launch_breaker import BreakerRecord, breaker_from_item, breaker_key
 from node_agent.contract.table_schema import (
     PARTITION_KEY,
     TTL_ATTRIBUTE,
@@ -137,18 +138,35 @@ class DynamoCapacity:
 
     def write(self, record: CapacityRecord) -> None:
         """Replace the version before. Raises RecordChanged, botocore's errors."""
-        # Optimistic locking: the version is one above the one that was read; 1 means that there was no record.
-        if record.version == 1:
-            condition, values = f"attribute_not_exists({PARTITION_KEY}) OR attribute_not_exists(version)", {}
-        else:
-            condition, values = "version = :before", {":before": record.version - 1}
-        _write_conditionally(
-            lambda: self._table.put_item(
-                Item=record.to_item(),
-                ConditionExpression=condition,
-                **({"ExpressionAttributeValues": values} if values else {}),
-            )
+        _replace_version(self._table, record.to_item(), record.version)
+
+
+class DynamoBreaker:
+    """Implements the BreakerRecords port with the same table."""
+
+    def __init__(self, table: Any) -> None:
+        self._table = table
+
+    def find(self, group: str) -> BreakerRecord | None:
+        """Read the group's record, consistently; None where there is none, or none that can be parsed."""
+        return _read_record(self._table, breaker_key(group), breaker_from_item)
+
+    def write(self, record: BreakerRecord) -> None:
+        """Replace the version before. Raises RecordChanged, botocore's errors."""
+        _replace_version(self._table, record.to_item(), record.version)
+
+
+def _replace_version(table: Any, item: Mapping[str, Any], version: int) -> None:
+    """Write the item if the table has the version before; 1 means that there was no readable record."""
+    if version == 1:
+        condition, values = f"attribute_not_exists({PARTITION_KEY}) OR attribute_not_exists(version)", {}
+    else:
+        condition, values = "version = :before", {":before": version - 1}
+    _write_conditionally(
+        lambda: table.put_item(
+            Item=item, ConditionExpression=condition, **({"ExpressionAttributeValues": values} if values else {})
         )
+    )
 
 
 def _write_conditionally(write: Callable[[], object]) -> None:

@@ -8,6 +8,7 @@ from lambdas.adapters.ports import RecordChanged
 from lambdas.core.decisions import Action, Decision, InstanceDescription, append_interruption
 from lambdas.core.on_demand_fallback import GroupDescription
 from node_agent.contract.capacity import CapacityRecord
+from node_agent.contract.launch_breaker import BreakerRecord
 from node_agent.contract.table_schema import NodeRecord, renewed
 from node_agent.contract.tags import NodeTags
 
@@ -78,7 +79,7 @@ class MemoryRecords:
 
 
 class MemoryGroups:
-    """Fakes the Groups port."""
+    """Fakes the Groups and Launches ports."""
 
     def __init__(self, groups: dict[str, GroupDescription]) -> None:
         self.groups = groups
@@ -90,6 +91,14 @@ class MemoryGroups:
     def set_on_demand_base(self, group: str, base: int) -> None:
         """Set the base. Raises KeyError where there is no such group."""
         self.groups[group] = replace(self.groups[group], on_demand_base=base)
+
+    def suspend_launches(self, group: str) -> None:
+        """Suspend launches. Raises KeyError where there is no such group."""
+        self.groups[group] = replace(self.groups[group], launches_suspended=True)
+
+    def resume_launches(self, group: str) -> None:
+        """Resume launches. Raises KeyError where there is no such group."""
+        self.groups[group] = replace(self.groups[group], launches_suspended=False)
 
 
 class MemoryCapacity:
@@ -103,6 +112,24 @@ class MemoryCapacity:
         return self.records.get(group)
 
     def write(self, record: CapacityRecord) -> None:
+        """Replace the version before. Raises RecordChanged where there is another one."""
+        held = self.records.get(record.group)
+        if (held.version if held is not None else 0) != record.version - 1:
+            raise RecordChanged
+        self.records[record.group] = record
+
+
+class MemoryBreaker:
+    """Fakes the BreakerRecords port."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, BreakerRecord] = {}
+
+    def find(self, group: str) -> BreakerRecord | None:
+        """Return the group's record; None where there is none."""
+        return self.records.get(group)
+
+    def write(self, record: BreakerRecord) -> None:
         """Replace the version before. Raises RecordChanged where there is another one."""
         held = self.records.get(record.group)
         if (held.version if held is not None else 0) != record.version - 1:

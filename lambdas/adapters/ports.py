@@ -7,6 +7,7 @@ from typing import Protocol
 from lambdas.core.decisions import Decision, InstanceDescription
 from lambdas.core.on_demand_fallback import GroupDescription
 from node_agent.contract.capacity import CapacityRecord
+from node_agent.contract.launch_breaker import BreakerRecord
 from node_agent.contract.table_schema import NodeRecord
 from node_agent.contract.tags import NodeTags
 
@@ -60,6 +61,34 @@ class Groups(Protocol):
 
     def set_on_demand_base(self, group: str, base: int) -> None:
         """Set how many of the group's instances are never spot. Idempotent."""
+        ...
+
+
+class Launches(Protocol):
+    """The launches of EC2 Auto Scaling groups."""
+
+    def find(self, group: str) -> GroupDescription | None:
+        """Describe the group; None where there is none of this name."""
+        ...
+
+    def suspend_launches(self, group: str) -> None:
+        """Stop the group from launching instances. Idempotent."""
+        ...
+
+    def resume_launches(self, group: str) -> None:
+        """Let the group launch instances again. Idempotent."""
+        ...
+
+
+class BreakerRecords(Protocol):
+    """Records in the table of nodes that gave up."""
+
+    def find(self, group: str) -> BreakerRecord | None:
+        """Return the group's record; None where there is none, or none that can be parsed."""
+        ...
+
+    def write(self, record: BreakerRecord) -> None:
+        """Replace the version before. Raises RecordChanged where the table has another one."""
         ...
 
 

@@ -16,6 +16,7 @@ from enum import Enum
 
 from node_agent.contract.aws_events import (
     NOTICE_LEAD_S,
+    TERMINAL_STATES,
     Ec2Event,
     RebalanceRecommendation,
     SpotInterruption,
@@ -26,7 +27,6 @@ from node_agent.contract.table_schema import RECORD_LIFE_S, NodeRecord, Timeline
 from node_agent.contract.tags import NodeTags, decode_tags
 
 SOURCE = "eventbridge"
-_TERMINAL_STATES = frozenset({"shutting-down", "terminated", "stopping", "stopped"})
 _MAX_CLOCK_SKEW_S = 60.0
 """Events carry whole seconds of AWS's clock; an incarnation is in milliseconds of the node's clock."""
 
@@ -120,7 +120,7 @@ def _interpret(event: Ec2Event) -> tuple[NodeState, TimelineStep, float | None] 
             return NodeState.DRAINING, step, event.at + NOTICE_LEAD_S
         case RebalanceRecommendation():
             return NodeState.AT_RISK, TimelineStep("rebalance-recommended", SOURCE, event.at), None
-        case StateChange() if event.state in _TERMINAL_STATES:
+        case StateChange() if event.state in TERMINAL_STATES:
             return NodeState.GONE, TimelineStep(event.state, SOURCE, event.at), None
         case StateChange():
             return None

@@ -2,6 +2,7 @@
 
     a spot launch fails for lack of capacity --> the on-demand base rises by what is missing, up to its maximum
     a spot launch succeeds                   --> the on-demand base falls by one, down to what was deployed
+    no spot launch has failed for a while    --> the same, by schedule (core/fallback_return)
 
 Invariants:
 
@@ -26,6 +27,7 @@ from node_agent.contract.capacity import (
     LaunchEvent,
     LaunchFailed,
     LaunchSucceeded,
+    ScheduledCheck,
 )
 from node_agent.contract.table_schema import RECORD_LIFE_S
 
@@ -38,10 +40,15 @@ _SHORTAGE_CODES = ("InsufficientInstanceCapacity", "UnfulfillableCapacity", "Spo
 
 
 class CapacityAction(Enum):
-    """What a launch event changes: nothing, the time of the last failure, or the base; the values are in logs."""
+    """What an event changes; the values are in logs and in the names of metrics, such as CapacityLimit."""
 
     IGNORE = "ignore"
-    RECORD_FAILURE = "note"  # the value is part of a metric's name, CapacityNote
+    RECORD_FAILURE = "note"
+    """The time of the last failure; no instance is missing."""
+
+    RECORD_SHORTAGE = "limit"
+    """The same; instances are missing, and the base may not rise any more. There is an alarm for it."""
+
     RAISE = "raise"
     LOWER = "lower"
 
@@ -55,6 +62,12 @@ class GroupDescription:
     desired: int
     present: int
     """Instances that are in service or about to be."""
+
+    version: str = ""
+    """Of the nodes that it launches, from its tag."""
+
+    launches_suspended: bool = False
+    """True where it launches nothing, whatever it lacks."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +92,10 @@ class BaseLimits:
     maximum: int
     """The limit up to which it may be raised."""
 
+    def highest(self, desired: int) -> int:
+        """Return the highest base of a group of this desired size: one place stays spot."""
+        return max(self.minimum, min(self.maximum, desired - 1))
+
 
 @dataclass(frozen=True)
 class CapacityDecision:
@@ -99,7 +116,7 @@ def decide_capacity(event: LaunchEvent, snapshot: CapacitySnapshot, bounds: Base
     if group is None:
         return _ignore("unknown group")
     if record is not None and record.event_id == event.event_id:
-        return _complete_change(record, group)
+        return complete_change(record, group, bounds)
     if now - event.at > MAX_EVENT_AGE_S:
         return _ignore("older than 15 minutes")
     if record is not None and event.at < record.changed_at:
@@ -111,12 +128,13 @@ def decide_capacity(event: LaunchEvent, snapshot: CapacitySnapshot, bounds: Base
             return _on_launch_succeeded(event, snapshot.spot, group, record, bounds, now)
 
 
-def _complete_change(record: CapacityRecord, group: GroupDescription) -> CapacityDecision:
-    """Handle a repeated event: its first invocation may have failed between the record and the group."""
-    if record.base == group.on_demand_base:
+def complete_change(record: CapacityRecord, group: GroupDescription, limits: BaseLimits) -> CapacityDecision:
+    """Decide on a repeated event: its first invocation may have failed between the record and the group."""
+    base = min(record.base, limits.highest(group.desired))  # the group may have become smaller since
+    if base == group.on_demand_base:
         return _ignore("already done")
-    action = CapacityAction.RAISE if record.base > group.on_demand_base else CapacityAction.LOWER
-    return CapacityDecision(action, "completes an earlier decision", on_demand_base=record.base)
+    action = CapacityAction.RAISE if base > group.on_demand_base else CapacityAction.LOWER
+    return CapacityDecision(action, "completes an earlier decision", on_demand_base=base)
 
 
 def _on_launch_failed(
@@ -125,18 +143,20 @@ def _on_launch_failed(
     code = spot_shortage_code(event.message)
     if code is None:
         return _ignore("not for lack of spot capacity")
-    limit = max(bounds.minimum, min(bounds.maximum, group.desired - 1))
+    limit = bounds.highest(group.desired)
     missing = max(0, group.desired - group.present)  # 0: a replacement before an interruption, of a node that serves
     base = min(limit, group.on_demand_base + missing)
-    held = record or _initial_record(group)
+    held = record or initial_record(group)
     if base <= group.on_demand_base:
         noted = replace(
             held, failed_at=max(held.failed_at, event.at), version=held.version + 1, expires_at=_expires_at(now)
         )
-        why = f"the base is at its limit, {limit}" if missing else "no instance is missing"
-        return CapacityDecision(CapacityAction.RECORD_FAILURE, f"{code}, and {why}", noted)
+        if missing:
+            reason = f"{code}, and the base is at its limit, {limit}"
+            return CapacityDecision(CapacityAction.RECORD_SHORTAGE, reason, noted)
+        return CapacityDecision(CapacityAction.RECORD_FAILURE, f"{code}, and no instance is missing", noted)
     reason = f"{code}: {missing} of {group.desired} missing"
-    changed = _with_base(replace(held, failed_at=max(held.failed_at, event.at)), event, base, reason, now)
+    changed = with_base(replace(held, failed_at=max(held.failed_at, event.at)), event, base, reason, now)
     return CapacityDecision(CapacityAction.RAISE, reason, changed, base)
 
 
@@ -154,12 +174,12 @@ def _on_launch_succeeded(
         return _ignore("unknown instance")
     if not spot:
         return _ignore("not a spot launch")
-    held = record or _initial_record(group)
+    held = record or initial_record(group)
     if event.at <= held.failed_at:
         return _ignore("older than the last failure")
     base = group.on_demand_base - 1
     reason = "spot launches succeed again"
-    return CapacityDecision(CapacityAction.LOWER, reason, _with_base(held, event, base, reason, now), base)
+    return CapacityDecision(CapacityAction.LOWER, reason, with_base(held, event, base, reason, now), base)
 
 
 def spot_shortage_code(message: str) -> str | None:
@@ -169,11 +189,15 @@ def spot_shortage_code(message: str) -> str | None:
     return next((code for code in _SHORTAGE_CODES if code.lower() in message.lower()), None)
 
 
-def _initial_record(group: GroupDescription) -> CapacityRecord:
+def initial_record(group: GroupDescription) -> CapacityRecord:
+    """Return the record of a group that has none: nothing has failed, nothing was changed."""
     return CapacityRecord(group.name, group.on_demand_base, 0.0, 0.0, "", 0, 0)
 
 
-def _with_base(record: CapacityRecord, event: LaunchEvent, base: int, why: str, now: float) -> CapacityRecord:
+def with_base(
+    record: CapacityRecord, event: LaunchEvent | ScheduledCheck, base: int, why: str, now: float
+) -> CapacityRecord:
+    """Return the record with another base, its reason and the event that changed it. now: unix seconds."""
     history = (*record.history, CapacityChange(base, event.at, why))[-MAX_HISTORY:]
     return replace(
         record,

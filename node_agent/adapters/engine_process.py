@@ -16,6 +16,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from node_agent.adapters.engine_output import EngineOutput
 from node_agent.adapters.shared_memory import PROC, SharedMemoryNotes, processes
 
 _BOOT_ID = PROC / "sys/kernel/random/boot_id"
@@ -26,6 +27,9 @@ _NOTE_FIRST_S, _NOTE_MAX_S = 1.0, 30.0
 """Shared memory is recorded soon after a start and repeatedly: an engine that loads may be killed, too."""
 
 _MAX_NOTE_BYTES = 256
+_OUTPUT_S = 1.0
+"""How long the last bytes of an ended engine may take; a process that left the group may keep the pipe open."""
+
 _KILLED_S = 10.0
 """How long a killed process may take to end; one stuck in the kernel cannot be awaited."""
 
@@ -33,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 class EngineProcess:
-    """The EngineGroup port: one engine at a time. The engine's output goes where the agent's own goes.
+    """The EngineGroup port: one engine at a time. The engine's output goes to the agent's standard output.
 
     argv: the command.
     environ: the whole environment.
@@ -45,6 +49,7 @@ class EngineProcess:
         self._environ = dict(environ)
         self._group_file = group_file
         self._process: asyncio.subprocess.Process | None = None
+        self._output: EngineOutput | None = None
         self._shared = SharedMemoryNotes(group_file.with_suffix(".shm"))
         self._noting: asyncio.Task[None] | None = None
         self._oom_kills = 0  # of this host, at the start
@@ -54,9 +59,21 @@ class EngineProcess:
         await self.reap_orphans()
         self._shared.begin()
         self._oom_kills = _oom_kills()
-        self._process = await asyncio.create_subprocess_exec(
-            *self._argv, env=self._environ, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
-        )
+        output = EngineOutput()
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._argv,
+                env=self._environ,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output.descriptor,
+                stderr=output.descriptor,
+                start_new_session=True,
+            )
+        except OSError:
+            output.discard()
+            raise
+        output.begin()
+        self._output = output
         try:
             # With the boot's id: after a reboot the number may belong to any process.
             self._group_file.write_text(f"{_boot_id()} {self._process.pid}")
@@ -69,6 +86,10 @@ class EngineProcess:
         if self._process is None:
             raise RuntimeError("no engine was started")
         return await self._process.wait()
+
+    def last_output(self) -> str:
+        """Return the end of the engine's output, of its errors as well; complete once all of the group has ended."""
+        return self._output.end(_OUTPUT_S) if self._output is not None else ""
 
     def had_oom_kill(self) -> bool:
         """Return whether the kernel has ended a process for lack of memory since the start, the engine's or another."""

@@ -66,7 +66,7 @@ class ModelStore:
     def manifest(self, name: str) -> Manifest:
         """Read a model's manifest. Raises ModelMissing, ModelDamaged, StoreUnavailable."""
         key = manifest_key(name)
-        with self._errors(f"s3://{self.bucket}/{key}"):
+        with self._errors(key):
             body = self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read(MAX_MANIFEST_BYTES + 1)
         try:
             return _manifest(body)
@@ -82,7 +82,7 @@ class ModelStore:
             ModelDamaged: there are more objects than a model may have files.
         """
         prefix, found = model_prefix(name), {}
-        with self._errors(f"s3://{self.bucket}/{prefix}"):
+        with self._errors(prefix):
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
                 for entry in page.get("Contents", ()):
                     found[entry["Key"].removeprefix(prefix)] = int(entry["Size"])
@@ -94,7 +94,7 @@ class ModelStore:
     def read(self, name: str, path: str, start: int, end: int, sink: Callable[[bytes], None]) -> None:
         """Pass the bytes from start to end (exclusive) to `sink`, in pieces. Raises ModelMissing, StoreUnavailable."""
         key = model_prefix(name) + path
-        with self._errors(f"s3://{self.bucket}/{key}"):
+        with self._errors(key):
             answer = self._client.get_object(Bucket=self.bucket, Key=key, Range=f"bytes={start}-{end - 1}")
             received = 0
             for piece in answer["Body"].iter_chunks(_CHUNK_BYTES):
@@ -103,13 +103,26 @@ class ModelStore:
         if received != end - start:
             raise StoreUnavailable(f"s3://{self.bucket}/{key}: {received} bytes came of {end - start}")
 
+    def _is_known_absent(self, key: str) -> bool:
+        """Return whether S3 lists no object of this key; False where the list is refused or fails, too."""
+        if key.endswith("/"):  # a prefix, which was listed itself
+            return False
+        try:
+            listed = self._client.list_objects_v2(Bucket=self.bucket, Prefix=key, MaxKeys=1)
+        except (BotoCoreError, ClientError):
+            return False
+        return all(entry.get("Key") != key for entry in listed.get("Contents", ()))
+
     @contextmanager
-    def _errors(self, what: str) -> Iterator[None]:
+    def _errors(self, key: str) -> Iterator[None]:
+        what = f"s3://{self.bucket}/{key}"
         try:
             yield
         except ClientError as error:
             code = str(error.response.get("Error", {}).get("Code", ""))
-            if code in _GONE:
+            # S3 refuses to read an object that does not exist, unless the whole bucket may be listed (s3:ListBucket).
+            # A node may list the prefix of its model only, so the list has to tell a missing object from a refused one.
+            if code in _GONE or (code in _REFUSED and self._is_known_absent(key)):
                 raise ModelMissing(f"{what} is not there; push the model with `synkti model push`") from error
             if code == "NoSuchBucket":
                 raise ModelMissing(f"the bucket {self.bucket} is not there; is the cluster's name right?") from error

@@ -113,6 +113,9 @@ INTERRUPTION_EVENT = "EC2 Spot Instance Interruption Warning"
 REBALANCE_EVENT = "EC2 Instance Rebalance Recommendation"
 STATE_CHANGE_EVENT = "EC2 Instance State-change Notification"
 
+TERMINAL_STATES = ("shutting-down", "terminated", "stopping", "stopped")
+"""The states of a StateChange after which the instance is no node any more."""
+
 _PARSERS = {INTERRUPTION_EVENT: _interruption, REBALANCE_EVENT: _rebalance, STATE_CHANGE_EVENT: _state_change}
 
 

@@ -18,6 +18,7 @@ from node_agent.contract.timestamps import parse_instant
 
 LAUNCH_FAILED_EVENT = "EC2 Instance Launch Unsuccessful"
 LAUNCH_SUCCEEDED_EVENT = "EC2 Instance Launch Successful"
+SCHEDULED_EVENT = "Scheduled Event"
 MAX_HISTORY = 20
 
 
@@ -44,6 +45,14 @@ class LaunchSucceeded:
 LaunchEvent = LaunchFailed | LaunchSucceeded
 
 
+@dataclass(frozen=True)
+class ScheduledCheck:
+    """A rule's schedule was due. at: unix seconds."""
+
+    event_id: str
+    at: float
+
+
 def parse_launch(event: Mapping[str, Any]) -> LaunchEvent | None:
     """Parse an EventBridge event of a launch.
 
@@ -63,6 +72,13 @@ def parse_launch(event: Mapping[str, Any]) -> LaunchEvent | None:
     if kind == LAUNCH_FAILED_EVENT:
         return LaunchFailed(event_id, group, at, _text(detail, "StatusMessage"))
     return LaunchSucceeded(event_id, group, at, _text(detail, "EC2InstanceId"))
+
+
+def parse_check(event: Mapping[str, Any]) -> ScheduledCheck | None:
+    """Parse an EventBridge event of a schedule; None for an event of another kind. Raises ValueError."""
+    if event.get("detail-type") != SCHEDULED_EVENT:
+        return None
+    return ScheduledCheck(_text(event, "id"), parse_instant(_text(event, "time")))
 
 
 def _text(document: Mapping[str, Any], key: str) -> str:

@@ -15,6 +15,9 @@ ENGINE_PORT = 8002
 
 EC2_EVENT_SOURCE = "aws.ec2"
 AUTO_SCALING_EVENT_SOURCE = "aws.autoscaling"
+NODE_EVENT_SOURCE = "synkti.node"
+"""Of the events that nodes put themselves (contract/launch_breaker)."""
+
 DRILL_EVENT_SOURCE = "synkti.drill"
 """Accepted by the deployed rules only where drills are on: anyone with events:PutEvents could start a drain."""
 
@@ -81,13 +84,22 @@ def auto_scaling_group_name(cluster: str) -> str:
     return f"{cluster}-fleet"
 
 
+MIN_NODES_OUTPUT, MAX_NODES_OUTPUT, NODES_OUTPUT = "MinNodes", "MaxNodes", "Nodes"
+"""The fleet stack's outputs of the group's size; the last one only where the fleet does not scale automatically."""
+
 READY_HOOK = "ready"
 """The group's hook on a launch: an instance counts as in service when its node serves, and not before."""
+
+LAUNCH_PROCESS = "Launch"
+"""The process of the group that the breaker suspends (lambdas/core/launch_breaker) and `synkti resume` resumes."""
 
 DRAINED_HOOK = "drained"
 """The group's hook on a termination: the instance stays until its node has drained, or the hook's time is up."""
 
 METRICS_NAMESPACE = "Synkti"
+CLUSTER_DIMENSION = "cluster"
+"""The dimension of the Lambdas' metrics by which an alarm counts the events of its own cluster only."""
+
 IN_FLIGHT_METRIC = "InFlightRequests"
 """Requests under way at a node's engine, once a minute from each node; its average scales the fleet."""
 

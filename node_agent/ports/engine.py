@@ -28,6 +28,10 @@ class EngineGroup(Protocol):
         """Wait until the engine's first process ends; return its exit status (negative: the signal)."""
         ...
 
+    def last_output(self) -> str:
+        """Return the end of what the engine wrote; complete after `stop`."""
+        ...
+
     def had_oom_kill(self) -> bool:
         """Return whether the kernel has ended a process for lack of memory since the start, the engine's or another."""
         ...

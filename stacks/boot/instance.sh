@@ -43,6 +43,16 @@ instance_id() { # Prints the id from IMDS, or where that is unavailable, from cl
   metadata instance-id || cat "$root/var/lib/cloud/data/instance-id"
 }
 
+report_give_up() { # report_give_up REASON: puts an event, by which the group stops to launch nodes that cannot serve
+  local reason entries
+  reason=$(printf '%s' "$1" | LC_ALL=C tr -c ' -~' ' ' | tr '"\\' '  ' | head --bytes 400) # to fit into JSON as it is
+  # The detail is a text that contains JSON.
+  entries=$(sed "s|@GROUP@|$SYNKTI_GROUP|; s|@INSTANCE@|$(instance_id)|" "$(dirname "${BASH_SOURCE[0]}")/gave-up.json")
+  entries=${entries//@REASON@/"$reason"}
+  timeout 20 aws events put-events --entries "$entries" >/dev/null ||
+    log "the end of this node could not be reported; the group reports it when it abandons the launch"
+}
+
 complete_launch() { # complete_launch CONTINUE|ABANDON: succeeds also where the group no longer waits
   local output
   if output=$(timeout 60 aws autoscaling complete-lifecycle-action --lifecycle-hook-name "$SYNKTI_READY_HOOK" \

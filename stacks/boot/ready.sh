@@ -1,7 +1,7 @@
 #!/bin/bash
 # Watches whether this node serves. When it serves for the first time, it is reported to the group as in service, with
 # retries until the hook's timeout, because an unavailable API is not the node's fault. If the node does not serve
-# within SYNKTI_READY_WITHIN_S, or not again within that time, this unit fails, and synkti-give-up.service terminates
+# within SYNKTI_READY_WITHIN_S, or not again within that time, this unit fails, and synkti-give-up@.service terminates
 # the instance.
 set -uo pipefail
 # shellcheck source=stacks/boot/instance.sh

@@ -37,22 +37,38 @@ class Alarms(Construct):
         return topic
 
     def alarm_when_positive(
-        self, scope: Construct, construct_id: str, metric: cloudwatch.IMetric, meaning: str, periods: int = 1
+        self,
+        scope: Construct,
+        construct_id: str,
+        metric: cloudwatch.IMetric,
+        meaning: str,
+        *,
+        periods: int = 1,
+        of_periods: int | None = None,
     ) -> None:
         """Create an alarm for a metric above zero.
 
-        meaning: completes the alarm's description; periods: for how many consecutive periods it has to be above zero.
+        meaning: completes the alarm's description; periods: in how many periods of the last `of_periods` it has to be
+        above zero; None: in as many consecutive ones.
         """
-        alarm = cloudwatch.Alarm(
-            scope,
-            construct_id,
-            metric=metric,
-            threshold=0,
-            comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
-            evaluation_periods=periods,
-            treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
-            alarm_description=f"Synkti: {meaning}",
-        )
+        alarm = positive_alarm(scope, construct_id, metric, meaning, periods, of_periods or periods)
         if self._topic is not None:
             alarm.add_alarm_action(actions.SnsAction(self._topic))
         self.alarms.append(alarm)
+
+
+def positive_alarm(
+    scope: Construct, construct_id: str, metric: cloudwatch.IMetric, meaning: str, periods: int, of_periods: int
+) -> cloudwatch.Alarm:
+    """Return an alarm without actions; see Alarms.alarm_when_positive for its arguments."""
+    return cloudwatch.Alarm(
+        scope,
+        construct_id,
+        metric=metric,
+        threshold=0,
+        comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
+        evaluation_periods=of_periods,
+        datapoints_to_alarm=periods,
+        treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
+        alarm_description=f"Synkti: {meaning}",
+    )

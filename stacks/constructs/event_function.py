@@ -1,4 +1,4 @@
-"""A Lambda that EventBridge invokes for some kinds of events, with its dead-letter queue and alarms.
+"""A Lambda that EventBridge invokes for some kinds of events or by schedule, with its dead-letter queue and alarms.
 
 EventBridge retries for up to two hours (an older interruption is of no use), then the queue stores the event. The
 alarms watch the queue and the function's errors.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from aws_cdk import Duration, RemovalPolicy
 from aws_cdk import aws_events as events
@@ -42,14 +43,17 @@ class HandlerSpec:
     handler: str
     """The module's name in lambdas/handlers."""
 
-    source: str
-    """The source of its events."""
-
-    detail_types: Sequence[str]
     environment: Mapping[str, str]
     permissions: Sequence[iam.PolicyStatement]
+    sources: Sequence[str] = ()
+    """The sources of its events."""
+
+    detail_types: Sequence[str] = ()
     detail: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Values that the events' details have to match."""
+
+    every_minutes: int = 0
+    """The interval of its schedule; 0: none, it has events."""
 
 
 class EventFunction(Construct):
@@ -70,12 +74,7 @@ class EventFunction(Construct):
         events.Rule(
             self,
             "Rule",
-            description=f"{', '.join(task.detail_types)} -> {task.handler}",
-            event_pattern=events.EventPattern(
-                source=[task.source, *([names.DRILL_EVENT_SOURCE] if settings.drills else [])],
-                detail_type=list(task.detail_types),
-                detail=dict(task.detail) or None,
-            ),
+            **_trigger(task, settings),
             targets=[
                 targets.LambdaFunction(
                     self.function,
@@ -121,3 +120,20 @@ class EventFunction(Construct):
             dead_letter_queue=self.queue,
             environment={"POWERTOOLS_SERVICE_NAME": "synkti", **task.environment},
         )
+
+
+def _trigger(task: HandlerSpec, settings: FleetSettings) -> dict[str, Any]:
+    """Return the rule's properties that select its events, or its schedule."""
+    if task.every_minutes:
+        return {
+            "description": f"every {task.every_minutes} minutes -> {task.handler}",
+            "schedule": events.Schedule.rate(Duration.minutes(task.every_minutes)),
+        }
+    return {
+        "description": f"{', '.join(task.detail_types)} -> {task.handler}",
+        "event_pattern": events.EventPattern(
+            source=[*task.sources, *([names.DRILL_EVENT_SOURCE] if settings.drills else [])],
+            detail_type=list(task.detail_types),
+            detail={name: list(values) for name, values in task.detail.items()} or None,
+        ),
+    }

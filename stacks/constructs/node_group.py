@@ -15,6 +15,8 @@ from constructs import Construct
 
 from node_agent.contract import names
 from node_agent.contract.tags import CLUSTER_TAG, ROLE_TAG, VERSION_TAG, WORKER_ROLE
+from stacks.constructs.alarms import positive_alarm
+from stacks.constructs.metrics import breaker_metric
 from stacks.constructs.network import Network
 from stacks.rollout import DRAIN_S, WARMUP_S, max_healthy_percent
 from stacks.settings import FleetSettings
@@ -44,7 +46,7 @@ class NodeGroup(Construct):
             auto_scaling_group_name=names.auto_scaling_group_name(settings.cluster),
             vpc=network.vpc,
             vpc_subnets=network.subnets,
-            min_capacity=settings.min_nodes if scaled else 0,
+            min_capacity=settings.min_capacity,
             max_capacity=settings.max_capacity,
             # Where the fleet scales automatically, a deployment does not change its size.
             desired_capacity=None if scaled else settings.nodes,
@@ -52,7 +54,7 @@ class NodeGroup(Construct):
             default_instance_warmup=Duration.seconds(WARMUP_S),
             group_metrics=[autoscaling.GroupMetrics.all()],
             mixed_instances_policy=_instances_policy(settings, template),
-            update_policy=_update_policy(settings),
+            update_policy=_update_policy(settings, self._rollback_alarm(settings)),
         )
         # The warning is about a deployment resetting the size to that of synkti.toml, which is intended.
         Annotations.of(self.group).acknowledge_warning("@aws-cdk/aws-autoscaling:desiredCapacitySet")
@@ -61,6 +63,14 @@ class NodeGroup(Construct):
             Tags.of(self.group).add(key, value, apply_to_launched_instances=True)
         if scaled:
             self._scale(settings)
+
+    def _rollback_alarm(self, settings: FleetSettings) -> cloudwatch.Alarm:
+        """Return the alarm that fails an update: the breaker found that the new version's nodes cannot serve.
+
+        It is in ALARM only while the breaker opens, so that it does not fail the update that brings the remedy, too.
+        """
+        meaning = "an update is rolled back, because its nodes gave up"
+        return positive_alarm(self, "Rollback", breaker_metric(settings.cluster), meaning, 1, 1)
 
     def _add_hooks(self, settings: FleetSettings) -> None:
         """Add the hooks to the group's own properties: separate resources are created after the first instances."""
@@ -117,12 +127,16 @@ def _instances_policy(settings: FleetSettings, template: ec2.LaunchTemplate) -> 
     )
 
 
-def _update_policy(settings: FleetSettings) -> autoscaling.UpdatePolicy:
-    """Let CloudFormation replace the instances of an older template, and wait until that is done."""
+def _update_policy(settings: FleetSettings, rollback: cloudwatch.IAlarm) -> autoscaling.UpdatePolicy:
+    """Return the policy by which CloudFormation replaces the instances of an older template, and waits for it.
+
+    rollback: while it is in ALARM the instance refresh fails, and CloudFormation restores the earlier template.
+    """
     return autoscaling.UpdatePolicy.instance_refresh(
         strategy=autoscaling.InstanceRefreshStrategy.ROLLING,
         min_healthy_percentage=settings.refresh_healthy_percent,
         # Room for new nodes that start before old ones end: a tenth of the fleet, at least one.
         max_healthy_percentage=max_healthy_percent(settings),
         skip_matching=True,
+        alarms=[rollback],
     )

@@ -8,6 +8,7 @@ from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from node_agent.contract import names
+from node_agent.contract.launch_breaker import GAVE_UP_EVENT
 from node_agent.contract.models import model_prefix
 from node_agent.contract.tags import CLUSTER_TAG, NODE_TAGS
 from stacks.constructs.artifact import Artifact
@@ -56,6 +57,17 @@ def _ec2_statements(scope: Construct, settings: FleetSettings) -> tuple[iam.Poli
                 "StringLike": {"aws:userid": "*:${ec2:InstanceID}"},
                 "StringEquals": {f"ec2:ResourceTag/{CLUSTER_TAG}": settings.cluster},
                 "ForAllValues:StringEquals": {"aws:TagKeys": [CLUSTER_TAG, *NODE_TAGS]},
+            },
+        ),
+        iam.PolicyStatement(
+            sid="GiveUp",
+            actions=["events:PutEvents"],
+            resources=[stack.format_arn(service="events", resource="event-bus", resource_name="default")],
+            conditions={
+                "StringEquals": {
+                    "events:source": names.NODE_EVENT_SOURCE,
+                    "events:detail-type": GAVE_UP_EVENT,
+                }
             },
         ),
         iam.PolicyStatement(

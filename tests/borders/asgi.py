@@ -30,6 +30,9 @@ class LocalEngine:
         await self._ended.wait()
         return 0
 
+    def last_output(self) -> str:
+        return ""
+
     def had_oom_kill(self) -> bool:
         return False
 

@@ -103,6 +103,7 @@ OURS = {
     ("EngineGroup", "start"): "our own process: tests/unit/adapters/test_engine_process.py covers /proc",
     ("EngineGroup", "wait"): "an exit status; tests/unit/runtime/engine/test_supervisor.py",
     ("EngineGroup", "had_oom_kill"): "as start",
+    ("EngineGroup", "last_output"): "as start; tests/unit/core/engine/test_last_words.py has hostile output",
     ("EngineGroup", "is_suspended"): "as start",
     ("EngineGroup", "note_shared_memory"): "as start",
     ("EngineGroup", "stop"): "as start",

@@ -8,12 +8,14 @@ import os
 import subprocess
 import sys
 import zipfile
+from typing import Any
 
 import pytest
 
 from checks.assemblies import Synthesized
 from node_agent.contract.aws_events import INTERRUPTION_EVENT, REBALANCE_EVENT, STATE_CHANGE_EVENT
 from node_agent.contract.capacity import LAUNCH_FAILED_EVENT, LAUNCH_SUCCEEDED_EVENT
+from node_agent.contract.launch_breaker import GAVE_UP_EVENT
 from stacks.constructs.event_function import RETRY_ATTEMPTS, RETRY_HOURS
 
 HANDLERS = {
@@ -21,7 +23,12 @@ HANDLERS = {
     "node_rebalance_recommended": {REBALANCE_EVENT},
     "node_state_changed": {STATE_CHANGE_EVENT},
     "launch_finished": {LAUNCH_FAILED_EVENT, LAUNCH_SUCCEEDED_EVENT},
+    "node_gave_up": {GAVE_UP_EVENT, LAUNCH_FAILED_EVENT, LAUNCH_SUCCEEDED_EVENT},
 }
+ENDED = {"state": ["shutting-down", "terminated", "stopping", "stopped"]}
+"""Otherwise each start of any instance in the account would start a Lambda that ignores it."""
+
+SCHEDULED = {"fleet_checked": "rate(5 minutes)"}
 MAX_ZIP_BYTES = 1_000_000
 MAX_OWN_SHARE = 1.5
 """Import time of a handler as a share of `import boto3`: 0.3 s in total on an idle machine."""
@@ -30,7 +37,7 @@ MAX_OWN_SHARE = 1.5
 def test_each_event_has_a_function_with_retries_and_a_dead_letter_queue(production: Synthesized) -> None:
     functions = production.resources("AWS::Lambda::Function")
     assert {f["Properties"]["Handler"] for f in functions.values()} == {
-        f"lambdas.handlers.{name}.handler" for name in HANDLERS
+        f"lambdas.handlers.{name}.handler" for name in (*HANDLERS, *SCHEDULED)
     }
     for function in functions.values():
         properties = function["Properties"]
@@ -47,31 +54,67 @@ def test_each_event_has_a_function_with_retries_and_a_dead_letter_queue(producti
 
 
 def test_rules_match_only_the_events_of_their_function(production: Synthesized) -> None:
-    patterns = [rule["Properties"]["EventPattern"] for rule in production.resources("AWS::Events::Rule").values()]
-    kinds = [set(pattern["detail-type"]) for pattern in patterns]
-    assert sorted(kinds, key=sorted) == sorted(HANDLERS.values(), key=sorted)
+    rules = [rule["Properties"] for rule in production.resources("AWS::Events::Rule").values()]
+    patterns = [rule["EventPattern"] for rule in rules if "EventPattern" in rule]
+    every = [set(pattern["detail-type"]) for pattern in patterns]
+    assert sorted(every, key=sorted) == sorted(HANDLERS.values(), key=sorted)
     for pattern in patterns:
-        launches = LAUNCH_FAILED_EVENT in pattern["detail-type"]
-        assert pattern["source"] == (["aws.autoscaling"] if launches else ["aws.ec2"]), "drills are disabled"
-        assert pattern.get("detail") == ({"AutoScalingGroupName": ["synkti-fleet"]} if launches else None)
+        kinds = pattern["detail-type"]
+        launches = LAUNCH_FAILED_EVENT in kinds
+        sources = (["synkti.node"] if GAVE_UP_EVENT in kinds else []) + ["aws.autoscaling" if launches else "aws.ec2"]
+        assert pattern["source"] == sources, "drills are disabled"
+        ended = ENDED if STATE_CHANGE_EVENT in kinds else None
+        assert pattern.get("detail") == ({"AutoScalingGroupName": ["synkti-fleet"]} if launches else ended)
+
+
+def test_a_schedule_starts_the_check_of_the_fleet(production: Synthesized) -> None:
+    rules = [rule["Properties"] for rule in production.resources("AWS::Events::Rule").values()]
+    scheduled = [rule for rule in rules if "ScheduleExpression" in rule]
+    assert [rule["ScheduleExpression"] for rule in scheduled] == list(SCHEDULED.values())
+    (target,) = scheduled[0]["Targets"]
+    functions = production.resources("AWS::Lambda::Function")
+    function = functions[target["Arn"]["Fn::GetAtt"][0]]["Properties"]
+    assert function["Handler"] == "lambdas.handlers.fleet_checked.handler"
+    assert function["Environment"]["Variables"]["SYNKTI_ON_DEMAND_BASE"] == "0"
 
 
 def test_rules_match_drills_if_drills_are_enabled(everything: Synthesized) -> None:
-    for rule in everything.resources("AWS::Events::Rule").values():
-        assert "synkti.drill" in rule["Properties"]["EventPattern"]["source"]
+    rules = [rule["Properties"] for rule in everything.resources("AWS::Events::Rule").values()]
+    for pattern in [rule["EventPattern"] for rule in rules if "EventPattern" in rule]:
+        assert "synkti.drill" in pattern["source"]
+
+
+def notifying(templates: Synthesized) -> list[dict[str, Any]]:
+    """The alarms but the one that only rolls an update back: the events stack has the same one for people."""
+    alarms = templates.templates["synkti-events"]["Resources"].values()
+    return [each for each in alarms if each["Type"] == "AWS::CloudWatch::Alarm"]
 
 
 def test_each_function_queue_and_capacity_failure_has_an_alarm(
     production: Synthesized, everything: Synthesized
 ) -> None:
     alarms = production.resources("AWS::CloudWatch::Alarm")
-    assert len(alarms) == 2 * len(HANDLERS) + 2
-    names = {alarm["Properties"]["MetricName"] for alarm in alarms.values()}
-    assert names == {"Errors", "ApproximateNumberOfMessagesVisible", "GroupPendingInstances", "CapacityNote"}
+    assert len(alarms) == 2 * len((*HANDLERS, *SCHEDULED)) + 4
+    names = {alarm["Properties"].get("MetricName", "a sum") for alarm in alarms.values()}
+    assert names == {"Errors", "ApproximateNumberOfMessagesVisible", "a sum", "CapacityLimit", "BreakerOpen"}
     assert not any("AlarmActions" in alarm["Properties"] for alarm in alarms.values())
-    with_email = everything.resources("AWS::CloudWatch::Alarm").values()
-    assert all(alarm["Properties"]["AlarmActions"] for alarm in with_email)
+    assert all(alarm["Properties"]["AlarmActions"] for alarm in notifying(everything))
     assert everything.only("AWS::SNS::Subscription")["Endpoint"] == "somebody@example.com"
+
+
+def test_alarms_and_the_dashboard_count_the_events_of_their_cluster_only(production: Synthesized) -> None:
+    ours = [
+        each["Properties"]["Dimensions"]
+        for each in production.resources("AWS::CloudWatch::Alarm").values()
+        if each["Properties"].get("Namespace") == "Synkti"
+    ]
+    assert ours
+    for dimensions in ours:
+        assert {"Name": "cluster", "Value": "synkti"} in dimensions
+    board = json.dumps(production.only("AWS::CloudWatch::Dashboard"))
+    assert board.count('\\"service\\",\\"synkti\\"') == board.count('\\"cluster\\",\\"synkti\\"') > 0
+    for function in production.resources("AWS::Lambda::Function").values():
+        assert function["Properties"]["Environment"]["Variables"]["SYNKTI_CLUSTER"] == "synkti"
 
 
 def test_alarms_may_publish_to_the_topic_that_they_name(everything: Synthesized) -> None:
@@ -83,8 +126,23 @@ def test_alarms_may_publish_to_the_topic_that_they_name(everything: Synthesized)
         ({"Service": "cloudwatch.amazonaws.com"}, "sns:Publish", topic)
     ]
     assert list(allowed[0]["Condition"]["StringEquals"]) == ["aws:SourceAccount"]
-    for alarm in everything.resources("AWS::CloudWatch::Alarm").values():
+    for alarm in notifying(everything):
         assert alarm["Properties"]["AlarmActions"] == [topic]
+
+
+def test_an_alarm_fires_where_nodes_are_missing_for_20_of_30_minutes(production: Synthesized) -> None:
+    """Nodes that never serve are replaced for ever: the group is complete for a minute, and then again it is not."""
+    (missing,) = [
+        each["Properties"]
+        for each in production.resources("AWS::CloudWatch::Alarm").values()
+        if "Metrics" in each["Properties"]
+    ]
+    assert (missing["DatapointsToAlarm"], missing["EvaluationPeriods"], missing["Threshold"]) == (20, 30, 0)
+    metrics = {each["Id"]: each for each in missing["Metrics"]}
+    (sum_,) = [each for each in metrics.values() if "Expression" in each]
+    assert sum_["Expression"] == "desired - serving"
+    names = {key: metrics[key]["MetricStat"]["Metric"]["MetricName"] for key in ("desired", "serving")}
+    assert names == {"desired": "GroupDesiredCapacity", "serving": "GroupInServiceInstances"}
 
 
 def test_logs_have_a_retention_and_a_dashboard_shows_the_fleet(production: Synthesized) -> None:
@@ -116,7 +174,7 @@ def test_the_package_is_smaller_than_one_megabyte(production: Synthesized) -> No
     assert len(held.getvalue()) < MAX_ZIP_BYTES
 
 
-@pytest.mark.parametrize("name", HANDLERS)
+@pytest.mark.parametrize("name", [*HANDLERS, *SCHEDULED])
 def test_a_handler_starts_with_its_environment_variables_and_fast(name: str, production: Synthesized) -> None:
     """CPU time of the import, relative to boto3's in the same process; the best of up to 5 tries."""
     (function,) = [

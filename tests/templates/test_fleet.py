@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,17 @@ def group_of(templates: Synthesized) -> dict[str, Any]:
     return group
 
 
+def sizes(templates: Synthesized) -> dict[str, str]:
+    """The outputs that `synkti scale` and `synkti bootstrap` read."""
+    outputs = templates.templates["synkti-fleet"]["Outputs"]
+    return {name: outputs[name]["Value"] for name in ("MinNodes", "MaxNodes", "Nodes") if name in outputs}
+
+
 def test_the_group_uses_all_zones_and_instance_types_with_capacity_rebalancing(production: Synthesized) -> None:
     group = production.only("AWS::AutoScaling::AutoScalingGroup")
     assert group["CapacityRebalance"] is True
     assert (group["MinSize"], group["DesiredCapacity"], group["MaxSize"]) == ("0", "3", "6")
+    assert sizes(production) == {"MinNodes": "0", "MaxNodes": "6", "Nodes": "3"}
     assert len(group["VPCZoneIdentifier"]) == 3
     policy = group["MixedInstancesPolicy"]
     assert policy["InstancesDistribution"] == {
@@ -66,15 +74,15 @@ def test_failed_nodes_are_kept_if_keep_failed_nodes_is_set(tmp_path: Path) -> No
 
 def test_an_update_launches_new_nodes_before_it_terminates_old_ones(production: Synthesized) -> None:
     policy = group_of(production)["UpdatePolicy"]["AutoScalingInstanceRefresh"]
-    assert policy == {
-        "Strategy": "Rolling",
-        "Preferences": {"MinHealthyPercentage": 100, "MaxHealthyPercentage": 110, "SkipMatching": True},
-    }
+    preferences = {key: value for key, value in policy["Preferences"].items() if key != "AlarmSpecification"}
+    assert preferences == {"MinHealthyPercentage": 100, "MaxHealthyPercentage": 110, "SkipMatching": True}
+    assert policy["Strategy"] == "Rolling"
 
 
 def test_a_scaled_fleet_tracks_requests_in_flight_and_keeps_its_size_at_a_deployment(everything: Synthesized) -> None:
     group = everything.only("AWS::AutoScaling::AutoScalingGroup")
     assert (group["MinSize"], group["MaxSize"]) == ("2", "10")
+    assert sizes(everything) == {"MinNodes": "2", "MaxNodes": "10"}
     assert "DesiredCapacity" not in group
     tracking = everything.only("AWS::AutoScaling::ScalingPolicy")["TargetTrackingConfiguration"]
     assert tracking["TargetValue"] == 8
@@ -229,3 +237,13 @@ def test_node_logs_have_a_retention_of_30_days(production: Synthesized) -> None:
     group = production.templates["synkti-fleet"]["Resources"]
     (logs,) = [each["Properties"] for each in group.values() if each["Type"] == "AWS::Logs::LogGroup"]
     assert (logs["LogGroupName"], logs["RetentionInDays"]) == (node_log_group_name("synkti"), 30)
+
+
+def test_an_update_whose_nodes_give_up_is_rolled_back(production: Synthesized) -> None:
+    (group,) = production.resources("AWS::AutoScaling::AutoScalingGroup").values()
+    resources = production.templates["synkti-fleet"]["Resources"]
+    (name,) = [name for name, each in resources.items() if each["Type"] == "AWS::CloudWatch::Alarm"]
+    assert json.dumps(group["UpdatePolicy"]).count(json.dumps({"Ref": name})) == 1
+    alarm = resources[name]["Properties"]
+    assert (alarm["MetricName"], alarm["EvaluationPeriods"], alarm["Period"]) == ("BreakerOpen", 1, 300)
+    assert alarm["TreatMissingData"] == "notBreaching", "so that it does not fail the update with the remedy, too"

@@ -18,7 +18,7 @@ def test_the_local_templates_differ_only_in_the_listed_places(production: Synthe
             if theirs.get(place) != ours.get(place):
                 different.add(".".join(part for part in place.split(".") if not part.isdigit())[:120])
     kinds = {name_of(place) for place in different}
-    assert kinds == {"deletion protection of the table", "image", "layers", "peers' rule"}
+    assert kinds == {"deletion protection of the table", "image", "layers", "missing nodes", "peers' rule"}
 
 
 def test_resources_that_the_embedded_aws_lacks_are_omitted_from_local_templates(
@@ -50,6 +50,8 @@ def name_of(place: str) -> str:
         "DeletionPolicy": "deletion protection of the table",
         "UpdateReplacePolicy": "deletion protection of the table",
         ".Layers": "layers",
+        "Resources.Missing": "missing nodes",
+        "DashboardBody": "missing nodes",
         "ImageId": "image",
         "Parameters.SsmParameterValue": "image",
         "SecurityGroupIngress": "peers' rule",

@@ -25,6 +25,8 @@ ROLES = {
     "noderebalancerecommendedRole": "node events",
     "nodestatechangedRole": "node events",
     "launchfinishedRole": "launches",
+    "fleetcheckedRole": "fleet check",
+    "nodegaveupRole": "breaker",
     "Deployer": "GitHub",
     "Watcher": "GitHub watcher",
 }
@@ -35,6 +37,8 @@ TRUSTED = {
     "image build": "ec2.amazonaws.com",
     "node events": "lambda.amazonaws.com",
     "launches": "lambda.amazonaws.com",
+    "fleet check": "lambda.amazonaws.com",
+    "breaker": "lambda.amazonaws.com",
     "GitHub": "Provider",
     "GitHub watcher": "Provider",
 }
@@ -119,7 +123,13 @@ def test_the_policies_grant_exactly_the_permissions_of_the_table(everything: Syn
 def test_fewer_features_are_granted_fewer_permissions(production: Synthesized, everything: Synthesized) -> None:
     most = granted(everything)
     assert granted(production) < most
-    assert {grant.role for grant in granted(production)} == {"node", "node events", "launches"}
+    assert {grant.role for grant in granted(production)} == {
+        "node",
+        "node events",
+        "launches",
+        "fleet check",
+        "breaker",
+    }
 
 
 def test_an_added_or_widened_permission_differs_from_the_table(everything: Synthesized) -> None:

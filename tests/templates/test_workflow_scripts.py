@@ -192,6 +192,15 @@ def test_verification_waits_for_every_node_on_the_deployed_version(checkout: Pat
     assert "answers at https://fleet" in verify(checkout, balanced).stdout
 
 
+def test_a_stopped_fleet_is_not_reported_as_verified(checkout: Path) -> None:
+    (checkout / "answer").write_text('{"desired": 0, "nodes": []}')
+    done = verify(checkout, OUTPUTS)
+    assert done.returncode == 0
+    assert "Every node is ready" not in done.stdout
+    assert "Deployed, and stopped" in done.stdout
+    assert "::warning::the fleet is stopped" in done.stderr
+
+
 def test_nodes_that_do_not_become_ready_fail_the_deployment(checkout: Path) -> None:
     (checkout / "status").write_text("1")
     assert verify(checkout, OUTPUTS).returncode == 1

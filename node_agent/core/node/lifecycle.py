@@ -37,6 +37,7 @@ RETIRE_BEFORE_S = 3.0
 
 EXIT_DRAINED = 0
 EXIT_ENGINE_GAVE_UP = 69  # EX_UNAVAILABLE of sysexits.h: a restart by systemd may help
+EXIT_CONFIGURATION = 78  # EX_CONFIG: a restart ends the same, so systemd does not try (synkti.service)
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,11 @@ class EngineLost:
 
 @dataclass(frozen=True)
 class EngineGaveUp:
-    """The engine ended more often than restarts are allowed."""
+    """The engine ended more often than restarts are allowed, or its settings cannot work (is_permanent)."""
 
     at: float
     reason: str
+    is_permanent: bool = False
 
 
 @dataclass(frozen=True)
@@ -214,6 +216,8 @@ class Lifecycle:
             case EngineLost():
                 return self._engine_lost(event)
             case EngineGaveUp():
+                if event.is_permanent:
+                    return self._gone(EXIT_CONFIGURATION, f"the engine cannot start: {event.reason}")
                 return self._gone(EXIT_ENGINE_GAVE_UP, f"the engine cannot be kept running: {event.reason}")
             case RebalanceSeen():
                 self._recommended = True

@@ -18,6 +18,7 @@ import orjson
 
 from node_agent.core.common.address import Address
 from node_agent.core.common.backoff import Backoff
+from node_agent.core.engine.last_words import LastWords, last_words
 from node_agent.core.node.lifecycle import EngineGaveUp, EngineLost, EngineReady, Event
 from node_agent.ports import EngineGroup, ExchangeLost, Http
 from node_agent.runtime.engine.lifetime_tracker import LifetimeTracker
@@ -79,11 +80,13 @@ class EngineSupervisor:
         self._until_stuck = until_stuck
         self._loop_time = asyncio.get_running_loop().time
         self._warm_up_s = 0.0
+        self._status: int | None = None  # of an engine that ended by itself before it was ready
         self._backoff = Backoff(first_s=1.0, max_s=60.0, max_attempts=plan.restarts + 1)
 
     async def run(self) -> None:
         """Supervise, until cancelled or until the restarts are used up."""
         failures = 0
+        was_ready = False
         while True:
             try:
                 await self._start()
@@ -93,6 +96,7 @@ class EngineSupervisor:
             why = await self._until_ready()
             if why is None:
                 failures = 0
+                was_ready = True
                 await self._examine()
                 self._post(EngineReady(self._clock()))
                 why = await self._until_lost()
@@ -100,6 +104,14 @@ class EngineSupervisor:
             failures += 1
             _log.warning("the engine is lost: %s (%d in a row)", why, failures)
             await self.stop(0.0)
+            words = self._last_words()
+            if words is not None:
+                _log.error("the engine's own last words: %s", words.text)
+                why = f"{why}: {words.text}"
+                # Once an engine was ready its settings do work, and the same error has another cause.
+                if words.is_permanent and not was_ready:
+                    self._post(EngineGaveUp(self._clock(), words.text, is_permanent=True))
+                    return
             wait_s = self._backoff.wait_s(failures, self._chance())
             if wait_s is None:
                 self._post(EngineGaveUp(self._clock(), why))
@@ -122,6 +134,11 @@ class EngineSupervisor:
         self._lifetimes.ended(status, had_oom_kill=self._group.had_oom_kill())
         return status
 
+    def _last_words(self) -> LastWords | None:
+        """Return the engine's last words; None where it did not end by itself, or said nothing."""
+        status, self._status = self._status, None
+        return last_words(self._group.last_output(), status) if status is not None else None
+
     async def _until_ready(self) -> str | None:
         """Wait for the engine; return None when it answers, else the reason why not."""
         ended = asyncio.ensure_future(self._wait())
@@ -129,6 +146,7 @@ class EngineSupervisor:
             async with asyncio.timeout(self._plan.start_s):
                 while not await self._healthy():
                     if ended.done():
+                        self._status = ended.result()
                         return f"it ended with status {ended.result()} before it was healthy"
                     await asyncio.sleep(_POLL_S)
             return await self._warm_up()

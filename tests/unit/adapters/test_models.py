@@ -256,8 +256,42 @@ def test_an_s3_that_does_not_answer_is_69(
 
 
 class _Refusing:
+    """An S3 that refuses to read, as it does for an object that does not exist. listed: keys; None: refused, too."""
+
+    def __init__(self, listed: list[str] | None = None) -> None:
+        self._listed = listed
+
     def get_object(self, **_: object) -> None:
         raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "GetObject")
+
+    def list_objects_v2(self, Bucket: str, Prefix: str, MaxKeys: int) -> dict[str, Any]:
+        if self._listed is None:
+            raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "ListObjectsV2")
+        found = [{"Key": key} for key in self._listed if key.startswith(Prefix)]
+        return {"Contents": found[:MaxKeys]} if found else {}
+
+
+@pytest.mark.parametrize(
+    ("listed", "code", "message"),
+    [
+        ([], 66, "is not there; push the model"),
+        ([manifest_key("tiny") + ".old"], 66, "is not there; push the model"),
+        ([manifest_key("tiny")], 69, "S3 refuses (AccessDenied)"),
+    ],
+)
+def test_a_refused_object_that_is_not_listed_is_a_missing_model(
+    listed: list[str],
+    code: int,
+    message: str,
+    aws: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A node may list its model's prefix only, and S3 answers 403 for a missing object to a role like that."""
+    monkeypatch.setattr(fetch_model, "s3_client", lambda region, connections: _Refusing(listed))
+    assert run(tmp_path) == code
+    assert message in failure(capsys)
 
 
 def test_a_streamed_model_is_only_verified(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from node_agent.__main__ import _EXIT_CONFIGURATION
+from node_agent.core.node.lifecycle import EXIT_CONFIGURATION
 from node_agent.fetch_model import EXIT_DAMAGED, EXIT_DISK, EXIT_MISSING, EXIT_UNAVAILABLE
 from node_agent.settings import from_environ
 from tests.unit.boot.conftest import BOOT, unit
@@ -23,7 +23,7 @@ def test_the_agent_has_a_watchdog_and_is_restarted_and_stopped_whole() -> None:
     assert float(node["WatchdogSec"][0]) > 0
     assert node["KillMode"] == ["mixed"], "the engine is in the agent's control group, and ends with it"
     assert node["Restart"] == ["on-failure"]
-    assert node["RestartPreventExitStatus"] == [str(_EXIT_CONFIGURATION)]
+    assert node["RestartPreventExitStatus"] == [str(EXIT_CONFIGURATION)]
     assert node["ExecStart"][0].endswith("/python -m node_agent")
 
 
@@ -43,7 +43,8 @@ def test_the_agent_has_few_rights_on_its_machine() -> None:
 
 @pytest.mark.parametrize("name", ["synkti-boot.service", "synkti.service", "synkti-ready.service"])
 def test_a_unit_that_fails_for_good_gives_up_the_instance(name: str) -> None:
-    assert unit(name)["OnFailure"] == ["synkti-give-up.service"]
+    assert unit(name)["OnFailure"] == ["synkti-give-up@%N.service"]
+    assert unit("synkti-give-up@.service")["ExecStart"][0].endswith("/give-up.sh %i"), "it gets the failed unit's name"
 
 
 def test_a_node_starts_after_its_boot_also_after_a_restart_of_the_instance() -> None:

@@ -160,6 +160,9 @@ class _World:
         yield "", ("drain",), [self._example("drain", first, "--yes")]
         yield "", ("scale",), [self._example("scale", "5")]
         yield "", ("stop",), [self._example("stop")]
+        suspend = boto3.client("autoscaling").suspend_processes
+        suspend(AutoScalingGroupName=fleet.group, ScalingProcesses=["Launch"])
+        yield "", ("resume",), [self._example("resume")]
         listed = self._example("model", "ls")
         yield "", ("model", "push"), [pushing]
         yield "", ("model", "ls"), [listed]

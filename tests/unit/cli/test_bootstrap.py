@@ -22,7 +22,7 @@ from cli.core.resource_import import import_template, retained
 from cli.destroy import deletion_order
 from cli.errors import Failed
 from cli.polling import Clock
-from node_agent.contract.names import checkpoints_bucket_name, models_bucket_name
+from node_agent.contract.names import auto_scaling_group_name, checkpoints_bucket_name, models_bucket_name
 from tests.unit.cli import weights
 from tests.unit.cli.conftest import ACCOUNT, REGION, DeployedFleet, Run, make_fleet, make_state
 from tests.unit.cli.fake_clock import FakeClock
@@ -113,6 +113,21 @@ def test_a_second_bootstrap_changes_nothing(cdk: type[MemoryCdk], model: Path, r
     assert document["changed"] == []
     assert cdk.ran == ["synth", "deploy everything"]
     assert "nothing had to be changed" in run("bootstrap", "--yes").err
+
+
+def test_a_bootstrap_after_a_stop_starts_the_nodes_again(cdk: type[MemoryCdk], model: Path, run: Run) -> None:
+    """CloudFormation changes no size where the template is the same: 0 of 0 nodes were ready, which was a success."""
+    assert run("bootstrap", "--model", model, "--yes").code == 0
+    held = cdk.cloudformation.stacks["synkti-fleet"]
+    held.outputs = {**held.outputs, "MinNodes": "0", "MaxNodes": "4", "Nodes": "2"}
+    fleet = boto3.client("autoscaling")
+    group = auto_scaling_group_name("synkti")
+    assert run("stop").code == 0
+    done = run("bootstrap", "--yes", "--no-wait", "--json")
+    assert (done.document["changed"], done.document["desired"]) == (["size"], 2)
+    (seen,) = fleet.describe_auto_scaling_groups(AutoScalingGroupNames=[group])["AutoScalingGroups"]
+    assert (seen["MinSize"], seen["MaxSize"], seen["DesiredCapacity"]) == (0, 4, 2)
+    assert run("bootstrap", "--yes", "--no-wait", "--json").document["changed"] == []
 
 
 def test_without_a_model_no_node_is_started(cdk: type[MemoryCdk], model: Path, run: Run) -> None:

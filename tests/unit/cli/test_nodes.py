@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import boto3
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from cli import endpoint, nodes
 from cli.adapters.instances import Group
 from cli.core.scaling_group import launch_failures
+from node_agent.contract.launch_breaker import BreakerRecord, GiveUp, breaker_key
 from tests.unit.cli.conftest import VERSION, DeployedFleet, Run, make_fleet
 from tests.unit.cli.fake_clock import FakeClock
 from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
@@ -156,3 +159,55 @@ def test_an_endpoint_is_checked_for_an_answer(fleet: DeployedFleet, run: Run, mo
 
 def test_an_endpoint_without_a_listener_is_no_error() -> None:
     assert not endpoint.is_reachable("http://127.0.0.1:9/v1")
+
+
+def breaker_record(reason: str) -> None:
+    """Three nodes gave up a minute ago, as the Lambdas record it."""
+    keys = (("pk", "HASH"), ("sk", "RANGE"))
+    schema: Any = [{"AttributeName": name, "KeyType": kind} for name, kind in keys]
+    table = boto3.resource("dynamodb").create_table(
+        TableName="synkti-records",
+        KeySchema=schema,
+        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name, _ in keys],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    at = time.time() - 60
+    give_ups = tuple(GiveUp(f"i-{number}", at, reason) for number in range(3))
+    table.put_item(Item=BreakerRecord("synkti-fleet", "v2", give_ups, at, "e", 3, int(at) + 999).to_item())
+
+
+def test_nodes_that_gave_up_are_shown_with_the_engines_last_words(fleet: DeployedFleet, run: Run) -> None:
+    breaker_record("the engine cannot start: ValueError: 16.0 GiB KV cache is needed")
+    boto3.client("autoscaling").suspend_processes(AutoScalingGroupName=fleet.group, ScalingProcesses=["Launch"])
+    done = run("nodes")
+    assert "i-2 gave up 1 min ago: the engine cannot start: ValueError: 16.0 GiB KV cache is needed" in done.err
+    assert "synkti logs i-2 --from last" in done.err
+    assert "launches are suspended: mend" in done.err
+    assert run("nodes", "--json").document["launches_suspended"] is True
+
+
+def test_waiting_ends_at_once_where_nothing_is_launched(fleet: DeployedFleet, run: Run) -> None:
+    breaker_record("no model")
+    boto3.client("autoscaling").suspend_processes(AutoScalingGroupName=fleet.group, ScalingProcesses=["Launch"])
+    done = run("nodes", "--wait")
+    assert done.code == 1
+    assert "waiting cannot help" in done.err
+    assert "synkti resume" in done.err
+    assert "no model" in done.err
+
+
+def test_resume_lets_the_group_launch_again_and_says_where_nothing_was_to_do(fleet: DeployedFleet, run: Run) -> None:
+    client = boto3.client("autoscaling")
+    client.suspend_processes(AutoScalingGroupName=fleet.group, ScalingProcesses=["Launch", "AZRebalance"])
+    assert "launches nodes again" in run("resume").out
+    (group,) = client.describe_auto_scaling_groups(AutoScalingGroupNames=[fleet.group])["AutoScalingGroups"]
+    assert [each["ProcessName"] for each in group["SuspendedProcesses"]] == ["AZRebalance"]
+    assert run("resume", "--json").document == {"cluster": "synkti", "resumed": False}
+
+
+def test_a_breakers_record_that_cannot_be_read_is_no_error(fleet: DeployedFleet, run: Run) -> None:
+    breaker_record("x")
+    boto3.resource("dynamodb").Table("synkti-records").put_item(Item={**breaker_key("synkti-fleet"), "give_ups": "?"})
+    done = run("nodes")
+    assert done.code == 0
+    assert "why nodes gave up is not known: the record cannot be parsed" in done.err

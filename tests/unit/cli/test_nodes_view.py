@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cli.core.nodes import FleetStatus, Node, node_of, row_style, select_node, table_row
-from cli.core.scaling_group import GroupSize, launch_failures, with_desired
+from cli.core.scaling_group import (
+    DeployedSize,
+    GroupSize,
+    as_deployed,
+    deployed_size,
+    launch_failures,
+    with_desired,
+)
 from cli.errors import Ambiguous, BadUsage, NotFound
 from node_agent.contract.states import NodeState
 
@@ -53,6 +60,16 @@ def test_a_node_has_the_fields_of_its_instance_and_tags() -> None:
     assert found.is_ready
     assert found.document()["launched_at"] == "2026-11-24T10:00:00.000Z"
     assert node_of(instance(Tags=[{"Key": "Name", "Value": "somebody else's"}])) is None
+
+
+@pytest.mark.parametrize("state", NodeState)
+def test_a_node_counts_as_ready_where_it_accepts_requests(state: NodeState) -> None:
+    """An at-risk node serves, although peers choose it last."""
+    serves = state in (NodeState.READY, NodeState.AT_RISK)
+    seen = node(state=state)
+    assert (seen.is_ready, seen.document()["serves"]) == (serves, serves)
+    assert FleetStatus((seen,), 1, "v2").is_converged is serves
+    assert not node(state=state, ec2_state="shutting-down").is_ready
 
 
 def test_fields_missing_in_ec2_are_unknown_or_on_demand() -> None:
@@ -110,7 +127,7 @@ def status(*nodes: Node, desired: int = 2, version: str | None = None) -> FleetS
 def test_a_fleet_has_converged_when_the_desired_number_is_ready() -> None:
     assert status(node(), node()).is_converged
     assert not status(node(), node(state=NodeState.STARTING)).is_converged
-    assert not status(node(), node(state=NodeState.AT_RISK)).is_converged
+    assert status(node(), node(state=NodeState.AT_RISK)).is_converged, "an at-risk node serves"
     assert status(desired=0).is_converged
     assert status(node(), node(), node()).is_converged, "one more, while one takes another's place"
 
@@ -157,10 +174,36 @@ def test_an_exact_id_takes_precedence_over_a_prefix() -> None:
 
 @given(st.integers(0, 1_000), st.integers(0, 1_000), st.integers(0, 1_000))
 def test_desired_nodes_widen_the_bounds_of_a_group(least: int, more: int, nodes: int) -> None:
-    size = with_desired(GroupSize(least, least + more, least), nodes)
+    size = with_desired(GroupSize(least, least + more, least), nodes, None)
     assert size.minimum <= size.desired == nodes <= size.maximum
     assert size.minimum <= least
     assert size.maximum >= least + more
+
+
+sizes = st.integers(0, 1_000)
+
+
+@given(sizes, sizes, st.lists(st.integers(0, 1_000), min_size=1), st.none() | sizes)
+def test_scaling_and_stopping_in_any_order_end_with_the_deployed_bounds(
+    least: int, more: int, order: list[int], fixed: int | None
+) -> None:
+    deployed = DeployedSize(least, least + more, fixed)
+    size = GroupSize(least, least + more, least)
+    for nodes in order:
+        size = with_desired(size, nodes, deployed)
+        assert size.minimum <= size.desired == nodes <= size.maximum
+        assert nodes == 0 or size == GroupSize(min(least, nodes), max(least + more, nodes), nodes)
+    again = as_deployed(size, deployed)
+    assert (again.minimum, again.maximum) == (least, least + more)
+    assert again.minimum <= again.desired <= again.maximum
+
+
+def test_the_deployed_size_is_that_of_the_stacks_outputs() -> None:
+    outputs = {"MinNodes": "2", "MaxNodes": "10"}
+    assert deployed_size(outputs.get) == DeployedSize(2, 10, None)
+    assert deployed_size({**outputs, "Nodes": "3"}.get) == DeployedSize(2, 10, 3)
+    assert deployed_size({"Nodes": "3"}.get) is None
+    assert deployed_size({"MinNodes": "", "MaxNodes": "many"}.get) is None
 
 
 def activity(message: str, at: int = 100, code: str = "Failed") -> dict[str, Any]:

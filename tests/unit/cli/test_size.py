@@ -6,8 +6,9 @@ import boto3
 import pytest
 
 from cli import nodes
-from tests.unit.cli.conftest import DeployedFleet, Run
+from tests.unit.cli.conftest import DeployedFleet, Run, make_fleet
 from tests.unit.cli.fake_clock import FakeClock
+from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
 
 
 def test_a_drained_node_is_replaced(fleet: DeployedFleet, run: Run) -> None:
@@ -62,3 +63,32 @@ def test_stopping_keeps_everything_but_the_nodes(fleet: DeployedFleet, run: Run)
     assert "synkti scale 2" in done.err
     assert "as before" in run("stop").out
     assert run("nodes", "--json").document["whole"] is True
+
+
+@pytest.fixture
+def scaled(aws: MemoryCloudFormation) -> DeployedFleet:
+    """A fleet that scales automatically from 2 to 4 nodes."""
+    made = make_fleet(aws, "synkti", MinNodes="2", MaxNodes="4")
+    boto3.client("autoscaling").update_auto_scaling_group(AutoScalingGroupName=made.group, MinSize=2)
+    return made
+
+
+def test_a_stopped_fleet_that_scales_automatically_gets_its_bounds_back(scaled: DeployedFleet, run: Run) -> None:
+    """With a minimum of 0 automatic scaling could take all nodes, and never start one again."""
+    assert run("stop").code == 0
+    assert scaled.size() == (0, 0, 0), "automatic scaling cannot start it"
+    assert run("scale", "3").code == 0
+    assert scaled.size() == (2, 4, 3)
+    assert run("scale", "1").code == 0
+    assert scaled.size() == (1, 4, 1)
+
+
+def test_a_stopped_fleet_says_how_to_start_it(aws: MemoryCloudFormation, run: Run) -> None:
+    made = make_fleet(aws, "synkti", MinNodes="0", MaxNodes="4", Nodes="2")
+    made.ready()
+    assert "deployed" not in run("nodes").out
+    run("scale", "3")
+    assert "2 of 3 nodes ready; 2 are deployed" in run("nodes").out
+    run("stop")
+    assert "the fleet is stopped, synkti scale 2 starts it" in run("nodes").out
+    assert run("nodes", "--json").document["deployed"] == 2

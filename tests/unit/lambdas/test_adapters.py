@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import boto3
@@ -10,13 +11,14 @@ import pytest
 from botocore.stub import Stubber
 
 from lambdas.adapters.autoscaling import AutoScalingGroups
-from lambdas.adapters.dynamodb import DynamoCapacity, DynamoRecords
+from lambdas.adapters.dynamodb import DynamoBreaker, DynamoCapacity, DynamoRecords
 from lambdas.adapters.ec2 import Ec2Instances
-from lambdas.adapters.memory import MemoryCapacity, MemoryGroups, MemoryInstances, MemoryRecords
-from lambdas.adapters.ports import CapacityRecords, Groups, Instances, RecordChanged, Records
+from lambdas.adapters.memory import MemoryBreaker, MemoryCapacity, MemoryGroups, MemoryInstances, MemoryRecords
+from lambdas.adapters.ports import BreakerRecords, CapacityRecords, Groups, Instances, RecordChanged, Records
 from lambdas.core.decisions import Action, Decision, InstanceDescription
 from lambdas.core.on_demand_fallback import GroupDescription
 from node_agent.contract.capacity import CapacityChange, CapacityRecord, group_key
+from node_agent.contract.launch_breaker import BreakerRecord, GiveUp
 from node_agent.contract.states import NodeState
 from node_agent.contract.table_schema import RECORD_LIFE_S, NodeRecord, TimelineStep, node_key, pool_key
 from node_agent.contract.tags import NodeTags, decode_tags
@@ -205,6 +207,51 @@ def test_a_base_in_memory_can_be_set_repeatedly() -> None:
     twin.set_on_demand_base(GROUP, 2)
     twin.set_on_demand_base(GROUP, 2)
     assert twin.find(GROUP) == GroupDescription(GROUP, 2, 3, 3)
+
+
+def test_launches_are_suspended_and_resumed_and_nothing_else(aws: None, groups: Groups) -> None:
+    assert isinstance(groups, MemoryGroups | AutoScalingGroups)
+    groups.suspend_launches(GROUP)
+    seen = groups.find(GROUP)
+    assert seen is not None
+    assert seen.launches_suspended
+    groups.resume_launches(GROUP)
+    assert groups.find(GROUP) == GroupDescription(GROUP, on_demand_base=1, desired=3, present=3)
+
+
+def test_only_the_launch_process_is_suspended_and_the_version_is_that_of_the_tag() -> None:
+    client = boto3.client("autoscaling", "us-east-1", aws_access_key_id="test", aws_secret_access_key="test")
+    request = {"AutoScalingGroupName": GROUP, "ScalingProcesses": ["Launch"]}
+    group = {
+        "AutoScalingGroupName": GROUP, "MinSize": 0, "MaxSize": 6, "DesiredCapacity": 3, "DefaultCooldown": 300,
+        "AvailabilityZones": ["us-east-1a"], "HealthCheckType": "EC2",
+        "CreatedTime": datetime(2026, 11, 30, tzinfo=UTC), "Tags": [{"Key": "SynktiVersion", "Value": "v2"}],
+        "SuspendedProcesses": [{"ProcessName": "Launch", "SuspensionReason": "User suspended"}],
+    }  # fmt: skip
+    with Stubber(client) as stub:
+        stub.add_response("suspend_processes", {}, request)
+        stub.add_response("resume_processes", {}, request)
+        stub.add_response("describe_auto_scaling_groups", {"AutoScalingGroups": [group]})
+        groups = AutoScalingGroups(client)
+        groups.suspend_launches(GROUP)
+        groups.resume_launches(GROUP)
+        assert groups.find(GROUP) == GroupDescription(GROUP, 0, 3, 0, "v2", launches_suspended=True)
+
+
+@pytest.fixture(params=["memory", "dynamodb"])
+def breaker(request: pytest.FixtureRequest) -> BreakerRecords:
+    return MemoryBreaker() if request.param == "memory" else DynamoBreaker(request.getfixturevalue("table"))
+
+
+def test_a_breakers_record_is_written_over_the_version_that_was_read(breaker: BreakerRecords) -> None:
+    first = BreakerRecord(GROUP, "v2", (GiveUp("i-1", 5.0, "why"),), 6.0, "e-1", 1, 99)
+    assert breaker.find(GROUP) is None
+    breaker.write(first)
+    assert breaker.find(GROUP) == first
+    with pytest.raises(RecordChanged):
+        breaker.write(first)
+    breaker.write(replace(first, opened_at=0.0, version=2))
+    assert breaker.find(GROUP) == replace(first, opened_at=0.0, version=2)
 
 
 @pytest.fixture(params=["memory", "dynamodb"])

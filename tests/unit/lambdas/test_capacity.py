@@ -6,6 +6,7 @@ The table is moto's; the group is the twin in memory, because moto changes a bas
 from __future__ import annotations
 
 import importlib
+import json
 from types import ModuleType
 from typing import Any
 
@@ -14,13 +15,14 @@ from botocore.exceptions import ClientError
 
 from lambdas import launch_events
 from lambdas.adapters.dynamodb import DynamoCapacity
-from lambdas.adapters.memory import MemoryGroups, MemoryInstances
+from lambdas.adapters.memory import MemoryBreaker, MemoryGroups, MemoryInstances
 from lambdas.adapters.ports import RecordChanged
+from lambdas.breaker_events import BreakerDependencies
 from lambdas.core.decisions import InstanceDescription
 from lambdas.core.on_demand_fallback import GroupDescription
 from lambdas.environment import CapacityEnvironment
-from lambdas.launch_events import LaunchDependencies, handle_launch_event
-from node_agent.contract.capacity import LAUNCH_FAILED_EVENT, LAUNCH_SUCCEEDED_EVENT, CapacityRecord
+from lambdas.launch_events import LaunchDependencies, handle_check, handle_launch_event
+from node_agent.contract.capacity import LAUNCH_FAILED_EVENT, LAUNCH_SUCCEEDED_EVENT, SCHEDULED_EVENT, CapacityRecord
 from node_agent.contract.errors import ConfigurationError
 from node_agent.contract.timestamps import format_instant
 from tests.unit.lambdas.test_handlers import Context
@@ -46,7 +48,7 @@ def adapters(table: Any, monkeypatch: pytest.MonkeyPatch) -> LaunchDependencies:
     for name, value in (("SYNKTI_GROUP", GROUP), ("SYNKTI_ON_DEMAND_BASE", "0"), ("SYNKTI_ON_DEMAND_LIMIT", "2")):
         monkeypatch.setenv(name, value)
     return LaunchDependencies(
-        CapacityEnvironment("synkti-records", GROUP, 0, 2),
+        CapacityEnvironment("synkti", "synkti-records", GROUP, 0, 2),
         MemoryGroups({GROUP: GroupDescription(GROUP, 0, 3, 2)}),
         MemoryInstances({SPOT: InstanceDescription(SPOT, "us-east-1a", "g5.xlarge", {})}, frozenset({SPOT})),
         DynamoCapacity(table),
@@ -180,3 +182,54 @@ def test_a_concurrent_write_between_read_and_write_is_not_lost(
     record = real(GROUP)
     assert record is not None
     assert (record.event_id, record.version, record.base) == ("e-other", 1, base(adapters))
+
+
+def test_metrics_name_their_cluster(
+    adapters: LaunchDependencies, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two clusters of an account publish the same metrics: an alarm of one must not count the events of the other."""
+    importlib.reload(importlib.import_module("lambdas.node_events"))
+    importlib.reload(launch_events)
+    module = importlib.reload(importlib.import_module("lambdas.handlers.launch_finished"))
+    monkeypatch.setattr(module, "_dependencies", lambda: adapters)
+    module.handler(event(LAUNCH_FAILED_EVENT), Context())
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if '"_aws"' in line]
+    assert lines
+    for line in lines:
+        assert line["cluster"] == "synkti"
+        (metric,) = line["_aws"]["CloudWatchMetrics"]
+        assert [set(dimensions) for dimensions in metric["Dimensions"]] == [{"service", "cluster"}]
+
+
+def test_the_schedule_lowers_the_base_of_a_complete_group(
+    adapters: LaunchDependencies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.reload(importlib.import_module("lambdas.handlers.fleet_checked"))
+    handle_launch_event(event(LAUNCH_FAILED_EVENT), adapters)
+    groups = MemoryGroups({GROUP: GroupDescription(GROUP, base(adapters), 3, 3)})
+    complete = LaunchDependencies(
+        adapters.environment,
+        groups,
+        adapters.instances,
+        adapters.records,
+        lambda: AT + 1_900,
+    )
+    breaker = BreakerDependencies(adapters.environment, groups, adapters.instances, MemoryBreaker(), complete.clock)
+    monkeypatch.setattr(module, "_dependencies", lambda: (complete, breaker))
+    check = event(SCHEDULED_EVENT, "s-1", AT + 1_900)
+    lowered = module.handler(check, Context())
+    assert lowered == {
+        "launches": {"action": "ignore", "reason": "the breaker is closed"},
+        "base": {"action": "lower", "reason": "no spot launch has failed for 30 minutes"},
+    }
+    assert base(complete) == 0
+    assert module.handler(check, Context()) == lowered
+    assert module.handler(event(LAUNCH_FAILED_EVENT, "e-9"), Context())["base"]["reason"] == "not a scheduled event"
+
+
+def test_a_check_that_loses_every_race_fails(adapters: LaunchDependencies, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapters.groups.set_on_demand_base(GROUP, 2)
+    race(adapters, monkeypatch, 3)
+    with pytest.raises(RecordChanged, match="3 times"):
+        handle_check(event(SCHEDULED_EVENT), adapters)
+    assert base(adapters) == 2

@@ -80,7 +80,7 @@ def test_what_is_missing_is_asked_for_within_the_bounds(seen: GroupDescription, 
 @pytest.mark.parametrize("seen", [group(base=2), group(desired=1, present=0), group(base=3, present=2)])
 def test_a_failure_at_the_bound_is_recorded_and_changes_no_base(seen: GroupDescription) -> None:
     decision = decided(FAILED, seen)
-    assert (decision.action, decision.on_demand_base) == (CapacityAction.RECORD_FAILURE, None)
+    assert (decision.action, decision.on_demand_base) == (CapacityAction.RECORD_SHORTAGE, None)
     assert decision.record is not None
     assert (decision.record.failed_at, decision.record.changed_at) == (AT, 0.0)
 
@@ -95,7 +95,7 @@ def test_a_failed_replacement_of_a_node_that_serves_buys_nothing(present: int) -
 
 def test_a_limit_below_the_deployed_base_disables_the_fallback() -> None:
     snapshot = CapacitySnapshot(group(base=2), None)
-    assert decide_capacity(FAILED, snapshot, BaseLimits(2, 0), AT).action is CapacityAction.RECORD_FAILURE
+    assert decide_capacity(FAILED, snapshot, BaseLimits(2, 0), AT).action is CapacityAction.RECORD_SHORTAGE
 
 
 @pytest.mark.parametrize(

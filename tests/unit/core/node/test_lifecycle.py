@@ -108,7 +108,7 @@ def test_an_engine_that_cannot_be_restarted_ends_the_node_for_good() -> None:
 EVENTS = st.one_of(
     st.builds(EngineReady, st.just(0)),
     st.builds(EngineLost, st.just(0), st.just("x")),
-    st.builds(EngineGaveUp, st.just(0), st.just("x")),
+    st.builds(EngineGaveUp, st.just(0), st.just("x"), st.booleans()),
     st.builds(NoticeSeen, st.just(0), st.integers(1, 200)),
     st.builds(RebalanceSeen, st.just(0)),
     st.builds(TermRequested, st.just(0), st.integers(1, 200)),

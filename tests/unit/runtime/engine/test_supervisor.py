@@ -10,7 +10,7 @@ import pytest
 
 from node_agent.core.common.address import Address
 from node_agent.core.failure.loss import LossReason
-from node_agent.core.node.lifecycle import EngineLost, EngineReady, Event
+from node_agent.core.node.lifecycle import EngineGaveUp, EngineLost, EngineReady, Event
 from node_agent.runtime.common.metrics import Metrics
 from node_agent.runtime.engine.lifetime_tracker import LifetimeTracker
 from node_agent.runtime.engine.supervisor import EnginePlan, EngineSupervisor
@@ -35,6 +35,9 @@ class Group:
 
     async def stop(self, grace_s: float) -> None:
         self.stops += 1
+
+    def last_output(self) -> str:
+        return ""
 
     def had_oom_kill(self) -> bool:
         return self.had_oom
@@ -71,10 +74,13 @@ async def examine_nothing() -> None:
 
 
 def make_supervisor(
-    group: Group, post: Callable[[Event], None], examine: Callable[[], Awaitable[None]] = examine_nothing
+    group: Group,
+    post: Callable[[Event], None],
+    examine: Callable[[], Awaitable[None]] = examine_nothing,
+    answering: Answering | None = None,
 ) -> tuple[EngineSupervisor, LifetimeTracker]:
     plan = EnginePlan(Address("127.0.0.1", 1), "m", start_s=5.0, restarts=3)
-    http: Any = Answering()
+    http: Any = answering or Answering()
     lifetimes = LifetimeTracker(http, plan.address, Metrics())
     return (
         EngineSupervisor(plan, group, lifetimes, http, post, lambda: 0.0, lambda: 0.0, examine, never_stuck),
@@ -150,3 +156,60 @@ def test_an_engine_that_the_agent_stops_was_ended_from_outside() -> None:
         assert lifetimes.current.death(1).reason is LossReason.ENGINE_KILLED
 
     run_virtual(story, sockets=False)
+
+
+class Refusing(Answering):
+    """Answers no health request."""
+
+    status = 503
+
+
+class Failing(Group):
+    """Engines that end by themselves before they are healthy, with this output."""
+
+    def __init__(self, output: str) -> None:
+        super().__init__()
+        self.starts = 0
+        self._output = output
+
+    async def start(self) -> None:
+        self.starts += 1
+
+    async def wait(self) -> int:
+        return 1
+
+    def last_output(self) -> str:
+        return self._output if self.stops else "incomplete before the group has ended"
+
+
+def given_up(group: Failing) -> EngineGaveUp:
+    async def story() -> EngineGaveUp:
+        posted: list[Event] = []
+
+        async def examine() -> None:
+            raise AssertionError("it never answers")
+
+        supervisor, _ = make_supervisor(group, posted.append, examine, Refusing())
+        await supervisor.run()
+        (gave_up,) = posted
+        assert isinstance(gave_up, EngineGaveUp)
+        return gave_up
+
+    return run_virtual(story, sockets=False)
+
+
+def test_an_engine_whose_settings_cannot_work_is_given_up_at_once() -> None:
+    group = Failing(
+        "ValueError: the model needs 16.0 GiB of KV cache\nRuntimeError: Engine core initialization failed."
+    )
+    gave_up = given_up(group)
+    assert (gave_up.is_permanent, gave_up.reason) == (True, "ValueError: the model needs 16.0 GiB of KV cache")
+    assert group.starts == 1
+
+
+def test_an_engine_that_may_start_later_is_restarted_and_its_last_words_are_the_reason() -> None:
+    group = Failing("torch.OutOfMemoryError: CUDA out of memory")
+    gave_up = given_up(group)
+    assert not gave_up.is_permanent
+    assert gave_up.reason.endswith("before it was healthy: OutOfMemoryError: CUDA out of memory")
+    assert group.starts == 4  # restarts=3
