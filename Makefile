@@ -12,13 +12,17 @@ FUZZ_SECONDS ?= 3
 FAULTS_ROUNDS ?= 10
 ROUNDS ?= 5
 BIN := .venv/bin
+# Cheap tests first, so that their failures show first; a new folder of tests needs no word here. These wait for much of
+# their time, and run five files at a time; the others have deadlines, and the machine for themselves.
+WHOLE := tests/abuse/ tests/contract/ tests/e2e/
+CHEAP := $(filter-out tests/__pycache__/ $(WHOLE),$(sort $(wildcard tests/*/)))
 
 # The CDK says at each start that Node 20 is old, and would like to tell its makers that it was started.
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 export CDK_DISABLE_CLI_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run chaos faults soak abuse fuzz simulate engine check test test-all test-stress bench lint synth checkov lock lock-engine clean
+.PHONY: help setup run chaos faults soak abuse fuzz simulate engine check test test-all test-stress bench lint synth checkov lock clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
@@ -55,8 +59,9 @@ check: lint  ## before each commit: style, types, layers, unit tests with few ge
 
 test: lint  ## everything that CI runs: lint, unit, templates, scenarios, the contract of vLLM, whole fleets
 	@status=0; \
+	$(BIN)/python -m pytest --durations=8 --numprocesses=5 --dist=loadfile $(CHEAP) || status=1; \
 	$(MAKE) --no-print-directory engine || status=1; \
-	$(BIN)/python -m checks.all_tests || status=1; \
+	$(BIN)/python -m pytest --durations=8 $(WHOLE) || status=1; \
 	exit $$status
 
 test-stress: setup  ## unit tests and scenarios ROUNDS=5 times beside two busy loops a core: nothing depends on speed
@@ -89,9 +94,6 @@ lock: setup  ## the lock files anew, after a change of dependencies in pyproject
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/build.in -o requirements/build.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/bench.in -o requirements/bench.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/checkov.in -o requirements/checkov.txt
-	@$(MAKE) --no-print-directory lock-engine
-
-lock-engine: setup  ## the lock file of GPU nodes' engine anew (requirements/engine.in)
 	$(BIN)/uv pip compile --quiet --python-version 3.12 --python-platform x86_64-manylinux_2_35 --no-annotate --generate-hashes --no-emit-index-url --no-header requirements/engine.in -o requirements/engine.txt
 
 clean:  ## what was made in the checkout; the cache outside it stays

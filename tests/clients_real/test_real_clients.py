@@ -97,7 +97,7 @@ def test_a_stock_client_gets_the_unbroken_answer_or_an_explicit_error(tmp_path: 
         assert broken.answer is None, "a part of an answer was taken for the complete one"
         assert "no end after" not in broken.error
 
-    run_scenario(tmp_path, scenario, size=4)
+    run_scenario(tmp_path, scenario, size=4, engine_options=("--plugged",))  # without it no message is continued
 
 
 @pytest.mark.parametrize("program", WITH_THE_PACKAGE, ids=lambda program: str(program.name))

@@ -141,6 +141,7 @@ class EngineLoop:
             return rejected(refused)
 
     async def _wait_for_next(self) -> Route | None:
+        await self._node.turns.wait()
         wait_s = WAIT_FOR_NODE_S if self._sse.started else 0.0
         return await self._next.wait(wait_s, lambda: self._engine.is_closed)
 

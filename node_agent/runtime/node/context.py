@@ -18,6 +18,7 @@ from node_agent.core.node.peer_clocks import RIGHT, OwnClock, PeerClocks
 from node_agent.core.node.status import Load, NodeStatus, Pool
 from node_agent.core.routing.router import NoRoute, Route, Router, RouteRequest
 from node_agent.ports import Identity
+from node_agent.runtime.common.loop_turns import LoopTurns
 from node_agent.runtime.common.metrics import Metrics
 from node_agent.runtime.node.crash_suspects import CrashSuspects
 from node_agent.runtime.node.gossip import Gossip
@@ -54,6 +55,9 @@ class NodeContext:
     incarnation: int = field(init=False)
     router: Router = field(init=False)
     crash_suspects: CrashSuspects = field(init=False)
+    turns: LoopTurns = field(init=False, default_factory=LoopTurns)
+    """Of what streams do when they lose an engine or their entry: hundreds do so at once."""
+
     _view: View | None = field(init=False, default=None)
     _own: NodeStatus | None = field(init=False, default=None)
 

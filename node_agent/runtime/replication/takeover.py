@@ -128,6 +128,7 @@ class Takeovers:
                 message = f"No node that answers has stream {event.stream}; {found.unanswered} nodes do not answer."
                 raise JournalBehind(message)
             raise RequestRejected(404, "stream_not_found", f"No node knows a stream {event.stream}.")
+        await self._node.turns.wait()
         journal = replica_store.newest(found.journals)
         number = max(one.next_number for one in found.journals)
         try:
