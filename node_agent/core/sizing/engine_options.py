@@ -18,7 +18,7 @@ _OTHER_MEMORY = frozenset(
     {
         "--speculative-config", "--speculative-model", "--enable-lora", "--cpu-offload-gb", "--pipeline-parallel-size",
         "-pp", "--quantization", "-q", "--kv-cache-memory-bytes", "--data-parallel-size", "-dp", "--hf-overrides",
-        "--num-gpu-blocks-override", "--kv-offloading-size", "--load-format", "--decode-context-parallel-size", "-dcp",
+        "--num-gpu-blocks-override", "--kv-offloading-size", "--decode-context-parallel-size", "-dcp",
         "--disable-hybrid-kv-cache-manager", "--enable-prompt-embeds", "--performance-mode", "--runner",
     }
 )  # fmt: skip

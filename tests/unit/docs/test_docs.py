@@ -19,6 +19,7 @@ from local.chaos.kinds import FAULT_KINDS
 from tests.conformance.cases import all_cases
 from tests.contract.event_rows import ROWS as EVENT_ROWS
 from tests.contract.rows import ROWS
+from tests.unit.core.sizing.models import PUBLIC_MODELS
 
 ROOT = Path(__file__).parents[3]
 DOCS, DECISIONS = ROOT / "docs", ROOT / "docs" / "decisions"
@@ -137,6 +138,10 @@ def test_the_kinds_of_chaos() -> None:
 
 def test_the_requests_of_the_conformance_tests() -> None:
     assert figures(DOCS / "compatibility.md", r"same (\d+) requests") == {len(list(all_cases()))}
+
+
+def test_the_models_that_are_compared_with_vllm() -> None:
+    assert figures(DOCS / "model-fit.md", r"for (\d+) public models") == {len(PUBLIC_MODELS)}
 
 
 def makefile() -> str:

@@ -168,6 +168,7 @@ def test_a_config_of_another_model_is_found(size: int) -> None:
         (("--kv-cache-dtype", "nvfp4"), EngineOptions(unsized="--kv-cache-dtype nvfp4")),
         (("--trust-remote-code", "--seed", "1"), EngineOptions(trusts_code=True)),
         (("--enable-lora",), EngineOptions(unsized="--enable-lora")),
+        (("--load-format", "fastsafetensors"), EngineOptions()),
         (("--max-num-seqs", "8", "--max-num-seqs", "9"), EngineOptions(sequences=9)),
     ],
 )
