@@ -45,7 +45,8 @@ instance_id() { # Prints the id from IMDS, or where that is unavailable, from cl
 
 report_give_up() { # report_give_up REASON: puts an event, by which the group stops to launch nodes that cannot serve
   local reason entries
-  reason=$(printf '%s' "$1" | LC_ALL=C tr -c ' -~' ' ' | tr '"\\' '  ' | head --bytes 400) # to fit into JSON as it is
+  # To fit into JSON as it is: only printable ASCII, without double quotes (042) and backslashes (134).
+  reason=$(printf '%s' "$1" | LC_ALL=C tr -c ' -~' ' ' | tr '\042\134' '  ' | head --bytes 400)
   # The detail is a text that contains JSON.
   entries=$(sed "s|@GROUP@|$SYNKTI_GROUP|; s|@INSTANCE@|$(instance_id)|" "$(dirname "${BASH_SOURCE[0]}")/gave-up.json")
   entries=${entries//@REASON@/"$reason"}

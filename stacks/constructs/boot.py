@@ -1,8 +1,10 @@
 """Render an instance's user data: a few settings, and the address and hash of the agent's archive.
 
-A node's version is a hash of everything that changes it: the archive (agent, lock files, boot scripts), the model, the
-engine's arguments, the instance types (the smallest one sets the context length). Instances carry it as a tag, and a
-new version makes the group replace its instances.
+A node's version is a hash of every setting that changes its launch template: the archive (agent, lock files, boot
+scripts), the model, the engine's arguments, the instance types (the smallest one sets the context length), the
+variables of the boot, the image, the instance. Instances carry it as a tag. A changed template makes the group replace
+its instances, so both have to change together: otherwise a deployment would count nodes that are about to be replaced,
+or wait for nodes that are not replaced.
 """
 
 from __future__ import annotations
@@ -33,8 +35,12 @@ def version(settings: FleetSettings, artifact: Artifact) -> str:
         artifact.sha256,
         _FIRST_BOOT_SCRIPT,
         *_model_variables(settings).values(),
+        *_node_variables(settings).values(),
         settings.image_id or settings.base_image_id,
         str(settings.bake_image),
+        settings.root_gib,
+        settings.root_mib_per_s,
+        settings.public_addresses,
     ]
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:12]
 
@@ -49,12 +55,9 @@ def boot_variables(settings: FleetSettings, artifact: Artifact, state: StateStac
         env.MODELS_BUCKET: state.models.bucket_name,
         "SYNKTI_CHECKPOINTS_BUCKET": state.checkpoints.bucket_name,
         **_model_variables(settings),
-        "SYNKTI_LINGER_S": str(_LINGER_S if settings.load_balancer != "none" else 0),
-        "SYNKTI_ALLOWED_ORIGINS": ",".join(settings.allowed_origins),
+        **_node_variables(settings),
         env.GROUP: names.auto_scaling_group_name(settings.cluster),
         "SYNKTI_READY_HOOK": names.READY_HOOK,
-        "SYNKTI_READY_WITHIN_S": str(settings.ready_within_s),
-        "SYNKTI_KEEP_FAILED_NODES": str(settings.keep_failed_nodes).lower(),
         "SYNKTI_LOG_GROUP": names.node_log_group_name(settings.cluster),
         "SYNKTI_METRICS_NAMESPACE": names.METRICS_NAMESPACE,
         "SYNKTI_IN_FLIGHT_METRIC": names.IN_FLIGHT_METRIC,
@@ -73,6 +76,15 @@ def user_data(variables: dict[str, str]) -> str:
         f"{lines}\nVARIABLES\n"
         f"{_FIRST_BOOT_SCRIPT}"
     )
+
+
+def _node_variables(settings: FleetSettings) -> dict[str, str]:
+    return {
+        "SYNKTI_LINGER_S": str(_LINGER_S if settings.load_balancer != "none" else 0),
+        "SYNKTI_ALLOWED_ORIGINS": ",".join(settings.allowed_origins),
+        "SYNKTI_READY_WITHIN_S": str(settings.ready_within_s),
+        "SYNKTI_KEEP_FAILED_NODES": str(settings.keep_failed_nodes).lower(),
+    }
 
 
 def _model_variables(settings: FleetSettings) -> dict[str, str]:

@@ -7,6 +7,7 @@ import io
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,6 +71,9 @@ def test_an_image_build_has_what_its_module_imports() -> None:
     assert {name.replace(".", "/") + ".py" for name in imported} <= held
 
 
+IN_A_VPC = {"vpc": "existing", "vpc_id": "vpc-0a", "subnet_ids": ("subnet-0a",), "route_table_ids": ("rtb-0a",)}
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -78,19 +82,41 @@ def test_an_image_build_has_what_its_module_imports() -> None:
         {"engine_args": ("--max-model-len", "8192")},
         {"model_load": "stream"},
         {"kv_gib": 20},
-        {"instance_types": ("g6e.xlarge",)},
+        {"instance_types": SHIPPED.instance_types[:2]},  # the smallest one sets the context length
         {"image_id": "ami-0123456789abcdef0"},
+        {"base_image_id": "ami-0123456789abcdef0"},
+        {"allowed_origins": ("https://chat.example.com",)},
+        {"load_balancer": "internal"},
+        {"ready_within_s": 600},
+        {"keep_failed_nodes": True},
+        {"root_gib": 200},
+        {"root_mib_per_s": 500},
+        {**IN_A_VPC, "public_addresses": False},
     ],
 )
 def test_a_setting_that_changes_the_nodes_changes_the_version(
     changes: dict[str, object], production: Synthesized, tmp_path: Path
 ) -> None:
-    assert version_of(synthesize(tmp_path, replace(SHIPPED, **changes))) != version_of(production)  # type: ignore[arg-type] # each is a field
+    """A changed launch template replaces the instances: with the old version the workflow would count the old ones."""
+    changed = synthesize(tmp_path, replace(SHIPPED, **changes))  # type: ignore[arg-type] # each is a field
+    assert template_of(changed) != template_of(production)
+    assert version_of(changed) != version_of(production)
 
 
-def test_a_setting_that_does_not_change_the_nodes_keeps_the_version(production: Synthesized, tmp_path: Path) -> None:
-    more = replace(SHIPPED, nodes=7, client_cidrs=("10.0.0.0/8",), ready_within_s=600)
-    assert version_of(synthesize(tmp_path, more)) == version_of(production)
+def test_a_setting_that_does_not_change_the_nodes_changes_neither_version_nor_template(
+    production: Synthesized, tmp_path: Path
+) -> None:
+    """A new version alone would wait for nodes that are not replaced."""
+    others = replace(SHIPPED, nodes=7, client_cidrs=("10.0.0.0/8",), zones=2, log_days=7, on_demand_base=1)
+    kept = synthesize(tmp_path, others)
+    assert version_of(kept) == version_of(production)
+    assert template_of(kept) == template_of(production)
+
+
+def template_of(templates: Synthesized) -> dict[str, Any]:
+    """The launch template, without the references that depend on account and region."""
+    data: dict[str, Any] = templates.only("AWS::EC2::LaunchTemplate")["LaunchTemplateData"]
+    return data
 
 
 def test_user_data_fits_with_room_for_references(production: Synthesized) -> None:

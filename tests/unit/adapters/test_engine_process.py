@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node_agent.adapters import engine_process
+from node_agent.adapters.engine_output import KEPT_BYTES
 from node_agent.adapters.engine_process import EngineProcess
 
 CHILD = "import time; time.sleep(300)"
@@ -314,3 +315,59 @@ def test_a_full_disk_does_not_end_the_engine(tmp_path: Path) -> None:
 def test_a_missing_command_is_an_oserror(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="nonexistent"):
         asyncio.run(EngineProcess(["/nonexistent/vllm"], {}, tmp_path / "g").start())
+
+
+def output_of(folder: Path, code: str) -> str:
+    async def story() -> str:
+        group = engine(folder, code)
+        await group.start()
+        await group.wait()
+        await group.stop(0.0)
+        return group.last_output()
+
+    return asyncio.run(story())
+
+
+def test_the_output_is_passed_on_and_its_end_is_kept_with_that_of_children(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code = (
+        "import subprocess, sys\n"
+        "print('to stdout', flush=True)\n"
+        "subprocess.run([sys.executable, '-c', 'raise ValueError(1)'])\n"
+        "sys.exit('RuntimeError: see above')"
+    )
+    kept = output_of(tmp_path, code)
+    assert kept.startswith("to stdout\n")
+    assert kept.endswith("ValueError: 1\nRuntimeError: see above\n")
+    assert kept in capfd.readouterr().out
+
+
+def test_a_long_output_is_passed_on_whole_and_only_its_end_is_kept(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    kept = output_of(tmp_path, "import sys; sys.stdout.write('x' * 3_000_000); sys.stdout.write('the end')")
+    assert len(kept) == KEPT_BYTES
+    assert kept.endswith("the end")
+    assert len(capfd.readouterr().out) == 3_000_007
+
+
+def test_a_process_that_left_the_group_does_not_delay_the_last_output(tmp_path: Path) -> None:
+    """It still has the pipe, and nobody knows of it."""
+    code = (
+        "import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(20)'], "
+        "start_new_session=True); print(child.pid)"
+    )
+    began = time.monotonic()
+    kept = output_of(tmp_path, code)
+    os.kill(int(kept), signal.SIGKILL)
+    assert time.monotonic() - began < 15
+
+
+def test_an_engine_that_was_never_started_has_no_output(tmp_path: Path) -> None:
+    descriptors = len(os.listdir("/proc/self/fd"))
+    group = EngineProcess(["/nonexistent/vllm"], {}, tmp_path / "g")
+    with pytest.raises(OSError, match="nonexistent"):
+        asyncio.run(group.start())
+    assert group.last_output() == ""
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
