@@ -1,4 +1,4 @@
-"""Print the settings that the deploy workflow needs from synkti.toml as a step's outputs, KEY=VALUE lines.
+"""Print the settings that the workflows deploy and bump need from synkti.toml as a step's outputs, KEY=VALUE lines.
 
     python3 .github/settings.py >>"$GITHUB_OUTPUT"
 
@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from node_agent.contract.errors import ConfigurationError  # noqa: E402 # after sys.path is extended
-from node_agent.contract.names import github_role_name  # noqa: E402
+from node_agent.contract.names import github_role_name, github_watcher_name  # noqa: E402
+from stacks.base_image import GPU_AMI_PARAMETER  # noqa: E402
 from stacks.settings import FleetSettings, load  # noqa: E402
 
 
@@ -45,10 +46,14 @@ def outputs(settings: FleetSettings, environ: Mapping[str, str]) -> dict[str, st
         raise NotDeployable("the secret AWS_ROLE_ARN is set, and synkti.toml does not say where to deploy: set region")
     if wanted and not given and (problem := id_problem(settings, environ)) and settings.github_repository_id:
         raise NotDeployable(problem)
+    watcher = f"arn:aws:iam::{settings.account}:role/{github_watcher_name(settings.cluster)}"
     return {
         "wanted": str(wanted).lower(),
         "region": settings.region,
         "deployer": f"arn:aws:iam::{settings.account}:role/{github_role_name(settings.cluster)}",
+        "watcher": watcher if named and on_branch and settings.base_image_id else "",
+        "image": settings.base_image_id,
+        "image_parameter": GPU_AMI_PARAMETER,
     }
 
 

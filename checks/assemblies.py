@@ -28,6 +28,7 @@ EVERYTHING = replace(
     scale_target=8,
     bake_image=True,
     bake_model=True,
+    base_image_id=IMAGE_ID,
     model_sha256="a" * 64,
     alarm_email="somebody@example.com",
     github_repository="acme/models",

@@ -34,6 +34,7 @@ DIMENSIONS: tuple[tuple[Choice, ...], ...] = (
     ({"bake_image": False}, {"bake_image": True}),
     ({"bake_model": False}, {"bake_model": True, "model_sha256": "a" * 64}),
     ({"image_id": ""}, {"image_id": IMAGE_ID}),
+    ({"base_image_id": ""}, {"base_image_id": IMAGE_ID}),
     ({"model_load": "download"}, {"model_load": "stream"}),
     ({"scale_target": 0}, {"scale_target": 8}),
     ({"on_demand_base": 0}, {"on_demand_base": 1}),

@@ -11,9 +11,11 @@ from pathlib import Path
 from cli.account import Account
 from cli.adapters.account_facts import read_facts
 from cli.adapters.cdk import Project, cache_folder, find_project
+from cli.adapters.results import result_of
 from cli.adapters.stacks import Stacks
 from cli.core.account_facts import NOT_LOOKED_AT, AccountFacts, missing_settings
 from cli.core.clusters import choose_for_deployment, clusters_of
+from cli.core.doctor_inputs import Unavailable
 from cli.core.settings_file import Value, lines_of, with_settings
 from cli.errors import BadConfiguration, BadUsage, Failed
 from cli.fleet import select_cluster
@@ -92,10 +94,16 @@ def read_request(
 
 
 def look_up(what: DeploymentRequest) -> AccountFacts:
-    """Read from the account what the settings refer to; nothing for invalid settings, and on the embedded AWS."""
-    if not isinstance(what.settings, FleetSettings) or what.account.is_embedded:
+    """Return what the account has of what the settings refer to.
+
+    Nothing is read for invalid settings, without credentials, in an unknown region, and on the embedded AWS.
+    """
+    account = what.account
+    if not isinstance(what.settings, FleetSettings) or account.is_embedded:
         return NOT_LOOKED_AT
-    return read_facts(what.account, what.settings)
+    if account.region not in account.local_regions() or isinstance(result_of(lambda: account.identity), Unavailable):
+        return NOT_LOOKED_AT
+    return read_facts(account, what.settings)
 
 
 def complete(what: DeploymentRequest, facts: AccountFacts) -> DeploymentRequest:

@@ -14,6 +14,7 @@ from aws_cdk import aws_iam as iam
 from constructs import Construct
 
 from node_agent.contract import names
+from stacks.base_image import GPU_AMI_PARAMETER
 from stacks.base_stack import BaseStack
 from stacks.settings import FleetSettings
 
@@ -60,6 +61,7 @@ class GithubStack(BaseStack):
 
     def __init__(self, scope: Construct, settings: FleetSettings) -> None:
         super().__init__(scope, settings, "github", f"deployments from {settings.github_repository}")
+        provider = self._provider(settings)
         role = iam.Role(
             self,
             "Deployer",
@@ -67,7 +69,7 @@ class GithubStack(BaseStack):
             description=f"Pushes to {settings.github_branch} of {settings.github_repository} deploy with this",
             max_session_duration=Duration.hours(2),
             assumed_by=iam.WebIdentityPrincipal(
-                self._provider(settings),
+                provider,
                 {"StringEquals": trusted_claims(settings, f"environment:{ENVIRONMENT}")},
             ),
         )
@@ -79,6 +81,25 @@ class GithubStack(BaseStack):
             )
         )
         CfnOutput(self, "DeployRoleArn", value=role.role_arn)
+        self._add_watcher(settings, provider)
+
+    def _add_watcher(self, settings: FleetSettings, provider: str) -> None:
+        """Add the role that reads which of AWS's images is the newest, on the branch, without an approval."""
+        role = iam.Role(
+            self,
+            "Watcher",
+            role_name=names.github_watcher_name(settings.cluster),
+            description=f"{settings.github_repository} looks for a newer machine image with this",
+            max_session_duration=Duration.hours(1),
+            assumed_by=iam.WebIdentityPrincipal(
+                provider, {"StringEquals": trusted_claims(settings, f"ref:refs/heads/{settings.github_branch}")}
+            ),
+        )
+        name = GPU_AMI_PARAMETER.removeprefix("/")
+        parameter = self.format_arn(service="ssm", account="", resource="parameter", resource_name=name)
+        role.add_to_policy(
+            iam.PolicyStatement(sid="ReadNewestImage", actions=["ssm:GetParameter"], resources=[parameter])
+        )
 
     def _provider(self, settings: FleetSettings) -> str:
         if settings.github_oidc_provider:

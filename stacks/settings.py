@@ -150,6 +150,11 @@ class FleetSettings:
     """A machine image to use instead of AWS's GPU image. It is for x86-64, like Ubuntu 24.04, with NVIDIA's driver for
     CUDA 13, Python 3.11 or newer, and the AWS CLI."""
 
+    base_image_id: str = _setting("", parsers.ami_id)
+    """AWS's GPU image in `region`, pinned; nodes start from it, or `bake_image` builds upon it. `image_id` has
+    precedence. Empty: the newest one at each deployment, which may replace all nodes although nothing else has changed.
+    `synkti bootstrap` pins the newest one."""
+
     drills: bool = _setting(False, parsers.boolean)
     """Accept events of the source synkti.drill. Every principal that may put events could then start a drain."""
 
@@ -185,6 +190,7 @@ class FleetSettings:
             bake_image=False,
             bake_model=False,
             image_id="",
+            base_image_id="",
             github_repository="",
             github_owner_id="",
             github_repository_id="",
@@ -204,6 +210,11 @@ class FleetSettings:
     def is_autoscaled(self) -> bool:
         """True where the number of nodes follows the load (scale_target), from min_nodes to max_nodes."""
         return self.scale_target > 0
+
+    @property
+    def has_floating_image(self) -> bool:
+        """True where two deployments of the same settings may launch different images."""
+        return not (self.image_id or self.base_image_id or self.local)
 
     @property
     def max_capacity(self) -> int:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from cli.account import Account
 from cli.adapters.github import find_repository
 from cli.adapters.results import result_of
 from cli.adapters.stacks import Stacks
-from cli.core.account_facts import AccountFacts
+from cli.aws_errors import error_code
+from cli.core.account_facts import AccountFacts, ImageFacts
 from cli.core.github import ISSUER, Provider
 from cli.core.network import Vpc, parse_vpc
 from node_agent.contract.names import stack_name
+from stacks.base_image import GPU_AMI_PARAMETER
 from stacks.settings import FleetSettings
 
 
@@ -23,7 +27,33 @@ def read_facts(account: Account, settings: FleetSettings) -> AccountFacts:
         vpc=result_of(lambda: _vpc(account.client("ec2"), settings)),
         provider=result_of(lambda: _provider(account, settings.cluster)) if name else None,
         repository=result_of(lambda: find_repository(name, os.environ)) if name else None,
+        image=result_of(lambda: _image(account, settings)),
     )
+
+
+def _image(account: Account, settings: FleetSettings) -> ImageFacts:
+    configured = settings.image_id or settings.base_image_id
+    return ImageFacts(
+        _newest_image(account.client("ssm")), not configured or _exists(account.client("ec2"), configured)
+    )
+
+
+def _newest_image(ssm: Any) -> str:
+    try:
+        return str(ssm.get_parameter(Name=GPU_AMI_PARAMETER)["Parameter"]["Value"])
+    except ClientError as error:
+        if error_code(error) == "ParameterNotFound":
+            return ""
+        raise
+
+
+def _exists(ec2: Any, image_id: str) -> bool:
+    try:
+        return bool(ec2.describe_images(ImageIds=[image_id])["Images"])
+    except ClientError as error:
+        if error_code(error) in ("InvalidAMIID.NotFound", "InvalidAMIID.Unavailable"):
+            return False
+        raise
 
 
 def _provider(account: Account, cluster: str) -> Provider | None:

@@ -16,6 +16,17 @@ from stacks.settings import FleetSettings
 
 
 @dataclass(frozen=True)
+class ImageFacts:
+    """The region's machine images. newest: AWS's newest GPU image, empty where the region has none.
+
+    is_there: the configured image exists; True where none is configured.
+    """
+
+    newest: str
+    is_there: bool
+
+
+@dataclass(frozen=True)
 class AccountFacts:
     """What was found."""
 
@@ -28,6 +39,9 @@ class AccountFacts:
     repository: Result[Repository | None] = None
     """The repository that deploys, as GitHub describes it; None where none does."""
 
+    image: Result[ImageFacts] = ImageFacts(newest="", is_there=True)
+    """The machine images."""
+
 
 def missing_settings(settings: FleetSettings, facts: AccountFacts) -> dict[str, Value]:
     """Return the settings that the file lacks and the account answers, by name."""
@@ -38,7 +52,9 @@ def missing_settings(settings: FleetSettings, facts: AccountFacts) -> dict[str, 
         provider = None if isinstance(facts.provider, Unavailable) else facts.provider
         repository = None if isinstance(facts.repository, Unavailable) else facts.repository
         found |= found_github_settings(settings, provider, repository)
+    if settings.has_floating_image and isinstance(facts.image, ImageFacts) and facts.image.newest:
+        found["base_image_id"] = facts.image.newest
     return found
 
 
-NOT_LOOKED_AT = AccountFacts(*[Unavailable("not looked at")] * 3)
+NOT_LOOKED_AT = AccountFacts(*[Unavailable("not looked at")] * 4)

@@ -20,6 +20,7 @@ def account_findings(o: DoctorInputs) -> Iterator[Finding]:
     if o.settings.github_repository:
         yield _provider(o, o.settings)
         yield _repository(o, o.settings)
+    yield from _image(o, o.settings)
     if found := missing_settings(o.settings, o.facts):
         lines = lines_of(found).replace("\n", "; ")
         yield Finding(
@@ -58,6 +59,22 @@ def _repository(o: DoctorInputs, settings: FleetSettings) -> Finding:
     if problem:
         return Finding("github repository", Verdict.FAULT, problem, advice)
     return Finding("github repository", Verdict.OK, f"{name}, number {repository.repository_id}")
+
+
+def _image(o: DoctorInputs, settings: FleetSettings) -> Iterator[Finding]:
+    image, configured = o.facts.image, settings.image_id or settings.base_image_id
+    if isinstance(image, Unavailable):
+        yield Finding("machine image", Verdict.UNKNOWN, image.reason)
+    elif not image.is_there:
+        name = "image_id" if settings.image_id else "base_image_id"
+        advice = f"set {name} to an image of this region" + (f", such as {image.newest}" if image.newest else "")
+        yield Finding("machine image", Verdict.FAULT, f"{o.region} has no image {configured}", advice)
+    elif not configured and not image.newest:
+        advice = "set image_id to an image of your own, or choose another region"
+        yield Finding("machine image", Verdict.WARNING, f"AWS names no GPU image in {o.region}", advice)
+    else:
+        newer = f"; AWS's newest is {image.newest}" if image.newest not in ("", configured) and configured else ""
+        yield Finding("machine image", Verdict.OK, f"{configured or image.newest}{newer}")
 
 
 def _network(o: DoctorInputs, settings: FleetSettings) -> Iterator[Finding]:

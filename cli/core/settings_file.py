@@ -53,8 +53,10 @@ def _with_setting(text: str, name: str, line: str) -> str:
             rf"^{mark}{name} *= *(\"[^\"]*\"|\[[^\]\n]*\]|[^#\n]*?)(?P<comment> *#.*)?$", text, re.MULTILINE
         )
         if found is not None:
-            comment = (found["comment"] or "").strip()
-            return text[: found.start()] + line + (f"  {comment}" if comment else "") + text[found.end() :]
+            comment = found["comment"] or ""
+            if mark and comment:  # its column was that of the comments of defaults
+                comment = "  " + comment.strip()
+            return text[: found.start()] + line + comment + text[found.end() :]
     return text + ("" if text.endswith("\n") or not text else "\n") + line + "\n"
 
 

@@ -111,6 +111,11 @@ def github_role_name(cluster: str) -> str:
     return f"{cluster}-github-deployer"
 
 
+def github_watcher_name(cluster: str) -> str:
+    """Return the role with which a repository's workflow looks for a newer machine image."""
+    return f"{cluster}-github-watcher"
+
+
 def image_parameter_name(cluster: str) -> str:
     """Return the parameter in Systems Manager that holds the id of the fleet's machine image."""
     return f"/synkti/{cluster}/image-id"

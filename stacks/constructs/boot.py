@@ -32,7 +32,7 @@ def version(settings: FleetSettings, artifact: Artifact) -> str:
         artifact.sha256,
         _FIRST_BOOT_SCRIPT,
         *_model_variables(settings).values(),
-        settings.image_id,
+        settings.image_id or settings.base_image_id,
         str(settings.bake_image),
     ]
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:12]

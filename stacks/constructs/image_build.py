@@ -19,9 +19,10 @@ from constructs import Construct
 
 from node_agent.contract import environment as env
 from node_agent.contract.models import model_prefix
+from stacks.base_image import GPU_AMI_PARAMETER
 from stacks.constructs.artifact import Artifact
 from stacks.constructs.network import existing_vpc
-from stacks.constructs.node_template import GPU_AMI_PARAMETER, ROOT_DEVICE
+from stacks.constructs.node_template import ROOT_DEVICE
 from stacks.settings import FleetSettings
 from stacks.state_stack import StateStack
 
@@ -70,7 +71,7 @@ class ImageBuild(Construct):
             "Recipe",
             name=name,
             version="1.0.0",
-            parent_image=f"ssm:{GPU_AMI_PARAMETER}",
+            parent_image=settings.base_image_id or f"ssm:{GPU_AMI_PARAMETER}",
             components=[{"componentArn": component.attr_arn}],
             block_device_mappings=[
                 imagebuilder.CfnImageRecipe.InstanceBlockDeviceMappingProperty(
@@ -128,7 +129,8 @@ class ImageBuild(Construct):
 
 def image_digest(settings: FleetSettings, artifact: Artifact) -> str:
     """Return a hash of everything that needs a new image. Recipes are immutable, so a new one needs a new name."""
-    inputs = [artifact.sha256, settings.root_gib, settings.bake_model and [settings.model, settings.model_sha256]]
+    model = settings.bake_model and [settings.model, settings.model_sha256]
+    inputs = [artifact.sha256, settings.root_gib, settings.base_image_id, model]
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:12]
 
 

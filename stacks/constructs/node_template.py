@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import jsii
-from aws_cdk import Tags
+from aws_cdk import Annotations, Tags
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
 from node_agent.contract import names
+from stacks.base_image import GPU_AMI_PARAMETER
 from stacks.constructs.boot import MAX_USER_DATA_BYTES, user_data
 from stacks.settings import FleetSettings
-
-GPU_AMI_PARAMETER = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id"
-"""AWS's GPU image: NVIDIA's driver for CUDA 13, Python 3.12, the AWS CLI, the agents of SSM and CloudWatch."""
 
 LOCAL_AMI_PARAMETER = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
 """The embedded AWS has no GPU images."""
@@ -36,11 +34,13 @@ class ImageById:
 
 
 def machine_image(settings: FleetSettings) -> ec2.IMachineImage:
-    """Return the configured image, that of the image stack, or AWS's."""
+    """Return the configured image, that of the image stack, or AWS's: the pinned one, else the newest."""
     if settings.image_id:
         return ImageById(settings.image_id)
     if settings.bake_image:
         return ec2.MachineImage.from_ssm_parameter(names.image_parameter_name(settings.cluster))
+    if settings.base_image_id:
+        return ImageById(settings.base_image_id)
     return ec2.MachineImage.from_ssm_parameter(LOCAL_AMI_PARAMETER if settings.local else GPU_AMI_PARAMETER)
 
 
@@ -87,4 +87,10 @@ class NodeTemplate(Construct):
             instance_metadata_tags=False,
             user_data=ec2.UserData.custom(script),
         )
+        if settings.has_floating_image:
+            Annotations.of(self).add_warning_v2(
+                "synkti:newest-image",
+                "each deployment takes AWS's newest image, and may replace all nodes; synkti "
+                "bootstrap pins it (base_image_id)",
+            )
         Tags.of(self.template).add("Name", f"{settings.cluster}-node")

@@ -12,8 +12,8 @@ from checks.assemblies import CIDR, IN_A_VPC, SHIPPED, Synthesized, synthesize
 from node_agent.contract.names import DRAINED_HOOK, READY_HOOK, node_log_group_name
 from node_agent.core.node.lifecycle import RETIRE_BEFORE_S
 from node_agent.settings import from_environ
+from stacks.base_image import GPU_AMI_PARAMETER
 from stacks.constructs.node_group import DRAIN_S
-from stacks.constructs.node_template import GPU_AMI_PARAMETER
 
 
 def group_of(templates: Synthesized) -> dict[str, Any]:
@@ -121,6 +121,19 @@ def test_instances_are_encrypted_need_imdsv2_and_end_when_they_power_off(product
 def test_a_configured_image_id_is_launched(tmp_path: Path) -> None:
     own = synthesize(tmp_path, replace(SHIPPED, image_id="ami-0123456789abcdef0"))
     assert launched(own)["ImageId"] == "ami-0123456789abcdef0"
+
+
+def version(templates: Synthesized) -> str:
+    return str(templates.templates["synkti-fleet"]["Outputs"]["FleetVersion"]["Value"])
+
+
+def test_a_pinned_image_is_launched_and_another_one_is_another_version(production: Synthesized, tmp_path: Path) -> None:
+    """Without a pin CloudFormation reads AWS's newest at each deployment: other nodes under the same version."""
+    pinned = synthesize(tmp_path / "a", replace(SHIPPED, base_image_id="ami-0123456789abcdef0"))
+    assert launched(pinned)["ImageId"] == "ami-0123456789abcdef0"
+    assert GPU_AMI_PARAMETER not in (pinned.folder / "synkti-fleet.template.json").read_text()
+    other = synthesize(tmp_path / "b", replace(SHIPPED, base_image_id="ami-0123456789abcdef1"))
+    assert len({version(production), version(pinned), version(other)}) == 3
 
 
 def test_security_groups_admit_only_clients_and_peers(production: Synthesized) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from checks.assemblies import EVERYTHING, SHIPPED, Synthesized, synthesize
-from stacks.constructs.node_template import GPU_AMI_PARAMETER
+from checks.assemblies import EVERYTHING, IMAGE_ID, SHIPPED, Synthesized, synthesize
+from stacks.base_image import GPU_AMI_PARAMETER
 from stacks.github_stack import ENVIRONMENT
 from tests.templates.conftest import as_list
 
@@ -32,7 +32,7 @@ def test_the_optional_stacks_are_absent_by_default(production: Synthesized) -> N
 
 def test_an_image_is_built_from_the_aws_image_with_the_nodes_install_script(everything: Synthesized) -> None:
     recipe = everything.only("AWS::ImageBuilder::ImageRecipe")
-    assert recipe["ParentImage"] == f"ssm:{GPU_AMI_PARAMETER}"
+    assert recipe["ParentImage"] == IMAGE_ID
     assert recipe["BlockDeviceMappings"][0]["Ebs"]["Encrypted"] is True
     steps = component(everything)
     assert "sha256sum --check" in steps
@@ -58,6 +58,12 @@ def test_a_model_is_baked_only_if_bake_model_is_set(tmp_path: Path) -> None:
     assert "models/model" not in policies
 
 
+def test_without_a_pin_an_image_is_built_upon_the_newest_of_aws(everything: Synthesized, tmp_path: Path) -> None:
+    floating = synthesize(tmp_path, replace(EVERYTHING, base_image_id="")).only("AWS::ImageBuilder::ImageRecipe")
+    assert floating["ParentImage"] == f"ssm:{GPU_AMI_PARAMETER}"
+    assert floating["Name"] != everything.only("AWS::ImageBuilder::ImageRecipe")["Name"], "recipes cannot be changed"
+
+
 def test_another_model_changes_the_image_and_other_engine_arguments_do_not(
     everything: Synthesized, tmp_path: Path
 ) -> None:
@@ -68,11 +74,11 @@ def test_another_model_changes_the_image_and_other_engine_arguments_do_not(
     assert same.only("AWS::ImageBuilder::ImageRecipe")["Name"] == name
 
 
-def trust(templates: Synthesized) -> dict[str, Any]:
+def trust(templates: Synthesized, name: str = "synkti-github-deployer") -> dict[str, Any]:
     roles = templates.templates["synkti-github"]["Resources"]
-    (role,) = [each["Properties"] for each in roles.values() if each["Type"] == "AWS::IAM::Role"]
+    every = [each["Properties"] for each in roles.values() if each["Type"] == "AWS::IAM::Role"]
+    (role,) = [each for each in every if each["RoleName"] == name]
     (statement,) = role["AssumeRolePolicyDocument"]["Statement"]
-    assert role["RoleName"] == "synkti-github-deployer"
     return dict(statement)
 
 
@@ -129,6 +135,13 @@ def test_a_job_without_approval_on_another_branch_or_of_another_repository_may_n
 
 def test_the_deploying_job_is_in_the_environment_that_the_role_trusts() -> None:
     assert re.search(rf"^    environment: {ENVIRONMENT}$", WORKFLOW.read_text(), re.MULTILINE)
+
+
+def test_the_branch_may_look_for_a_newer_image_without_an_approval(everything: Synthesized) -> None:
+    statement = trust(everything, "synkti-github-watcher")
+    assert all(is_trusted(statement, token(f"{subject}:ref:refs/heads/main")) for subject in (OLD, NEW))
+    assert not is_trusted(statement, token(f"{NEW}:ref:refs/heads/feature", ref="refs/heads/feature"))
+    assert not is_trusted(statement, token(f"{NEW}:pull_request", ref="refs/pull/1/merge"))
 
 
 def test_the_provider_of_the_account_stays_when_the_stack_is_deleted(everything: Synthesized) -> None:

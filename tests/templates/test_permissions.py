@@ -26,6 +26,7 @@ ROLES = {
     "nodestatechangedRole": "node events",
     "launchfinishedRole": "launches",
     "Deployer": "GitHub",
+    "Watcher": "GitHub watcher",
 }
 """Name in the table by logical id without its hash. The three Lambdas of node events have the same policies."""
 
@@ -35,6 +36,7 @@ TRUSTED = {
     "node events": "lambda.amazonaws.com",
     "launches": "lambda.amazonaws.com",
     "GitHub": "Provider",
+    "GitHub watcher": "Provider",
 }
 
 

@@ -15,7 +15,8 @@ from types import ModuleType
 
 import pytest
 
-from checks.assemblies import EVERYTHING, SHIPPED, Synthesized, synthesize
+from checks.assemblies import EVERYTHING, IMAGE_ID, SHIPPED, Synthesized, synthesize
+from stacks.base_image import GPU_AMI_PARAMETER
 
 ROOT = Path(__file__).parents[2]
 HERE = {"GITHUB_REPOSITORY": "acme/models", "GITHUB_REF": "refs/heads/main"}
@@ -36,7 +37,12 @@ def test_the_workflow_reads_its_account_and_roles_from_the_settings(settings_scr
         "wanted": "true",
         "region": "us-east-1",
         "deployer": "arn:aws:iam::123456789012:role/synkti-github-deployer",
+        "watcher": "arn:aws:iam::123456789012:role/synkti-github-watcher",
+        "image": IMAGE_ID,
+        "image_parameter": GPU_AMI_PARAMETER,
     }
+    assert settings_script.outputs(replace(EVERYTHING, base_image_id=""), HERE)["watcher"] == "", "nothing to compare"
+    assert settings_script.outputs(EVERYTHING, {**HERE, "GITHUB_REPOSITORY": "somebody/models"})["watcher"] == ""
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from moto import mock_aws
 
 from cli import bootstrap, destroy, logs, model, nodes
 from cli.account import Account
-from cli.adapters import doctor_collector
+from cli.adapters import account_facts, doctor_collector
 from cli.adapters.instances import Instances
 from cli.core.nodes import Node
 from cli.exit_codes import DESCRIPTIONS
@@ -194,6 +194,7 @@ def _world() -> Iterator[_World]:
         MemoryCdk.ran, MemoryCdk.cloudformation, MemoryCdk.fails = [], cloudformation, ""
         patch.setattr(bootstrap, "Cdk", MemoryCdk)
         patch.setattr(bootstrap, "is_reachable", lambda url: True)
+        patch.setattr(account_facts, "_newest_image", lambda ssm: "ami-0123456789abcdef0")  # moto has none
         patch.setattr(doctor_collector, "_quotas", lambda account, types: {"L-3819A6DF": 0.0, "L-DB2E81BA": 64.0})
         patch.setattr(doctor_collector, "node_version", lambda: 22)
         patch.setattr(shutil, "which", lambda program: None)

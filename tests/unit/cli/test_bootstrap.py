@@ -11,6 +11,7 @@ import pytest
 
 from cli import bootstrap, destroy, endpoint, nodes
 from cli.adapters import account_facts, doctor_collector
+from cli.core.account_facts import ImageFacts
 from cli.core.clusters import Stack
 from cli.core.network import Subnet, Vpc, WayOut
 from cli.core.resource_import import import_template, retained
@@ -140,6 +141,20 @@ def test_ids_of_the_default_vpc_are_written_into_the_settings(
     assert "synkti.toml has now:" in done.err
     assert "commit it" in done.err
     assert "synkti.toml has now" not in run("bootstrap", "--yes").err, "the second time nothing is missing"
+
+
+def test_the_newest_image_is_pinned_once(
+    cdk: type[MemoryCdk], model: Path, run: Run, nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest = ["ami-01234567"]
+    monkeypatch.setattr(account_facts, "_image", lambda account, settings: ImageFacts(newest[0], is_there=True))
+    file = nowhere / "synkti.toml"
+    file.write_text("nodes = 3\n")
+    assert run("bootstrap", "--model", model, "--yes").code == 0
+    assert file.read_text() == 'nodes = 3\nbase_image_id = "ami-01234567"\n'
+    newest[0] = "ami-89abcdef"
+    assert run("bootstrap", "--yes").code == 0
+    assert "ami-89abcdef" not in file.read_text()
 
 
 def test_weights_other_than_the_pinned_ones_are_refused(cdk: type[MemoryCdk], model: Path, run: Run) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from cli import doctor as command
 from cli.adapters import cdk, doctor_collector
-from cli.core.account_facts import AccountFacts
+from cli.core.account_facts import AccountFacts, ImageFacts
 from cli.core.clusters import Stack
 from cli.core.doctor import evaluate, worst_verdict
 from cli.core.doctor_inputs import DoctorInputs, Finding, ModelState, Unavailable, Verdict
@@ -26,7 +26,7 @@ from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
 G_SPOT, P_SPOT, P5_SPOT, G_DEMAND = "L-3819A6DF", "L-7212CCBC", "L-C4BD4855", "L-DB2E81BA"
 PROVIDER = f"arn:aws:iam::123456789012:oidc-provider/{ISSUER}"
 TYPES = ("g6.xlarge", "g6.2xlarge")
-SETTINGS = FleetSettings(instance_types=TYPES, on_demand_limit=0)
+SETTINGS = FleetSettings(instance_types=TYPES, on_demand_limit=0, base_image_id="ami-2")
 
 
 def stack(part: str, status: str = "CREATE_COMPLETE") -> Stack:
@@ -34,7 +34,7 @@ def stack(part: str, status: str = "CREATE_COMPLETE") -> Stack:
 
 
 WELL = DoctorInputs(
-    facts=AccountFacts(vpc=None),
+    facts=AccountFacts(vpc=None, image=ImageFacts("ami-2", is_there=True)),
     settings=SETTINGS,
     cluster="synkti",
     region="us-east-1",
@@ -90,6 +90,7 @@ def github(audiences: tuple[str, ...] = (AUDIENCE,), name: str = "acme/models") 
     )
 
 
+FLOATING = replace(SETTINGS, base_image_id="")
 UNREACHABLE = replace(WELL.facts, repository=Unavailable("GitHub's API gave no answer"))
 NO_DEMAND = {"quotas": {G_SPOT: 64.0, G_DEMAND: 0.0}}
 FAULTS = [
@@ -113,6 +114,7 @@ FAULTS = [
     ("github trust", {"settings": GITHUB, "facts": github(("https://github.com/acme",))}, "accepts no tokens for sts"),
     ("github repository", {"settings": GITHUB, "facts": github(name="Acme/models")}, "GitHub spells it Acme/models"),
     ("github repository", {"settings": NUMBERED, "facts": github()}, "the numbers 1 and 2 are not those"),
+    ("machine image", {"facts": AccountFacts(vpc=None, image=ImageFacts("ami-3", False))}, "has no image ami-2"),
     ("stacks", {"stacks": (stack("state"), stack("fleet", "UPDATE_ROLLBACK_FAILED"))}, "UPDATE_ROLLBACK_FAILED"),
     ("stacks", {"stacks": (stack("state", "ROLLBACK_COMPLETE"),)}, "ROLLBACK_COMPLETE"),
     ("model", {"model": ModelState(bucket=True)}, "is not in the models bucket"),
@@ -139,6 +141,8 @@ WARNINGS = [
     ("ids", {"settings": GITHUB, "facts": github()}, f'github_oidc_provider = "{PROVIDER}"'),
     ("ids", {"settings": GITHUB, "facts": github()}, 'github_owner_id = "43"; github_repository_id = "98"'),
     ("github repository", {"settings": GITHUB, "facts": UNREACHABLE}, "since 2026-07-15 cannot deploy"),
+    ("ids", {"settings": replace(SETTINGS, base_image_id="")}, 'base_image_id = "ami-2"'),
+    ("machine image", {"settings": FLOATING, "facts": AccountFacts(vpc=None)}, "names no GPU image in us-east-1"),
     ("cdk bootstrap", {"toolkit": None}, "not bootstrapped"),
     ("cdk bootstrap", {"toolkit": 5}, "version 5, and 6 is needed"),
     ("stacks", {"stacks": ()}, "is not deployed"),
@@ -195,6 +199,13 @@ def test_github_matters_only_where_a_repository_deploys() -> None:
     unknown = replace(WELL.facts, provider=Unavailable("no"), repository=Unavailable("no"))
     assert found("github trust", settings=well, facts=unknown).verdict is Verdict.UNKNOWN
     assert found("github repository", settings=well, facts=unknown).verdict is Verdict.UNKNOWN
+
+
+def test_a_newer_image_is_mentioned() -> None:
+    newer = AccountFacts(vpc=None, image=ImageFacts("ami-3", is_there=True))
+    assert found("machine image", facts=newer).found == "ami-2; AWS's newest is ami-3"
+    assert found("machine image").found == "ami-2"
+    assert found("machine image", facts=replace(newer, image=Unavailable("no"))).verdict is Verdict.UNKNOWN
 
 
 def test_the_network_matters_only_in_an_existing_vpc() -> None:
@@ -299,7 +310,9 @@ def test_doctor_without_credentials_reports_it_once(run: Run) -> None:
     assert done.code == 3
     reported = verdicts(done.document)
     assert reported["credentials"] == "fault"
-    assert {reported[check] for check in ("region", "gpu spot quota", "stacks", "model")} == {"unknown"}
+    assert {reported[check] for check in ("region", "gpu spot quota", "machine image", "stacks", "model")} == {
+        "unknown"
+    }
 
 
 def test_doctor_in_an_unknown_region_is_a_fault(aws: MemoryCloudFormation, run: Run) -> None:

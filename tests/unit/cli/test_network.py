@@ -9,7 +9,9 @@ import boto3
 import pytest
 
 from cli.account import Account
+from cli.adapters import account_facts
 from cli.adapters.account_facts import read_facts
+from cli.core.account_facts import ImageFacts, missing_settings
 from cli.core.network import Subnet, Vpc, WayOut, choose_subnets, found_ids, network_problem, parse_vpc
 from stacks.settings import FleetSettings
 from tests.unit.cli.conftest import ACCOUNT, REGION, Run
@@ -102,6 +104,24 @@ def routed(aws: MemoryCloudFormation) -> str:
     tables = ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc_id]}])["RouteTables"]
     ec2.create_route(RouteTableId=tables[0]["RouteTableId"], DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway)
     return vpc_id
+
+
+def test_the_newest_image_is_read_from_awss_parameter(
+    aws: MemoryCloudFormation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = Account()
+    assert read_facts(account, FleetSettings()).image == ImageFacts("", is_there=True), "moto has no such parameter"
+    monkeypatch.setattr(account_facts, "GPU_AMI_PARAMETER", "/gpu/ami-id")
+    boto3.client("ssm").put_parameter(Name="/gpu/ami-id", Value="ami-0123456789abcdef0", Type="String")
+    facts = read_facts(account, FleetSettings())
+    assert missing_settings(FleetSettings(), facts) == {"base_image_id": "ami-0123456789abcdef0"}
+    pinned = FleetSettings(base_image_id="ami-0fedcba9876543210")
+    assert read_facts(account, pinned).image == ImageFacts("ami-0123456789abcdef0", is_there=False)
+    assert missing_settings(pinned, facts) == {}, "a pin stays until somebody changes it"
+    image = boto3.client("ec2").describe_images()["Images"][0]["ImageId"]
+    assert read_facts(account, FleetSettings(image_id=image)).image == ImageFacts(
+        "ami-0123456789abcdef0", is_there=True
+    )
 
 
 def test_doctor_reports_the_ids_that_bootstrap_would_write(routed: str, nowhere: Path, run: Run) -> None:

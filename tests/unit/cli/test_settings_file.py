@@ -25,7 +25,7 @@ def test_a_commented_default_is_replaced_and_its_comment_kept() -> None:
 
 def test_a_setting_is_replaced_before_a_commented_one() -> None:
     text = '# image_id = ""\nimage_id = "ami-1" # pinned\n'
-    assert with_settings(text, {"image_id": "ami-2"}) == '# image_id = ""\nimage_id = "ami-2"  # pinned\n'
+    assert with_settings(text, {"image_id": "ami-2"}) == '# image_id = ""\nimage_id = "ami-2" # pinned\n'
 
 
 @pytest.mark.parametrize("text", ["", "nodes = 3\n", "nodes = 3"])
