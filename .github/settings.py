@@ -19,7 +19,10 @@ sys.path.insert(0, str(ROOT))
 from node_agent.contract.errors import ConfigurationError  # noqa: E402 # after sys.path is extended
 from node_agent.contract.names import github_role_name, github_watcher_name  # noqa: E402
 from stacks.base_image import GPU_AMI_PARAMETER  # noqa: E402
+from stacks.rollout import JOB_MINUTES, longest_minutes  # noqa: E402
 from stacks.settings import FleetSettings, load  # noqa: E402
+
+_HOUR_S = 3_600
 
 
 class NotDeployable(Exception):
@@ -46,11 +49,15 @@ def outputs(settings: FleetSettings, environ: Mapping[str, str]) -> dict[str, st
         raise NotDeployable("the secret AWS_ROLE_ARN is set, and synkti.toml does not say where to deploy: set region")
     if wanted and not given and (problem := id_problem(settings, environ)) and settings.github_repository_id:
         raise NotDeployable(problem)
+    minutes = min(longest_minutes(settings), JOB_MINUTES)
     watcher = f"arn:aws:iam::{settings.account}:role/{github_watcher_name(settings.cluster)}"
     return {
         "wanted": str(wanted).lower(),
         "region": settings.region,
         "deployer": f"arn:aws:iam::{settings.account}:role/{github_role_name(settings.cluster)}",
+        "minutes": str(minutes),
+        # A role of one's own has sessions of an hour, unless it was changed; a longer one is refused.
+        "session_seconds": str(_HOUR_S if given else max(_HOUR_S, minutes * 60)),
         "watcher": watcher if named and on_branch and settings.base_image_id else "",
         "image": settings.base_image_id,
         "image_parameter": GPU_AMI_PARAMETER,
@@ -80,6 +87,13 @@ def main() -> int:
         return 1
     if found["wanted"] == "true" and (problem := id_problem(settings, os.environ)):
         print(f"::warning::{problem}", file=sys.stderr)
+    if found["wanted"] == "true" and (longest := longest_minutes(settings)) > JOB_MINUTES:
+        remedy = "bake_image = true, a smaller ready_within_s or refresh_healthy_percent make it faster"
+        print(
+            f"::warning::replacing every node may take {longest} minutes, and GitHub ends a job after {JOB_MINUTES}; "
+            f"the deployment itself goes on. {remedy}",
+            file=sys.stderr,
+        )
     for key, value in found.items():
         print(f"{key}={value}")
     return 0

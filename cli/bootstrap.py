@@ -45,6 +45,7 @@ from cli.options import Cluster, Json, Profile, Region, Settings, Yes
 from cli.polling import Clock
 from cli.terminal import Terminal
 from node_agent.contract.names import models_bucket_name, stack_name, table_name
+from stacks.rollout import longest_minutes
 
 CLOCK = Clock()
 
@@ -212,7 +213,8 @@ class _Bootstrap:
 
     def _deploy(self, cdk: Cdk, assembly: Path, names: Sequence[str]) -> None:
         try:
-            cdk.deploy(assembly, names, direct=self.account.is_embedded)
+            within_s = longest_minutes(self.deployment.settings) * 60
+            cdk.deploy(assembly, names, direct=self.account.is_embedded, within_s=within_s)
         except Failed as error:
             stacks = Stacks(self.account.client("cloudformation"))
             reasons = [f"{s.name}: {why}" for s in self._stacks() if (why := stacks.failure_reason(s.name))]

@@ -16,6 +16,7 @@ from constructs import Construct
 from node_agent.contract import names
 from stacks.base_image import GPU_AMI_PARAMETER
 from stacks.base_stack import BaseStack
+from stacks.rollout import JOB_MINUTES
 from stacks.settings import FleetSettings
 
 _ISSUER = "token.actions.githubusercontent.com"
@@ -67,7 +68,7 @@ class GithubStack(BaseStack):
             "Deployer",
             role_name=names.github_role_name(settings.cluster),
             description=f"Pushes to {settings.github_branch} of {settings.github_repository} deploy with this",
-            max_session_duration=Duration.hours(2),
+            max_session_duration=Duration.minutes(JOB_MINUTES),
             assumed_by=iam.WebIdentityPrincipal(
                 provider,
                 {"StringEquals": trusted_claims(settings, f"environment:{ENVIRONMENT}")},

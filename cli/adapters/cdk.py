@@ -30,9 +30,6 @@ _ENVIRONMENT = {
     "FORCE_COLOR": "0",
 }
 _KEPT_LINES = 400
-_DEPLOY_TIMEOUT_S = 7_200.0
-"""An instance refresh of a large fleet is slow; GitHub's job has the same timeout."""
-
 _SYNTH_TIMEOUT_S = 600.0
 
 
@@ -144,14 +141,20 @@ class Cdk:
         outside.mkdir(exist_ok=True)
         self._run("bootstrap", f"aws://{account}/{region}", within_s=_SYNTH_TIMEOUT_S, folder=outside)
 
-    def deploy(self, assembly: Path, names: Sequence[str], *, direct: bool) -> None:
-        """Deploy stacks. names: empty for all; direct: without a change set, which is faster but cannot be reviewed.
+    def deploy(self, assembly: Path, names: Sequence[str], *, direct: bool, within_s: float) -> None:
+        """Deploy stacks.
+
+        Args:
+            assembly: the synthesized templates.
+            names: of the stacks; empty for all.
+            direct: without a change set, which is faster but cannot be reviewed.
+            within_s: how long it may take, in seconds; an instance refresh of a large fleet is slow.
 
         Raises Failed, ToolMissing, TimedOut.
         """
         words = ["deploy", *(names or ["--all"]), "--app", str(assembly), "--require-approval", "never"]
         words += ["--progress", "events", "--concurrency", "3", *(["--method", "direct"] if direct else [])]
-        self._run(*words, within_s=_DEPLOY_TIMEOUT_S)
+        self._run(*words, within_s=within_s)
 
     def _run(self, *words: str, within_s: float, folder: Path | None = None) -> None:
         """Run the tool; write its output to the log, and a summary to the callbacks."""

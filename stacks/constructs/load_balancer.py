@@ -14,7 +14,7 @@ from constructs import Construct
 
 from node_agent.contract import names
 from stacks.constructs.network import Network
-from stacks.constructs.node_group import DRAIN_S
+from stacks.rollout import DRAIN_S
 from stacks.settings import FleetSettings
 
 _HTTPS, _HTTP = 443, 80

@@ -16,10 +16,8 @@ from constructs import Construct
 from node_agent.contract import names
 from node_agent.contract.tags import CLUSTER_TAG, ROLE_TAG, VERSION_TAG, WORKER_ROLE
 from stacks.constructs.network import Network
+from stacks.rollout import DRAIN_S, WARMUP_S, max_healthy_percent
 from stacks.settings import FleetSettings
-
-DRAIN_S = 120
-"""How long the group waits for a node that it terminates itself. On an interruption EC2 does not wait."""
 
 _HOOK_MARGIN_S = 60
 """The launch hook's timeout is longer than the node's own, so that the node can store its log before it ends."""
@@ -51,7 +49,7 @@ class NodeGroup(Construct):
             # Where the fleet scales automatically, a deployment does not change its size.
             desired_capacity=None if scaled else settings.nodes,
             capacity_rebalance=True,
-            default_instance_warmup=Duration.seconds(60),
+            default_instance_warmup=Duration.seconds(WARMUP_S),
             group_metrics=[autoscaling.GroupMetrics.all()],
             mixed_instances_policy=_instances_policy(settings, template),
             update_policy=_update_policy(settings),
@@ -121,11 +119,10 @@ def _instances_policy(settings: FleetSettings, template: ec2.LaunchTemplate) -> 
 
 def _update_policy(settings: FleetSettings) -> autoscaling.UpdatePolicy:
     """Let CloudFormation replace the instances of an older template, and wait until that is done."""
-    least = settings.refresh_healthy_percent
     return autoscaling.UpdatePolicy.instance_refresh(
         strategy=autoscaling.InstanceRefreshStrategy.ROLLING,
-        min_healthy_percentage=least,
+        min_healthy_percentage=settings.refresh_healthy_percent,
         # Room for new nodes that start before old ones end: a tenth of the fleet, at least one.
-        max_healthy_percentage=110 if least == 100 else 100,
+        max_healthy_percentage=max_healthy_percent(settings),
         skip_matching=True,
     )

@@ -13,7 +13,7 @@ from node_agent.contract.names import DRAINED_HOOK, READY_HOOK, node_log_group_n
 from node_agent.core.node.lifecycle import RETIRE_BEFORE_S
 from node_agent.settings import from_environ
 from stacks.base_image import GPU_AMI_PARAMETER
-from stacks.constructs.node_group import DRAIN_S
+from stacks.rollout import DRAIN_S
 
 
 def group_of(templates: Synthesized) -> dict[str, Any]:

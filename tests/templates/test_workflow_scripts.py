@@ -12,6 +12,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -37,6 +38,8 @@ def test_the_workflow_reads_its_account_and_roles_from_the_settings(settings_scr
         "wanted": "true",
         "region": "us-east-1",
         "deployer": "arn:aws:iam::123456789012:role/synkti-github-deployer",
+        "minutes": "360",
+        "session_seconds": "21600",
         "watcher": "arn:aws:iam::123456789012:role/synkti-github-watcher",
         "image": IMAGE_ID,
         "image_parameter": GPU_AMI_PARAMETER,
@@ -77,6 +80,28 @@ def test_the_secret_takes_precedence_over_the_role_of_the_settings() -> None:
     workflow = (ROOT / ".github/workflows/deploy.yml").read_text()
     assert "role-to-assume: ${{ secrets.AWS_ROLE_ARN || needs.settings.outputs.deployer }}" in workflow
     assert "ROLE_GIVEN: ${{ secrets.AWS_ROLE_ARN != '' }}" in workflow
+
+
+def test_the_time_of_a_deployment_grows_with_the_fleet_up_to_what_github_allows(
+    settings_script: ModuleType, everything: Synthesized
+) -> None:
+    def minutes(nodes: int, **changes: Any) -> int:
+        return int(settings_script.outputs(replace(SHIPPED, nodes=nodes, **changes), HERE)["minutes"])
+
+    assert [minutes(nodes) for nodes in (1, 3, 9, 100)] == [63, 129, 327, 360]
+    assert minutes(100, ready_within_s=600) == 160
+    assert minutes(9, refresh_healthy_percent=50) == 129, "four at a time"
+    outputs = settings_script.outputs(replace(SHIPPED, nodes=9), {**HERE, "ROLE_GIVEN": "false"})
+    assert outputs["session_seconds"] == str(327 * 60)
+    given = settings_script.outputs(replace(SHIPPED, region="us-east-1"), {**HERE, "ROLE_GIVEN": "true"})
+    assert given["session_seconds"] == "3600", "what a role has that nobody has changed"
+    roles = everything.resources("AWS::IAM::Role").values()
+    (session,) = [
+        role["Properties"]["MaxSessionDuration"]
+        for role in roles
+        if role["Properties"].get("RoleName") == "synkti-github-deployer"
+    ]
+    assert session == 21_600, "AWS refuses a session that is longer than the role's"
 
 
 def test_numbers_of_another_repository_are_a_fault_that_names_the_right_ones(settings_script: ModuleType) -> None:

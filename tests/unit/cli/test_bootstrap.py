@@ -59,7 +59,7 @@ class MemoryCdk:
         self.ran.append(f"bootstrap {account}/{region}")
         boto3.client("ssm").put_parameter(Name=doctor_collector.TOOLKIT_PARAMETER, Value="30", Type="String")
 
-    def deploy(self, assembly: Path, names: Sequence[str], *, direct: bool) -> None:
+    def deploy(self, assembly: Path, names: Sequence[str], *, direct: bool, within_s: float) -> None:
         self.ran.append("deploy " + (" ".join(names) or "everything"))
         if self.fails in self.ran[-1] and self.fails:
             raise Failed("cdk deploy failed:\n❌ synkti-fleet", "its whole output: log")

@@ -101,8 +101,8 @@ def test_the_arguments_of_each_call_are_those_of_the_cdk(project: Project) -> No
     tools = made(project)
     tools.synth(project.root / "out")
     tools.bootstrap("123456789012", "us-east-1")
-    tools.deploy(project.root / "out", ("synkti-state",), direct=False)
-    tools.deploy(project.root / "out", (), direct=True)
+    tools.deploy(project.root / "out", ("synkti-state",), direct=False, within_s=60)
+    tools.deploy(project.root / "out", (), direct=True, within_s=60)
     calls = [line for line in (project.root / "log" / "x.log").read_text().splitlines() if not line.startswith("$")]
     assert calls[0] == (
         f"synth --quiet --all --app {sys.executable} {project.root}/app.py --output {project.root}/out "
@@ -121,22 +121,21 @@ def test_the_output_of_the_tool_is_followed(project: Project) -> None:
     shown: list[str] = []
     lines = ["s | 1/2 | 10 | CREATE_COMPLETE | AWS::S3::Bucket | B", " ✅  s"]
     (project.root / "behave").write_text("\n".join(f"print({line!r})" for line in lines))
-    made(project, logged, shown).deploy(project.root, (), direct=True)
+    made(project, logged, shown).deploy(project.root, (), direct=True, within_s=60)
     assert (shown, logged) == (["s 1/2: create complete B"], ["s is deployed"])
 
 
 def test_a_failure_has_its_reason_and_its_log(project: Project) -> None:
     (project.root / "behave").write_text('print("❌  s failed"); print("quota"); sys.exit(3)')
     with pytest.raises(Failed, match="cdk deploy failed:\n❌  s failed\nquota") as failed:
-        made(project).deploy(project.root, (), direct=True)
+        made(project).deploy(project.root, (), direct=True, within_s=60)
     assert str(project.root / "log" / "x.log") in failed.value.advice
 
 
-def test_a_tool_that_does_not_end_is_killed(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cdk, "_DEPLOY_TIMEOUT_S", 0.2)
+def test_a_tool_that_does_not_end_is_killed(project: Project) -> None:
     (project.root / "behave").write_text("import threading; threading.Event().wait(60)")
     with pytest.raises(TimedOut, match="did not end within 0 s"):
-        made(project).deploy(project.root, (), direct=True)
+        made(project).deploy(project.root, (), direct=True, within_s=0.2)
 
 
 def test_an_assembly_has_its_templates_and_the_required_toolkit(tmp_path: Path) -> None:
