@@ -27,6 +27,7 @@ DIMENSIONS: tuple[tuple[Choice, ...], ...] = (
     ({"vpc": "new"}, {"vpc": "default", **_IDS}, {"vpc": "existing", **_IDS}),
     ({"public_addresses": True}, {"public_addresses": False}),
     ({"gateway_endpoints": True}, {"gateway_endpoints": False}),
+    ({"interface_endpoints": False}, {"interface_endpoints": True}),
     ({"zones": 2}, {"zones": 3}, {"zones": 6}),
     ({"client_cidrs": ()}, {"client_cidrs": (CIDR,)}),
     ({"load_balancer": "none"}, {"load_balancer": "internal"}, {"load_balancer": "public"}),

@@ -107,6 +107,10 @@ class FleetSettings:
     gateway_endpoints: bool = _setting(True, parsers.boolean)
     """Create gateway endpoints for S3 and DynamoDB. Off where an existing VPC already has them."""
 
+    interface_endpoints: bool = _setting(False, parsers.boolean)
+    """Create interface endpoints in an existing VPC for the other services that nodes call: for subnets without any way
+    out. They cost by the hour, for each service and subnet."""
+
     client_cidrs: tuple[str, ...] = _setting((), parsers.cidrs)
     """Address ranges from which clients may call the nodes. None by default."""
 
@@ -203,6 +207,7 @@ class FleetSettings:
             subnet_ids=(),
             route_table_ids=(),
             public_addresses=True,
+            interface_endpoints=False,
             account="",
             region="",
         )
@@ -335,6 +340,10 @@ def validation_errors(settings: FleetSettings) -> list[str]:
         (
             s.load_balancer == "public" and not s.public_addresses,
             "load_balancer=public: it is in the nodes' subnets, and public_addresses=false makes these private",
+        ),
+        (
+            s.interface_endpoints and s.public_addresses,
+            "interface_endpoints=true: nodes with public addresses do not use them; set public_addresses = false",
         ),
         (balanced and not s.client_cidrs, f"load_balancer={s.load_balancer}: client_cidrs has to say for whom"),
         (s.certificate_arn and not balanced, "certificate_arn: there is no load balancer that would use it"),

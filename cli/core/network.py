@@ -11,12 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from stacks.endpoints import GATEWAY_SERVICES, INTERFACE_SERVICES
 from stacks.settings import FleetSettings
-
-NODE_SERVICES = frozenset({"autoscaling", "ec2", "logs", "monitoring", "secretsmanager", "ssm", "ssmmessages"})
-"""What a node calls beside S3 and DynamoDB, by the names of their interface endpoints."""
-
-GATEWAY_SERVICES = frozenset({"dynamodb", "s3"})
 
 
 class WayOut(StrEnum):
@@ -148,13 +144,14 @@ _OPEN = "name subnets with a route to an internet gateway, or set public_address
 
 
 def _isolated(settings: FleetSettings, vpc: Vpc, subnets: list[str]) -> tuple[str, str]:
-    there = vpc.endpoints | (GATEWAY_SERVICES if settings.gateway_endpoints else frozenset())
-    lacking = sorted((NODE_SERVICES | GATEWAY_SERVICES) - there)
+    made = GATEWAY_SERVICES if settings.gateway_endpoints else frozenset()
+    made |= INTERFACE_SERVICES if settings.interface_endpoints else frozenset()
+    lacking = sorted((INTERFACE_SERVICES | GATEWAY_SERVICES) - vpc.endpoints - made)
     where = f"{', '.join(subnets)}: no way out"
     if lacking:
         return (
             f"{where}, and no endpoints for {', '.join(lacking)}",
-            "add a NAT gateway, or endpoints for these services",
+            "set interface_endpoints = true, or add a NAT gateway",
         )
     if not settings.image_id:
         return (

@@ -7,12 +7,15 @@ nothing else.
 
 from __future__ import annotations
 
-from aws_cdk import Annotations, Fn
+from aws_cdk import Annotations, Fn, Stack
 from aws_cdk import aws_ec2 as ec2
 from constructs import Construct
 
 from node_agent.contract import names
+from stacks.endpoints import INTERFACE_SERVICES
 from stacks.settings import FleetSettings
+
+_HTTPS = 443
 
 
 class Network(Construct):
@@ -30,6 +33,8 @@ class Network(Construct):
         self.group = ec2.SecurityGroup(
             self, "Nodes", vpc=self.vpc, description=f"Synkti {settings.cluster}: nodes", allow_all_outbound=True
         )
+        if settings.interface_endpoints:
+            self._add_interface_endpoints(settings)
         for cidr in settings.client_cidrs:
             self.group.add_ingress_rule(ec2.Peer.ipv4(cidr), ec2.Port.tcp(names.FRONT_DOOR_PORT), "clients")
         # The embedded AWS does not support rules that refer to their own group; use the VPC's range there.
@@ -48,6 +53,28 @@ class Network(Construct):
                 service_name=service.name,
                 vpc_endpoint_type="Gateway",
                 route_table_ids=list(settings.route_table_ids),
+            )
+
+    def _add_interface_endpoints(self, settings: FleetSettings) -> None:
+        """Let nodes without a way out call the other services, whose names resolve to the endpoints in the VPC."""
+        group = ec2.SecurityGroup(
+            self,
+            "Endpoints",
+            vpc=self.vpc,
+            description=f"Synkti {settings.cluster}: endpoints",
+            allow_all_outbound=False,
+        )
+        group.add_ingress_rule(self.group, ec2.Port.tcp(_HTTPS), "nodes")
+        for service in sorted(INTERFACE_SERVICES):
+            ec2.CfnVPCEndpoint(
+                self,
+                f"To{service.title()}",
+                vpc_id=settings.vpc_id,
+                service_name=f"com.amazonaws.{Stack.of(self).region}.{service}",
+                vpc_endpoint_type="Interface",
+                private_dns_enabled=True,
+                subnet_ids=list(settings.subnet_ids),
+                security_group_ids=[group.security_group_id],
             )
 
     def _new_vpc(self, settings: FleetSettings) -> ec2.IVpc:

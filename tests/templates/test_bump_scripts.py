@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
@@ -107,6 +108,12 @@ def test_an_image_is_proposed_only_where_one_is_pinned(
     assert bump.main(["image", NEWER], checkout) == 1
     assert "synkti bootstrap pins it" in capsys.readouterr().err
     assert bump.main([], checkout) == 2
+
+
+def test_the_script_runs_without_installed_packages() -> None:
+    command = [sys.executable, "-S", "-E", str(ROOT / ".github/bump.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "bump: newest, vllm VERSION or image ID\n")
 
 
 @pytest.fixture

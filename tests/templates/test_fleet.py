@@ -14,7 +14,9 @@ from node_agent.contract.names import DRAINED_HOOK, READY_HOOK, node_log_group_n
 from node_agent.core.node.lifecycle import RETIRE_BEFORE_S
 from node_agent.settings import from_environ
 from stacks.base_image import GPU_AMI_PARAMETER
+from stacks.endpoints import GATEWAY_SERVICES, INTERFACE_SERVICES
 from stacks.rollout import DRAIN_S
+from tests.templates.test_permissions import granted
 
 
 def group_of(templates: Synthesized) -> dict[str, Any]:
@@ -188,6 +190,21 @@ def test_an_existing_vpc_is_used(changes: dict[str, Any], endpoints: int, public
     assert found.only("AWS::EC2::SecurityGroup")["VpcId"] == IN_A_VPC["vpc_id"]
     assert found.only("AWS::AutoScaling::AutoScalingGroup")["VPCZoneIdentifier"] == list(IN_A_VPC["subnet_ids"])
     assert launched(found)["NetworkInterfaces"][0]["AssociatePublicIpAddress"] is public
+
+
+def test_private_subnets_without_a_way_out_get_endpoints_for_all_that_a_node_may_call(tmp_path: Path) -> None:
+    isolated = replace(SHIPPED, **IN_A_VPC, public_addresses=False, interface_endpoints=True)
+    found = synthesize(tmp_path, isolated)
+    endpoints = [each["Properties"] for each in found.resources("AWS::EC2::VPCEndpoint").values()]
+    interfaces = [each for each in endpoints if each["VpcEndpointType"] == "Interface"]
+    assert {each["ServiceName"].rpartition(".")[2] for each in interfaces} == INTERFACE_SERVICES
+    assert all(each["PrivateDnsEnabled"] and each["SubnetIds"] == list(IN_A_VPC["subnet_ids"]) for each in interfaces)
+    called = {grant.action.partition(":")[0] for grant in granted(found) if grant.role == "node"}
+    names = {"cloudwatch": "monitoring"}
+    assert {names.get(service, service) for service in called} == INTERFACE_SERVICES | GATEWAY_SERVICES
+    (group,) = {each["SecurityGroupIds"][0]["Fn::GetAtt"][0] for each in interfaces}
+    rules = [rule["Properties"] for rule in found.resources("AWS::EC2::SecurityGroupIngress").values()]
+    assert [rule["FromPort"] for rule in rules if rule["GroupId"]["Fn::GetAtt"][0] == group] == [443]
 
 
 def test_the_load_balancer_terminates_no_connection_of_a_draining_node(everything: Synthesized) -> None:

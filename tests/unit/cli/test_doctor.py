@@ -18,10 +18,11 @@ from cli.core.clusters import Stack
 from cli.core.doctor import evaluate, worst_verdict
 from cli.core.doctor_inputs import DoctorInputs, Finding, ModelState, Unavailable, Verdict
 from cli.core.github import AUDIENCE, ISSUER, Provider, Repository
-from cli.core.network import NODE_SERVICES, Subnet, Vpc, WayOut
+from cli.core.network import Subnet, Vpc, WayOut
 from cli.core.quotas import quota_needs, quota_of
 from node_agent.core.sizing.facts import ModelFiles
 from node_agent.core.sizing.gpus import Unusable
+from stacks.endpoints import INTERFACE_SERVICES
 from stacks.settings import FleetSettings
 from tests.unit.cli.conftest import DeployedFleet, Run, make_fleet
 from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
@@ -132,8 +133,8 @@ FAULTS = [
     ("network", {"settings": IN_VPC, "facts": vpc(WayOut.INDIRECT)}, "vpc-1 has no public subnets, so route_table_ids"),
     ("network", {"settings": PLACED, "facts": vpc(WayOut.NONE)}, "subnet-a: no route to the internet"),
     ("network", {"settings": CLOSED, "facts": vpc(WayOut.INTERNET)}, "nodes have no public addresses"),
-    ("network", {"settings": CLOSED, "facts": vpc(WayOut.NONE)}, "no endpoints for autoscaling, ec2, logs"),
-    ("network", {"settings": CLOSED, "facts": vpc(WayOut.NONE, *NODE_SERVICES)}, "nodes install packages from PyPI"),
+    ("network", {"settings": CLOSED, "facts": vpc(WayOut.NONE)}, "no endpoints for autoscaling, ec2, events, logs"),
+    ("network", {"settings": CLOSED, "facts": vpc(WayOut.NONE, *INTERFACE_SERVICES)}, "install packages from PyPI"),
     ("github trust", {"settings": NAMES_PROVIDER}, "the account has no identity provider"),
     ("github trust", {"settings": GITHUB, "facts": github(("https://github.com/acme",))}, "accepts no tokens for sts"),
     ("github repository", {"settings": GITHUB, "facts": github(name="Acme/models")}, "GitHub spells it Acme/models"),
@@ -239,7 +240,9 @@ def test_the_network_matters_only_in_an_existing_vpc() -> None:
     private = replace(PLACED, public_addresses=False)
     assert found("network", settings=private, facts=vpc(WayOut.INDIRECT)).verdict is Verdict.OK
     own_image = replace(private, image_id="ami-01234567")
-    assert found("network", settings=own_image, facts=vpc(WayOut.NONE, *NODE_SERVICES)).verdict is Verdict.OK
+    assert found("network", settings=own_image, facts=vpc(WayOut.NONE, *INTERFACE_SERVICES)).verdict is Verdict.OK
+    made = replace(own_image, interface_endpoints=True)
+    assert found("network", settings=made, facts=vpc(WayOut.NONE)).verdict is Verdict.OK
     unknown = replace(WELL.facts, vpc=Unavailable("these credentials may not do it"))
     assert found("network", settings=PLACED, facts=unknown).verdict is Verdict.UNKNOWN
 

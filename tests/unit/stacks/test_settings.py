@@ -130,6 +130,7 @@ def test_a_wrong_value_is_named(name: str, value: object) -> None:
         ({"subnet_ids": ["subnet-01234567"]}, "set vpc=existing"),
         ({"vpc": "default"}, "account and region"),
         ({"public_addresses": False}, "public_addresses=false"),
+        ({"interface_endpoints": True}, "interface_endpoints=true"),
         ({**PRIVATE, "load_balancer": "public", "client_cidrs": "10.0.0.0/8"}, "makes these private"),
         ({"load_balancer": "public"}, "client_cidrs has to say"),
         ({"certificate_arn": ARN}, "no load balancer"),
