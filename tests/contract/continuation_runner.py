@@ -93,8 +93,9 @@ def outputs_of(raw: bytes) -> dict[int, tuple[Any, ...]]:
 class CutPoint:
     """Where a stream is cut. events: engine events that arrive; entry: True if the entry is lost too.
 
-    with_text: cut later, once the client has a text. Ids alone may be a part of reasoning or of a character, which a
-    reprompt cannot continue. The number of events until then differs, since a busy vLLM joins tokens.
+    with_text: cut later, once the client has a text that a reprompt does not sample again. Ids alone may be a part of
+    reasoning or of a character, which a reprompt cannot continue. The number of events until then differs, since a busy
+    vLLM joins tokens.
     """
 
     events: int
@@ -152,7 +153,7 @@ class ContinuationRunner:
                 if machine.state in (StreamState.COMPLETE, StreamState.AWAITING_NEXT_REQUEST, StreamState.LOST):
                     break
                 received += 1
-                if cut is not None and cut.is_here(received, raw):
+                if cut is not None and cut.is_here(received, raw) and not (cut.with_text and machine.would_redraw):
                     return raw + machine.on_engine_end(LossReason.RESET)
             if machine.state not in (StreamState.AWAITING_NEXT_REQUEST, StreamState.COMPLETE):
                 raw += machine.on_engine_end(LossReason.EOF)

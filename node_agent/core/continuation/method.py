@@ -45,14 +45,15 @@ def _is_structured(body: Mapping[str, Any]) -> bool:
     return bool(body.get("structured_outputs")) or any(key.startswith("guided_") and body[key] for key in body)
 
 
-def _is_sampled(body: Mapping[str, Any]) -> bool:
+def is_sampled(body: Mapping[str, Any]) -> bool:
+    """Return whether an engine that gets the same request again may draw other tokens."""
     return body.get("temperature") != 0
 
 
 _STATE_BEYOND_IDS: tuple[tuple[BodyPredicate, str], ...] = (
     (_is_structured, "structured output: the grammar would start again"),
     (
-        lambda body: body.get("seed") is not None and _is_sampled(body),
+        lambda body: body.get("seed") is not None and is_sampled(body),
         "a seed: its random numbers would start again",
     ),
     (lambda body: bool(body.get("frequency_penalty")), "frequency_penalty: it counts the answer's own tokens"),
@@ -82,7 +83,7 @@ _PREFERS_RESUME: tuple[tuple[Callable[[GenerationRequest], bool], str], ...] = (
         "no max_tokens: a completion needs a limit, so it is requested in segments",
     ),
     (
-        lambda request: _is_sampled(request.body) and (request.wants_ids or request.stop_holdback_chars > 0),
+        lambda request: is_sampled(request.body) and (request.wants_ids or request.stop_holdback_chars > 0),
         "sampling: a reprompt would draw again what follows its resume point, and the client would see it",
     ),
 )
@@ -99,8 +100,11 @@ def reprompt_obstacle(generation: GenerationRequest, *, only_text: bool) -> str 
     return next((reason for applies, reason in _STATE_BEYOND_IDS if applies(generation.body)), None)
 
 
+_REDRAWS = "sampling: the engine joined several tokens, and a reprompt would draw again text that the client has"
+
+
 def choose_method(
-    generation: GenerationRequest, supported_methods: Collection[str], *, only_text: bool
+    generation: GenerationRequest, supported_methods: Collection[str], *, only_text: bool, redraws: bool = False
 ) -> MethodChoice:
     """Choose the method by which an engine continues an answer.
 
@@ -108,6 +112,7 @@ def choose_method(
         generation: the client's request.
         supported_methods: what the engine's node advertises: values of RESUME and FORCED_DECODING.
         only_text: the answer had nothing but text so far, no reasoning and no tool calls.
+        redraws: a reprompt would sample again text that the client has.
 
     Returns:
         A reprompt where that is correct, unless a resume is supported and more exact; else a resume before forced
@@ -119,6 +124,7 @@ def choose_method(
     obstacle = reprompt_obstacle(generation, only_text=only_text)
     if obstacle is None:
         preference = next((reason for applies, reason in _PREFERS_RESUME if applies(generation)), None)
+        preference = preference or (_REDRAWS if redraws else None)
         if preference is not None and ContinuationMethod.RESUME.value in supported_methods:
             return MethodChoice(ContinuationMethod.RESUME, preference)
         return MethodChoice(ContinuationMethod.REPROMPT, "only its ids matter")

@@ -144,6 +144,10 @@ class TokenHistory:
                 return ResumePoint(ids, length)
         return _START
 
+    def has_text_after_resume_point(self, max_ids: int | None) -> bool:
+        """Return whether the client has text that the last resume point does not cover. max_ids: as there."""
+        return self._text_length > self.last_resume_point(max_ids).text_length
+
     def rewind(self, point: ResumePoint) -> None:
         """Drop the ids after `point`; the delivered text stays, and the engine will repeat it from there."""
         if self._exposes_token_ids:

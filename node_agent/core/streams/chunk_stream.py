@@ -73,7 +73,15 @@ class ChunkStream(StreamMachine):
         if not delivered.has_token_ids:
             raise ContinuationImpossible("the engine reported no token ids")
         only_text = not any(map(delivered.has_parser_state, range(len(self.histories))))
-        return method.choose_method(self.generation, supported_methods, only_text=only_text)
+        return method.choose_method(self.generation, supported_methods, only_text=only_text, redraws=self.would_redraw)
+
+    @property
+    def would_redraw(self) -> bool:
+        """True where a reprompt would sample again text that the client has: vLLM joins tokens when it is busy."""
+        return method.is_sampled(self.generation.body) and any(
+            self.histories[index].has_text_after_resume_point(self.generation.max_tokens)
+            for index in self._delivered.unfinished_choices()
+        )
 
     def request(self, supported_methods: Collection[str] = ()) -> EngineRequest:
         """Build the request for the next engine, as `StreamMachine.request`."""

@@ -87,5 +87,13 @@ def test_a_stream_that_a_reprompt_only_approximates_is_resumed_where_possible(fi
     assert methods == [ContinuationMethod.RESUME, ContinuationMethod.REPROMPT, ContinuationMethod.REPROMPT]
 
 
+def test_text_that_a_reprompt_would_sample_again_is_resumed_where_possible() -> None:
+    request = generation(temperature=1.0)
+    methods = [
+        choose_method(request, supported, only_text=True, redraws=True).method for supported in (BOTH, ("forced",), ())
+    ]
+    assert methods == [ContinuationMethod.RESUME, ContinuationMethod.REPROMPT, ContinuationMethod.REPROMPT]
+
+
 def test_methods_are_advertised_under_their_own_names() -> None:
     assert (ContinuationMethod.RESUME.value, ContinuationMethod.FORCED_DECODING.value) == CONTINUATION_METHODS

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node_agent.contract.errors import ContinuationImpossible
+from node_agent.core.continuation.method import ContinuationMethod
 from node_agent.core.failure.loss import LossReason
 from node_agent.core.openai.chunks import usage
 from node_agent.core.openai.generation_request import ApiRoute, GenerationRequest, read_generation
@@ -328,6 +329,28 @@ def test_a_different_continuation_is_a_loss() -> None:
     client = Client()
     client.raw = delivered + rest
     assert client.text == "abcdefghi"
+
+
+@pytest.mark.parametrize(
+    ("temperature", "ids", "method"),
+    [
+        (1.0, [FIRST_ID], ContinuationMethod.REPROMPT),
+        (1.0, [FIRST_ID, FIRST_ID + 1], ContinuationMethod.RESUME),
+        (0, [FIRST_ID, FIRST_ID + 1], ContinuationMethod.REPROMPT),
+    ],
+)
+def test_sampled_text_without_a_resume_point_is_resumed_not_drawn_again(
+    temperature: float, ids: list[int], method: ContinuationMethod
+) -> None:
+    machine = ChunkStream(generation(ApiRoute.CHAT, temperature=temperature), "s")
+    machine.request()
+    choice = {"index": 0, "delta": {"content": "ab"}, "finish_reason": None, "token_ids": ids}
+    chunk = {"id": "e", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
+    assert machine.feed(b"data: %b\n\n" % orjson.dumps(chunk | {"prompt_token_ids": [1]}))
+    machine.on_engine_end(LossReason.RESET)
+    chosen = machine.method_for(["resume", "forced"])
+    assert chosen is not None
+    assert chosen.method is method
 
 
 def test_limits_are_reduced_by_the_generated_tokens() -> None:
