@@ -6,7 +6,8 @@ table with a copy of EC2's descriptions.
 
 EC2 announces a GPU's nominal memory. CUDA reports less: error correction and the driver take their part. What it
 reports is in the messages of PyTorch's OutOfMemoryError ("GPU 0 has a total capacity of 14.56 GiB" for a T4 of
-16 GiB); the shares here are the lowest seen there, rounded down.
+16 GiB). The shares of the T4 and the A100 are the lowest of public reports, rounded down; those of the other GPUs are
+estimates, meant to be low, which no GPU has confirmed.
 """
 
 from __future__ import annotations
