@@ -104,7 +104,7 @@ class EngineSupervisor:
             failures += 1
             _log.warning("the engine is lost: %s (%d in a row)", why, failures)
             await self.stop(0.0)
-            words = self._last_words()
+            words = await self._last_words()
             if words is not None:
                 _log.error("the engine's own last words: %s", words.text)
                 why = f"{why}: {words.text}"
@@ -134,10 +134,13 @@ class EngineSupervisor:
         self._lifetimes.ended(status, had_oom_kill=self._group.had_oom_kill())
         return status
 
-    def _last_words(self) -> LastWords | None:
+    async def _last_words(self) -> LastWords | None:
         """Return the engine's last words; None where it did not end by itself, or said nothing."""
         status, self._status = self._status, None
-        return last_words(self._group.last_output(), status) if status is not None else None
+        if status is None:
+            return None
+        # In a thread: it waits up to a second where a process that left the group still holds the pipe.
+        return last_words(await asyncio.to_thread(self._group.last_output), status)
 
     async def _until_ready(self) -> str | None:
         """Wait for the engine; return None when it answers, else the reason why not."""
