@@ -15,7 +15,7 @@ from cli.adapters.results import result_of
 from cli.adapters.stacks import Stacks
 from cli.core.account_facts import NOT_LOOKED_AT, AccountFacts, missing_settings
 from cli.core.clusters import choose_for_deployment, clusters_of
-from cli.core.doctor_inputs import Unavailable
+from cli.core.result import Unavailable
 from cli.core.settings_file import Value, lines_of, with_settings
 from cli.errors import BadConfiguration, BadUsage, Failed
 from cli.fleet import select_cluster

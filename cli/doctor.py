@@ -16,7 +16,8 @@ from cli.adapters.doctor_collector import MIN_TOOLKIT_VERSION, collect, validate
 from cli.adapters.results import result_of
 from cli.core.account_facts import AccountFacts
 from cli.core.doctor import evaluate, worst_verdict
-from cli.core.doctor_inputs import Finding, Result, Unavailable, Verdict
+from cli.core.doctor_inputs import Finding, Verdict
+from cli.core.result import Result, Unavailable
 from cli.deployment import DeploymentRequest, complete, look_up, read_request
 from cli.errors import Failed, ToolMissing
 from cli.exit_codes import ExitCode

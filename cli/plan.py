@@ -17,9 +17,9 @@ from cli.adapters.gpu_types import describe_types, gpus_of, offered_zones, spot_
 from cli.adapters.model_documents import find_files
 from cli.adapters.results import result_of
 from cli.aws_errors import to_cli_error
-from cli.core.doctor_inputs import Unavailable
 from cli.core.model_fit import fault_advice
 from cli.core.plan import HEADERS, PlanRow, candidate_types, fleet_lines, missing_types, sorted_rows
+from cli.core.result import Unavailable
 from cli.deployment import local_settings, read_context
 from cli.errors import Failed
 from cli.options import Json, Profile, Region, Settings

@@ -20,8 +20,9 @@ from cli.adapters.stacks import Stacks
 from cli.aws_errors import error_code
 from cli.core.account_facts import AccountFacts
 from cli.core.clusters import clusters_of
-from cli.core.doctor_inputs import DoctorInputs, ModelState, Result, Unavailable
+from cli.core.doctor_inputs import DoctorInputs, ModelState
 from cli.core.quotas import quota_of
+from cli.core.result import Result, Unavailable
 from cli.errors import Failed
 from node_agent.contract.names import models_bucket_name
 from node_agent.core.sizing.facts import ModelFiles

@@ -8,7 +8,7 @@ from typing import TypeVar
 from botocore.exceptions import BotoCoreError, ClientError
 
 from cli.aws_errors import to_cli_error
-from cli.core.doctor_inputs import Result, Unavailable
+from cli.core.result import Result, Unavailable
 from cli.errors import CliError
 from node_agent.contract.errors import SynktiError
 

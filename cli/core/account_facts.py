@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cli.core.doctor_inputs import Result, Unavailable
 from cli.core.github import Provider, Repository, found_github_settings
 from cli.core.network import Vpc, found_ids
+from cli.core.result import Result, Unavailable
 from cli.core.settings_file import Value
 from stacks.settings import FleetSettings
 

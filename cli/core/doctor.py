@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from cli.core.doctor_account import account_findings
-from cli.core.doctor_inputs import DoctorInputs, Finding, Unavailable, Verdict
+from cli.core.doctor_inputs import DoctorInputs, Finding, Verdict
 from cli.core.model_fit import report_fit, types_setting
 from cli.core.quotas import Quota, increase_command, quota_needs, quota_of
+from cli.core.result import Unavailable
 from node_agent.contract.names import stack_name
 from stacks.settings import FleetSettings
 

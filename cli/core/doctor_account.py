@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cli.core.account_facts import missing_settings
-from cli.core.doctor_inputs import DoctorInputs, Finding, Unavailable, Verdict
+from cli.core.doctor_inputs import DoctorInputs, Finding, Verdict
 from cli.core.github import provider_problem, repository_problem
 from cli.core.network import network_problem
+from cli.core.result import Unavailable
 from cli.core.settings_file import lines_of
 from stacks.settings import FleetSettings, missing_ids
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
+from cli.core.account_facts import AccountFacts
 from cli.core.clusters import Stack
+from cli.core.result import Result
 from node_agent.core.sizing.facts import ModelFiles
 from node_agent.core.sizing.gpus import InstanceGpus, Unusable
 from stacks.settings import FleetSettings
-
-if TYPE_CHECKING:
-    from cli.core.account_facts import AccountFacts
 
 
 class Verdict(StrEnum):
@@ -37,18 +35,6 @@ class Finding:
     def document(self) -> dict[str, str]:
         """Return the finding as `--json` prints it."""
         return {"check": self.check, "verdict": self.verdict.value, "found": self.found, "advice": self.advice}
-
-
-@dataclass(frozen=True)
-class Unavailable:
-    """An input that could not be read, with the reason."""
-
-    reason: str
-
-
-_T = TypeVar("_T")
-Result: TypeAlias = _T | Unavailable
-"""A value, or why it could not be read."""
 
 
 @dataclass(frozen=True)

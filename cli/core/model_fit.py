@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from cli.core.doctor_inputs import Finding, Result, Unavailable, Verdict
+from cli.core.doctor_inputs import Finding, Verdict
+from cli.core.result import Result, Unavailable
 from node_agent.core.sizing.facts import ModelFiles, parse_facts
 from node_agent.core.sizing.fleet_fit import FleetFit, fit_fleet
 from node_agent.core.sizing.gpus import InstanceGpus, Unusable

@@ -16,10 +16,11 @@ from cli.adapters import cdk, doctor_collector
 from cli.core.account_facts import AccountFacts, ImageFacts
 from cli.core.clusters import Stack
 from cli.core.doctor import evaluate, worst_verdict
-from cli.core.doctor_inputs import DoctorInputs, Finding, ModelState, Unavailable, Verdict
+from cli.core.doctor_inputs import DoctorInputs, Finding, ModelState, Verdict
 from cli.core.github import AUDIENCE, ISSUER, Provider, Repository
 from cli.core.network import Subnet, Vpc, WayOut
 from cli.core.quotas import quota_needs, quota_of
+from cli.core.result import Unavailable
 from node_agent.core.sizing.facts import ModelFiles
 from node_agent.core.sizing.gpus import Unusable
 from stacks.endpoints import INTERFACE_SERVICES

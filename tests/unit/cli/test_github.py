@@ -15,8 +15,8 @@ from cli.account import Account
 from cli.adapters.account_facts import read_facts
 from cli.adapters.github import find_repository
 from cli.core.account_facts import missing_settings
-from cli.core.doctor_inputs import Unavailable
 from cli.core.github import AUDIENCE, ISSUER, Provider, Repository
+from cli.core.result import Unavailable
 from cli.errors import Failed
 from stacks.settings import FleetSettings
 from tests.unit.cli.conftest import ACCOUNT, REGION
