@@ -62,7 +62,7 @@ def _require_whole(manifest: Manifest, sizes: dict[str, int], name: str) -> None
 
 
 def fetch(
-    store: ModelStore, manifest: Manifest, options: argparse.Namespace, gpus: int, tell: Callable[[str], None]
+    store: ModelStore, manifest: Manifest, options: argparse.Namespace, gpus: int, report: Callable[[str], None]
 ) -> LoadPlan:
     """Download or check the model, as the options say. Raises SynktiError, OSError."""
     if options.manifest_sha256 and manifest.digest != options.manifest_sha256:
@@ -72,20 +72,20 @@ def fetch(
         )
     plan = plan_load(ModelLoad(options.load), gpus, manifest.files, options.bucket, options.name, str(options.to))
     if options.load == ModelLoad.STREAM:
-        tell(f"{'read from S3' if plan.load is ModelLoad.STREAM else 'downloaded'}: {plan.reason}")
+        report(f"{'read from S3' if plan.load is ModelLoad.STREAM else 'downloaded'}: {plan.reason}")
     if plan.load is ModelLoad.STREAM:
         _require_whole(manifest, store.sizes(options.name), options.name)
         return plan
     began = time.monotonic()
-    download = Downloader(store, ModelFolder(options.to), options.name, workers=options.workers, report=tell)
+    download = Downloader(store, ModelFolder(options.to), options.name, workers=options.workers, report=report)
     download.fetch(manifest.files)
     what = f"{len(manifest.files)} files, {gib(manifest.total_bytes)} GiB"
-    tell(f"whole: {what}; {gib(download.fetched)} GiB came in {time.monotonic() - began:.1f} s")
+    report(f"whole: {what}; {gib(download.fetched)} GiB came in {time.monotonic() - began:.1f} s")
     return plan
 
 
 def _sizing_arguments(
-    store: ModelStore, manifest: Manifest, options: argparse.Namespace, gpus: int, tell: Callable[[str], None]
+    store: ModelStore, manifest: Manifest, options: argparse.Namespace, gpus: int, report: Callable[[str], None]
 ) -> tuple[str, ...]:
     """Return the engine's arguments that follow from the fleet's GPUs; none without a GPU. Raises SynktiError."""
     if gpus == 0:
@@ -97,13 +97,13 @@ def _sizing_arguments(
         added = engine_arguments(fleet, gpus, options.engine_args)
     except ValueError as error:
         # doctor reports it before a deployment; vLLM may load the model nevertheless.
-        tell(f"the engine finds its context length: {error}")
+        report(f"the engine finds its context length: {error}")
         return fallback_arguments(options.engine_args)
     smallest = fleet.smallest
     if fleet.context is None or smallest is None:
-        tell(f"the engine finds its context length: {fleet.reason}")
+        report(f"the engine finds its context length: {fleet.reason}")
     else:
-        tell(f"every node has the context of {smallest.instance_type}: {smallest.words}")
+        report(f"every node has the context of {smallest.instance_type}: {smallest.words}")
     return added
 
 
@@ -125,30 +125,30 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
     """Fetch or check the model as the arguments and the environment say; return the exit code."""
     options = _options(argv, environ)
 
-    def tell(what: str) -> None:
+    def report(what: str) -> None:
         print(f"model {options.name}: {what}", file=sys.stderr, flush=True)
 
     try:
         store, gpus = ModelStore(s3_client(options.region, options.workers), options.bucket), count_gpus()
         manifest = store.manifest(options.name)
-        plan = fetch(store, manifest, options, gpus, tell)
+        plan = fetch(store, manifest, options, gpus, report)
         if options.environ:
-            added = _sizing_arguments(store, manifest, options, gpus, tell)
+            added = _sizing_arguments(store, manifest, options, gpus, report)
             options.environ.write_text(_agents_environ(plan, (*added, *options.engine_args)))
     except ModelMissing as error:
-        return _failed(tell, error, EXIT_MISSING)
+        return _failed(report, error, EXIT_MISSING)
     except ModelDamaged as error:
-        return _failed(tell, error, EXIT_DAMAGED)
+        return _failed(report, error, EXIT_DAMAGED)
     except SynktiError as error:
-        return _failed(tell, error, EXIT_UNAVAILABLE)
+        return _failed(report, error, EXIT_UNAVAILABLE)
     except OSError as error:
-        return _failed(tell, error, EXIT_DISK)
+        return _failed(report, error, EXIT_DISK)
     print(json.dumps(asdict(plan)))
     return 0
 
 
-def _failed(tell: Callable[[str], None], error: Exception, code: int) -> int:
-    tell(" ".join(str(error).split()))
+def _failed(report: Callable[[str], None], error: Exception, code: int) -> int:
+    report(" ".join(str(error).split()))
     return code
 
 

@@ -55,7 +55,7 @@ def fit_fleet(
     Args:
         facts: the model's.
         types: the setting `instance_types`.
-        gpus: those of the types as EC2 describes them; the table of `gpus` is asked for the rest.
+        gpus: those of the types as EC2 describes them; the table in `gpus` has the rest.
         arguments: the setting `engine_args`.
 
     Returns:

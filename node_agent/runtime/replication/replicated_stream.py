@@ -16,7 +16,7 @@ CONFIRM_TIMEOUT_S = 2.0
 
 
 MAX_WAIT_S = 1.0
-"""How long events wait for a first replica in sync, from when an acknowledgement is overdue."""
+"""How long events wait for a first replica in sync."""
 
 
 class StreamReplicator(Protocol):
@@ -91,16 +91,18 @@ class ReplicatedStream:
                 out = b"".join(parts)
             log.commit(seq)
             self.deliver(out)
+        elif waiting:
+            self._limit_wait()
         if self._waiter is not None:
             self._wake()
 
     def overdue(self, replica: Replica, seq: int) -> None:
-        """Handle that a replica did not acknowledge record `seq` in time: limit how long events wait for another."""
+        """Handle that a replica did not acknowledge record `seq` in time."""
         self.log.overdue(replica, seq)
-        self._limit_wait()
         self.release()
 
     def _limit_wait(self) -> None:
+        """Limit how long events wait where no replica is in sync: the last one may be lost after it was overdue."""
         if self._wait_limit is None and self.log.waits_for_any:
             self._wait_limit = self._loop.call_later(MAX_WAIT_S, self._stop_waiting, self.log.sync_count)
 

@@ -214,6 +214,22 @@ def test_where_no_replica_has_an_event_in_time_it_is_sent_and_counted() -> None:
     run_virtual(run, sockets=False)
 
 
+def test_the_last_event_waits_no_longer_where_the_other_replica_is_lost_after_one_was_overdue() -> None:
+    async def run() -> None:
+        stage = Stage()
+        stream = stage.begin()
+        stage.acknowledge()
+        lagging, lost = stage.links.values()
+        write(stream, b"last")
+        lagging.lag()
+        lost.owner.lost(LinkLossReason.EOF)
+        assert stage.client.sent == []
+        await asyncio.sleep(2 * MAX_WAIT_S)
+        assert stage.client.sent == [b"last"]
+
+    run_virtual(run, sockets=False)
+
+
 def test_each_wait_for_a_replica_is_as_long_as_the_first() -> None:
     async def run() -> None:
         stage = Stage(peers=1)
