@@ -13,14 +13,15 @@ from aws_lambda_powertools.metrics import MetricUnit
 from lambdas.adapters.autoscaling import AutoScalingGroups
 from lambdas.adapters.dynamodb import DynamoBreaker
 from lambdas.adapters.ec2 import Ec2Instances
-from lambdas.adapters.ports import BreakerRecords, Instances, Launches, RecordChanged
+from lambdas.adapters.ports import BreakerRecords, Instances, Launches
+from lambdas.conditional_writes import until_written
 from lambdas.core.launch_breaker import BreakerAction, BreakerDecision, decide_breaker, decide_resume
 from lambdas.environment import CapacityEnvironment, capacity_from_environ
-from lambdas.node_events import MAX_ATTEMPTS, logger, metrics
+from lambdas.node_events import logger, metrics
 from node_agent.contract.launch_breaker import parse_breaker_event
 from node_agent.contract.tags import VERSION_TAG, decode_tags
 
-_LOST_RACES = f"the breaker's record of {{group}} changed {MAX_ATTEMPTS} times while it was written"
+_RECORD = "the breaker's record of {group}"
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,10 @@ def handle_breaker_event(raw: Mapping[str, Any], dependencies: BreakerDependenci
         raw: the event, as EventBridge delivers it.
         dependencies: AWS, or fakes of it.
 
+    Raises RecordChanged as `until_written`, ValueError for a malformed event, and botocore's errors.
+
     Returns:
         The action and its reason.
-
-    Raises:
-        RecordChanged: after MAX_ATTEMPTS lost races. Also ValueError for a malformed event, and botocore's errors.
     """
     event = parse_breaker_event(raw)
     if event is None:
@@ -65,23 +65,24 @@ def handle_breaker_event(raw: Mapping[str, Any], dependencies: BreakerDependenci
     if event.group != dependencies.environment.group:
         return _report(BreakerDecision(BreakerAction.IGNORE, "another group"))
     version = _node_version(event.instance_id, dependencies)
-    for _ in range(MAX_ATTEMPTS):
+
+    def attempt() -> BreakerDecision:
         group, record = dependencies.groups.find(event.group), dependencies.records.find(event.group)
         decision = decide_breaker(event, group, record, version, dependencies.clock())
-        if _carry_out(decision, dependencies):
-            return _report(decision)
-    raise RecordChanged(_LOST_RACES.format(group=event.group))
+        return _carry_out(decision, dependencies)
+
+    return _report(until_written(_RECORD.format(group=event.group), attempt))
 
 
 def check_breaker(dependencies: BreakerDependencies) -> dict[str, str]:
     """Resume launches for a new version. Returns the action and its reason. Raises as handle_breaker_event."""
     name = dependencies.environment.group
-    for _ in range(MAX_ATTEMPTS):
+
+    def attempt() -> BreakerDecision:
         group, record = dependencies.groups.find(name), dependencies.records.find(name)
-        decision = decide_resume(group, record, dependencies.clock())
-        if _carry_out(decision, dependencies):
-            return _report(decision)
-    raise RecordChanged(_LOST_RACES.format(group=name))
+        return _carry_out(decide_resume(group, record, dependencies.clock()), dependencies)
+
+    return _report(until_written(_RECORD.format(group=name), attempt))
 
 
 def _node_version(instance_id: str, dependencies: BreakerDependencies) -> str | None:
@@ -93,18 +94,15 @@ def _node_version(instance_id: str, dependencies: BreakerDependencies) -> str | 
     return found.tags.get(VERSION_TAG)
 
 
-def _carry_out(decision: BreakerDecision, dependencies: BreakerDependencies) -> bool:
-    """Write the record, then suspend or resume. Return False where the record was changed since it was read."""
-    try:
-        if decision.record is not None:
-            dependencies.records.write(decision.record)
-    except RecordChanged:
-        return False
+def _carry_out(decision: BreakerDecision, dependencies: BreakerDependencies) -> BreakerDecision:
+    """Write the record, then suspend or resume. Raises RecordChanged where it was changed since it was read."""
+    if decision.record is not None:
+        dependencies.records.write(decision.record)
     if decision.suspend is True:
         dependencies.groups.suspend_launches(dependencies.environment.group)
     elif decision.suspend is False:
         dependencies.groups.resume_launches(dependencies.environment.group)
-    return True
+    return decision
 
 
 def _report(decision: BreakerDecision) -> dict[str, str]:

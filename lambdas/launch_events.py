@@ -16,7 +16,8 @@ from aws_lambda_powertools.metrics import MetricUnit
 from lambdas.adapters.autoscaling import AutoScalingGroups
 from lambdas.adapters.dynamodb import DynamoCapacity
 from lambdas.adapters.ec2 import Ec2Instances
-from lambdas.adapters.ports import CapacityRecords, Groups, Instances, RecordChanged
+from lambdas.adapters.ports import CapacityRecords, Groups, Instances
+from lambdas.conditional_writes import until_written
 from lambdas.core.fallback_return import decide_return
 from lambdas.core.on_demand_fallback import (
     BaseLimits,
@@ -26,10 +27,10 @@ from lambdas.core.on_demand_fallback import (
     decide_capacity,
 )
 from lambdas.environment import CapacityEnvironment, capacity_from_environ
-from lambdas.node_events import MAX_ATTEMPTS, logger, metrics
+from lambdas.node_events import logger, metrics
 from node_agent.contract.capacity import LaunchEvent, LaunchSucceeded, parse_check, parse_launch
 
-_LOST_RACES = f"the capacity record of {{group}} changed {MAX_ATTEMPTS} times while it was written"
+_RECORD = "the capacity record of {group}"
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,10 @@ def handle_launch_event(raw: Mapping[str, Any], dependencies: LaunchDependencies
         raw: the event, as EventBridge delivers it.
         dependencies: AWS, or fakes of it.
 
+    Raises RecordChanged as `until_written`, ValueError for a malformed event, and botocore's errors.
+
     Returns:
         The action and its reason.
-
-    Raises:
-        RecordChanged: after MAX_ATTEMPTS lost races. Also ValueError for a malformed event, and botocore's errors.
     """
     metrics.add_metric(name="EventReceived", unit=MetricUnit.Count, value=1)
     event = parse_launch(raw)
@@ -74,11 +74,12 @@ def handle_launch_event(raw: Mapping[str, Any], dependencies: LaunchDependencies
         return _report(CapacityDecision(CapacityAction.IGNORE, "not a launch event"), raw)
     if event.group != dependencies.environment.group:
         return _report(CapacityDecision(CapacityAction.IGNORE, "another group"), raw)
-    for _ in range(MAX_ATTEMPTS):
+
+    def attempt() -> CapacityDecision:
         decision = decide_capacity(event, _snapshot(event, dependencies), _limits(dependencies), dependencies.clock())
-        if _carry_out(decision, dependencies):
-            return _report(decision, raw)
-    raise RecordChanged(_LOST_RACES.format(group=event.group))
+        return _carry_out(decision, dependencies)
+
+    return _report(until_written(_RECORD.format(group=event.group), attempt), raw)
 
 
 def handle_check(raw: Mapping[str, Any], dependencies: LaunchDependencies) -> dict[str, str]:
@@ -88,37 +89,35 @@ def handle_check(raw: Mapping[str, Any], dependencies: LaunchDependencies) -> di
         raw: the event, as EventBridge delivers it.
         dependencies: AWS, or fakes of it.
 
+    Raises RecordChanged as `until_written`, ValueError for a malformed event, and botocore's errors.
+
     Returns:
         The action and its reason.
-
-    Raises:
-        RecordChanged: after MAX_ATTEMPTS lost races. Also ValueError for a malformed event, and botocore's errors.
     """
     check = parse_check(raw)
     if check is None:
         return _report(CapacityDecision(CapacityAction.IGNORE, "not a scheduled event"), raw)
     name = dependencies.environment.group
-    for _ in range(MAX_ATTEMPTS):
+
+    def attempt() -> CapacityDecision:
         group, record = dependencies.groups.find(name), dependencies.records.find(name)
         decision = decide_return(check, group, record, _limits(dependencies), dependencies.clock())
-        if _carry_out(decision, dependencies):
-            if group is not None and decision.on_demand_base is None:
-                metrics.add_metric(name="OnDemandBase", unit=MetricUnit.Count, value=group.on_demand_base)
-            return _report(decision, raw)
-    raise RecordChanged(_LOST_RACES.format(group=name))
+        _carry_out(decision, dependencies)
+        if group is not None and decision.on_demand_base is None:
+            metrics.add_metric(name="OnDemandBase", unit=MetricUnit.Count, value=group.on_demand_base)
+        return decision
+
+    return _report(until_written(_RECORD.format(group=name), attempt), raw)
 
 
-def _carry_out(decision: CapacityDecision, dependencies: LaunchDependencies) -> bool:
-    """Write the record, then set the base. Return False where the record was changed since it was read."""
-    try:
-        if decision.record is not None:
-            dependencies.records.write(decision.record)
-    except RecordChanged:
-        return False
+def _carry_out(decision: CapacityDecision, dependencies: LaunchDependencies) -> CapacityDecision:
+    """Write the record, then set the base. Raises RecordChanged where it was changed since it was read."""
+    if decision.record is not None:
+        dependencies.records.write(decision.record)
     if decision.on_demand_base is not None:
         dependencies.groups.set_on_demand_base(dependencies.environment.group, decision.on_demand_base)
         metrics.add_metric(name="OnDemandBase", unit=MetricUnit.Count, value=decision.on_demand_base)
-    return True
+    return decision
 
 
 def _snapshot(event: LaunchEvent, dependencies: LaunchDependencies) -> CapacitySnapshot:

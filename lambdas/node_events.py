@@ -1,6 +1,6 @@
 """Handle EC2's events about instances: read, decide, write.
 
-Where a write finds the record changed, the event is read and decided again; after MAX_ATTEMPTS the invocation fails,
+Where a write finds the record changed, the event is read and decided again; after some attempts the invocation fails,
 and EventBridge retries later. No other error is caught.
 """
 
@@ -19,15 +19,13 @@ from aws_lambda_powertools.utilities.idempotency import DynamoDBPersistenceLayer
 from lambdas.adapters.dynamodb import DynamoRecords
 from lambdas.adapters.ec2 import Ec2Instances
 from lambdas.adapters.ports import Instances, RecordChanged, Records
+from lambdas.conditional_writes import until_written
 from lambdas.core.decisions import Action, Decision, Snapshot, decide
 from lambdas.environment import Environment, from_environ, table_from_environ
 from node_agent.contract import environment as env
 from node_agent.contract import names
 from node_agent.contract.aws_events import Ec2Event, parse_event
 from node_agent.contract.table_schema import PARTITION_KEY, SORT_KEY, TTL_ATTRIBUTE
-
-MAX_ATTEMPTS = 3
-"""Attempts of a conditional write, each after reading and deciding again."""
 
 IDEMPOTENCY = IdempotencyConfig(event_key_jmespath="id", raise_on_no_idempotency_key=True, expires_after_seconds=86_400)
 """EventBridge retries for a day at most; an event's id is the same each time."""
@@ -74,47 +72,45 @@ def handle_node_event(raw: Mapping[str, Any], kind: type[Ec2Event], dependencies
         kind: the handler's event class; events of others are ignored.
         dependencies: AWS, or fakes of it.
 
+    Raises RecordChanged as `until_written`, ValueError for a malformed event, and botocore's errors.
+
     Returns:
         The action and its reason.
-
-    Raises:
-        RecordChanged: after MAX_ATTEMPTS lost races. Also ValueError for a malformed event, and botocore's errors.
     """
     metrics.add_metric(name="EventReceived", unit=MetricUnit.Count, value=1)
     event = parse_event(raw)
     if not isinstance(event, kind):
         return _report(Decision(Action.IGNORE, "not an event of this handler"), str(raw.get("id")), "")
-    for _ in range(MAX_ATTEMPTS):
+
+    def attempt() -> Decision:
         snapshot = Snapshot(
             dependencies.instances.find(event.instance_id), dependencies.records.find(event.instance_id)
         )
         decision = decide(event, snapshot, dependencies.environment.cluster, dependencies.clock())
-        try:
-            if decision.action is not Action.IGNORE:
-                dependencies.records.write(decision)
-        except RecordChanged:
-            continue
-        if decision.interrupted:
-            _record_interruption(dependencies, decision, event.at)
-        if decision.tags is not None:
-            dependencies.instances.tag(event.instance_id, decision.tags)
-        return _report(decision, event.event_id, event.instance_id)
-    raise RecordChanged(f"the record of {event.instance_id} changed {MAX_ATTEMPTS} times while it was written")
+        if decision.action is not Action.IGNORE:
+            dependencies.records.write(decision)
+        return decision
+
+    decision = until_written(f"the record of {event.instance_id}", attempt)
+    if decision.interrupted:
+        _record_interruption(dependencies, decision, event.at)
+    if decision.tags is not None:
+        dependencies.instances.tag(event.instance_id, decision.tags)
+    return _report(decision, event.event_id, event.instance_id)
 
 
 def _record_interruption(dependencies: Dependencies, decision: Decision, at: float) -> None:
     """Count the interruption for its pool. Lost races do not fail the invocation: the node's record is written."""
     if decision.record is None:
         return
-    for _ in range(MAX_ATTEMPTS):
-        try:
-            dependencies.records.record_interruption(
-                decision.record.zone, decision.record.instance_type, at, dependencies.clock()
-            )
-        except RecordChanged:
-            continue
-        return
-    logger.warning("the pool's interruption was not counted: too many concurrent writes")
+    pool = decision.record
+    try:
+        until_written(
+            f"the record of pool {pool.zone} {pool.instance_type}",
+            lambda: dependencies.records.record_interruption(pool.zone, pool.instance_type, at, dependencies.clock()),
+        )
+    except RecordChanged:
+        logger.warning("the pool's interruption was not counted: too many concurrent writes")
 
 
 def _report(decision: Decision, event_id: str, instance_id: str) -> dict[str, str]:
