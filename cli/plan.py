@@ -93,7 +93,7 @@ def plan(
 
 @dataclass(frozen=True)
 class _Offer:
-    """What EC2 offers, by type. zones: None where unknown; reason: why EC2 could not be asked, "" where it was."""
+    """What EC2 offers, by type. zones: None where unknown; reason: why EC2 could not be queried, "" where it was."""
 
     region: str | None
     reason: str

@@ -193,7 +193,7 @@ def _toolkit(o: DoctorInputs) -> Finding:
         return Finding("cdk bootstrap", Verdict.WARNING, f"{o.region} is not bootstrapped", "synkti bootstrap does it")
     if o.toolkit < o.required_toolkit:
         found = f"version {o.toolkit}, and {o.required_toolkit} is needed"
-        return Finding("cdk bootstrap", Verdict.WARNING, found, "synkti bootstrap brings it up to date")
+        return Finding("cdk bootstrap", Verdict.WARNING, found, "synkti bootstrap updates it")
     return Finding("cdk bootstrap", Verdict.OK, f"version {o.toolkit}")
 
 

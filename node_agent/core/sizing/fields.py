@@ -1,4 +1,4 @@
-"""Read one field of a model's config.json; what is wrong is said with the field's name."""
+"""Read one field of a model's config.json; an error has the field's name."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The GPUs of EC2's instance types, and the memory that CUDA reports for them.
 
-Two sources, one value: EC2's own description of a type (`describe_gpus`), and a table for where EC2 cannot be asked: on
+Two sources, one value: EC2's own description of a type (`describe_gpus`), and a table for where there is none: on
 a node, whose role may not describe types, and on a machine without credentials (`known_gpus`). A test compares the
 table with a copy of EC2's descriptions.
 

@@ -72,7 +72,7 @@ class ModelShape:
 
 @dataclass(frozen=True)
 class Unsized:
-    """A model that is not computed here. reason: a sentence; needs_code: it brings Python code of its own."""
+    """A model that is not computed here. reason: a sentence; needs_code: it has Python code of its own."""
 
     reason: str
     needs_code: bool = False

@@ -59,7 +59,7 @@ class AdmissionQueue:
             raise self._no_route_error(request)
         if (
             self._admission.may_bypass_queue()
-        ):  # asked first: to choose a node may be its one trial, which must then be made
+        ):  # checked first: to choose a node may be its one trial, which must then be made
             route = self._node.route(request)
             if isinstance(route, Route):
                 self._admission.admitted(self._now())

@@ -18,7 +18,7 @@ class StreamAttempts:
     def __init__(self, node: NodeContext, stream_id: str, suspicion: RequestSuspicion) -> None:
         self.failed = Attempts()
         self.may_retry = True
-        """Whether another engine may be asked after the last failure."""
+        """True where another engine may be tried after the last failure."""
 
         self._node = node
         self._stream_id = stream_id

@@ -1,4 +1,4 @@
-"""Run short work beside the event that asked for it: its exception is reported, not lost."""
+"""Run short work beside the event that caused it: its exception is reported, not lost."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ class EngineSupervisor:
         return status
 
     async def _last_words(self) -> LastWords | None:
-        """Return the engine's last words; None where it did not end by itself, or said nothing."""
+        """Return the engine's last words; None where it did not end by itself, or wrote no error."""
         status, self._status = self._status, None
         if status is None:
             return None

@@ -163,8 +163,8 @@ class Takeovers:
         if any(_covers(journal, event) for journal in near.journals):
             return near
         known = dict([*members.not_joined, *((node.instance_id, node.peer_address) for node in members.view.known)])
-        asked = dict(ranked[:RANKS])
-        others = [(name, address) for name, address in known.items() if name not in asked]
+        queried = dict(ranked[:RANKS])
+        others = [(name, address) for name, address in known.items() if name not in queried]
         far = await self._query_all(others, event, owner, None)
         expired = near.expired or far.expired or self._store.has_expired(stream)
         found = _Found([*near.journals, *far.journals], expired, near.unanswered + far.unanswered)
