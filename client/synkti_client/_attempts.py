@@ -90,24 +90,28 @@ class Attempts:
         self._not_found_at.add(node)
         return len(self._not_found_at) >= min(2, len(self._nodes))
 
-    def next(self, preferred: str | None = None) -> tuple[str, float]:
-        """Return the next node and the seconds to wait before. Raises httpx.TransportError where a bound is reached.
-
-        preferred: a node that is known to answer.
-        """
+    def begin(self) -> float:
+        """Begin an attempt; return the seconds to wait before `choose`. Raises httpx.TransportError at a bound."""
         self._count += 1
         order = self._nodes.by_preference()
         if not order or (self._count > 1 and self._is_exhausted(len(order))):
             raise self._error()
-        node = next((url for url in (preferred, *order) if url is not None and url not in self._tried), None)
         wait_s = 0.0
-        if node is None:
+        if all(url in self._tried for url in order):
             self._tried.clear()
-            node = order[0]
             wait_s, self._min_wait_s = self._min_wait_s, 0.0
-        self._tried.append(node)
         longest_s = self._policy.backoff_s(self._count, len(order))
-        return node, self._clip(max(wait_s, longest_s * (0.5 + self._rng() / 2)))
+        return self._clip(max(wait_s, longest_s * (0.5 + self._rng() / 2)))
+
+    def choose(self, preferred: str | None = None) -> str:
+        """Return the node of this attempt: one that it has not tried, as far as there are such.
+
+        preferred: a node that is known to answer.
+        """
+        order = self._nodes.by_preference()
+        node = next((url for url in (preferred, *order) if url is not None and url not in self._tried), order[0])
+        self._tried.append(node)
+        return node
 
     def on_failure(self, node: str, error: Exception) -> None:
         """Record that the node did not answer, or refused."""

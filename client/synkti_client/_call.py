@@ -51,18 +51,25 @@ class Call:
         self._error_count = 0
         self._refusal: httpx.Response | None = None
 
-    def next(self) -> tuple[str, float] | httpx.Response:
-        """Return the next node and the seconds to wait before; at a bound, return the last node's response.
+    def begin(self) -> float | httpx.Response:
+        """Begin an attempt.
+
+        Returns:
+            The seconds to wait before `choose`; at a bound, the last node's response.
 
         Raises:
             httpx.TransportError: a bound is reached, and no node answered.
         """
         try:
-            return self._attempts.next()
+            return self._attempts.begin()
         except httpx.TransportError:
             if self._refusal is None:
                 raise
             return self._refusal
+
+    def choose(self) -> str:
+        """Return the node of this attempt."""
+        return self._attempts.choose()
 
     def remaining_s(self) -> float | None:
         """Return the seconds until the application's own timeout; None where it has none."""

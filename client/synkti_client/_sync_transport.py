@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 from synkti_client._call import SOCKET_OPTIONS, Call, Resumption
+from synkti_client._connection_slots import ConnectionSlots
 from synkti_client._httpx import httpx
 from synkti_client._node_list import NodeListRefresher
 from synkti_client._nodes import Nodes
@@ -47,14 +48,16 @@ class _Stream(httpx.SyncByteStream):
 
     def _resume(self) -> None:
         resumption = self._resumption
+        transport = self._transport
         resumption.on_connection_end(self._node)
         while True:
-            self._transport.refresh()
-            node, wait_s = resumption.attempts.next(self._transport.nodes.pop_last_responder())
-            time.sleep(wait_s)
-            request = resumption.request_to(node)
+            transport.refresh()
+            time.sleep(resumption.attempts.begin())
             try:
-                response = self._transport.inner.handle_request(request)
+                with transport.connecting.slot(None) as slot:
+                    node = resumption.attempts.choose(transport.nodes.pop_last_responder())
+                    request = slot.release_when_connected(resumption.request_to(node))
+                    response = transport.inner.handle_request(request)
                 if resumption.accepts(response, request):
                     self._node, self._response = node, response
                     return
@@ -80,20 +83,22 @@ class ContinuousTransport(httpx.BaseTransport):
         self.nodes = nodes
         self.retry_policy = retry_policy
         self.inner = inner or httpx.HTTPTransport(limits=_LIMITS, socket_options=SOCKET_OPTIONS)
+        self.connecting = ConnectionSlots()
         self._refresher = NodeListRefresher(nodes, self.inner)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         call = Call(request, request.read(), self.nodes, self.retry_policy)
         while True:
             self.refresh(call.remaining_s())
-            step = call.next()
-            if isinstance(step, httpx.Response):
-                return step
-            node, wait_s = step
+            wait_s = call.begin()
+            if isinstance(wait_s, httpx.Response):
+                return wait_s
             time.sleep(wait_s)
-            sent = call.request_to(node)
             try:
-                response = self.inner.handle_request(sent)
+                with self.connecting.slot(call.remaining_s()) as slot:
+                    node = call.choose()
+                    sent = slot.release_when_connected(call.request_to(node))
+                    response = self.inner.handle_request(sent)
                 if is_resumable(response):
                     stream = _Stream(self, call.resumption(node, response, sent), node, response)
                     return httpx.Response(200, headers=response.headers, stream=stream, request=request)

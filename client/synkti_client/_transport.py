@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from synkti_client._call import SOCKET_OPTIONS, Call, Resumption
+from synkti_client._connection_slots import AsyncConnectionSlots
 from synkti_client._httpx import httpx
 from synkti_client._node_list import AsyncNodeListRefresher
 from synkti_client._nodes import Nodes
@@ -51,14 +52,16 @@ class _AsyncStream(httpx.AsyncByteStream):
 
     async def _resume(self) -> None:
         resumption = self._resumption
+        transport = self._transport
         resumption.on_connection_end(self._node)
         while True:
-            await self._transport.refresh()
-            node, wait_s = resumption.attempts.next(self._transport.nodes.pop_last_responder())
-            await asyncio.sleep(wait_s)
-            request = resumption.request_to(node)
+            await transport.refresh()
+            await asyncio.sleep(resumption.attempts.begin())
             try:
-                response = await self._transport.inner.handle_async_request(request)
+                async with transport.connecting.slot(None) as slot:
+                    node = resumption.attempts.choose(transport.nodes.pop_last_responder())
+                    request = slot.release_when_connected(resumption.request_to(node))
+                    response = await transport.inner.handle_async_request(request)
                 if resumption.accepts(response, request):
                     self._node, self._response = node, response
                     return
@@ -84,20 +87,22 @@ class AsyncContinuousTransport(httpx.AsyncBaseTransport):
         self.nodes = nodes
         self.retry_policy = retry_policy
         self.inner = inner or httpx.AsyncHTTPTransport(limits=_LIMITS, socket_options=SOCKET_OPTIONS)
+        self.connecting = AsyncConnectionSlots()
         self._refresher = AsyncNodeListRefresher(nodes, self.inner)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         call = Call(request, await request.aread(), self.nodes, self.retry_policy)
         while True:
             await self.refresh(call.remaining_s())
-            step = call.next()
-            if isinstance(step, httpx.Response):
-                return step
-            node, wait_s = step
+            wait_s = call.begin()
+            if isinstance(wait_s, httpx.Response):
+                return wait_s
             await asyncio.sleep(wait_s)
-            sent = call.request_to(node)
             try:
-                response = await self.inner.handle_async_request(sent)
+                async with self.connecting.slot(call.remaining_s()) as slot:
+                    node = call.choose()
+                    sent = slot.release_when_connected(call.request_to(node))
+                    response = await self.inner.handle_async_request(sent)
                 if is_resumable(response):
                     stream = _AsyncStream(self, call.resumption(node, response, sent), node, response)
                     return httpx.Response(200, headers=response.headers, stream=stream, request=request)

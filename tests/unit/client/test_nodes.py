@@ -23,7 +23,7 @@ def test_an_invalid_entry_of_a_list_is_left_out() -> None:
 
 def test_a_discovery_without_nodes_is_an_error_that_names_the_count() -> None:
     with pytest.raises(NoNodeAnswers, match="0 nodes are known"):
-        Attempts(Nodes([], "http://lb/v1/synkti/nodes"), RetryPolicy()).next()
+        Attempts(Nodes([], "http://lb/v1/synkti/nodes"), RetryPolicy()).begin()
 
 
 def test_a_late_request_for_the_list_is_not_cancelled_and_is_awaited() -> None:

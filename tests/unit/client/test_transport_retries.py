@@ -32,8 +32,8 @@ def test_time_without_any_node_is_bounded_far_below_the_time_for_a_stream() -> N
         tries = Attempts(nodes, RetryPolicy(), bounds, lambda: now, lambda: 1.0)
         with contextlib.suppress(httpx.TransportError):
             while True:
-                node, wait_s = tries.next()
-                now += wait_s
+                now += tries.begin()
+                node = tries.choose()
                 tries.on_failure(node, httpx.ConnectError(""))
         return now
 
@@ -49,11 +49,12 @@ def test_a_client_that_is_slow_itself_tries_several_nodes_before_it_gives_up() -
     now, tried = 0.0, []
     tries = Attempts(Nodes([f"http://n{n}:1" for n in range(14)]), RetryPolicy(), clock=lambda: now, rng=lambda: 1.0)
     for _ in range(5):
-        tried.append(tries.next()[0])
+        tries.begin()
+        tried.append(tries.choose())
         now += 8.0
         tries.on_failure(tried[-1], httpx.ConnectTimeout(""))
     with pytest.raises(NoNodeAnswers, match="14 nodes are known, 5 attempts were made in 40 s"):
-        tries.next()
+        tries.begin()
     assert len(set(tried)) == 5
 
 
@@ -119,10 +120,9 @@ def test_a_code_in_the_text_of_an_error_is_no_code(kind: str) -> None:
 def test_retry_after_of_a_node_delays_its_next_request_within_bounds() -> None:
     attempts = Attempts(Nodes(NODES), RetryPolicy(), clock=lambda: 0.0, rng=lambda: 0.0)
     for after_s in (1.5, 3.0, 0.0):
-        node, wait_s = attempts.next()
-        assert wait_s == 0.0, "other nodes were not tried"
-        attempts.on_refusal(node, httpx.ReadError("503"), after_s)
-    assert attempts.next()[1] == 3.0
+        assert attempts.begin() == 0.0, "other nodes were not tried"
+        attempts.on_refusal(attempts.choose(), httpx.ReadError("503"), after_s)
+    assert attempts.begin() == 3.0
 
 
 @both
