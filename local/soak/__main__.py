@@ -22,7 +22,6 @@ from pathlib import Path
 import httpx
 from rich.console import Console
 
-import synkti_client
 from local.aws import EmbeddedAws
 from local.aws_fault_proxy import AwsFaultProxy
 from local.chaos import faults, network
@@ -33,14 +32,13 @@ from local.emulated_instance import EmulatedInstance, InstanceTemplate, free_net
 from local.engines import MODEL, SIM, fake_engine_command, prepare_engine
 from local.errors import LocalRunError
 from local.interruptible_run import run_with_cleanup
-from local.soak.load import LoadGenerator
+from local.soak.load_process import LoadProcess
 from local.soak.report import SoakReport, build_report, memory_chart
 from local.soak.samples import Sample, take_sample
 
 NODES = 3
 FAULT_INTERVAL_S = 20.0
 _SAMPLE_INTERVAL_S = 5.0
-_REFRESH_INTERVAL_S = 2.0
 _SECONDS_PER_TOKEN = 1.0
 """With even load: a node's engine generates one token a second for each of its streams."""
 
@@ -63,7 +61,7 @@ class SoakRun:
     """
 
     fleet: ChaosFleet
-    load: LoadGenerator
+    load: LoadProcess
     screen: Screen
     started_at: float
     watched_node: str
@@ -122,7 +120,7 @@ async def _run(options: argparse.Namespace, screen: Screen, folder: Path, scratc
     kind = InstanceTemplate(CLUSTER, MODEL, engine.model_dir, command, environ, folder / "nodes", logs)
     fleet = ChaosFleet(aws, aws_proxy, kind, free_network(), NODES)
     fleet_task = asyncio.create_task(fleet.run())
-    soak_task = asyncio.create_task(_run_soak(fleet, screen, options))
+    soak_task = asyncio.create_task(_run_soak(fleet, screen, options, folder))
     try:
         await asyncio.wait({fleet_task, soak_task}, return_when=asyncio.FIRST_COMPLETED)
         if not soak_task.done():
@@ -136,29 +134,27 @@ async def _run(options: argparse.Namespace, screen: Screen, folder: Path, scratc
         await aws_proxy.close()
 
 
-async def _run_soak(fleet: ChaosFleet, screen: Screen, options: argparse.Namespace) -> SoakRun:
+async def _run_soak(fleet: ChaosFleet, screen: Screen, options: argparse.Namespace, folder: Path) -> SoakRun:
     await fleet.wait_for("all nodes serve", lambda: len(fleet.stable) == NODES, 90.0)
-    transport = synkti_client.async_transport([instance.url for instance in fleet.instances])
-    watched_node = fleet.instances[0].instance_id
-    soak = SoakRun(fleet, LoadGenerator(transport, options.seed), screen, time.monotonic(), watched_node)
-    soak.load.start(options.streams, min(60.0, 20.0 * options.minutes))
-    background = [asyncio.create_task(_sample(soak)), asyncio.create_task(_refresh_nodes(transport))]
+    load = await LoadProcess.start(
+        [instance.url for instance in fleet.instances],
+        options.streams,
+        min(60.0, 20.0 * options.minutes),
+        options.seed,
+        folder / "load",
+        options.out / "logs" / "load.log",
+    )
+    soak = SoakRun(fleet, load, screen, time.monotonic(), fleet.instances[0].instance_id)
+    sampling = asyncio.create_task(_sample(soak))
     try:
         await _inject_faults(soak, 60.0 * options.minutes)
         screen.log("no more interruptions; the last answers finish")
-        await soak.load.stop()
+        await load.stop()
     finally:
-        for task in background:
-            task.cancel()
-        await asyncio.gather(*background, return_exceptions=True)
+        sampling.cancel()
+        await asyncio.gather(sampling, return_exceptions=True)
+        await load.kill()
     return soak
-
-
-async def _refresh_nodes(transport: synkti_client.AsyncContinuousTransport) -> None:
-    """Refresh the node list: within minutes every node but one is replaced."""
-    while True:
-        await transport.refresh()
-        await asyncio.sleep(_REFRESH_INTERVAL_S)
 
 
 async def _sample(soak: SoakRun) -> None:
@@ -177,6 +173,7 @@ async def _inject_faults(soak: SoakRun, for_s: float) -> None:
     number = 0
     while (due_s := FAULT_INTERVAL_S * (number + 1)) < for_s:
         await asyncio.sleep(max(0.0, due_s - soak.elapsed_s))
+        soak.load.raise_if_ended()
         await soak.fleet.wait_for("all nodes serve", lambda: len(soak.fleet.stable) == NODES, 90.0)
         name = list(_FAULTS)[number % len(_FAULTS)]
         number += 1
