@@ -32,7 +32,7 @@ from local.emulated_instance import EmulatedInstance, InstanceTemplate, free_net
 from local.engines import MODEL, SIM, fake_engine_command, prepare_engine
 from local.errors import LocalRunError
 from local.interruptible_run import run_with_cleanup
-from local.soak.load_process import LoadProcess
+from local.soak.load_process import LOW_PRIORITY, LoadProcess
 from local.soak.report import SoakReport, build_report, memory_chart
 from local.soak.samples import Sample, take_sample
 
@@ -116,7 +116,7 @@ async def _run(options: argparse.Namespace, screen: Screen, folder: Path, scratc
     await aws_proxy.start()
     environ = {**aws.environ(), "TMPDIR": str(scratch), "SYNKTI_ENGINE_RESTARTS": "1000", "SYNKTI_TERM_GRACE_S": "8"}
     per_request = _SECONDS_PER_TOKEN * NODES / options.streams
-    command = fake_engine_command("--seconds-per-request", f"{per_request:.6f}")
+    command = partial(_engine_command, f"{per_request:.6f}")
     kind = InstanceTemplate(CLUSTER, MODEL, engine.model_dir, command, environ, folder / "nodes", logs)
     fleet = ChaosFleet(aws, aws_proxy, kind, free_network(), NODES)
     fleet_task = asyncio.create_task(fleet.run())
@@ -132,6 +132,10 @@ async def _run(options: argparse.Namespace, screen: Screen, folder: Path, scratc
             task.cancel()
         await asyncio.gather(fleet_task, soak_task, return_exceptions=True)
         await aws_proxy.close()
+
+
+def _engine_command(seconds_per_request: str, host: str, port: int) -> list[str]:
+    return [*LOW_PRIORITY, *fake_engine_command("--seconds-per-request", seconds_per_request)(host, port)]
 
 
 async def _run_soak(fleet: ChaosFleet, screen: Screen, options: argparse.Namespace, folder: Path) -> SoakRun:

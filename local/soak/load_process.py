@@ -23,6 +23,9 @@ from local.errors import LocalRunError
 from local.process_cleanup import tail
 from local.soak.load import LoadGenerator, LoadTotals
 
+LOW_PRIORITY = ("nice", "-n", "5")
+"""Clients, and the engines' accelerators, do not compute on the CPUs of an agent in production."""
+
 _REPORT_INTERVAL_S = 1.0
 _REFRESH_INTERVAL_S = 2.0
 _MAX_LINE = 16 * 1024 * 1024
@@ -58,7 +61,7 @@ class LoadProcess:
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         with log.open("ab") as errors:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "local.soak.load_process", *words,
+                *LOW_PRIORITY, sys.executable, "-m", "local.soak.load_process", *words,
                 cwd=folder, env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "client")))},
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=errors, limit=_MAX_LINE,
             )  # fmt: skip
