@@ -107,6 +107,7 @@ def _install_python() -> None:
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
     run_step([*pip, "--requirement", str(ROOT / "requirements" / "bootstrap.txt")], "uv could not be downloaded")
     uv = [str(VENV / "bin" / "uv"), "pip", "install", "--quiet", "--python", python, "--require-hashes"]
+    uv.append("--compile-bytecode")  # else every process compiles aws_cdk anew, where PYTHONDONTWRITEBYTECODE is set
     run_step([*uv, "--requirement", str(ROOT / "requirements" / "dev.txt")], "a package could not be downloaded")
     (packages,) = VENV.glob("lib/python3*/site-packages")
     (packages / "synkti-checkout.pth").write_text(f"{ROOT / 'client'}\n")  # the client is a package of its own

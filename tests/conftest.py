@@ -1,12 +1,27 @@
-"""For all tests: what hypothesis may do on a machine that is busy with something else."""
+"""For all tests: what hypothesis may do on a busy machine, and what botocore and moto load once or not at all."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
+import pytest
+from botocore.loaders import create_loader
 from hypothesis import settings
 
 # No deadline for an example: a slow machine is no bug. In CI the same examples every time, elsewhere new ones.
 settings.register_profile("synkti", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.register_profile("quick", settings.get_profile("synkti"), max_examples=20, stateful_step_count=15)
 settings.load_profile(os.environ.get("SYNKTI_HYPOTHESIS", "synkti"))  # quick: in `make check`
+
+# Each of moto's EC2s would begin with some hundred images, for which it draws a million random digits.
+os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_loader_of_service_descriptions() -> Iterator[None]:
+    """Parse botocore's description of a service once for all sessions: EC2's has several megabytes."""
+    loader = create_loader()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("botocore.session.create_loader", lambda *_: loader)
+        yield

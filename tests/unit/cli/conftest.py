@@ -11,7 +11,6 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.loaders import create_loader
 from moto import mock_aws
 
 from cli.account import Account
@@ -79,9 +78,6 @@ def cloudformation() -> MemoryCloudFormation:
     return MemoryCloudFormation()
 
 
-_LOADER = create_loader()
-
-
 @pytest.fixture
 def aws(
     nowhere: Path, cloudformation: MemoryCloudFormation, monkeypatch: pytest.MonkeyPatch
@@ -89,8 +85,6 @@ def aws(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
-    # Every command has a session of its own, and would read AWS's descriptions of its services anew.
-    monkeypatch.setattr("botocore.session.create_loader", lambda *_: _LOADER)
     real = Account._client
 
     def client(self: Account, service: str, connections: int = 10) -> Any:
