@@ -161,8 +161,8 @@ REQUESTS: tuple[SendRequest, ...] = (
 def test_no_object_of_a_request_outlives_it(tmp_path: Path) -> None:
     async def scenario(fleet: LocalFleet) -> None:
         left: list[str] = []
-        for send in REQUESTS:
-            with collector_off():
+        with collector_off():
+            for send in REQUESTS:
                 for node in fleet.nodes:
                     async with httpx.AsyncClient(timeout=30) as http:
                         await send(fleet, node, http)
