@@ -13,7 +13,7 @@ FAULTS_ROUNDS ?= 10
 ROUNDS ?= 5
 BIN := .venv/bin
 # Cheap tests first, so that their failures show first; a new folder of tests needs no word here. These wait for much of
-# their time, and run five files at a time; the others have deadlines, and the machine for themselves.
+# their time, and run five files at a time; the others start whole engines and fleets, and run two at a time.
 WHOLE := tests/abuse/ tests/contract/ tests/e2e/
 CHEAP := $(filter-out tests/__pycache__/ $(WHOLE),$(sort $(wildcard tests/*/)))
 
@@ -61,7 +61,7 @@ test: lint  ## everything that CI runs: lint, unit, templates, scenarios, the co
 	@status=0; \
 	$(BIN)/python -m pytest --durations=8 --numprocesses=5 --dist=loadfile $(CHEAP) || status=1; \
 	$(MAKE) --no-print-directory engine || status=1; \
-	$(BIN)/python -m pytest --durations=8 $(WHOLE) || status=1; \
+	$(BIN)/python -m pytest --durations=8 --numprocesses=2 --dist=loadgroup $(WHOLE) || status=1; \
 	exit $$status
 
 test-stress: setup  ## unit tests and scenarios ROUNDS=5 times beside two busy loops a core: nothing depends on speed

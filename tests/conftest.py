@@ -1,9 +1,10 @@
-"""For all tests: what hypothesis may do on a busy machine, and what botocore and moto load once or not at all."""
+"""For all tests: what hypothesis may do on a busy machine, what is loaded once, and what runs in one process."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import httpx
 import pytest
@@ -17,6 +18,15 @@ settings.load_profile(os.environ.get("SYNKTI_HYPOTHESIS", "synkti"))  # quick: i
 
 # Each of moto's EC2s would begin with some hundred images, for which it draws a million random digits.
 os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"
+
+_TESTS = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """With --dist=loadgroup: run a file in one process, and in one all files that share the engines of the contract."""
+    for item in items:
+        folder = item.path.relative_to(_TESTS).parts[0]
+        item.add_marker(pytest.mark.xdist_group(folder if folder == "contract" else str(item.path)))
 
 
 @pytest.fixture(scope="session", autouse=True)
