@@ -2,7 +2,7 @@
 
 Python finds reference cycles by visiting every object, which is too expensive to do often (`agent.settle_memory`). So
 it runs when there may be garbage: the process has grown by a part since the last time, or it is idle and larger than it
-was when it was idle last.
+was then, or it is idle and was not at the last time, so that requests have freed memory since.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ class MemoryUse:
     collected_at: float
     """When it was, in seconds."""
 
+    was_busy: bool = False
+    """True where requests were in flight then."""
+
     def reason(self, resident_bytes: int, busy: int, now: float) -> str | None:
         """Return the reason to collect now; None where there is none. busy: requests in flight."""
         grown = resident_bytes - self.after_bytes
@@ -34,8 +37,10 @@ class MemoryUse:
             return f"grown by {grown >> 20} MiB"
         if busy == 0 and grown > IDLE_GROWN_BYTES:
             return f"idle, and grown by {grown >> 20} MiB"
+        if busy == 0 and self.was_busy:
+            return "idle, and not at the last time"
         return None
 
-    def collected(self, resident_bytes: int, now: float) -> None:
-        """Record a collection."""
-        self.after_bytes, self.collected_at = resident_bytes, now
+    def collected(self, resident_bytes: int, busy: int, now: float) -> None:
+        """Record a collection. busy: requests in flight."""
+        self.after_bytes, self.was_busy, self.collected_at = resident_bytes, busy > 0, now

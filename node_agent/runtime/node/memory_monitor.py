@@ -28,6 +28,6 @@ async def monitor_memory(
         why = use.reason(before, busy(), began_at)
         if why is not None:
             found = give_back()
-            use.collected(resident_bytes(), clock())
+            use.collected(resident_bytes(), busy(), clock())
             sizes = f"{before >> 20} -> {use.after_bytes >> 20} MiB in {(clock() - began_at) * 1000:.0f} ms"
             _log.info("freed memory (%s): %d objects, %s", why, found, sizes)
