@@ -44,6 +44,11 @@ DIMENSIONS: tuple[tuple[Choice, ...], ...] = (
     ({"drills": False}, {"drills": True}),
     ({"alarm_email": ""}, {"alarm_email": "somebody@example.com"}),
     (
+        {"budget_usd": 0},
+        {"budget_usd": 1_000, "alarm_email": "somebody@example.com"},
+        {"budget_usd": 1_000, "budget_scope": "cluster", "alarm_email": "somebody@example.com"},
+    ),
+    (
         {"github_repository": ""},
         {"github_repository": "acme/models"},
         {"github_repository": "acme/models", "github_oidc_provider": _PROVIDER},

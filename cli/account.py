@@ -14,6 +14,9 @@ from botocore.exceptions import NoRegionError
 
 from cli.errors import BadConfiguration
 
+_ENDPOINT_REGIONS = {"ce": "us-east-1", "pricing": "us-east-1"}
+"""Services that answer for all regions, in a few of them only."""
+
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -81,7 +84,8 @@ class Account:
             retries={"mode": "standard", "max_attempts": 4},
             max_pool_connections=connections,
         )
-        return self._session.client(service, config=config)  # type: ignore[call-overload]
+        region = _ENDPOINT_REGIONS.get(service)
+        return self._session.client(service, region_name=region, config=config)  # type: ignore[call-overload]
 
 
 def is_embedded(endpoint: str) -> bool:

@@ -16,6 +16,7 @@ from cli import model
 from cli.aws_errors import to_cli_error
 from cli.bootstrap import bootstrap
 from cli.connect import connect
+from cli.cost import cost
 from cli.destroy import destroy
 from cli.doctor import doctor
 from cli.drain import drain
@@ -51,6 +52,7 @@ def synkti(
 
     \b
     First:   synkti plan MODEL  compare instance types for a model
+             synkti cost        estimate what a deployment costs
              synkti doctor      check what is missing
              synkti bootstrap   deploy a fleet
     Then:    git push           every push deploys (docs/gitops.md)
@@ -66,6 +68,7 @@ def own_version() -> str:
 
 
 app.command(short_help="Compare instance types for a model: fit, context, price.")(plan)
+app.command(short_help="Estimate what a deployment costs a month.")(cost)
 app.command(short_help="Deploy a fleet to an AWS account.")(bootstrap)
 app.command(short_help="Check everything that a deployment needs.")(doctor)
 app.command(short_help="List the nodes and the state of the fleet.")(nodes)

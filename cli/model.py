@@ -27,7 +27,13 @@ from cli.fleet import Fleet, open_models
 from cli.model_push import Pusher
 from cli.options import Cluster, Json, Profile, Region, Yes
 from cli.terminal import Terminal, human_age, human_bytes
-from node_agent.contract.models import ModelFile, format_manifest, is_model_name, manifest_digest
+from node_agent.contract.models import (
+    OLD_VERSION_DAYS,
+    ModelFile,
+    format_manifest,
+    is_model_name,
+    manifest_digest,
+)
 from stacks.settings import FleetSettings
 
 MAX_WORKERS = 32
@@ -285,7 +291,7 @@ def remove(
 ) -> None:
     """Remove a model. Its manifest is deleted first, so that no node treats the rest as complete.
 
-    The bucket keeps old versions, which can be restored, and cost money until they are purged.
+    The bucket keeps its versions for 30 days, in which they can be restored, and cost money. --purge deletes them now.
 
     \b
     Examples:
@@ -317,4 +323,7 @@ def remove(
     if held is None and not versions:
         raise NotFound(f"there is no version of {name!r} in {bucket.name}")
     terminal.document({"cluster": fleet.cluster, "bucket": bucket.name, "model": name, "purged_versions": versions})
-    terminal.line(f"{name} is removed" + (f", {versions} versions for good" if purge else "; its versions are kept"))
+    terminal.line(
+        f"{name} is removed"
+        + (f", {versions} versions for good" if purge else f"; its versions are kept for {OLD_VERSION_DAYS} days")
+    )

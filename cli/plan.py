@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -15,6 +15,7 @@ from botocore.exceptions import BotoCoreError
 from cli.account import Account
 from cli.adapters.gpu_types import describe_types, gpus_of, offered_zones, spot_prices
 from cli.adapters.model_documents import find_files
+from cli.adapters.price_file import packaged_prices
 from cli.adapters.results import result_of
 from cli.aws_errors import to_cli_error
 from cli.core.model_fit import fault_advice
@@ -43,11 +44,12 @@ def plan(
     """Compare instance types for a model: does it fit, with which context, at which price? Nothing is created.
 
     For each type: over how many GPUs the model is split, the dtype, the longest context that the KV cache allows, how
-    many requests of that length run at a time, the spot price of the cheapest zone. Then the same for the fleet in
-    synkti.toml, whose context is that of its smallest type.
+    many requests of that length run at a time, the spot price of the cheapest zone, and the on-demand price of the
+    dated price file (us-east-1). Then the same for the fleet in synkti.toml; its context is that of its smallest type.
 
     Only config.json and the sizes of the weights are read. Without AWS credentials the GPUs are those of a table, and
-    prices are missing. Activations and CUDA graphs are estimated; no GPU has confirmed it yet.
+    spot prices are missing. Activations and CUDA graphs are estimated; no GPU has confirmed it yet. synkti cost has the
+    whole bill.
 
     \b
     Examples:
@@ -65,7 +67,8 @@ def plan(
     types = candidate_types(settings.instance_types, every=every)
     files = find_files(model, os.environ)
     with terminal.spinner("looking at instance types"):
-        offer = _look(region or settings.region or None, profile, types)
+        where = region or settings.region or None
+        offer = _with_on_demand(_look(where, profile, types), where)
     try:
         facts = parse_facts(files)
         fleet = fit_fleet(facts, settings.instance_types, offer.gpus, settings.engine_args)
@@ -88,7 +91,7 @@ def plan(
     if missing:
         terminal.line(f"{offer.region} does not offer {', '.join(missing)}")
     if offer.reason:
-        terminal.status(f"without prices: {offer.reason}")
+        terminal.status(f"without spot prices: {offer.reason}")
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,8 @@ class _Offer:
     gpus: Mapping[str, InstanceGpus | Unusable] = field(default_factory=dict)
     zones: Mapping[str, frozenset[str]] | None = None
     prices: Mapping[str, float] = field(default_factory=dict)
+    on_demand: Mapping[str, float] = field(default_factory=dict)
+    """Of the price file, where it is of this region, or no region is known."""
 
 
 def _look(region: str | None, profile: str | None, types: tuple[str, ...]) -> _Offer:
@@ -126,6 +131,11 @@ def _look(region: str | None, profile: str | None, types: tuple[str, ...]) -> _O
     )
 
 
+def _with_on_demand(offer: _Offer, region: str | None) -> _Offer:
+    prices = packaged_prices()
+    return replace(offer, on_demand=prices.on_demand) if (offer.region or region) in (None, prices.region) else offer
+
+
 def _is_shown(each: str, settings: FleetSettings, offer: _Offer) -> bool:
     return each in settings.instance_types or offer.zones is None or bool(offer.zones.get(each))
 
@@ -134,4 +144,4 @@ def _row(facts: ModelFacts, each: str, settings: FleetSettings, offer: _Offer) -
     """Return a type's row, with the context that it would have alone. Raises ValueError."""
     (fit,) = fit_fleet(facts, (each,), offer.gpus, settings.engine_args).fits
     gpus = offer.gpus.get(each) or known_gpus(each)
-    return PlanRow(fit, gpus, offer.prices.get(each), each in settings.instance_types)
+    return PlanRow(fit, gpus, offer.prices.get(each), offer.on_demand.get(each), each in settings.instance_types)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from local.cache import build_once, require_space
 from local.errors import LocalRunError
+from node_agent.core.engine.polled_paths import access_log_arguments
 
 VLLM_VERSION = "0.32.0"
 _REQUIRED_GIB = 8.0
@@ -116,7 +117,7 @@ def engine_command(environment: Path, model_dir: Path, model_name: str, host: st
         str(environment / "bin" / "vllm"), "serve", str(model_dir), "--served-model-name", model_name,
         "--host", host, "--port", str(port), "--dtype", "float32", "--max-model-len", str(MAX_MODEL_LEN),
         "--enforce-eager", "--max-num-seqs", "16", "--enable-request-id-headers", "--enable-server-load-tracking",
-        "--distributed-executor-backend", EXECUTOR,
+        "--distributed-executor-backend", EXECUTOR, *access_log_arguments(),
     ]  # fmt: skip
     if not path:
         return serve

@@ -1,4 +1,4 @@
-"""The events stack: Lambdas that record EC2's events about instances, alarms, and the dashboard."""
+"""The events stack: Lambdas that record EC2's events about instances, alarms, the dashboard, and the budget."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from constructs import Construct
 from stacks.base_stack import BaseStack
 from stacks.constructs.alarms import Alarms
 from stacks.constructs.artifact import ROOT
+from stacks.constructs.budget import Budget
 from stacks.constructs.dashboard import Dashboard
 from stacks.constructs.event_function import Code, EventFunction
 from stacks.constructs.handler_specs import handler_specs
@@ -59,6 +60,8 @@ class EventsStack(BaseStack):
             "spot has no capacity, and the bound is reached",
         )
         Dashboard(self, "Board", settings, functions, alarms.alarms)
+        if settings.budget_usd:
+            Budget(self, "Budget", settings)
 
     def _powertools(self) -> lambda_.ILayerVersion:
         arn = POWERTOOLS_LAYER.format(region=self.region)

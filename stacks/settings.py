@@ -25,6 +25,15 @@ SETTINGS_FILE_KEY = "settings_file"
 CONTEXT_ONLY = frozenset({"local"})
 """Settings that a file cannot have: a forgotten line must not deploy the templates for the embedded AWS."""
 
+BUDGET_REGIONS = frozenset(
+    {
+        "ap-northeast-1", "ap-northeast-2", "ap-south-1", "ap-southeast-1", "ap-southeast-2", "ca-central-1",
+        "eu-central-1", "eu-west-1", "eu-west-2", "eu-west-3", "me-south-1", "sa-east-1", "us-east-1", "us-east-2",
+        "us-west-1", "us-west-2",
+    }
+)  # fmt: skip
+"""The regions where CloudFormation has AWS::Budgets::Budget. A test compares them with its schemas."""
+
 Context = Callable[[str], Any]
 _T = TypeVar("_T")
 
@@ -166,6 +175,14 @@ class FleetSettings:
     alarm_email: str = _setting("", parsers.email)
     """The address that receives alarms; it has to confirm once. Empty: alarms are only shown."""
 
+    budget_usd: int = _setting(0, parsers.int_in_or_zero(1, 10_000_000))
+    """Dollars a month; AWS Budgets sends mail to `alarm_email` when they are nearly spent, are spent, or will be. The
+    fleet is not stopped. 0: no budget. `synkti cost` estimates a deployment."""
+
+    budget_scope: str = _setting("account", parsers.one_of("account", "cluster"))
+    """What counts: everything in the account; or what has the cluster's tag. The latter is nothing until somebody
+    activates the tag SynktiCluster as a cost allocation tag, in the billing console of the paying account."""
+
     log_days: int = _setting(30, parsers.log_days)
     """Retention of the logs of nodes and Lambdas, in days."""
 
@@ -189,7 +206,7 @@ class FleetSettings:
     """Deploy to the embedded AWS, without what it does not support (docs/architecture.md lists the differences)."""
 
     def for_local_emulator(self) -> FleetSettings:
-        """Return the settings without machine images, identity providers, load balancers and existing VPCs."""
+        """Return the settings without machine images, identity providers, load balancers, existing VPCs and budgets."""
         return replace(
             self,
             bake_image=False,
@@ -208,6 +225,7 @@ class FleetSettings:
             route_table_ids=(),
             public_addresses=True,
             interface_endpoints=False,
+            budget_usd=0,
             account="",
             region="",
         )
@@ -347,6 +365,14 @@ def validation_errors(settings: FleetSettings) -> list[str]:
         ),
         (balanced and not s.client_cidrs, f"load_balancer={s.load_balancer}: client_cidrs has to say for whom"),
         (s.certificate_arn and not balanced, "certificate_arn: there is no load balancer that would use it"),
+        (
+            bool(s.budget_usd) and not s.alarm_email,
+            f"budget_usd={s.budget_usd}: alarm_email has to say who gets its mail",
+        ),
+        (
+            bool(s.budget_usd) and bool(s.region) and s.region not in BUDGET_REGIONS,
+            f"budget_usd={s.budget_usd}: CloudFormation has no budgets in {s.region}; create one in AWS's console",
+        ),
         (s.bake_model and not s.bake_image, "bake_model=true: bake_image=true is what makes an image"),
         (s.bake_model and not s.model_sha256, "bake_model=true: model_sha256 has to say which weights are baked"),
         (s.bake_image and s.image_id, f"image_id={s.image_id}: bake_image=true makes one; choose"),

@@ -9,6 +9,7 @@ from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
 from node_agent.contract import names
+from node_agent.contract.models import OLD_VERSION_DAYS
 from node_agent.contract.table_schema import PARTITION_KEY, SORT_KEY, TTL_ATTRIBUTE
 from stacks.base_stack import BaseStack
 from stacks.settings import FleetSettings
@@ -62,6 +63,10 @@ class StateStack(BaseStack):
 
     def _bucket(self, construct_id: str, name: str, *, permanent: bool) -> s3.Bucket:
         abort = s3.LifecycleRule(abort_incomplete_multipart_upload_after=Duration.days(1))
+        # Without it each push and each removal of a model would be paid for forever.
+        forget = s3.LifecycleRule(
+            noncurrent_version_expiration=Duration.days(OLD_VERSION_DAYS), expired_object_delete_marker=True
+        )
         expire = [
             s3.LifecycleRule(expiration=Duration.days(_CHECKPOINT_LIFE_DAYS)),
             *(
@@ -77,6 +82,6 @@ class StateStack(BaseStack):
             block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
             enforce_ssl=True,
             versioned=permanent,
-            lifecycle_rules=[abort] if permanent else [abort, *expire],
+            lifecycle_rules=[abort, forget] if permanent else [abort, *expire],
             removal_policy=RemovalPolicy.RETAIN if permanent else RemovalPolicy.DESTROY,
         )

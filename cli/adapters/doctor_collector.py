@@ -25,6 +25,7 @@ from cli.core.quotas import quota_of
 from cli.core.result import Result, Unavailable
 from cli.errors import Failed
 from node_agent.contract.names import models_bucket_name
+from node_agent.contract.tags import CLUSTER_TAG
 from node_agent.core.sizing.facts import ModelFiles
 from stacks.settings import FleetSettings
 
@@ -96,6 +97,7 @@ def collect(
         model=ask(lambda: _model_state(account, cluster, settings)),
         files=files or ask(lambda: _model_files(account, cluster, settings)),
         templates=templates if isinstance(templates, Unavailable) else ask(lambda: templates),
+        counts_tag=ask(lambda: _counts_tag(account, settings)),
     )
 
 
@@ -126,6 +128,14 @@ def _template_fault(client: Any, body: str) -> str | None:
             raise
         return str(error.response["Error"].get("Message", error))
     return ""
+
+
+def _counts_tag(account: Account, settings: FleetSettings | tuple[str, ...]) -> bool | None:
+    """Return whether the cluster's tag is an active cost allocation tag; None where no budget needs it."""
+    if not isinstance(settings, FleetSettings) or not settings.budget_usd or settings.budget_scope != "cluster":
+        return None
+    found = account.client("ce").list_cost_allocation_tags(TagKeys=[CLUSTER_TAG], Status="Active")
+    return any(each["TagKey"] == CLUSTER_TAG for each in found["CostAllocationTags"])
 
 
 def _regions(ec2: Any) -> frozenset[str]:

@@ -10,6 +10,7 @@ from cli.core.github import provider_problem, repository_problem
 from cli.core.network import network_problem
 from cli.core.result import Unavailable
 from cli.core.settings_file import lines_of
+from node_agent.contract.tags import CLUSTER_TAG
 from stacks.settings import FleetSettings, missing_ids
 
 
@@ -22,6 +23,7 @@ def account_findings(o: DoctorInputs) -> Iterator[Finding]:
         yield _provider(o, o.settings)
         yield _repository(o, o.settings)
     yield from _image(o, o.settings)
+    yield from _budget(o, o.settings)
     if found := missing_settings(o.settings, o.facts):
         lines = lines_of(found).replace("\n", "; ")
         yield Finding(
@@ -60,6 +62,26 @@ def _repository(o: DoctorInputs, settings: FleetSettings) -> Finding:
     if problem:
         return Finding("github repository", Verdict.FAULT, problem, advice)
     return Finding("github repository", Verdict.OK, f"{name}, number {repository.repository_id}")
+
+
+def _budget(o: DoctorInputs, settings: FleetSettings) -> Iterator[Finding]:
+    """Judge a budget of the cluster: before its tag is activated it counts nothing, and never sends mail."""
+    if not settings.budget_usd or settings.budget_scope != "cluster":
+        return
+    if isinstance(o.counts_tag, Unavailable):
+        advice = "only the account that pays may read it: look at Cost allocation tags in its billing console"
+        yield Finding(
+            "budget", Verdict.UNKNOWN, f"whether bills have the tag {CLUSTER_TAG}: {o.counts_tag.reason}", advice
+        )
+    elif o.counts_tag:
+        yield Finding("budget", Verdict.OK, f"${settings.budget_usd:,} a month, of what has the tag {CLUSTER_TAG}")
+    else:
+        found = f"the budget counts nothing: {CLUSTER_TAG} is no active cost allocation tag"
+        advice = (
+            "activate it in the billing console of the account that pays, a day after the first deployment; "
+            'or set budget_scope = "account"'
+        )
+        yield Finding("budget", Verdict.WARNING, found, advice)
 
 
 def _image(o: DoctorInputs, settings: FleetSettings) -> Iterator[Finding]:

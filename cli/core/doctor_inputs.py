@@ -98,3 +98,6 @@ class DoctorInputs:
 
     templates: Result[Mapping[str, str | None]]
     """CloudFormation's error by stack: "" for none, None where the template is too long to validate."""
+
+    counts_tag: Result[bool | None] = None
+    """Whether bills are split by the cluster's tag, which a budget of the cluster needs; None: no budget needs it."""

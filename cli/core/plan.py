@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,17 +12,22 @@ from node_agent.core.sizing.fit import Fit, Verdict
 from node_agent.core.sizing.fleet_fit import FleetFit
 from node_agent.core.sizing.gpus import KNOWN_TYPES, InstanceGpus, Unusable, known_gpus
 
-HEADERS = ("TYPE", "GPUS", "FITS", "SPLIT", "DTYPE", "CONTEXT", "STREAMS", "SPOT/H", "FLEET")
+HEADERS = ("TYPE", "GPUS", "FITS", "SPLIT", "DTYPE", "CONTEXT", "STREAMS", "SPOT/H", "ON DEMAND/H", "FLEET")
 _NONE = "-"
 
 
 @dataclass(frozen=True)
 class PlanRow:
-    """An instance type. spot: dollars an hour in the cheapest zone, None where unknown; in_fleet: of synkti.toml."""
+    """An instance type.
+
+    spot: dollars an hour in the cheapest zone, None where unknown; on_demand: likewise, of the price file; in_fleet: of
+    synkti.toml.
+    """
 
     fit: Fit
     gpus: InstanceGpus | Unusable | None
     spot: float | None
+    on_demand: float | None
     in_fleet: bool
 
     def cells(self) -> tuple[str, ...]:
@@ -36,7 +42,8 @@ class PlanRow:
             fit.dtype if fits else _NONE,
             f"{fit.context:,}" if fits else _NONE,
             f"{fit.streams:.1f}" if fits else _NONE,
-            _NONE if self.spot is None else f"${self.spot:.3f}",
+            _dollars(self.spot),
+            _dollars(self.on_demand),
             "yes" if self.in_fleet else "",
         )
 
@@ -54,9 +61,14 @@ class PlanRow:
             "context": fit.context if fits else None,
             "streams": round(fit.streams, 2) if fits else None,
             "spot_dollars_per_hour": self.spot,
+            "on_demand_dollars_per_hour": self.on_demand,
             "in_fleet": self.in_fleet,
             "sum": fit.words,
         }
+
+
+def _dollars(price: float | None) -> str:
+    return _NONE if price is None else f"${price:.3f}"
 
 
 def candidate_types(fleet: Sequence[str], *, every: bool) -> tuple[str, ...]:
@@ -72,9 +84,14 @@ def candidate_types(fleet: Sequence[str], *, every: bool) -> tuple[str, ...]:
 
 
 def sorted_rows(rows: Sequence[PlanRow]) -> list[PlanRow]:
-    """Return the rows: those that fit first, the cheapest first, then in the order given."""
+    """Return the rows: those that fit first, the cheapest first, on spot or else on demand, then in the order given."""
     order = {Verdict.FITS: 0, Verdict.UNKNOWN: 1, Verdict.REFUSED: 2}
-    return sorted(rows, key=lambda row: (order[row.fit.verdict], row.spot is None, row.spot or 0.0))
+
+    def cheapness(row: PlanRow) -> tuple[int, bool, float]:
+        price = row.on_demand if row.spot is None else row.spot
+        return order[row.fit.verdict], row.spot is None, math.inf if price is None else price
+
+    return sorted(rows, key=cheapness)
 
 
 def fleet_lines(fleet: FleetFit) -> list[str]:

@@ -17,6 +17,9 @@ MANIFEST = "manifest.sha256"
 MAX_FILES = 10_000
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 
+OLD_VERSION_DAYS = 30
+"""How long the bucket keeps what was overwritten or removed: the time in which a mistake can be undone."""
+
 _LINE = re.compile(r"([0-9a-f]{64}) (\d{1,15}) (\S.*)")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 

@@ -17,6 +17,7 @@ from node_agent.contract.names import (
 from node_agent.core.common.address import Address
 from node_agent.core.continuation.timeouts import MIN_INTER_TOKEN_S
 from node_agent.core.engine.liveness import STUCK_S
+from node_agent.core.engine.polled_paths import access_log_arguments
 from node_agent.core.node.discovery_schedule import FIRST_READ_WITHIN_S
 from node_agent.core.replication.ack_batches import LAG_S
 from node_agent.core.replication.replica_store import MAX_BYTES
@@ -74,11 +75,11 @@ def _engine(read: EnvironReader, model_name: str, model_dir: str) -> EngineSetti
 
 
 def _vllm_command(model_dir: str, model_name: str, address: Address) -> tuple[str, ...]:
-    """Build `vllm serve` on its own address, with request ids and load figures."""
+    """Build `vllm serve` on its own address, with request ids and load figures, and without lines about polls."""
     return (
         "vllm", "serve", model_dir, "--served-model-name", model_name,
         "--host", address.host, "--port", str(address.port),
-        "--enable-request-id-headers", "--enable-server-load-tracking",
+        "--enable-request-id-headers", "--enable-server-load-tracking", *access_log_arguments(),
     )  # fmt: skip
 
 

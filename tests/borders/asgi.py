@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 from local.fake_engine.config import Config
@@ -12,7 +13,10 @@ from node_agent.ports import ServerRequest
 
 
 class LocalEngine:
-    """An EngineGroup in this loop. odd: raw bodies by path, sent in rotation instead of the engine's own."""
+    """An EngineGroup in this loop. odd: raw bodies by path, sent in rotation instead of the engine's own.
+
+    requested: how often each path was requested.
+    """
 
     def __init__(self, host: str, port: int, model: str) -> None:
         self._place = (host, port)
@@ -21,6 +25,7 @@ class LocalEngine:
         self._ended = asyncio.Event()
         self.odd: dict[str, list[bytes]] = {}
         self._request_counts: dict[str, int] = {}
+        self.requested: Counter[str] = Counter()
 
     async def start(self) -> None:
         self._server = HttpServer(self._handle)
@@ -49,6 +54,7 @@ class LocalEngine:
             await asyncio.sleep(0)
 
     async def _handle(self, request: ServerRequest) -> None:
+        self.requested[request.path] += 1
         if self.odd.get(request.path):
             count = self._request_counts[request.path] = self._request_counts.get(request.path, 0) + 1
             answers = self.odd[request.path]

@@ -20,11 +20,14 @@ from node_agent.contract.aws_events import InterruptionNotice
 from node_agent.contract.errors import MetadataUnavailable, StaleEpoch, StoreUnavailable
 from node_agent.contract.states import NodeState
 from node_agent.contract.table_schema import RecordMissing, StreamRecord, StreamStatus
+from node_agent.core.engine.liveness import IDLE_PROBE_S
+from node_agent.core.engine.polled_paths import POLLED_PATHS
 from node_agent.core.kv.index import Index
 from node_agent.core.membership.wire.messages import MessageMac
 from node_agent.core.node.status import TaggedNode
 from node_agent.core.replication.protocol import PREFACE
-from tests.borders.agent_fixture import KEY, AgentFixture, Delay, Raise, Return, Turn, run_agent
+from node_agent.settings import from_environ
+from tests.borders.agent_fixture import KEY, MODEL, AgentFixture, Delay, Raise, Return, Turn, run_agent
 from tests.borders.port_protocols import methods, protocols
 from tests.borders.virtual_time import run_virtual
 
@@ -245,6 +248,28 @@ def test_an_aws_that_never_answers_or_always_fails_does_not_end_the_agent(tmp_pa
 
     odd = {key: [Delay(10_000.0) if turn == "never answers" else failing(key[0])] for key in PORT_TURNS}
     run_with_turns(tmp_path, odd, scenario)
+
+
+def test_what_an_idle_agent_requests_of_its_engine_stays_out_of_the_engines_log(tmp_path: Path) -> None:
+    """vLLM writes a line for each request; those of ten idle minutes are left out by an argument of the engine.
+
+    The watchdog's probes stay: their path is one of clients, too.
+    """
+
+    async def scenario(made: AgentFixture) -> None:
+        assert await made.ready(60.0)
+        made.engine.requested.clear()
+        await asyncio.sleep(600.0)
+        polls = {path: count for path, count in made.engine.requested.items() if path in POLLED_PATHS}
+        assert set(polls) == set(POLLED_PATHS)
+        probes = made.engine.requested.total() - sum(polls.values())
+        assert set(made.engine.requested) - set(polls) == {"/v1/completions"}
+        assert min(polls.values()) > 60, "again and again"
+        assert probes <= 600 / IDLE_PROBE_S
+        command = from_environ({"SYNKTI_MODEL_NAME": MODEL, "SYNKTI_MODEL_DIR": "unused"}).engine.command
+        assert command[command.index("--disable-access-log-for-endpoints") + 1].split(",") == list(POLLED_PATHS)
+
+    run_with_turns(tmp_path, {}, scenario)
 
 
 METRIC_VALUES = ["NaN", "+Inf", "-Inf", "1e400", "-5", "x", ""]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from checks.assemblies import Synthesized
+from node_agent.contract.models import OLD_VERSION_DAYS
 from node_agent.contract.names import cluster_key_secret_name, table_name
 
 
@@ -28,6 +29,23 @@ def test_the_models_bucket_is_retained_and_checkpoints_expire(production: Synthe
     short = {rule["Prefix"]: rule["ExpirationInDays"] for rule in rules if "Prefix" in rule}
     assert short == {"journals/": 1, "kv/": 1}, "prompts and answers expire after the shortest time that S3 supports"
     assert len(buckets) == 2
+
+
+def test_a_bucket_with_versions_forgets_the_old_ones(production: Synthesized) -> None:
+    """Otherwise a model that was overwritten or removed is paid for forever, though nothing shows it."""
+    versioned = [
+        bucket["Properties"]
+        for bucket in production.resources("AWS::S3::Bucket").values()
+        if bucket["Properties"].get("VersioningConfiguration") == {"Status": "Enabled"}
+    ]
+    assert versioned
+    for properties in versioned:
+        rules = properties["LifecycleConfiguration"]["Rules"]
+        assert all(rule["Status"] == "Enabled" and "Prefix" not in rule for rule in rules)
+        (forget,) = [rule for rule in rules if "NoncurrentVersionExpiration" in rule]
+        assert forget["NoncurrentVersionExpiration"] == {"NoncurrentDays": OLD_VERSION_DAYS}
+        assert forget["ExpiredObjectDeleteMarker"] is True
+        assert not any("ExpirationInDays" in rule for rule in rules), "what is current stays"
 
 
 def test_buckets_are_encrypted_and_private_and_abort_incomplete_uploads(production: Synthesized) -> None:

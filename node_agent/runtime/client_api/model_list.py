@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from node_agent.core.common.address import Address
+from node_agent.core.engine.polled_paths import MODELS
 from node_agent.core.openai.model_cards import NO_CARDS, ModelCards, minimal_card, read_cards
 from node_agent.core.routing.router import Route, RouteRequest
 from node_agent.ports import ExchangeLost, Http, Response
 from node_agent.runtime.engine.client import EngineClient
 from node_agent.runtime.node.context import NodeContext
 
-_TARGET = "/v1/models"
 _KNOWN_EVERY_S = 5.0
 _UNKNOWN_EVERY_S = 0.5
 _SILENCE_S = 2.0
@@ -51,7 +51,7 @@ class ModelList:
             await asyncio.sleep(_KNOWN_EVERY_S if self.own.cards else _UNKNOWN_EVERY_S)
 
     async def _refresh(self) -> None:
-        response = self._client.request(self._engine, "GET", _TARGET, headers={}, read_timeout_s=_SILENCE_S)
+        response = self._client.request(self._engine, "GET", MODELS, headers={}, read_timeout_s=_SILENCE_S)
         self.own = await _read_response(response) or self.own
         self._node.served_names = self.own.names
 
@@ -89,7 +89,7 @@ class ModelList:
         if not isinstance(route, Route):
             return
         response = self._engines.request(
-            route.node, "GET", _TARGET, {}, b"", max_tokens=None, silence_timeout_s=_SILENCE_S
+            route.node, "GET", MODELS, {}, b"", max_tokens=None, silence_timeout_s=_SILENCE_S
         )
         if (cards := await _read_response(response)) is not None:
             self._others[model] = cards

@@ -11,6 +11,7 @@ import contextlib
 
 from node_agent.core.common.address import Address
 from node_agent.core.engine.lifetime import EngineLifetime
+from node_agent.core.engine.polled_paths import HEALTH
 from node_agent.ports import ExchangeLost, Http
 from node_agent.runtime.common.metrics import Metrics
 
@@ -57,9 +58,7 @@ class LifetimeTracker:
         """Verify an API server's report that its engine has ended: /health fails. The server exits seconds later."""
         lifetime = self.current
         try:
-            answer = await self._client.open(
-                self._engine, "GET", "/health", headers={}, read_timeout_s=_HEALTH_TIMEOUT_S
-            )
+            answer = await self._client.open(self._engine, "GET", HEALTH, headers={}, read_timeout_s=_HEALTH_TIMEOUT_S)
         except ExchangeLost:
             is_dead = True
         else:

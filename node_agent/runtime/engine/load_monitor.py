@@ -8,6 +8,7 @@ from collections.abc import Callable
 from node_agent.contract.states import NodeState
 from node_agent.core.common.address import Address
 from node_agent.core.engine.metrics import EngineMetrics, parse_metrics
+from node_agent.core.engine.polled_paths import METRICS
 from node_agent.core.node.status import Load
 from node_agent.ports import ExchangeLost, Http
 from node_agent.runtime.engine.active_requests import EngineCalls
@@ -72,7 +73,7 @@ class LoadMonitor:
         """Poll vLLM's metrics; keep the last ones without an answer, whose cause the watchdog judges."""
         sent_at = self._clock()
         try:
-            exchange = await self._client.open(self._engine, "GET", "/metrics", headers={}, read_timeout_s=_SILENCE_S)
+            exchange = await self._client.open(self._engine, "GET", METRICS, headers={}, read_timeout_s=_SILENCE_S)
             try:
                 text = await exchange.read_all(_MAX_BYTES)
             finally:

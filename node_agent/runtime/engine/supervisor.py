@@ -19,6 +19,7 @@ import orjson
 from node_agent.core.common.address import Address
 from node_agent.core.common.backoff import Backoff
 from node_agent.core.engine.last_words import LastWords, last_words
+from node_agent.core.engine.polled_paths import HEALTH
 from node_agent.core.node.lifecycle import EngineGaveUp, EngineLost, EngineReady, Event
 from node_agent.ports import EngineGroup, ExchangeLost, Http
 from node_agent.runtime.engine.lifetime_tracker import LifetimeTracker
@@ -180,7 +181,7 @@ class EngineSupervisor:
         return f"/health failed {failures} times in a row"
 
     async def _healthy(self) -> bool:
-        return await self._request("GET", "/health", b"", _HEALTH_SILENCE_S) == 200
+        return await self._request("GET", HEALTH, b"", _HEALTH_SILENCE_S) == 200
 
     async def _warm_up(self) -> str | None:
         body = orjson.dumps({"model": self._plan.model_name, "prompt": "warm up", "max_tokens": 1})

@@ -169,6 +169,7 @@ class _World:
         yield "", ("model", "rm"), [self._example("model", "rm", "model", "--yes", "--force")]
         yield "", ("destroy",), [self._example("destroy", "--yes")]
         yield "", ("plan",), [self._example("plan", "./Llama-3.1-8B-Instruct")]
+        yield "", ("cost",), [self._example("cost", "--prices", "file")]
         yield "", ("gateway",), []
 
     def _fleet(self) -> DeployedFleet:

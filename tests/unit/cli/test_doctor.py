@@ -10,8 +10,10 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.stub import Stubber
 
 from cli import doctor as command
+from cli.account import Account
 from cli.adapters import cdk, doctor_collector
 from cli.core.account_facts import AccountFacts, ImageFacts
 from cli.core.clusters import Stack
@@ -226,6 +228,38 @@ def test_github_matters_only_where_a_repository_deploys() -> None:
     unknown = replace(WELL.facts, provider=Unavailable("no"), repository=Unavailable("no"))
     assert found("github trust", settings=well, facts=unknown).verdict is Verdict.UNKNOWN
     assert found("github repository", settings=well, facts=unknown).verdict is Verdict.UNKNOWN
+
+
+BUDGET = replace(SETTINGS, budget_usd=1_500, budget_scope="cluster", alarm_email="somebody@example.com")
+
+
+def test_a_budget_that_counts_nothing_is_a_warning() -> None:
+    assert "budget" not in {each.check for each in evaluate(WELL)}
+    assert "budget" not in {
+        each.check for each in evaluate(replace(WELL, settings=replace(BUDGET, budget_scope="account")))
+    }
+    right = found("budget", settings=BUDGET, counts_tag=True)
+    assert (right.verdict, right.found) == (Verdict.OK, "$1,500 a month, of what has the tag SynktiCluster")
+    silent = found("budget", settings=BUDGET, counts_tag=False)
+    assert (silent.verdict, "counts nothing" in silent.found) == (Verdict.WARNING, True)
+    assert "activate it in the billing console" in silent.advice
+    unknown = found("budget", settings=BUDGET, counts_tag=Unavailable("may not"))
+    assert (unknown.verdict, "may not" in unknown.found) == (Verdict.UNKNOWN, True)
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_whether_the_tag_is_active_is_read_from_the_bills(active: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """botocore validates the request; moto has no such call."""
+    client = boto3.client("ce", region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b")
+    account = Account(None, "eu-west-1")
+    monkeypatch.setattr(account, "client", lambda service: {"ce": client}[service])
+    tag = {"TagKey": "SynktiCluster", "Type": "UserDefined", "Status": "Active"}
+    with Stubber(client) as stub:
+        answer = {"CostAllocationTags": [tag] if active else []}
+        stub.add_response("list_cost_allocation_tags", answer, {"TagKeys": ["SynktiCluster"], "Status": "Active"})
+        assert doctor_collector._counts_tag(account, BUDGET) is active
+    assert doctor_collector._counts_tag(account, SETTINGS) is None, "no request where no budget needs it"
+    assert doctor_collector._counts_tag(account, ("wrong",)) is None
 
 
 def test_a_newer_image_is_mentioned() -> None:

@@ -57,8 +57,19 @@ def test_the_table_and_the_sum_for_people(aws: MemoryCloudFormation, llama: Path
     (nowhere / "synkti.toml").write_text('instance_types = ["g6.xlarge", "g4dn.xlarge"]\n')
     done = run("plan", llama)
     assert done.code == 0
-    assert done.table[0] == ["TYPE", "GPUS", "FITS", "SPLIT", "DTYPE", "CONTEXT", "STREAMS", "SPOT/H", "FLEET"]
-    assert ["g6.xlarge", "1 x L4", "fits", "1", "bfloat16", "24,576", "1.0", "$0.000", "yes"] in done.table
+    assert done.table[0] == [
+        "TYPE",
+        "GPUS",
+        "FITS",
+        "SPLIT",
+        "DTYPE",
+        "CONTEXT",
+        "STREAMS",
+        "SPOT/H",
+        "ON DEMAND/H",
+        "FLEET",
+    ]
+    assert ["g6.xlarge", "1 x L4", "fits", "1", "bfloat16", "24,576", "1.0", "$0.000", "$0.805", "yes"] in done.table
     assert "g4dn.xlarge cannot run it: 14.5 GiB of a T4 x 0.92 - 15.0 weights" in done.out
     assert 'set instance_types = ["g6.xlarge"]' in done.out
     assert "a fleet of g6.xlarge has a context of 24,576 tokens: g6.xlarge sets it" in done.out
@@ -70,6 +81,15 @@ def test_what_a_region_does_not_offer_is_named(aws: MemoryCloudFormation, llama:
     assert document["fleet"]["not_offered"] == ["g6.xlarge"]
     assert "g6.12xlarge" not in rows(document)
     assert "eu-west-1 does not offer g6.xlarge" in run("plan", llama, "--region", "eu-west-1", *settings).out
+
+
+def test_on_demand_prices_are_those_of_the_price_file_in_its_region_only(
+    aws: MemoryCloudFormation, llama: Path, run: Run
+) -> None:
+    g5 = ("-c", "instance_types=g5.xlarge", "--json")
+    assert rows(run("plan", llama, *g5).document)["g5.xlarge"]["on_demand_dollars_per_hour"] == 1.006
+    elsewhere = run("plan", llama, "--region", "eu-west-1", *g5).document
+    assert rows(elsewhere)["g5.xlarge"]["on_demand_dollars_per_hour"] is None
 
 
 def test_prices_are_asked_for_types_that_exist(
@@ -91,7 +111,10 @@ def test_prices_are_asked_for_types_that_exist(
 
 def test_without_credentials_the_table_of_gpus_is_used(llama: Path, run: Run) -> None:
     done = run("plan", llama)
-    assert (done.code, "without prices: no AWS region is set" in done.err) == (0, True)
+    assert (done.code, "without spot prices: no AWS region is set" in done.err) == (0, True)
+    fitting = [row for row in done.table if "fits" in row]
+    assert fitting[0][0] == "g6.xlarge", "the cheapest on demand comes first"
+    assert fitting[0][-3:] == ["-", "$0.805", "yes"]
     document = run("plan", llama, "--region", "us-east-1", "--json").document
     assert "no AWS credentials" in document["without_aws"]
     assert rows(document)["g6.xlarge"]["context"] == 24_576

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from cli.core.cost.lines import STEADY_METRICS
 from lambdas import launch_events
 from lambdas.adapters.dynamodb import DynamoCapacity
 from lambdas.adapters.memory import MemoryBreaker, MemoryGroups, MemoryInstances
@@ -225,6 +226,25 @@ def test_the_schedule_lowers_the_base_of_a_complete_group(
     assert base(complete) == 0
     assert module.handler(check, Context()) == lowered
     assert module.handler(event(LAUNCH_FAILED_EVENT, "e-9"), Context())["base"]["reason"] == "not a scheduled event"
+
+
+def test_a_check_of_a_quiet_fleet_publishes_the_metrics_that_an_estimate_counts(
+    adapters: LaunchDependencies, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A custom metric is billed for each hour in which it has a value, and this is every five minutes."""
+    importlib.reload(importlib.import_module("lambdas.node_events"))
+    importlib.reload(launch_events)
+    importlib.reload(importlib.import_module("lambdas.breaker_events"))
+    module = importlib.reload(importlib.import_module("lambdas.handlers.fleet_checked"))
+    groups = MemoryGroups({GROUP: GroupDescription(GROUP, 0, 3, 3)})
+    quiet = LaunchDependencies(adapters.environment, groups, adapters.instances, adapters.records, lambda: AT)
+    breaker = BreakerDependencies(adapters.environment, groups, adapters.instances, MemoryBreaker(), quiet.clock)
+    monkeypatch.setattr(module, "_dependencies", lambda: (quiet, breaker))
+    module.handler(event(SCHEDULED_EVENT, "s-1"), Context())
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if '"_aws"' in line]
+    published = {each["Name"] for line in lines for each in line["_aws"]["CloudWatchMetrics"][0]["Metrics"]}
+    of_nodes = {"InFlightRequests"}
+    assert len(published | of_nodes) == STEADY_METRICS
 
 
 def test_a_check_that_loses_every_race_fails(adapters: LaunchDependencies, monkeypatch: pytest.MonkeyPatch) -> None:

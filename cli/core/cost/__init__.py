@@ -1,0 +1,1 @@
+"""Estimate the monthly bill of a deployment, before anything exists."""
