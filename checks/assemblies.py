@@ -25,6 +25,7 @@ EVERYTHING = replace(
     region=REGION,
     load_balancer="public",
     certificate_arn="arn:aws:acm:us-east-1:123456789012:certificate/0a1b",
+    domain="llm.example.com",
     scale_target=8,
     bake_image=True,
     bake_model=True,

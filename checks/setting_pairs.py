@@ -18,6 +18,7 @@ Choice: TypeAlias = Mapping[str, Any]
 """Settings that are chosen together, by name."""
 
 _CERTIFICATE = f"arn:aws:acm:{REGION}:{ACCOUNT}:certificate/0a1b"
+_DOMAIN, _ZONE = "llm.example.com", "Z0123456789ABCDEFGHIJ"
 _PROVIDER = f"arn:aws:iam::{ACCOUNT}:oidc-provider/token.actions.githubusercontent.com"
 _PLACE = {"account": ACCOUNT, "region": REGION}
 _IDS = {name: value for name, value in IN_A_VPC.items() if name.endswith(("_id", "_ids"))}
@@ -31,7 +32,12 @@ DIMENSIONS: tuple[tuple[Choice, ...], ...] = (
     ({"zones": 2}, {"zones": 3}, {"zones": 6}),
     ({"client_cidrs": ()}, {"client_cidrs": (CIDR,)}),
     ({"load_balancer": "none"}, {"load_balancer": "internal"}, {"load_balancer": "public"}),
-    ({"certificate_arn": ""}, {"certificate_arn": _CERTIFICATE}),
+    (
+        {"domain": ""},
+        {"domain": _DOMAIN, "certificate_arn": _CERTIFICATE},
+        {"domain": _DOMAIN, "hosted_zone_id": _ZONE},
+        {"domain": _DOMAIN, "hosted_zone_id": _ZONE, "certificate_arn": _CERTIFICATE},
+    ),
     ({"bake_image": False}, {"bake_image": True}),
     ({"bake_model": False}, {"bake_model": True, "model_sha256": "a" * 64}),
     ({"image_id": ""}, {"image_id": IMAGE_ID}),

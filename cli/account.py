@@ -52,6 +52,11 @@ class Account:
         """Account and region for messages. Raises as `identity`."""
         return f"account {self.identity.account}, region {self.region}"
 
+    def instance_arn(self, instance_id: str) -> str:
+        """Return the ARN of an EC2 instance of this account and region. Raises as `identity`."""
+        partition = self._session.get_partition_for_region(self.region)
+        return f"arn:{partition}:ec2:{self.region}:{self.identity.account}:instance/{instance_id}"
+
     def local_regions(self) -> frozenset[str]:
         """Return the regions in the installed boto3's data, without a request."""
         partitions = self._session.get_available_partitions()

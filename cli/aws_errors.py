@@ -7,7 +7,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from cli.errors import BadConfiguration, CliError, Failed, NoAccess
 
-_SIGN_IN_ADVICE = "aws configure, aws sso login, or set AWS_PROFILE; then: aws sts get-caller-identity"
+SIGN_IN_ADVICE = "aws configure, aws sso login, or set AWS_PROFILE; then: aws sts get-caller-identity"
+CONTINUE_ADVICE = "then run the same command again: it continues where it stopped"
 
 _CREDENTIAL_ERRORS = (
     aws.NoCredentialsError,
@@ -17,11 +18,9 @@ _CREDENTIAL_ERRORS = (
     aws.SSOError,
     aws.NoAuthTokenError,
 )
+_EXPIRED_CODES = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
 _BAD_CREDENTIAL_CODES = frozenset(
     {
-        "ExpiredToken",
-        "ExpiredTokenException",
-        "RequestExpired",
         "InvalidClientTokenId",
         "UnrecognizedClientException",
         "InvalidAccessKeyId",
@@ -51,8 +50,12 @@ def error_code(error: ClientError) -> str:
 def _from_response(error: ClientError) -> CliError:
     code = error_code(error)
     message = str(error.response.get("Error", {}).get("Message", "")) or code
+    if code in _EXPIRED_CODES:
+        return NoAccess(
+            f"AWS does not accept these credentials any more ({code})", f"{SIGN_IN_ADVICE}; {CONTINUE_ADVICE}"
+        )
     if code in _BAD_CREDENTIAL_CODES:
-        return NoAccess(f"AWS does not accept these credentials ({code})", _SIGN_IN_ADVICE)
+        return NoAccess(f"AWS does not accept these credentials ({code})", SIGN_IN_ADVICE)
     if code in _ACCESS_DENIED_CODES:
         return NoAccess(
             f"these credentials may not do {error.operation_name}: {message}",
@@ -71,7 +74,7 @@ def _from_botocore(error: BotoCoreError) -> CliError:
     if isinstance(error, aws.ProfileNotFound):
         return NoAccess(f"{error}", "see ~/.aws/config for the profiles there are, or leave out --profile")
     if isinstance(error, _CREDENTIAL_ERRORS):
-        return NoAccess(f"no AWS credentials: {error}", _SIGN_IN_ADVICE)
+        return NoAccess(f"no AWS credentials: {error}", SIGN_IN_ADVICE)
     if isinstance(error, aws.NoRegionError):
         return BadConfiguration("no AWS region is set", "--region us-east-1, AWS_REGION, or region in synkti.toml")
     if isinstance(error, aws.InvalidRegionError):

@@ -20,11 +20,13 @@ from cli.adapters.instances import Group
 from cli.adapters.model_documents import find_files
 from cli.adapters.model_files import find_source
 from cli.adapters.models_bucket import ModelsBucket
+from cli.adapters.results import result_of
 from cli.adapters.stacks import Stacks
 from cli.core.account_facts import AccountFacts
 from cli.core.clusters import Stack, clusters_of
 from cli.core.doctor_inputs import ModelState, Verdict
 from cli.core.resource_import import import_template, retained
+from cli.core.result import Unavailable
 from cli.core.scaling_group import as_deployed, deployed_size
 from cli.core.settings_file import lines_of
 from cli.deployment import (
@@ -33,7 +35,9 @@ from cli.deployment import (
     complete,
     is_of_file,
     look_up,
+    models_bucket,
     read_request,
+    require_idle,
     resolve,
     write_found,
 )
@@ -47,7 +51,7 @@ from cli.nodes import FleetMonitor, wait_until_converged
 from cli.options import Cluster, Json, Profile, Region, Settings, Yes
 from cli.polling import Clock
 from cli.terminal import Terminal
-from node_agent.contract.names import models_bucket_name, stack_name, table_name
+from node_agent.contract.names import stack_name, table_name
 from stacks.rollout import longest_minutes
 
 CLOCK = Clock()
@@ -97,6 +101,8 @@ def bootstrap(
     files = find_files(model, os.environ) if model is not None else None
     findings = run_checks(terminal, what, facts, templates=False, files=files)
     deployment = resolve(complete(what, facts))
+    require_idle(deployment)
+    resource_exists(deployment.account, "AWS::S3::Bucket", models_bucket(deployment))  # raises where it is another's
     notable = [f for f in findings if f.verdict in (Verdict.FAULT, Verdict.WARNING) and f.check not in _HANDLED_CHECKS]
     if notable:
         print_findings(terminal, notable)
@@ -225,12 +231,16 @@ class _Bootstrap:
             within_s = longest_minutes(self.deployment.settings) * 60
             cdk.deploy(assembly, names, direct=self.account.is_embedded, within_s=within_s)
         except Failed as error:
-            stacks = Stacks(self.account.client("cloudformation"))
-            reasons = [f"{s.name}: {why}" for s in self._stacks() if (why := stacks.failure_reason(s.name))]
-            raise Failed("\n".join([error.message, *reasons]), error.advice) from error
+            reasons = result_of(self._failure_reasons)
+            found = [] if isinstance(reasons, Unavailable) else reasons  # the tool's own words are enough
+            raise Failed("\n".join([error.message, *found]), error.advice) from error
+
+    def _failure_reasons(self) -> list[str]:
+        stacks = Stacks(self.account.client("cloudformation"))
+        return [f"{s.name}: {why}" for s in self._stacks() if (why := stacks.failure_reason(s.name))]
 
     def _bucket(self) -> str:
-        return models_bucket_name(self.deployment.cluster, self.account.identity.account, self.account.region)
+        return models_bucket(self.deployment)
 
     def _ensure_model(self, given: str | None) -> None:
         """Upload the model if one is given, and check that the bucket has all of it. Raises NotFound, Failed."""

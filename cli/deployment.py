@@ -14,13 +14,13 @@ from cli.adapters.cdk import Project, cache_folder, find_project
 from cli.adapters.results import result_of
 from cli.adapters.stacks import Stacks
 from cli.core.account_facts import NOT_LOOKED_AT, AccountFacts, missing_settings
-from cli.core.clusters import choose_for_deployment, clusters_of
+from cli.core.clusters import BUSY_ADVICE, busy_stacks, choose_for_deployment, clusters_of
 from cli.core.result import Unavailable
 from cli.core.settings_file import Value, lines_of, with_settings
 from cli.errors import BadConfiguration, BadUsage, Failed
 from cli.fleet import select_cluster
 from node_agent.contract.errors import ConfigurationError
-from node_agent.contract.names import DEFAULT_CLUSTER
+from node_agent.contract.names import DEFAULT_CLUSTER, models_bucket_name
 from stacks.settings import FleetSettings, from_values, load
 
 
@@ -158,6 +158,19 @@ def resolve(what: DeploymentRequest) -> Deployment:
     found = clusters_of(Stacks(what.account.client("cloudformation")).list_stacks())
     choose_for_deployment(what.cluster, what.settings.cluster, found, what.account.description)
     return Deployment(what.account, what.project, what.settings, what.context)
+
+
+def require_idle(deployment: Deployment) -> None:
+    """Raise Failed while another operation on the cluster's stacks is under way. Raises AWS's errors."""
+    every = Stacks(deployment.account.client("cloudformation")).list_stacks()
+    if busy := busy_stacks(clusters_of(every).get(deployment.cluster, ())):
+        raise Failed(f"another deployment is under way: {', '.join(busy)}", BUSY_ADVICE)
+
+
+def models_bucket(deployment: Deployment) -> str:
+    """Return the name of the cluster's models bucket. Raises as the account's identity."""
+    account = deployment.account
+    return models_bucket_name(deployment.cluster, account.identity.account, account.region)
 
 
 def _settings(project: Project, context: Mapping[str, str]) -> FleetSettings | tuple[str, ...]:

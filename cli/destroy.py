@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from cli.adapters.buckets import empty
 from cli.adapters.stacks import Resource, Stacks
-from cli.core.clusters import Stack
+from cli.core.clusters import BUSY_ADVICE, Stack, busy_stacks
+from cli.errors import Failed
 from cli.fleet import Fleet, open_fleet
 from cli.options import Cluster, Json, Profile, Region, Yes
 from cli.polling import Clock
@@ -38,9 +39,17 @@ def destroy(
     Examples:
       synkti destroy
       synkti destroy --cluster trial --yes
+
+    \f
+
+    Raises:
+        Failed: another operation on the stacks is under way.
     """
     terminal = Terminal(as_json)
     fleet = open_fleet(cluster, region, profile)
+    # A deletion that is under way is this command's own, stopped before: it continues.
+    if busy := busy_stacks(stack for stack in fleet.stacks if stack.status != "DELETE_IN_PROGRESS"):
+        raise Failed(f"another operation is under way: {', '.join(busy)}", BUSY_ADVICE)
     stacks = Stacks(fleet.account.client("cloudformation"))
     ordered = deletion_order(fleet.cluster, fleet.stacks)
     kept = [resource for stack in ordered for resource in stacks.retained(stack.name)]

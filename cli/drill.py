@@ -1,15 +1,17 @@
-"""`synkti drill`: rehearse an interruption before EC2 does it for real."""
+"""`synkti drill`: rehearse an interruption before EC2 does it for real; `synkti drill first-day` is beside it."""
 
 from __future__ import annotations
 
 import uuid
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from cli.adapters.drills import EventDrills, Interruptions
 from cli.adapters.instances import Instances
 from cli.core.nodes import Node, select_node
+from cli.drill_first_day import first_day
 from cli.errors import BadUsage, Failed
 from cli.fleet import Fleet, open_fleet
 from cli.options import Cluster, Json, Profile, Region, Yes
@@ -19,7 +21,24 @@ from node_agent.contract.aws_events import INTERRUPTION_EVENT, REBALANCE_EVENT
 _POLICY = "docs/gitops.md, under Drills, has the role and its policy"
 
 
-def drill(
+class _DrillGroup(TyperGroup):
+    """The group `drill`, whose first word may be a node: `synkti drill i-0abc` is `synkti drill node i-0abc`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the words of the command line."""
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = ["node", *args]
+        return list(super().parse_args(ctx, args))
+
+
+app = typer.Typer(
+    cls=_DrillGroup,
+    no_args_is_help=True,
+    help="Rehearse the loss of a node: synkti drill NODE, or the checks of a new fleet: synkti drill first-day.",
+)
+
+
+def node_drill(
     node: Annotated[str, typer.Argument(metavar="NODE", help="An instance's id, the beginning of one, or an address.")],
     fis: Annotated[
         bool, typer.Option("--fis", help="Interrupt the instance for real, by AWS's Fault Injection Service.")
@@ -95,15 +114,12 @@ def _interrupt(terminal: Terminal, fleet: Fleet, node: Node, role: str | None, *
     if not role:
         raise BadUsage("--fis needs the role of the Fault Injection Service: --fis-role ARN", _POLICY)
     terminal.confirm(f"Have EC2 take {node.instance_id} ({node.instance_type}) in two minutes?", yes=yes)
-    account = fleet.account
-    arn = (
-        f"arn:{_partition(account.region)}:ec2:{account.region}:{account.identity.account}:instance/{node.instance_id}"
-    )
-    experiment = Interruptions(account.client("fis"), fleet.cluster).interrupt(arn, role, str(uuid.uuid4()))
+    interruptions = Interruptions(fleet.account.client("fis"), fleet.cluster)
+    experiment = interruptions.interrupt(fleet.account.instance_arn(node.instance_id), role, str(uuid.uuid4()))
     terminal.document({"cluster": fleet.cluster, "node": node.instance_id, "experiment": experiment, "by": "fis"})
     terminal.line(f"{node.instance_id} is taken in two minutes (experiment {experiment})")
     terminal.status("watch it drain and be replaced: synkti nodes --watch")
 
 
-def _partition(region: str) -> str:
-    return "aws-cn" if region.startswith("cn-") else "aws-us-gov" if region.startswith("us-gov-") else "aws"
+app.command("node", short_help="Rehearse the loss of one node; the word node may be left out.")(node_drill)
+app.command("first-day", short_help="Check on a real fleet what no emulator can show.")(first_day)

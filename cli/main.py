@@ -12,7 +12,7 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError
 from typer.exceptions import TyperException
 
-from cli import model
+from cli import drill, model
 from cli.aws_errors import to_cli_error
 from cli.bootstrap import bootstrap
 from cli.connect import connect
@@ -20,7 +20,6 @@ from cli.cost import cost
 from cli.destroy import destroy
 from cli.doctor import doctor
 from cli.drain import drain
-from cli.drill import drill
 from cli.endpoint import endpoint
 from cli.errors import BadConfiguration, CliError, Failed
 from cli.exit_codes import ExitCode
@@ -76,7 +75,7 @@ app.command(short_help="Print the base URL for OpenAI clients.")(endpoint)
 app.command(short_help="Open a shell on a node, or forward a port.")(connect)
 app.command(short_help="Print a node's log.")(logs)
 app.command(short_help="Drain a node and terminate its instance.")(drain)
-app.command(short_help="Rehearse the loss of a node.")(drill)
+app.add_typer(drill.app, name="drill", short_help="Rehearse the loss of a node, or check a new fleet.")
 app.command(short_help="Set the number of nodes.")(scale)
 app.command(short_help="Set the number of nodes to zero.")(stop)
 app.command(short_help="Launch nodes again after some gave up.")(resume)

@@ -67,11 +67,18 @@ class Terminal:
         """Ask for confirmation, unless `yes` is set. Raises Declined."""
         if yes:
             return
-        if self.as_json or not sys.stdin.isatty():
+        confirmed = self.answer(question)
+        if confirmed is None:
             raise Declined(f"there is no terminal to confirm: {question}", "add --yes")
-        self.err.print(f"{question} [y/N] ", end="", markup=False)
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        if not confirmed:
             raise Declined("nothing was done")
+
+    def answer(self, question: str) -> bool | None:
+        """Return whether a person answers yes; None where there is no terminal for the question."""
+        if self.as_json or not sys.stdin.isatty():
+            return None
+        self.err.print(f"{question} [y/N] ", end="", markup=False)
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
 
     @contextmanager
     def spinner(self, what: str) -> Iterator[None]:

@@ -176,6 +176,13 @@ region = matching(re.compile(r"[a-z]{2}(-[a-z]+)+-\d"), "a region's name, such a
 vpc_id = matching(re.compile(r"vpc-[0-9a-f]{8,17}"), "a VPC's id, vpc-...")
 ami_id = matching(re.compile(r"ami-[0-9a-f]{8,17}"), "a machine image's id, ami-...")
 certificate = matching(re.compile(r"arn:aws[a-z-]*:acm:\S+:certificate/\S+"), "the ARN of a certificate in ACM")
+domain = matching(
+    re.compile(r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])"),
+    "a name in DNS in lower case, such as llm.example.com",
+)
+hosted_zone_id = matching(
+    re.compile(r"Z[A-Z0-9]{5,31}"), "a hosted zone's id in Route 53, such as Z0123456789ABCDEFGHIJ"
+)
 oidc_provider = matching(
     re.compile(r"arn:aws[a-z-]*:iam::\d{12}:oidc-provider/token\.actions\.githubusercontent\.com"),
     "the ARN of this account's provider for token.actions.githubusercontent.com",

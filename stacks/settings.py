@@ -130,7 +130,15 @@ class FleetSettings:
     """A load balancer in front of all nodes, inside the VPC or on the internet."""
 
     certificate_arn: str = _setting("", parsers.certificate)
-    """Certificate in ACM for TLS at the load balancer, whose listener is then 443 instead of 80."""
+    """Certificate in ACM for TLS at the load balancer, whose listener is then 443 instead of 80. It is for `domain`."""
+
+    domain: str = _setting("", parsers.domain)
+    """The load balancer's name for clients, such as llm.example.com: no certificate can have the name that AWS gives
+    it."""
+
+    hosted_zone_id: str = _setting("", parsers.hosted_zone_id)
+    """The public hosted zone in Route 53 of `domain`, or of a domain above it. A deployment makes the name's record
+    there, and, without `certificate_arn`, a certificate. Empty: the record is made elsewhere, by hand."""
 
     model: str = _setting("model", parsers.model)
     """The model's name under `models/` in the models bucket, and in clients' requests."""
@@ -219,6 +227,8 @@ class FleetSettings:
             github_oidc_provider="",
             load_balancer="none",
             certificate_arn="",
+            domain="",
+            hosted_zone_id="",
             vpc="new",
             vpc_id="",
             subnet_ids=(),
@@ -229,6 +239,11 @@ class FleetSettings:
             account="",
             region="",
         )
+
+    @property
+    def has_tls(self) -> bool:
+        """True where the load balancer ends TLS, with a given certificate or one that the deployment makes."""
+        return self.load_balancer != "none" and bool(self.certificate_arn or self.hosted_zone_id)
 
     @property
     def is_autoscaled(self) -> bool:
@@ -329,6 +344,25 @@ def _unknown(key: str, known: Mapping[str, object]) -> str:
     return f"{SETTINGS_FILE} has an unknown setting {key!r}" + (f"; is {near[0]!r} meant?" if near else "")
 
 
+def _domain_rules(s: FleetSettings) -> tuple[tuple[bool, str], ...]:
+    """Return the rules for the name and the certificate of the load balancer."""
+    balanced = s.load_balancer != "none"
+    return (
+        (bool(s.certificate_arn) and not balanced, "certificate_arn: there is no load balancer that would use it"),
+        (bool(s.domain) and not balanced, f"domain={s.domain}: there is no load balancer that it would name"),
+        (
+            bool(s.certificate_arn) and balanced and not s.domain,
+            "certificate_arn: domain has to be a name in the certificate; none is for the load balancer's own name",
+        ),
+        (bool(s.hosted_zone_id) and not s.domain, "hosted_zone_id: domain has to say for which name"),
+        (
+            bool(s.domain) and balanced and not (s.hosted_zone_id or s.certificate_arn),
+            f"domain={s.domain}: set hosted_zone_id, where the record and the certificate are made "
+            "(aws route53 list-hosted-zones), or certificate_arn",
+        ),
+    )
+
+
 def validation_errors(settings: FleetSettings) -> list[str]:
     """Return a message for each combination of settings that is invalid although each setting is valid."""
     s = settings
@@ -364,7 +398,7 @@ def validation_errors(settings: FleetSettings) -> list[str]:
             "interface_endpoints=true: nodes with public addresses do not use them; set public_addresses = false",
         ),
         (balanced and not s.client_cidrs, f"load_balancer={s.load_balancer}: client_cidrs has to say for whom"),
-        (s.certificate_arn and not balanced, "certificate_arn: there is no load balancer that would use it"),
+        *_domain_rules(s),
         (
             bool(s.budget_usd) and not s.alarm_email,
             f"budget_usd={s.budget_usd}: alarm_email has to say who gets its mail",

@@ -13,6 +13,7 @@ from cli.adapters.results import result_of
 from cli.adapters.stacks import Stacks
 from cli.aws_errors import error_code
 from cli.core.account_facts import AccountFacts, ImageFacts
+from cli.core.domain import HostedZone
 from cli.core.github import ISSUER, Provider
 from cli.core.network import Vpc, parse_vpc
 from node_agent.contract.names import stack_name
@@ -28,7 +29,18 @@ def read_facts(account: Account, settings: FleetSettings) -> AccountFacts:
         provider=result_of(lambda: _provider(account, settings.cluster)) if name else None,
         repository=result_of(lambda: find_repository(name, os.environ)) if name else None,
         image=result_of(lambda: _image(account, settings)),
+        zone=result_of(lambda: _zone(account, settings.hosted_zone_id)) if settings.hosted_zone_id else None,
     )
+
+
+def _zone(account: Account, zone_id: str) -> HostedZone | None:
+    try:
+        found = account.client("route53").get_hosted_zone(Id=zone_id)["HostedZone"]
+    except ClientError as error:
+        if error_code(error) == "NoSuchHostedZone":
+            return None
+        raise
+    return HostedZone(str(found["Name"]).rstrip("."), bool(found.get("Config", {}).get("PrivateZone")))
 
 
 def _image(account: Account, settings: FleetSettings) -> ImageFacts:

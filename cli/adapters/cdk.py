@@ -18,9 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import stacks
-from cli.core.cdk_output import failure_excerpt, parse_completion, parse_progress, strip_colors
+from cli.aws_errors import CONTINUE_ADVICE, SIGN_IN_ADVICE
+from cli.core.cdk_output import (
+    failure_excerpt,
+    is_busy,
+    is_expired,
+    parse_completion,
+    parse_progress,
+    strip_colors,
+)
 from cli.core.doctor import NEEDED_NODE
-from cli.errors import Failed, TimedOut, ToolMissing
+from cli.errors import CliError, Failed, NoAccess, TimedOut, ToolMissing
 from stacks.settings import SETTINGS_FILE, SETTINGS_FILE_KEY
 
 _ENVIRONMENT = {
@@ -179,7 +187,17 @@ class Cdk:
         if not timely:
             raise TimedOut(f"cdk {words[0]} did not end within {within_s:.0f} s", f"its output: {self._log}")
         if status:
-            raise Failed(f"cdk {words[0]} failed:\n{failure_excerpt(list(kept))}", f"its whole output: {self._log}")
+            raise self._failure(words[0], failure_excerpt(list(kept)))
+
+    def _failure(self, verb: str, excerpt: str) -> CliError:
+        """Return the error for the tool's own words: expired credentials, another deployment, or what they are."""
+        output = f"its whole output: {self._log}"
+        if is_expired(excerpt):
+            return NoAccess(f"the credentials expired during cdk {verb}", f"{SIGN_IN_ADVICE}; {CONTINUE_ADVICE}")
+        if is_busy(excerpt):
+            advice = f"wait until it has ended, then run the command again; {output}"
+            return Failed(f"another operation on a stack is under way:\n{excerpt}", advice)
+        return Failed(f"cdk {verb} failed:\n{excerpt}", output)
 
     def _start(self, words: Sequence[str], folder: Path) -> subprocess.Popen[str]:
         return subprocess.Popen(

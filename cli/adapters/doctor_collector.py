@@ -196,7 +196,7 @@ def model_state(bucket: ModelsBucket, model: str) -> ModelState:
 def resource_exists(account: Account, kind: str, name: str) -> bool:
     """Return True where the account has a bucket or table of this name. Raises ValueError for other kinds."""
     if kind == "AWS::S3::Bucket":
-        return ModelsBucket(account.client("s3"), name).exists()
+        return ModelsBucket(account.client("s3"), name, owner=account.identity.account).exists()
     if kind != "AWS::DynamoDB::Table":
         raise ValueError(f"unsupported resource type {kind}")
     try:

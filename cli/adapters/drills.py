@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 from cli.errors import Failed
+from node_agent.contract.capacity import LAUNCH_FAILED_EVENT
 from node_agent.contract.names import DRILL_EVENT_SOURCE
 
 _INTERRUPTION_ACTION = "aws:ec2:send-spot-instance-interruptions"
+_ENDED = ("completed", "stopping", "stopped", "failed", "cancelled")
 _MAX_RULES = 500
 """The most rules that are read; a region's default quota is 300."""
 
@@ -35,11 +38,29 @@ class EventDrills:
 
     def send(self, kind: str, instance_id: str, zone: str, detail: dict[str, str]) -> str:
         """Send an event like EC2's and return its id. Raises Failed where EventBridge rejects it."""
+        return self._put(kind, {"instance-id": instance_id, **detail}, [f"arn:aws:ec2:{zone}:instance/{instance_id}"])
+
+    def send_launch_failure(self, group: str, message: str, at: float) -> str:
+        """Send an event like Auto Scaling's of a failed launch. Raises Failed as `send`.
+
+        Args:
+            group: the Auto Scaling group's name.
+            message: of EC2.
+            at: the event's time, in unix seconds.
+
+        Returns:
+            The event's id.
+        """
+        detail = {"AutoScalingGroupName": group, "StatusMessage": message, "EC2InstanceId": ""}
+        return self._put(LAUNCH_FAILED_EVENT, detail, [], Time=datetime.fromtimestamp(at, UTC))
+
+    def _put(self, kind: str, detail: dict[str, str], resources: list[str], **more: Any) -> str:
         entry = {
             "Source": DRILL_EVENT_SOURCE,
             "DetailType": kind,
-            "Detail": json.dumps({"instance-id": instance_id, **detail}),
-            "Resources": [f"arn:aws:ec2:{zone}:instance/{instance_id}"],
+            "Detail": json.dumps(detail),
+            "Resources": resources,
+            **more,
         }
         (answer,) = self._client.put_events(Entries=[entry])["Entries"]
         if "EventId" not in answer:
@@ -93,3 +114,11 @@ class Interruptions:
         finally:
             self._client.delete_experiment_template(id=template)
         return str(started["experiment"]["id"])
+
+    def stop(self, experiment: str) -> bool:
+        """Stop an experiment; return False where it has ended. An announced interruption is not taken back by EC2."""
+        status = self._client.get_experiment(id=experiment)["experiment"]["state"]["status"]
+        if status in _ENDED:
+            return False
+        self._client.stop_experiment(id=experiment)
+        return True

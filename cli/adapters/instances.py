@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from botocore.exceptions import ClientError
+
+from cli.aws_errors import error_code
 from cli.core.nodes import NODE_EC2_STATES, Node, node_of
 from cli.core.scaling_group import GroupSize, GroupState, LaunchFailure, launch_failures
 from cli.errors import NotFound
@@ -29,6 +32,17 @@ class Instances:
         every = [i for page in pages for reservation in page["Reservations"] for i in reservation["Instances"]]
         nodes = [node for instance in every if (node := node_of(instance)) is not None]
         return tuple(sorted(nodes, key=lambda node: (node.launched_at, node.instance_id)))
+
+    def is_running(self, instance_id: str) -> bool:
+        """Return whether an instance is pending or running, also where it has no tags any more."""
+        try:
+            reservations = self._client.describe_instances(InstanceIds=[instance_id])["Reservations"]
+        except ClientError as error:
+            if error_code(error) == "InvalidInstanceID.NotFound":
+                return False
+            raise
+        states = [each["State"]["Name"] for reservation in reservations for each in reservation["Instances"]]
+        return any(state in NODE_EC2_STATES for state in states)
 
 
 class Group:

@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from cli.adapters.buckets import delete_objects
 from cli.aws_errors import error_code
 from cli.core.upload_plan import Part, RemoteObject, UnfinishedUpload
-from cli.errors import NotFound
+from cli.errors import NoAccess, NotFound
 from node_agent.adapters.model_store import Manifest, ModelStore
 from node_agent.contract.errors import ModelMissing
 from node_agent.contract.models import MANIFEST, ModelFile, format_manifest, manifest_key, model_prefix
@@ -23,6 +23,7 @@ _SHA256_METADATA = "sha256"
 """The metadata key of the SHA-256 with which an object was uploaded."""
 
 _MISSING_CODES = frozenset({"NoSuchBucket", "404", "NoSuchKey", "NotFound", "NoSuchUpload"})
+_FORBIDDEN_CODES = frozenset({"403", "AccessDenied", "Forbidden"})
 
 
 @dataclass(frozen=True)
@@ -37,20 +38,31 @@ class ModelListing:
 
 
 class ModelsBucket:
-    """The bucket. client: boto3's of S3. Methods raise BotoCoreError and ClientError; NotFound for a missing bucket."""
+    """The bucket. Methods raise BotoCoreError and ClientError; NotFound for a missing bucket.
 
-    def __init__(self, client: Any, bucket: str, workers: int = 8) -> None:
+    client: boto3's of S3; owner: the account that the bucket has to belong to, None: `exists` accepts any.
+    """
+
+    def __init__(self, client: Any, bucket: str, workers: int = 8, owner: str | None = None) -> None:
         self.name = bucket
+        self._owner = {"ExpectedBucketOwner": owner} if owner is not None else {}
         self._client = client
         self._workers = workers
 
     def exists(self) -> bool:
-        """Return True where there is such a bucket. Raises ClientError also where it belongs to another account."""
+        """Return True where there is such a bucket. Raises NoAccess where it belongs to another account."""
         try:
-            self._client.head_bucket(Bucket=self.name)
+            self._client.head_bucket(Bucket=self.name, **self._owner)
         except ClientError as error:
             if error_code(error) in _MISSING_CODES:
                 return False
+            if error_code(error) in _FORBIDDEN_CODES:
+                # S3 does not distinguish the two.
+                raise NoAccess(
+                    f"the bucket {self.name} belongs to another account, or these credentials may not read it",
+                    "a bucket's name is unique in all of AWS: choose another cluster name (cluster in synkti.toml); "
+                    "if the bucket is yours, ask for s3:ListBucket",
+                ) from error
             raise
         return True
 

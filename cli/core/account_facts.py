@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cli.core.domain import HostedZone
 from cli.core.github import Provider, Repository, found_github_settings
 from cli.core.network import Vpc, found_ids
 from cli.core.result import Result, Unavailable
@@ -42,6 +43,9 @@ class AccountFacts:
     image: Result[ImageFacts] = ImageFacts(newest="", is_there=True)
     """The machine images."""
 
+    zone: Result[HostedZone | None] = None
+    """The hosted zone that the settings name; None where there is none of this id, or none is named."""
+
 
 def missing_settings(settings: FleetSettings, facts: AccountFacts) -> dict[str, Value]:
     """Return the settings that the file lacks and the account answers, by name."""
@@ -57,4 +61,4 @@ def missing_settings(settings: FleetSettings, facts: AccountFacts) -> dict[str, 
     return found
 
 
-NOT_LOOKED_AT = AccountFacts(*[Unavailable("not looked at")] * 4)
+NOT_LOOKED_AT = AccountFacts(*[Unavailable("not looked at")] * 5)

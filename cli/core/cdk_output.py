@@ -11,6 +11,13 @@ _EVENT = re.compile(
 _COMPLETION = re.compile(r"^\s*✅\s+(?:Environment\s+)?(?P<what>\S+)(?P<rest>.*)$")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _MAX_LINES = 12
+_BUSY = re.compile(
+    r"is in \w+_IN_PROGRESS state|in status \w+_IN_PROGRESS|OperationInProgress|operation is (?:already )?in progress",
+    re.IGNORECASE,
+)
+_EXPIRED = re.compile(
+    r"ExpiredToken|token (?:included in the request )?(?:is|has) expired|RequestExpired", re.IGNORECASE
+)
 
 
 def strip_colors(line: str) -> str:
@@ -36,6 +43,16 @@ def parse_completion(line: str) -> str | None:
         return None
     unchanged = "no changes" in match["rest"]
     return f"{match['what']}{': no change' if unchanged else ' is deployed'}"
+
+
+def is_busy(excerpt: str) -> bool:
+    """Return True where CloudFormation refuses because another operation on the stack is under way."""
+    return _BUSY.search(excerpt) is not None
+
+
+def is_expired(excerpt: str) -> bool:
+    """Return True where AWS refuses because the credentials have expired."""
+    return _EXPIRED.search(excerpt) is not None
 
 
 def failure_excerpt(lines: Sequence[str]) -> str:

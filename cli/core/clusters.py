@@ -40,6 +40,17 @@ class Stack:
         return self.status.endswith("_COMPLETE") and self.status not in ("ROLLBACK_COMPLETE", "DELETE_COMPLETE")
 
 
+BUSY_ADVICE = "wait until it has ended (synkti doctor shows it), then run the command again; nothing was changed"
+
+
+def busy_stacks(stacks: Iterable[Stack]) -> tuple[str, ...]:
+    """Return the names of the stacks that CloudFormation creates, updates or deletes now."""
+    # REVIEW_IN_PROGRESS: a change set was created and not executed; nothing is under way.
+    return tuple(
+        stack.name for stack in stacks if stack.status.endswith("_IN_PROGRESS") and stack.status != "REVIEW_IN_PROGRESS"
+    )
+
+
 def clusters_of(stacks: Iterable[Stack]) -> dict[str, tuple[Stack, ...]]:
     """Return each cluster's stacks in the order of their last change; other stacks are ignored."""
     found: dict[str, list[Stack]] = {}

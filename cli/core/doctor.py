@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from cli.core.clusters import busy_stacks
 from cli.core.doctor_account import account_findings
 from cli.core.doctor_inputs import DoctorInputs, Finding, Verdict
 from cli.core.model_fit import report_fit, types_setting
@@ -208,7 +209,7 @@ def _stacks(o: DoctorInputs) -> Iterator[Finding]:
     for stack in bad:
         advice = "synkti bootstrap tries again; what failed is in CloudFormation's events of the stack"
         yield Finding("stacks", Verdict.FAULT, f"{stack.name} is {stack.status}", advice)
-    busy = [stack.name for stack in o.stacks if stack.status.endswith("IN_PROGRESS")]
+    busy = busy_stacks(o.stacks)
     if busy:
         found = f"{', '.join(busy)}: an operation is under way"
         yield Finding("stacks", Verdict.WARNING, found, "wait until it has ended")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from cli.core.account_facts import missing_settings
 from cli.core.doctor_inputs import DoctorInputs, Finding, Verdict
+from cli.core.domain import domain_problem
 from cli.core.github import provider_problem, repository_problem
 from cli.core.network import network_problem
 from cli.core.result import Unavailable
@@ -24,6 +25,8 @@ def account_findings(o: DoctorInputs) -> Iterator[Finding]:
         yield _repository(o, o.settings)
     yield from _image(o, o.settings)
     yield from _budget(o, o.settings)
+    if o.settings.hosted_zone_id:
+        yield _domain(o, o.settings)
     if found := missing_settings(o.settings, o.facts):
         lines = lines_of(found).replace("\n", "; ")
         yield Finding(
@@ -98,6 +101,16 @@ def _image(o: DoctorInputs, settings: FleetSettings) -> Iterator[Finding]:
     else:
         newer = f"; AWS's newest is {image.newest}" if image.newest not in ("", configured) and configured else ""
         yield Finding("machine image", Verdict.OK, f"{configured or image.newest}{newer}")
+
+
+def _domain(o: DoctorInputs, settings: FleetSettings) -> Finding:
+    zone = o.facts.zone
+    if isinstance(zone, Unavailable):
+        return Finding("domain", Verdict.UNKNOWN, zone.reason)
+    problem, advice = domain_problem(settings.domain, settings.hosted_zone_id, zone)
+    if problem:
+        return Finding("domain", Verdict.FAULT, problem, advice)
+    return Finding("domain", Verdict.OK, f"{settings.domain} gets its record in {settings.hosted_zone_id}")
 
 
 def _network(o: DoctorInputs, settings: FleetSettings) -> Iterator[Finding]:

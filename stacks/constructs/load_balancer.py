@@ -2,14 +2,20 @@
 
 A node that drains fails its health check on purpose while it still has clients, so neither an unhealthy nor a
 deregistered target loses connections (docs/decisions/0013-a-balancer-that-cuts-nothing.md).
+
+A certificate is for a name, and none can be for the name that AWS gives a load balancer. So TLS needs `domain`. Where
+its hosted zone is in Route 53, the record and the certificate are made here.
 """
 
 from __future__ import annotations
 
 from aws_cdk import Annotations, Duration
 from aws_cdk import aws_autoscaling as autoscaling
+from aws_cdk import aws_certificatemanager as acm
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_elasticloadbalancingv2 as elb
+from aws_cdk import aws_route53 as route53
+from aws_cdk import aws_route53_targets as route53_targets
 from constructs import Construct
 
 from node_agent.contract import names
@@ -37,37 +43,59 @@ class LoadBalancer(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         public = settings.load_balancer == "public"
-        tls = bool(settings.certificate_arn)
+        tls = settings.has_tls
         port = _HTTPS if tls else _HTTP
+        # By its id: the zone's name may be that of a domain above, and is not needed.
+        self._zone = (
+            route53.HostedZone.from_hosted_zone_attributes(
+                self, "Zone", hosted_zone_id=settings.hosted_zone_id, zone_name=settings.domain
+            )
+            if settings.hosted_zone_id
+            else None
+        )
         if public and not tls:
             Annotations.of(self).add_warning_v2(
-                "synkti:plain-http", "prompts and answers cross the internet in the clear; set certificate_arn"
+                "synkti:plain-http", "prompts and answers cross the internet in the clear; set domain"
             )
-        group_of_balancer = ec2.SecurityGroup(
-            self, "Doors", vpc=network.vpc, description=f"Synkti {settings.cluster}: clients"
-        )
-        for cidr in settings.client_cidrs:
-            group_of_balancer.add_ingress_rule(ec2.Peer.ipv4(cidr), ec2.Port.tcp(port), "clients")
-        network.group.add_ingress_rule(group_of_balancer, ec2.Port.tcp(names.FRONT_DOOR_PORT), "the load balancer")
+        doors = self._doors(settings, network, port)
         balancer = elb.NetworkLoadBalancer(
             self,
             "Balancer",
             vpc=network.vpc,
             internet_facing=public,
             vpc_subnets=network.subnets,
-            security_groups=[group_of_balancer],
+            security_groups=[doors],
             cross_zone_enabled=True,
         )
         balancer.add_listener(
             "Listener",
             port=port,
             protocol=elb.Protocol.TLS if tls else elb.Protocol.TCP,
-            certificates=[elb.ListenerCertificate.from_arn(settings.certificate_arn)] if tls else None,
+            certificates=[self._certificate(settings)] if tls else None,
             ssl_policy=elb.SslPolicy.RECOMMENDED_TLS if tls else None,
             tcp_idle_timeout=None if tls else _IDLE_TIMEOUT,
             default_target_groups=[self._targets(network, group)],
         )
-        self.url = f"{'https' if tls else 'http'}://{balancer.load_balancer_dns_name}"
+        if self._zone is not None:
+            target = route53.RecordTarget.from_alias(route53_targets.LoadBalancerTarget(balancer))
+            route53.ARecord(self, "Record", zone=self._zone, record_name=f"{settings.domain}.", target=target)
+        self.url = f"{'https' if tls else 'http'}://{settings.domain or balancer.load_balancer_dns_name}"
+
+    def _doors(self, settings: FleetSettings, network: Network, port: int) -> ec2.SecurityGroup:
+        """Return the balancer's security group, which admits clients; the nodes' one admits the balancer."""
+        doors = ec2.SecurityGroup(self, "Doors", vpc=network.vpc, description=f"Synkti {settings.cluster}: clients")
+        for cidr in settings.client_cidrs:
+            doors.add_ingress_rule(ec2.Peer.ipv4(cidr), ec2.Port.tcp(port), "clients")
+        network.group.add_ingress_rule(doors, ec2.Port.tcp(names.FRONT_DOOR_PORT), "the load balancer")
+        return doors
+
+    def _certificate(self, settings: FleetSettings) -> elb.IListenerCertificate:
+        if settings.certificate_arn:
+            return elb.ListenerCertificate.from_arn(settings.certificate_arn)
+        # ACM proves the name by a record in the zone, and renews the certificate as long as that record is there.
+        validation = acm.CertificateValidation.from_dns(self._zone)
+        certificate = acm.Certificate(self, "Certificate", domain_name=settings.domain, validation=validation)
+        return elb.ListenerCertificate.from_certificate_manager(certificate)
 
     def _targets(self, network: Network, group: autoscaling.AutoScalingGroup) -> elb.NetworkTargetGroup:
         targets = elb.NetworkTargetGroup(

@@ -233,8 +233,37 @@ def test_a_certificate_makes_a_tls_listener(everything: Synthesized) -> None:
         if name.startswith("AddressDoors")
     )
     assert [(rule["CidrIp"], rule["FromPort"]) for rule in doors["SecurityGroupIngress"]] == [(CIDR, 443)]
-    endpoint = everything.templates["synkti-fleet"]["Outputs"]["Endpoint"]["Value"]
-    assert endpoint["Fn::Join"][1][0] == "https://"
+    assert everything.templates["synkti-fleet"]["Outputs"]["Endpoint"]["Value"] == "https://llm.example.com"
+    assert everything.resources("AWS::Route53::RecordSet") == {}, "without its zone the record is made elsewhere"
+
+
+def test_in_its_hosted_zone_a_domain_gets_a_record_and_a_certificate(tmp_path: Path) -> None:
+    named = replace(SHIPPED, load_balancer="public", domain="llm.example.com", hosted_zone_id="Z0123456789ABCDEFGHIJ")
+    found = synthesize(tmp_path, named)
+    (balancer,) = found.resources("AWS::ElasticLoadBalancingV2::LoadBalancer")
+    record = found.only("AWS::Route53::RecordSet")
+    assert (record["Name"], record["Type"], record["HostedZoneId"]) == (
+        "llm.example.com.",
+        "A",
+        "Z0123456789ABCDEFGHIJ",
+    )
+    alias = json.dumps(record["AliasTarget"])
+    assert balancer in alias
+    assert "CanonicalHostedZoneID" in alias
+    certificate = found.only("AWS::CertificateManager::Certificate")
+    assert (certificate["DomainName"], certificate["ValidationMethod"]) == ("llm.example.com", "DNS")
+    assert certificate["DomainValidationOptions"] == [
+        {"DomainName": "llm.example.com", "HostedZoneId": "Z0123456789ABCDEFGHIJ"}
+    ]
+    listener = found.only("AWS::ElasticLoadBalancingV2::Listener")
+    (name,) = found.resources("AWS::CertificateManager::Certificate")
+    assert (listener["Port"], listener["Protocol"], listener["Certificates"]) == (
+        443,
+        "TLS",
+        [{"CertificateArn": {"Ref": name}}],
+    )
+    assert found.templates["synkti-fleet"]["Outputs"]["Endpoint"]["Value"] == "https://llm.example.com"
+    assert found.lookups == []
 
 
 def test_an_internal_load_balancer_without_a_certificate_has_a_long_tcp_idle_timeout(tmp_path: Path) -> None:

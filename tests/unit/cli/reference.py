@@ -24,7 +24,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from cli import bootstrap, destroy, logs, model, nodes, plan
+from cli import bootstrap, destroy, drill_first_day, logs, model, nodes, plan
 from cli.account import Account
 from cli.adapters import account_facts, doctor_collector
 from cli.adapters.instances import Instances
@@ -156,7 +156,9 @@ class _World:
         yield "", ("endpoint",), [self._example("endpoint")]
         yield "", ("connect",), [self._example("connect", first, "--forward", "8000:8000", "--json")]
         yield "", ("logs",), [self._example("logs", first, "--lines", "3")]
-        yield "", ("drill",), [self._example("drill", first)]
+        yield "", ("drill", "node"), [self._example("drill", first)]
+        example = self._example("drill", "first-day", "--step", "fleet", "--step", "alarm", "--step", "fallback")
+        yield "", ("drill", "first-day"), [example]
         yield "", ("drain",), [self._example("drain", first, "--yes")]
         yield "", ("scale",), [self._example("scale", "5")]
         yield "", ("stop",), [self._example("stop")]
@@ -235,7 +237,7 @@ def _environment(patch: pytest.MonkeyPatch, folder: Path) -> None:
 def _time(patch: pytest.MonkeyPatch) -> None:
     """Looks come minutes after what they look at, and nobody waits."""
     clock = FakeClock().clock
-    for module in (nodes, logs, destroy, bootstrap):
+    for module in (nodes, logs, destroy, bootstrap, drill_first_day):
         patch.setattr(module, "CLOCK", clock)
 
     began = time.time()
@@ -249,6 +251,13 @@ def _time(patch: pytest.MonkeyPatch) -> None:
 
     for module in (nodes, model):
         patch.setattr(module, "time", Later)
+
+    class Fixed:
+        @staticmethod
+        def time() -> float:
+            return 1_764_000_000.0
+
+    patch.setattr(drill_first_day, "time", Fixed)
 
     class Still:
         @staticmethod

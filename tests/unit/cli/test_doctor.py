@@ -1,38 +1,31 @@
-"""What doctor concludes of what it found; and what it finds in an AWS in memory."""
+"""The verdicts of `synkti doctor`, from its inputs."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 from botocore.stub import Stubber
 
-from cli import doctor as command
 from cli.account import Account
-from cli.adapters import cdk, doctor_collector
+from cli.adapters import doctor_collector
 from cli.core.account_facts import AccountFacts, ImageFacts
 from cli.core.clusters import Stack
 from cli.core.doctor import evaluate, worst_verdict
 from cli.core.doctor_inputs import DoctorInputs, Finding, ModelState, Verdict
 from cli.core.github import AUDIENCE, ISSUER, Provider, Repository
 from cli.core.network import Subnet, Vpc, WayOut
-from cli.core.quotas import quota_needs, quota_of
 from cli.core.result import Unavailable
 from node_agent.core.sizing.facts import ModelFiles
 from node_agent.core.sizing.gpus import Unusable
 from stacks.endpoints import INTERFACE_SERVICES
 from stacks.settings import FleetSettings
-from tests.unit.cli.conftest import DeployedFleet, Run, make_fleet
-from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
-from tests.unit.cli.weights import model
+from tests.unit.cli.test_quotas import G_DEMAND, G_SPOT
 from tests.unit.core.sizing.models import LLAMA_3_1_8B, LLAMA_3_1_70B, QWEN_2_5_7B_AWQ, WEIGHTS
 
-G_SPOT, P_SPOT, P5_SPOT, G_DEMAND = "L-3819A6DF", "L-7212CCBC", "L-C4BD4855", "L-DB2E81BA"
 PROVIDER = f"arn:aws:iam::123456789012:oidc-provider/{ISSUER}"
 TYPES = ("g6.xlarge", "g6.2xlarge")
 SETTINGS = FleetSettings(instance_types=TYPES, on_demand_limit=0, base_image_id="ami-2")
@@ -336,164 +329,6 @@ def test_the_result_of_all_checks_is_the_worst_verdict() -> None:
     assert of() is Verdict.OK
 
 
-@pytest.mark.parametrize(
-    ("instance_type", "spot", "demand"),
-    [
-        ("g4dn.xlarge", G_SPOT, G_DEMAND),
-        ("g6e.12xlarge", G_SPOT, G_DEMAND),
-        ("gr6.4xlarge", G_SPOT, G_DEMAND),
-        ("vt1.3xlarge", G_SPOT, G_DEMAND),
-        ("p4d.24xlarge", P_SPOT, "L-417A185B"),
-        ("p5.48xlarge", P5_SPOT, "L-417A185B"),
-        ("p6-b200.48xlarge", P5_SPOT, "L-417A185B"),
-    ],
-)
-def test_the_family_of_an_instance_type_selects_its_quota(instance_type: str, spot: str, demand: str) -> None:
-    of_spot, on_demand = quota_of(instance_type, spot=True), quota_of(instance_type, spot=False)
-    assert of_spot is not None
-    assert on_demand is not None
-    assert (of_spot.code, on_demand.code) == (spot, demand)
-
-
-def test_other_families_have_no_quota_here() -> None:
-    assert quota_of("m5.large", spot=True) is None
-    assert quota_needs(["m5.large"], {"m5.large": 2}, 3, spot=True) == ()
+def test_a_type_of_another_family_has_no_quota_to_judge() -> None:
     unknown = replace(SETTINGS, instance_types=("inf2.xlarge",))
     assert found("gpu quota", settings=unknown).verdict is Verdict.UNKNOWN
-
-
-# --- the command ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def quota(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    """The answers of Service Quotas; moto has only its own defaults."""
-    values = {G_SPOT: 64.0, G_DEMAND: 64.0}
-    monkeypatch.setattr(doctor_collector, "_quotas", lambda account, types: values)
-    return values
-
-
-def verdicts(document: Any) -> dict[str, str]:
-    return {finding["check"]: finding["verdict"] for finding in document["findings"]}
-
-
-def test_doctor_reports_a_verdict_for_each_check(fleet: DeployedFleet, quota: dict[str, float], run: Run) -> None:
-    done = run("doctor", "--no-templates", "--json")
-    assert done.code == 3
-    reported = verdicts(done.document)
-    assert reported["credentials"] == "ok"
-    assert reported["region"] == "ok"
-    assert reported["gpu spot quota"] == "ok"
-    assert reported["cdk bootstrap"] == "warning"
-    assert reported["model"] == "fault"
-    assert reported["templates"] == "unknown"
-    boto3.client("ssm").put_parameter(Name=doctor_collector.TOOLKIT_PARAMETER, Value="30", Type="String")
-    assert verdicts(run("doctor", "--no-templates", "--json").document)["cdk bootstrap"] == "ok"
-
-
-def test_doctor_names_the_types_that_a_region_does_not_offer(
-    aws: MemoryCloudFormation, quota: dict[str, float], run: Run
-) -> None:
-    reported = run("doctor", "--no-templates", "--region", "eu-west-1", "--json").document["findings"]
-    (types,) = [each for each in reported if each["check"] == "instance types"]
-    assert types["verdict"] == "fault"
-    assert types["found"] == "eu-west-1 does not offer g6.xlarge, g6.2xlarge"
-    assert types["advice"].startswith('set instance_types = ["g5.xlarge", "g5.2xlarge"')
-
-
-def test_doctor_reads_the_model_in_the_bucket(bucket: str, quota: dict[str, float], run: Run, tmp_path: Path) -> None:
-    for name, body in (model() | {"config.json": json.dumps(LLAMA_3_1_8B).encode()}).items():
-        (tmp_path / name).write_bytes(body)
-    assert run("model", "push", tmp_path, "--name", "model", "--unchecked").code == 0
-    reported = run("doctor", "--no-templates", "--json").document["findings"]
-    (fit,) = [each for each in reported if each["check"] == "model fit"]
-    assert (fit["verdict"], "not the config.json of these weights" in fit["found"]) == ("fault", True)
-
-
-def test_doctor_for_people(fleet: DeployedFleet, quota: dict[str, float], run: Run) -> None:
-    quota[G_SPOT] = 0.0
-    done = run("doctor", "--no-templates")
-    assert done.code == 3
-    lines = done.out.splitlines()
-    at = next(n for n, line in enumerate(lines) if line.startswith("FAULT    gpu spot quota"))
-    assert lines[at + 1].strip().startswith("-> aws service-quotas request-service-quota-increase")
-
-
-def test_doctor_without_credentials_reports_it_once(run: Run) -> None:
-    done = run("doctor", "--no-templates", "--region", "us-east-1", "--json")
-    assert done.code == 3
-    reported = verdicts(done.document)
-    assert reported["credentials"] == "fault"
-    assert {reported[check] for check in ("region", "gpu spot quota", "machine image", "stacks", "model")} == {
-        "unknown"
-    }
-
-
-def test_doctor_in_an_unknown_region_is_a_fault(aws: MemoryCloudFormation, run: Run) -> None:
-    reported = verdicts(run("doctor", "--no-templates", "--region", "us-esat-1", "--json").document)
-    assert (reported["region"], reported["credentials"]) == ("fault", "unknown")
-
-
-def test_doctor_examines_wrong_settings_too(aws: MemoryCloudFormation, run: Run, nowhere: Path) -> None:
-    (nowhere / "synkti.toml").write_text("nodes = 0\nnods = 3\n")
-    done = run("doctor", "--json")
-    assert done.code == 3
-    (settings,) = [each for each in done.document["findings"] if each["check"] == "settings"]
-    assert "nodes=0" in settings["found"]
-    assert "'nods'" in settings["found"]
-    assert verdicts(done.document)["templates"] == "unknown"
-
-
-def test_an_invalid_setting_is_reported_before_any_other_check(run: Run) -> None:
-    done = run("doctor", "-c", "nods=3")
-    assert (done.code, "is 'nodes' meant?" in done.err) == (2, True)
-    assert run("doctor", "-c", "nodes").code == 2
-
-
-class MemoryCdk:
-    """Synthesizes one short and one long template."""
-
-    def __init__(self, *_: object) -> None: ...
-
-    def synth(self, output: Path) -> Path:
-        output.mkdir(parents=True)
-        (output / "manifest.json").write_text(
-            '{"artifacts": {"a": {"type": "aws:cloudformation:stack", "properties": {"templateFile": "a.json",'
-            ' "requiresBootstrapStackVersion": 6}}, "b": {"type": "aws:cloudformation:stack", "properties":'
-            ' {"templateFile": "b.json"}}, "c": {"type": "cdk:asset-manifest"}}}'
-        )
-        (output / "a.json").write_text("{}")
-        (output / "b.json").write_text(" " * 60_000)
-        return output
-
-
-def test_templates_are_synthesized_and_validated_by_cloudformation(
-    aws: MemoryCloudFormation, quota: dict[str, float], run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(command, "Cdk", MemoryCdk)
-    reported = run("doctor", "--json").document["findings"]
-    (templates,) = [each["found"] for each in reported if each["check"] == "templates"]
-    assert templates == "2 are synthesized; CloudFormation accepts 1, 1 are too long to ask about"
-    aws.invalid = "Template format error"
-    reported = run("doctor", "--json").document["findings"]
-    assert [each["found"] for each in reported if each["check"] == "templates"] == ["a: Template format error"]
-
-
-def test_without_node_the_templates_are_unknown(
-    aws: MemoryCloudFormation, quota: dict[str, float], run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert cdk.node_version() is None
-    reported = verdicts(run("doctor", "--json").document)
-    assert (reported["node.js"], reported["templates"], reported["sessions"]) == ("fault", "unknown", "warning")
-
-
-def test_a_fleet_of_another_name_is_ignored(aws: MemoryCloudFormation, quota: dict[str, float], run: Run) -> None:
-    make_fleet(aws, "prod")
-
-    def stacks(*options: str) -> str:
-        reported = run("doctor", "--no-templates", "--json", *options).document["findings"]
-        return next(str(each["found"]) for each in reported if each["check"] == "stacks")
-
-    assert stacks() == "synkti is not deployed"
-    assert stacks("--cluster", "prod") == "prod-events not deployed"

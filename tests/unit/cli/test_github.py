@@ -1,4 +1,4 @@
-"""What is found about GitHub: the repository's numbers from its API, the account's identity provider."""
+"""GitHub's facts: the repository's numbers from its API, the identity provider of the account."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
 SETTINGS = FleetSettings(account=ACCOUNT, region=REGION, github_repository="acme/models")
 DOCUMENT = {"full_name": "acme/models", "id": 987654321, "owner": {"id": 4321, "login": "acme"}, "private": False}
 
-Answer = Callable[[int, bytes], dict[str, str]]
+Respond = Callable[[int, bytes], dict[str, str]]
 
 
 @pytest.fixture
-def api() -> Iterator[tuple[Answer, list[tuple[str, str | None]]]]:
-    """An API that gives one answer; and the paths and authorizations of the requests."""
-    asked: list[tuple[str, str | None]] = []
-    answer: dict[str, Any] = {"status": 200, "body": b""}
+def api() -> Iterator[tuple[Respond, list[tuple[str, str | None]]]]:
+    """An API with one response, and the paths and authorizations of the requests that it received."""
+    received: list[tuple[str, str | None]] = []
+    response: dict[str, Any] = {"status": 200, "body": b""}
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append((self.path, self.headers.get("Authorization")))
-            self.send_response(answer["status"])
+            received.append((self.path, self.headers.get("Authorization")))
+            self.send_response(response["status"])
             self.end_headers()
-            self.wfile.write(answer["body"])
+            self.wfile.write(response["body"])
 
         def log_message(self, *_: object) -> None: ...
 
@@ -47,25 +47,25 @@ def api() -> Iterator[tuple[Answer, list[tuple[str, str | None]]]]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
 
-    def give(status: int, body: bytes) -> dict[str, str]:
-        answer.update(status=status, body=body)
+    def respond(status: int, body: bytes) -> dict[str, str]:
+        response.update(status=status, body=body)
         return {"GITHUB_API_URL": f"http://127.0.0.1:{server.server_port}"}
 
-    yield give, asked
+    yield respond, received
     server.shutdown()
     thread.join()
     server.server_close()
 
 
-Api = tuple[Answer, list[tuple[str, str | None]]]
+Api = tuple[Respond, list[tuple[str, str | None]]]
 
 
 def test_the_numbers_are_those_of_the_api(api: Api) -> None:
-    give, asked = api
-    environ = give(200, json.dumps(DOCUMENT).encode())
+    respond, received = api
+    environ = respond(200, json.dumps(DOCUMENT).encode())
     assert find_repository("acme/models", environ) == Repository("acme/models", "4321", "987654321")
     find_repository("acme/models", {**environ, "GH_TOKEN": "t"})
-    assert asked == [("/repos/acme/models", None), ("/repos/acme/models", "Bearer t")]
+    assert received == [("/repos/acme/models", None), ("/repos/acme/models", "Bearer t")]
 
 
 @pytest.mark.parametrize(
@@ -79,17 +79,19 @@ def test_the_numbers_are_those_of_the_api(api: Api) -> None:
         (200, b"[]", "not a repository's document"),
     ],
 )
-def test_an_answer_without_numbers_is_a_plain_error(status: int, body: bytes, message: str, api: Api) -> None:
+def test_a_response_without_numbers_is_an_error_with_its_reason(
+    status: int, body: bytes, message: str, api: Api
+) -> None:
     with pytest.raises(Failed, match=message):
         find_repository("acme/models", api[0](status, body))
 
 
-def test_an_api_that_cannot_be_reached_is_a_plain_error() -> None:
+def test_an_unreachable_api_is_an_error_with_its_reason() -> None:
     with pytest.raises(Failed, match="gave no answer about acme/models"):
         find_repository("acme/models", {"GITHUB_API_URL": "http://127.0.0.1:9"})
 
 
-def test_another_stacks_provider_is_written_down_and_our_own_is_not(aws: MemoryCloudFormation) -> None:
+def test_a_provider_of_another_stack_becomes_a_setting_and_our_own_does_not(aws: MemoryCloudFormation) -> None:
     """If it were not, the stack would fail to create a second one: an account has one for an issuer."""
     account = Account()
     assert read_facts(account, SETTINGS).provider is None
@@ -112,12 +114,12 @@ def test_another_stacks_provider_is_written_down_and_our_own_is_not(aws: MemoryC
     )
 
 
-def test_without_a_repository_nothing_is_asked(aws: MemoryCloudFormation) -> None:
+def test_without_a_repository_github_is_not_queried(aws: MemoryCloudFormation) -> None:
     facts = read_facts(Account(), FleetSettings())
     assert (facts.vpc, facts.provider, facts.repository) == (None, None, None)
 
 
-def test_a_repository_that_cannot_be_read_leaves_its_numbers_open(aws: MemoryCloudFormation) -> None:
+def test_numbers_of_an_unreadable_repository_stay_missing(aws: MemoryCloudFormation) -> None:
     facts = read_facts(Account(), SETTINGS)
     assert isinstance(facts.repository, Unavailable)
     assert missing_settings(SETTINGS, facts) == {}

@@ -21,7 +21,7 @@ INDEX = "model.safetensors.index.json"
 
 
 def folder_of(folder: Path, config: Any, size: int) -> Path:
-    """A model of which only the documents are there."""
+    """A model without its weights: config.json and the index."""
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config))
     index = {"metadata": {"total_size": size}, "weight_map": {"a": "model-00001-of-00004.safetensors"}}
@@ -53,7 +53,7 @@ def test_the_types_of_a_region_have_fit_context_and_price(
     assert document["without_aws"] is None
 
 
-def test_the_table_and_the_sum_for_people(aws: MemoryCloudFormation, llama: Path, nowhere: Path, run: Run) -> None:
+def test_the_table_and_the_sum_in_text(aws: MemoryCloudFormation, llama: Path, nowhere: Path, run: Run) -> None:
     (nowhere / "synkti.toml").write_text('instance_types = ["g6.xlarge", "g4dn.xlarge"]\n')
     done = run("plan", llama)
     assert done.code == 0
@@ -75,7 +75,7 @@ def test_the_table_and_the_sum_for_people(aws: MemoryCloudFormation, llama: Path
     assert "a fleet of g6.xlarge has a context of 24,576 tokens: g6.xlarge sets it" in done.out
 
 
-def test_what_a_region_does_not_offer_is_named(aws: MemoryCloudFormation, llama: Path, run: Run) -> None:
+def test_types_that_a_region_does_not_offer_are_reported(aws: MemoryCloudFormation, llama: Path, run: Run) -> None:
     settings = ("-c", "instance_types=g5.xlarge,g6.xlarge")
     document = run("plan", llama, "--region", "eu-west-1", "--json", *settings).document
     assert document["fleet"]["not_offered"] == ["g6.xlarge"]
@@ -92,19 +92,19 @@ def test_on_demand_prices_are_those_of_the_price_file_in_its_region_only(
     assert rows(elsewhere)["g5.xlarge"]["on_demand_dollars_per_hour"] is None
 
 
-def test_prices_are_asked_for_types_that_exist(
+def test_prices_are_requested_for_the_types_of_the_region_only(
     aws: MemoryCloudFormation, llama: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[list[str]] = []
+    requested: list[list[str]] = []
 
     def prices(ec2: Any, types: list[str], now: datetime) -> dict[str, float]:
-        asked.append(types)
+        requested.append(types)
         return {}
 
     monkeypatch.setattr(command, "spot_prices", prices)
     document = run("plan", llama, "-c", "instance_types=g6.xlarge,g99.xlarge", "--json").document
-    assert "g6.xlarge" in asked[0]
-    assert "g99.xlarge" not in asked[0]
+    assert "g6.xlarge" in requested[0]
+    assert "g99.xlarge" not in requested[0]
     assert rows(document)["g99.xlarge"]["fits"] == "unknown"
     assert document["fleet"]["not_offered"] == ["g99.xlarge"]
 
@@ -139,17 +139,17 @@ def test_the_documented_smallest_fleet(tmp_path: Path, run: Run) -> None:
         ({"model_type": "mamba2"}, (), 0, ""),
     ],
 )
-def test_bad_input_is_said_and_what_to_do(
+def test_bad_input_is_an_error_with_an_advice(
     config: Any, settings: tuple[str, ...], code: int, message: str, tmp_path: Path, run: Run
 ) -> None:
     done = run("plan", folder_of(tmp_path / "m", config, WEIGHTS["llama"]), *settings)
     assert (done.code, message in done.err) == (code, True), done.err
 
 
-def test_a_model_that_is_nowhere(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_model_is_not_found(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    assert run("plan", tmp_path / "nothing").code == 4
-    assert "pipx inject synkti huggingface_hub" in run("plan", "nobody/nothing").err
+    assert run("plan", tmp_path / "missing").code == 4
+    assert "pipx inject synkti huggingface_hub" in run("plan", "acme/missing").err
 
 
 def test_every_known_type_is_shown_on_request() -> None:

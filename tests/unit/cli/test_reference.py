@@ -26,7 +26,7 @@ def test_every_command_and_every_exit_code_is_on_the_page() -> None:
     page = PAGE.read_text(encoding="utf-8")
     names = [command.callback.__name__ for command in app.registered_commands if command.callback]
     assert len(names) > 10
-    for name in [*names, "model push", "model ls", "model rm"]:
+    for name in [*names, "model push", "model ls", "model rm", "drill node", "drill first-day"]:
         assert f"## `synkti {name}`" in page
     for code in ExitCode:
         assert f"| {int(code)} | `{code.label}` |" in page

@@ -15,6 +15,8 @@ from stacks.settings import CONTEXT_ONLY, SETTINGS_FILE, FleetSettings, from_val
 
 SHIPPED = Path(__file__).parents[3] / SETTINGS_FILE
 ARN = "arn:aws:acm:us-east-1:123456789012:certificate/0a1b"
+ZONE = "Z0123456789ABCDEFGHIJ"
+BALANCED = {"load_balancer": "internal", "client_cidrs": "10.0.0.0/8"}
 PROVIDER = "arn:aws:iam::123456789012:oidc-provider/token.actions.githubusercontent.com"
 
 
@@ -99,6 +101,13 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
         ("client_cidrs", "10.0.0.1/8"),
         ("load_balancer", "both"),
         ("certificate_arn", "mine"),
+        ("domain", "example"),
+        ("domain", "*.example.com"),
+        ("domain", "https://llm.example.com"),
+        ("domain", "LLM.example.com"),
+        ("domain", "-a.example.com"),
+        ("domain", "a" * 64 + ".example.com"),
+        ("hosted_zone_id", "example.com"),
         ("model", "../secrets"),
         ("model_sha256", "abc"),
         ("model_load", "guess"),
@@ -139,6 +148,10 @@ def test_a_wrong_value_is_named(name: str, value: object) -> None:
         ({"certificate_arn": ARN}, "no load balancer"),
         ({"budget_usd": 100}, "alarm_email has to say"),
         ({"budget_usd": 100, "alarm_email": "a@b.example", "region": "eu-north-1"}, "no budgets in eu-north-1"),
+        ({"domain": "llm.example.com"}, "no load balancer that it would name"),
+        ({**BALANCED, "certificate_arn": ARN}, "domain has to be a name in the certificate"),
+        ({**BALANCED, "hosted_zone_id": ZONE}, "domain has to say for which name"),
+        ({**BALANCED, "domain": "llm.example.com"}, "aws route53 list-hosted-zones"),
         ({"bake_model": True, "model_sha256": "a" * 64}, "bake_image=true"),
         ({"bake_model": True, "bake_image": True}, "model_sha256 has to say"),
         ({"bake_image": True, "image_id": "ami-0123456789abcdef0"}, "choose"),
@@ -189,6 +202,7 @@ def test_valid_settings_are_accepted() -> None:
             "load_balancer": "internal",
             "client_cidrs": ["10.0.0.0/8"],
             "certificate_arn": ARN,
+            "domain": "llm.example.com",
             "engine_args": "--max-model-len 8192",
             "github_repository": "acme/models",
             "scale_target": 12,

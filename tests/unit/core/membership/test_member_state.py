@@ -1,4 +1,4 @@
-"""What beats what: SWIM's order of precedence, every pair of it."""
+"""SWIM's order of precedence between updates, for each pair of a held state and an update."""
 
 from __future__ import annotations
 
@@ -76,18 +76,18 @@ def update(kind: type, incarnation: int) -> Update:
 @pytest.mark.parametrize(
     ("held", "kind", "incarnation", "after"),
     [
-        # an older word changes nothing
+        # an update of an older incarnation changes nothing
         *[(held, kind, 4, held) for held in Liveness for kind in (Alive, Intro, Suspect, Dead, Left)],
         # Alive and Intro need a higher incarnation
         *[(held, kind, 5, held) for held in Liveness for kind in (Alive, Intro)],
         *[(held, kind, 6, ALIVE) for held in (ALIVE, SUSPECT, DEAD) for kind in (Alive, Intro)],
-        # Suspect needs the same, and somebody who lives
+        # Suspect needs the same incarnation, and a member that is alive or suspect
         *[(held, Suspect, incarnation, SUSPECT) for held in (ALIVE, SUSPECT) for incarnation in (5, 6)],
         *[(DEAD, Suspect, incarnation, DEAD) for incarnation in (5, 6)],
-        # Dead and Left need the same
+        # Dead and Left need the same incarnation
         *[(held, Dead, incarnation, DEAD) for held in (ALIVE, SUSPECT, DEAD) for incarnation in (5, 6)],
         *[(held, Left, incarnation, LEFT) for held in Liveness for incarnation in (5, 6)],
-        # and who left has left, for good
+        # Left is final for its boot id
         *[(LEFT, kind, 6, LEFT) for kind in (Alive, Intro, Suspect, Dead)],
     ],
 )
@@ -102,10 +102,10 @@ def test_each_update_supersedes_a_state_or_is_dropped(
     accepted = after is not held or (incarnation > 5 and held is not LEFT and (kind is not Suspect or held is not DEAD))
     if held is after is LEFT or (held is after is DEAD and kind is Dead):
         accepted = False
-    assert len(scene.updates) == int(accepted)  # an accepted update is passed on, any other is dropped
+    assert len(scene.updates) == int(accepted)  # an accepted update is gossiped, any other is dropped
 
 
-def test_a_suspicion_ends_in_death_unless_it_is_refuted() -> None:
+def test_a_suspicion_expires_to_dead_unless_it_is_refuted() -> None:
     for refuted in (False, True):
         scene = Scene(SUSPECT)
         scene.pass_time(max_timeout_s(3) - 0.1)
@@ -117,7 +117,7 @@ def test_a_suspicion_ends_in_death_unless_it_is_refuted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "reason"),
+    ("received", "reason"),
     [
         (Intro(NEWER, status_of(2, 9)), Cause.GOSSIP),
         (Suspect(PEER, 5, NodeState.READY, frozenset((OTHER,))), Cause.GOSSIP),
@@ -127,14 +127,14 @@ def test_a_suspicion_ends_in_death_unless_it_is_refuted() -> None:
     ],
 )
 def test_a_change_that_another_node_reports_has_gossip_as_its_cause_except_a_leave(
-    told: Update, reason: ChangeReason
+    received: Update, reason: ChangeReason
 ) -> None:
     scene = Scene()
-    scene.member_state.apply(told)
+    scene.member_state.apply(received)
     assert [change.reason for change in scene.changes] == [reason]
 
 
-def test_a_death_after_a_suspicion_tells_how_many_suspected() -> None:
+def test_a_death_after_a_suspicion_has_the_number_of_suspectors() -> None:
     scene = Scene()
     scene.member_state.suspect(scene.peer, frozenset((ME,)), Cause.SILENT)
     scene.member_state.apply(Suspect(PEER, 5, NodeState.READY, frozenset((OTHER,))))
@@ -142,7 +142,7 @@ def test_a_death_after_a_suspicion_tells_how_many_suspected() -> None:
     assert [change.reason for change in scene.changes] == [Cause.SILENT, NotRefuted(2)]
 
 
-def test_the_texts_of_the_reasons_in_logs_stay() -> None:
+def test_the_texts_of_the_reasons_in_logs() -> None:
     texts = ["answered", "silent", "refused", "gossip", "comparison", "it left"]
     assert [str(cause) for cause in Cause] == texts
     assert str(NotRefuted(2)) == "not refuted, 2 suspectors"
@@ -209,14 +209,14 @@ def test_a_member_that_left_is_removed_and_returns_only_as_a_newer_incarnation()
 @pytest.mark.parametrize("incarnation", [4, 5, 9])
 def test_an_accusation_of_this_node_is_refuted_once_and_lowers_its_health(kind: type, incarnation: int) -> None:
     scene = Scene()
-    accusation = update(kind, incarnation)._replace(boot_id=ME)  # type: ignore[call-arg] # all have a life
+    accusation = update(kind, incarnation)._replace(boot_id=ME)  # type: ignore[call-arg] # all have a boot id
     scene.member_state.apply(accusation)
     scene.member_state.apply(accusation)
     refuted = incarnation >= 5
     assert scene.me.status.incarnation == (incarnation + 1 if refuted else 5)
     assert scene.member_state.refutations == scene.health.score == int(refuted)
     assert scene.member_state.refutation_pending is refuted
-    assert scene.member_state.received_stale_accusation  # the second time it is, whatever it was
+    assert scene.member_state.received_stale_accusation  # the second accusation is stale in any case
     assert len(scene.updates) == int(refuted)
 
 
@@ -228,7 +228,7 @@ def test_a_node_that_has_left_does_not_refute() -> None:
 
 
 def test_an_older_boot_of_this_instance_is_superseded() -> None:
-    """Its own, from before a restart with the clock set back; peers still know it."""
+    """Peers still have this node's entry from before a restart with the clock set back."""
     scene = Scene()
     scene.member_state.apply(Intro(NEWER, status_of(1, 900)))
     assert scene.me.status.incarnation == 901
@@ -244,7 +244,7 @@ def test_an_unknown_boot_id_is_a_reason_to_sync_tables() -> None:
     assert scene.member_state.sync_needed
 
 
-def test_only_a_newer_load_is_taken_and_passed_on() -> None:
+def test_only_a_newer_load_is_stored_and_gossiped() -> None:
     scene = Scene()
     busy, calm = Load(9, 1, 0.5, 0.02, 100.0), Load(1, 0, 0.0, 0.02, 100.0)
     scene.member_state.apply(Loads(write_load(PEER, 7, busy)))
@@ -253,7 +253,7 @@ def test_only_a_newer_load_is_taken_and_passed_on() -> None:
     scene.loads.next_batch(1000)
     scene.loads.drop(PEER)
     scene.member_state.apply(
-        Loads(write_load(PEER, 6, calm) + write_load(PEER, 7, calm) + write_load(b"nobody", 1, calm))
+        Loads(write_load(PEER, 6, calm) + write_load(PEER, 7, calm) + write_load(b"absent", 1, calm))
     )
     assert scene.peer.load.in_flight == 10
     assert len(scene.loads) == 0

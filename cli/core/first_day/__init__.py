@@ -1,0 +1,1 @@
+"""What `synkti drill first-day` decides: from what AWS and the nodes answered to a verdict. Pure."""

@@ -1,0 +1,185 @@
+"""boot.sh and install.sh: from a release to an agent, and nothing twice."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from stacks.constructs.artifact import ROOT
+from tests.unit.boot.conftest import Instance, arguments_of
+
+LOCKS = ("bootstrap", "agent", "engine")
+
+
+@pytest.fixture
+def released(instance: Instance) -> Instance:
+    """With a release in place, and a Python that makes environments which only look like some."""
+    release = instance.root / "opt/synkti/releases/one"
+    for name in LOCKS:
+        lock = release / "requirements" / f"{name}.txt"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        lock.write_text(f"{name}==1\n")
+    shutil.copytree(ROOT / "stacks/boot", release / "stacks/boot")
+    (instance.root / "opt/synkti/current").symlink_to(release)
+    for program in ("python3",):
+        path = instance.root / "programs" / program
+        path.write_text((instance.root / "programs/aws").read_text())
+        path.chmod(0o755)
+    # python3 -m venv FOLDER: with a python and a uv that record their arguments.
+    site = instance.root / "site"
+    site.mkdir()
+    record = 'printf \'%s\\n\' "$(basename "$(dirname "$(dirname "$0")")") $(basename "$0") $*" >>"$CALLS"'
+    (instance.root / "answers/inner").write_text(
+        f'#!/bin/bash\n{record}\ncase "$*" in *getsitepackages*) echo {site};; '
+        '*node_agent.fetch_model*) [ -e "$ANSWERS/no-model" ] && exit 66; '
+        'printf "SYNKTI_MODEL_DIR=%s\\nSYNKTI_ENGINE_ARGS=\'%s\'\\n" "$4" "$SYNKTI_ENGINE_ARGS" >"$6";; esac\nexit 0\n'
+    )
+    instance.answers(
+        "python3",
+        'case "$*" in "-m venv "*) mkdir -p "$3/bin"; for name in python uv; do cp "$ANSWERS/inner" "$3/bin/$name"; '
+        'chmod +x "$3/bin/$name"; done;; esac',
+    )
+    return instance
+
+
+def installed(instance: Instance) -> list[str]:
+    """From lock files: without the engine's plug-in, which is a part of the release."""
+    calls = [call for call in instance.calls if " pip install " in call or " -m pip install " in call]
+    return [call for call in calls if "engine_plugin" not in call]
+
+
+def boot(instance: Instance) -> str:
+    done = instance.shell(str(instance.root / "opt/synkti/current/stacks/boot/boot.sh"))
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_package_is_installed_from_a_lock_file_with_its_hash(released: Instance) -> None:
+    boot(released)
+    commands = installed(released)
+    assert len(commands) == 3
+    assert all("--require-hashes" in command for command in commands)
+    assert [command.rpartition("/")[2] for command in commands] == [f"{name}.txt" for name in LOCKS]
+    assert (released.root / "site/synkti.pth").read_text() == "/opt/synkti/current\n"
+
+
+def test_the_engine_has_the_plug_in_of_this_release_at_every_start(released: Instance) -> None:
+    boot(released)
+    boot(released)
+    plugged = [call for call in released.calls if "engine_plugin" in call]
+    assert len(plugged) == 2
+    assert plugged[0].endswith(f"{released.root}/opt/synkti/current/node_agent/engine_plugin")
+    assert f"--python {released.root}/opt/synkti/engine/bin/python" in plugged[0]
+    assert "--offline" in plugged[0]
+    assert "--no-deps" in plugged[0]
+
+
+def test_a_node_serves_without_the_plugin_if_it_cannot_be_installed(released: Instance) -> None:
+    inner = released.root / "answers/inner"
+    inner.write_text(inner.read_text().replace('case "$*" in', 'case "$*" in *engine_plugin*) exit 2;;', 1))
+    assert "plug-in cannot be installed" in boot(released)
+    assert released.calls[-1] == "systemctl start --no-block synkti.service synkti-load.timer"
+
+
+def test_only_a_new_lock_file_is_installed_again(released: Instance) -> None:
+    boot(released)
+    boot(released)
+    assert len(installed(released)) == 3
+    (released.root / "opt/synkti/current/requirements/engine.txt").write_text("engine==2\n")
+    boot(released)
+    assert len(installed(released)) == 4
+    assert installed(released)[-1].endswith("engine.txt")
+
+
+def test_an_unfinished_environment_is_made_anew(released: Instance) -> None:
+    boot(released)
+    (stamp,) = (released.root / "opt/synkti/env").glob("agent-*/.installed")
+    (stamp.parent / "half").touch()
+    stamp.unlink()
+    boot(released)
+    assert not (stamp.parent / "half").exists()
+    assert stamp.exists()
+
+
+def test_an_old_python_is_refused(released: Instance) -> None:
+    released.answers("python3", "exit 1")
+    done = released.shell(str(released.root / "opt/synkti/current/stacks/boot/boot.sh"))
+    assert done.returncode == 1
+    assert "older than 3.11" in done.stdout
+
+
+@pytest.mark.parametrize("minors", [(), (0,), (0, 1, 2, 3), (7, 0)])
+def test_every_gpu_gets_its_device_file(minors: tuple[int, ...], released: Instance) -> None:
+    """`nvidia-modprobe -c 0` makes the first one only. The driver, once loaded, names all of them."""
+    for number, minor in enumerate(minors):
+        folder = released.root / f"proc/driver/nvidia/gpus/0000:00:{number:02x}.0"
+        folder.mkdir(parents=True)
+        (folder / "information").write_text(f"Model: \t\t NVIDIA A10G\nDevice Minor: \t {minor}\nGPU Excluded:\t No\n")
+    boot(released)
+    calls = [call for call in released.calls if call.startswith("nvidia-modprobe")]
+    assert calls[0] == "nvidia-modprobe -c 0 -u"
+    assert sorted(calls[1:]) == sorted(f"nvidia-modprobe -c {minor}" for minor in minors if minor)
+
+
+def test_an_unreachable_package_index_is_retried(released: Instance) -> None:
+    inner = released.root / "answers/inner"
+    inner.write_text(
+        inner.read_text().replace('case "$*" in', 'case "$*" in *require-hashes*) exit 1;; esac; case "$*" in')
+    )
+    done = released.shell(str(released.root / "opt/synkti/current/stacks/boot/boot.sh"))
+    assert done.returncode == 69
+
+
+def test_the_agent_is_started_with_its_environment(released: Instance) -> None:
+    boot(released)
+    env = released.root / "etc/synkti/node.env"
+    environ = dict(line.split("=", 1) for line in env.read_text().splitlines())
+    assert environ["SYNKTI_MODEL_DIR"] == str(released.root / "opt/synkti/models/tiny")
+    assert (environ["SYNKTI_CLUSTER"], environ["SYNKTI_MODEL_NAME"]) == ("synkti", "tiny")
+    assert arguments_of(env) == ["--max-model-len", "8192"]
+    assert environ["PATH"].startswith("/opt/synkti/engine/bin:")
+    assert environ["AWS_DEFAULT_REGION"] == "us-east-1"
+    assert released.calls[-1] == "systemctl start --no-block synkti.service synkti-load.timer"
+
+
+def fetched(instance: Instance) -> list[str]:
+    """Return the folders that models were downloaded to."""
+    found = [call.partition("node_agent.fetch_model --to ")[2] for call in instance.calls if "fetch_model" in call]
+    return [call.split()[0] for call in found]
+
+
+def test_the_model_is_on_the_instance_store_if_there_is_one(released: Instance) -> None:
+    released.answers("mountpoint", "exit 0")
+    (released.root / "opt/dlami/nvme").mkdir(parents=True)
+    boot(released)
+    assert fetched(released) == [f"{released.root}/opt/dlami/nvme/synkti-models/tiny"]
+
+
+def test_a_model_in_the_image_is_verified_and_used_in_place(released: Instance) -> None:
+    baked = released.root / "opt/synkti/baked-models/tiny"
+    baked.mkdir(parents=True)
+    boot(released)
+    assert fetched(released) == [str(baked)]
+    assert f"SYNKTI_MODEL_DIR={baked}\n" in (released.root / "etc/synkti/node.env").read_text()
+
+
+def test_without_its_model_no_agent_is_started(released: Instance) -> None:
+    (released.root / "answers/no-model").touch()
+    done = released.shell(str(released.root / "opt/synkti/current/stacks/boot/boot.sh"))
+    assert done.returncode == 66
+    assert not any("systemctl start" in call for call in released.calls)
+
+
+def test_logs_are_sent_to_cloudwatch_if_its_agent_is_installed(released: Instance) -> None:
+    output = boot(released)
+    assert "no CloudWatch agent" in output
+    watcher = released.root / "opt/aws/amazon-cloudwatch-agent/bin/amazon-cloudwatch-agent-ctl"
+    watcher.parent.mkdir(parents=True)
+    watcher.write_text((released.root / "programs/aws").read_text())
+    watcher.chmod(0o755)
+    output = boot(released)
+    assert "no CloudWatch agent" not in output
+    assert any(call.startswith("amazon-cloudwatch-agent-ctl -a fetch-config") for call in released.calls)
+    config = (released.root / "etc/synkti/cloudwatch-agent.json").read_text()
+    assert '"log_group_name": "/synkti/synkti/nodes"' in config

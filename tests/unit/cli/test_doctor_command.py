@@ -1,0 +1,153 @@
+"""`synkti doctor` with an AWS in memory: what it collects, and its output."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from cli import doctor as command
+from cli.adapters import cdk, doctor_collector
+from tests.unit.cli.conftest import DeployedFleet, Run, make_fleet
+from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
+from tests.unit.cli.test_quotas import G_DEMAND, G_SPOT
+from tests.unit.cli.weights import model
+from tests.unit.core.sizing.models import LLAMA_3_1_8B
+
+
+@pytest.fixture
+def quota(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """The answers of Service Quotas; moto has only its own defaults."""
+    values = {G_SPOT: 64.0, G_DEMAND: 64.0}
+    monkeypatch.setattr(doctor_collector, "_quotas", lambda account, types: values)
+    return values
+
+
+def verdicts(document: Any) -> dict[str, str]:
+    return {finding["check"]: finding["verdict"] for finding in document["findings"]}
+
+
+def test_doctor_reports_a_verdict_for_each_check(fleet: DeployedFleet, quota: dict[str, float], run: Run) -> None:
+    done = run("doctor", "--no-templates", "--json")
+    assert done.code == 3
+    reported = verdicts(done.document)
+    assert reported["credentials"] == "ok"
+    assert reported["region"] == "ok"
+    assert reported["gpu spot quota"] == "ok"
+    assert reported["cdk bootstrap"] == "warning"
+    assert reported["model"] == "fault"
+    assert reported["templates"] == "unknown"
+    boto3.client("ssm").put_parameter(Name=doctor_collector.TOOLKIT_PARAMETER, Value="30", Type="String")
+    assert verdicts(run("doctor", "--no-templates", "--json").document)["cdk bootstrap"] == "ok"
+
+
+def test_doctor_names_the_types_that_a_region_does_not_offer(
+    aws: MemoryCloudFormation, quota: dict[str, float], run: Run
+) -> None:
+    reported = run("doctor", "--no-templates", "--region", "eu-west-1", "--json").document["findings"]
+    (types,) = [each for each in reported if each["check"] == "instance types"]
+    assert types["verdict"] == "fault"
+    assert types["found"] == "eu-west-1 does not offer g6.xlarge, g6.2xlarge"
+    assert types["advice"].startswith('set instance_types = ["g5.xlarge", "g5.2xlarge"')
+
+
+def test_doctor_reads_the_model_in_the_bucket(bucket: str, quota: dict[str, float], run: Run, tmp_path: Path) -> None:
+    for name, body in (model() | {"config.json": json.dumps(LLAMA_3_1_8B).encode()}).items():
+        (tmp_path / name).write_bytes(body)
+    assert run("model", "push", tmp_path, "--name", "model", "--unchecked").code == 0
+    reported = run("doctor", "--no-templates", "--json").document["findings"]
+    (fit,) = [each for each in reported if each["check"] == "model fit"]
+    assert (fit["verdict"], "not the config.json of these weights" in fit["found"]) == ("fault", True)
+
+
+def test_doctor_for_people(fleet: DeployedFleet, quota: dict[str, float], run: Run) -> None:
+    quota[G_SPOT] = 0.0
+    done = run("doctor", "--no-templates")
+    assert done.code == 3
+    lines = done.out.splitlines()
+    at = next(n for n, line in enumerate(lines) if line.startswith("FAULT    gpu spot quota"))
+    assert lines[at + 1].strip().startswith("-> aws service-quotas request-service-quota-increase")
+
+
+def test_doctor_without_credentials_reports_it_once(run: Run) -> None:
+    done = run("doctor", "--no-templates", "--region", "us-east-1", "--json")
+    assert done.code == 3
+    reported = verdicts(done.document)
+    assert reported["credentials"] == "fault"
+    assert {reported[check] for check in ("region", "gpu spot quota", "machine image", "stacks", "model")} == {
+        "unknown"
+    }
+
+
+def test_doctor_in_an_unknown_region_is_a_fault(aws: MemoryCloudFormation, run: Run) -> None:
+    reported = verdicts(run("doctor", "--no-templates", "--region", "us-esat-1", "--json").document)
+    assert (reported["region"], reported["credentials"]) == ("fault", "unknown")
+
+
+def test_doctor_examines_wrong_settings_too(aws: MemoryCloudFormation, run: Run, nowhere: Path) -> None:
+    (nowhere / "synkti.toml").write_text("nodes = 0\nnods = 3\n")
+    done = run("doctor", "--json")
+    assert done.code == 3
+    (settings,) = [each for each in done.document["findings"] if each["check"] == "settings"]
+    assert "nodes=0" in settings["found"]
+    assert "'nods'" in settings["found"]
+    assert verdicts(done.document)["templates"] == "unknown"
+
+
+def test_an_invalid_setting_is_reported_before_any_other_check(run: Run) -> None:
+    done = run("doctor", "-c", "nods=3")
+    assert (done.code, "is 'nodes' meant?" in done.err) == (2, True)
+    assert run("doctor", "-c", "nodes").code == 2
+
+
+class MemoryCdk:
+    """Synthesizes one short and one long template."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def synth(self, output: Path) -> Path:
+        output.mkdir(parents=True)
+        (output / "manifest.json").write_text(
+            '{"artifacts": {"a": {"type": "aws:cloudformation:stack", "properties": {"templateFile": "a.json",'
+            ' "requiresBootstrapStackVersion": 6}}, "b": {"type": "aws:cloudformation:stack", "properties":'
+            ' {"templateFile": "b.json"}}, "c": {"type": "cdk:asset-manifest"}}}'
+        )
+        (output / "a.json").write_text("{}")
+        (output / "b.json").write_text(" " * 60_000)
+        return output
+
+
+def test_templates_are_synthesized_and_validated_by_cloudformation(
+    aws: MemoryCloudFormation, quota: dict[str, float], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "Cdk", MemoryCdk)
+    reported = run("doctor", "--json").document["findings"]
+    (templates,) = [each["found"] for each in reported if each["check"] == "templates"]
+    assert templates == "2 are synthesized; CloudFormation accepts 1, 1 are too long to ask about"
+    aws.invalid = "Template format error"
+    reported = run("doctor", "--json").document["findings"]
+    assert [each["found"] for each in reported if each["check"] == "templates"] == ["a: Template format error"]
+
+
+def test_without_node_the_templates_are_unknown(
+    aws: MemoryCloudFormation, quota: dict[str, float], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert cdk.node_version() is None
+    reported = verdicts(run("doctor", "--json").document)
+    assert (reported["node.js"], reported["templates"], reported["sessions"]) == ("fault", "unknown", "warning")
+
+
+def test_a_fleet_of_another_name_is_ignored(aws: MemoryCloudFormation, quota: dict[str, float], run: Run) -> None:
+    make_fleet(aws, "prod")
+
+    def stacks(*options: str) -> str:
+        reported = run("doctor", "--no-templates", "--json", *options).document["findings"]
+        return next(str(each["found"]) for each in reported if each["check"] == "stacks")
+
+    assert stacks() == "synkti is not deployed"
+    assert stacks("--cluster", "prod") == "prod-events not deployed"
