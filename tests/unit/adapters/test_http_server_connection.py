@@ -171,6 +171,22 @@ def test_a_client_that_does_not_read_is_cut_off(how: str) -> None:
     run_scenario(much, story, ROOMY)
 
 
+def test_the_kernel_too_holds_little_for_a_client_that_does_not_read_and_gives_it_up() -> None:
+    """Less than what the server can observe may stay unread: then only the kernel knows."""
+
+    async def story(client: Client) -> None:
+        await client.request(post("x"))
+        (connection,) = client.server.connections
+        assert connection._transport is not None
+        plain = connection._transport.get_extra_info("socket")
+        assert plain.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) <= 256 * 1024
+        assert plain.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        given_up_s = plain.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) / 1000
+        assert ROOMY.unread_s < given_up_s <= ROOMY.unread_s + 60.0
+
+    run_scenario(echo, story, ROOMY)
+
+
 class Buffered(asyncio.Transport):
     """A transport whose buffered bytes a test sets."""
 
