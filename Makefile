@@ -37,7 +37,7 @@ chaos: setup  ## nodes taken away at random under load (INTERRUPTIONS=1000 SEED=
 	@$(BIN)/python -m local.chaos --engine $(CHAOS_ENGINE) --interruptions $(INTERRUPTIONS) --seed $(SEED) --kv-gib $(KV)
 
 faults: setup  ## AWS, disks, clocks, networks and processes fail under a running fleet (FAULTS_ROUNDS=10 SEED=1)
-	FAULTS_ROUNDS=$(FAULTS_ROUNDS) FAULTS_SEED=$(SEED) $(BIN)/python -m pytest -rs --durations=8 tests/faults/
+	FAULTS_ROUNDS=$(FAULTS_ROUNDS) FAULTS_SEED=$(SEED) $(BIN)/python -m pytest -rs --durations=8 tests/faults/ tests/unit/adapters/test_engine_process.py
 
 simulate: setup  ## a fleet of NODES=1000 on virtual time, SEED=1 (ARGS=quick: in seconds): docs/scale.md
 	@$(BIN)/python -m sim --nodes $(NODES) --seed $(SEED) $(ARGS)

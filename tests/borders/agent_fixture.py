@@ -101,12 +101,16 @@ class FaultyAdapter:
 
 @dataclass
 class AgentFixture:
-    """A running agent. host: its loopback address; odd: its ports by name; folder: its state directory."""
+    """A running agent. host: its loopback address; folder: its state directory.
+
+    odd: its ports by name; twins: the fakes behind them.
+    """
 
     host: str
     agent: Agent
     engine: LocalEngine
     odd: dict[str, FaultyAdapter]
+    twins: Mapping[str, Any]
     folder: Path
     client: HttpClient = field(default_factory=HttpClient)
     life: asyncio.Task[int] | None = None
@@ -223,7 +227,7 @@ async def run_agent(
         signals=False, clock=SteadyClock(lambda: 1.7e9 + clock(), clock), monotonic=clock, random=Random(run),
     )  # fmt: skip
     asyncio.get_running_loop().set_exception_handler(agent.unexpected.handle_loop_exception)
-    fixture = AgentFixture(host, agent, engine, odd, folder / str(run))
+    fixture = AgentFixture(host, agent, engine, odd, twins, folder / str(run))
     fixture.life = asyncio.create_task(agent.run())
     try:
         yield fixture

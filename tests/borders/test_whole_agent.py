@@ -272,6 +272,44 @@ def test_what_an_idle_agent_requests_of_its_engine_stays_out_of_the_engines_log(
     run_with_turns(tmp_path, {}, scenario)
 
 
+SERVICES = {
+    "IMDS": ("Metadata",),
+    "EC2": ("Instances",),
+    "DynamoDB": ("Records",),
+    "S3": ("Checkpoints", "BlockStore"),
+    "Auto Scaling": ("ScalingGroup",),
+}
+OUTAGE_S, CAUGHT_UP_S = 300.0, 200.0
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_five_minutes_without_one_service_cost_no_stream_and_are_caught_up_with(tmp_path: Path, service: str) -> None:
+    """It does not answer, is slow, refuses, and breaks its adapter, in turn, from the start of the agent on."""
+
+    async def scenario(made: AgentFixture) -> None:
+        clock = asyncio.get_running_loop().time
+        assert await made.ready(60.0)
+        until = clock() + OUTAGE_S
+        while clock() < until:
+            assert (await made.stream())[1] == "length"
+            assert await made.request("GET", "/readyz") == 200
+            await asyncio.sleep(OUTAGE_S / 10)
+        assert made.lives()
+        made.calm()
+        await asyncio.sleep(CAUGHT_UP_S)
+        instance_id = made.agent.parts.node.instance_id
+        assert made.twins["Instances"].tags[instance_id]["SynktiState"] == "ready"
+        assert [step.step for step in made.twins["Records"].records[instance_id].story] == ["started", "ready"]
+
+    def away(port: str) -> list[Turn]:
+        error: Exception = MetadataUnavailable("away") if port == "Metadata" else StoreUnavailable("away")
+        bug = ValueError("<html>502 Bad Gateway</html>")
+        return [Raise(lambda: bug), Raise(lambda: error), Delay(8.0), Delay(10_000.0)]
+
+    turns = {key: away(key[0]) for key in PORT_TURNS if key[0] in SERVICES[service]}
+    run_with_turns(tmp_path, turns, scenario)
+
+
 METRIC_VALUES = ["NaN", "+Inf", "-Inf", "1e400", "-5", "x", ""]
 
 

@@ -8,6 +8,7 @@ them, where a skipped test would go unnoticed.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from local.errors import LocalRunError
 
 _STEP_TIMEOUT_S = 1200
 _NEEDED_GIB = 2.0
+_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._]+")
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Client:
 
     def folder(self) -> Path:
         """Return its folder, created if it is missing. Skips the test if it cannot be created."""
-        versions = "-".join(package.replace("==", "-").replace("@", "-") for package in self.packages)
+        versions = "-".join(_NOT_IN_A_NAME.sub("-", package).strip("-") for package in self.packages)
         python = f"py{sys.version_info.major}.{sys.version_info.minor}"
         try:
             return build_once(f"client-{'node' if self.is_node else python}-{versions}", self._make())
@@ -86,6 +88,13 @@ OPENAI_2 = Client("OpenAI Python 2.40", ("openai==2.40.0",))
 OPENAI_3 = Client("OpenAI Python 3.57", ("openai==3.57.0",))
 OPENAI_NODE = Client("OpenAI Node 7.57", ("openai@7.57.0",), is_node=True)
 ANTHROPIC = Client("Anthropic Python 2.14", ("anthropic==2.14.0",))
+ANTHROPIC_NODE = Client("Anthropic Node 1.14", ("@anthropic-ai/sdk@1.14.0",), is_node=True)
+LANGCHAIN = Client("LangChain 1.7", ("langchain-openai==1.7.4",))
+LLAMAINDEX = Client("LlamaIndex 0.8", ("llama-index-llms-openai-like==0.8.1",))
+INSTRUCTOR = Client("instructor 1.17", ("instructor==1.17.0",))
+PYDANTIC_AI = Client("Pydantic AI 2.68", ("pydantic-ai-slim[openai]==2.68.0",))
+OPENAI_AGENTS = Client("OpenAI Agents 0.24", ("openai-agents==0.24.0",))
+VERCEL_AI = Client("Vercel AI 7.0", ("ai@7.0.173", "@ai-sdk/openai-compatible@3.0.92"), is_node=True)
 LITELLM = Client("LiteLLM 1.110", ("litellm==1.110.2",))
 RAW = Client("aiohttp 3.14 and httpx 0.28", ("aiohttp==3.14.5", "httpx==0.28.1"))
 EVENTSOURCE = Client("npm eventsource 4.1", ("eventsource@4.1.1",), is_node=True)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from local.errors import LocalRunError
 from local.setup import ROOT
-from tests.clients_real.environments import Client
+from tests.clients_real.environments import Client, not_tested
 
 SCRIPTS = Path(__file__).parent / "scripts"
 _WITHIN_S = 120.0
@@ -25,12 +27,26 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Program:
-    """A client program. client: its environment, None for a system command; script: below scripts/."""
+    """A client program. client: its environment, None for a system command; script: below scripts/.
+
+    command: the system command, without which it is not tested.
+    """
 
     name: str
     client: Client | None
     script: str
     words: tuple[str, ...] = ()
+    command: str | None = None
+
+    def prepare(self) -> None:
+        """Make the environment, before a fleet runs in this process: it may take minutes, in which no agent would run.
+
+        Skips this test, or fails it in CI, without the environment or the system command.
+        """
+        if self.client is not None:
+            self.client.folder()
+        if self.command is not None and shutil.which(self.command) is None:
+            not_tested(self.name, LocalRunError(f"{self.command} is not installed"))
 
     async def run(self, *arguments: str) -> Outcome:
         """Run the program. arguments: those of its script."""

@@ -29,10 +29,18 @@ PROGRAMS = [
     Program("openai-3.57", clients.OPENAI_3, "openai_async.py"),
     Program("openai-node", clients.OPENAI_NODE, "openai_chat.mjs"),
     Program("anthropic", clients.ANTHROPIC, "anthropic_messages.py"),
+    Program("anthropic-node", clients.ANTHROPIC_NODE, "anthropic_messages.mjs"),
     Program("litellm", clients.LITELLM, "litellm_chat.py"),
+    Program("langchain", clients.LANGCHAIN, "langchain_chat.py"),
+    Program("llamaindex", clients.LLAMAINDEX, "llamaindex_chat.py"),
+    Program("instructor", clients.INSTRUCTOR, "instructor_chat.py"),
+    Program("pydantic-ai", clients.PYDANTIC_AI, "pydantic_ai_chat.py"),
+    Program("openai-agents", clients.OPENAI_AGENTS, "openai_agents_chat.py"),
+    Program("vercel-ai", clients.VERCEL_AI, "vercel_ai.mjs"),
     Program("httpx", clients.RAW, "raw_stream.py", ("httpx",)),
     Program("aiohttp", clients.RAW, "raw_stream.py", ("aiohttp",)),
-    Program("curl", None, "curl.sh"),
+    Program("curl", None, "curl.sh", command="curl"),
+    Program("java", None, "java.sh", command="java"),
 ]
 WITH_THE_PACKAGE = [
     Program(f"{name}-{how}", client, f"openai_{how}.py")
@@ -65,6 +73,8 @@ async def ended(reading: Awaitable[Outcome]) -> Outcome:
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: str(program.name))
 def test_a_stock_client_gets_the_unbroken_answer_or_an_explicit_error(tmp_path: Path, program: Program) -> None:
+    program.prepare()
+
     async def scenario(fleet: LocalFleet) -> None:
         whole = await ended(program.run(f"{fleet.nodes[0].url}/v1", *ARGUMENTS))
         assert whole.answer is not None, whole.error
@@ -102,6 +112,8 @@ def test_a_stock_client_gets_the_unbroken_answer_or_an_explicit_error(tmp_path: 
 
 @pytest.mark.parametrize("program", WITH_THE_PACKAGE, ids=lambda program: str(program.name))
 def test_every_openai_sdk_with_synkti_client_survives_the_loss_of_its_entry(tmp_path: Path, program: Program) -> None:
+    program.prepare()
+
     async def scenario(fleet: LocalFleet) -> None:
         reading = asyncio.create_task(program.run("http://synkti/v1", *ARGUMENTS, *urls(fleet)))
         await (await entry_of_the_stream(fleet)).crash()
@@ -112,6 +124,7 @@ def test_every_openai_sdk_with_synkti_client_survives_the_loss_of_its_entry(tmp_
 
 def test_an_event_source_resumes_by_itself_at_another_node(tmp_path: Path) -> None:
     program = Program("eventsource", clients.EVENTSOURCE, "eventsource.mjs")
+    program.prepare()
 
     async def scenario(fleet: LocalFleet) -> None:
         entry, *others = fleet.nodes

@@ -14,6 +14,7 @@ import orjson
 
 from cli.core.gguf import min_size
 from cli.core.safetensors import Unreadable, header_bytes, parse_header
+from node_agent.adapters.engine_steps import EngineStepFiles
 from node_agent.adapters.http_server import HttpServer
 from node_agent.adapters.http_server_connection import ServerConnection
 from node_agent.adapters.shared_memory import SharedMemoryNotes
@@ -22,13 +23,15 @@ from node_agent.contract.aws_events import parse_event, parse_instance_action, p
 from node_agent.contract.capacity import capacity_from_item, parse_launch
 from node_agent.contract.drain_record import drain_from_item
 from node_agent.contract.errors import ConfigurationError, RequestRejected
+from node_agent.contract.launch_breaker import breaker_from_item, parse_breaker_event
 from node_agent.contract.models import parse_manifest
 from node_agent.contract.states import NodeState
 from node_agent.contract.table_schema import record_from_item, stream_record_from_item
 from node_agent.contract.tags import decode_tags, tags_from_ec2
 from node_agent.contract.timestamps import parse_instant
 from node_agent.core.common.address import parse_address
-from node_agent.core.common.request_auth import RequestVerifier
+from node_agent.core.common.request_auth import RequestVerifier, read_clock
+from node_agent.core.engine.last_words import last_words
 from node_agent.core.engine.metrics import parse_metrics
 from node_agent.core.failure.error_body import classify_body as read_error
 from node_agent.core.failure.report import parse_loss
@@ -45,8 +48,14 @@ from node_agent.core.openai.model_cards import read_cards
 from node_agent.core.openai.request_body import read_body
 from node_agent.core.openai.sse import EventTooLarge, SseParser
 from node_agent.core.replication.protocol import BadFrame, FrameReader, FrameWriter, check_append, read_open
+from node_agent.core.sizing.engine_options import read_options
+from node_agent.core.sizing.facts import CONFIG, ModelFiles, parse_facts
+from node_agent.core.sizing.model_shape import read_shape
+from node_agent.core.streams.factory import new_stream
 from node_agent.settings import from_environ
 from stacks.settings import load
+from synkti_client._nodes import Nodes
+from synkti_client._resumable_sse import ResumableSse
 
 KEY = b"key"
 
@@ -117,6 +126,35 @@ def _sse(data: bytes) -> object:
 
 def _generation(kind: ApiRoute) -> Callable[[bytes], object]:
     return lambda data: parse_generation(kind, read_body(data)).engine_body()
+
+
+def _engine_stream(route: ApiRoute) -> Callable[[bytes], object]:
+    """Return a parser of an engine's stream, which is the machine of a client's stream on that route."""
+    prompt = {"messages": [{"role": "user", "content": "q"}], "prompt": "q", "input": "q"}
+    body = orjson.dumps({"model": "m", "stream": True, "n": 2, "max_tokens": 8, **prompt})
+
+    def parse(data: bytes) -> object:
+        stream = new_stream(parse_generation(route, read_body(body)), "s")
+        stream.request(("resume", "forced"))
+        return [stream.feed(data[at : at + 50]) for at in range(0, len(data), 50)]
+
+    return parse
+
+
+def _steps(data: bytes) -> object:
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "0").write_bytes(data)
+        return EngineStepFiles(Path(folder)).read()
+
+
+def _model_config(data: bytes) -> object:
+    return read_shape(parse_facts(ModelFiles({CONFIG: data}, {})).config)
+
+
+def _node_list(data: bytes) -> object:
+    nodes = Nodes(["http://a:1"])
+    nodes.update_from("http://a:1/v1/synkti/nodes", data)
+    return nodes.by_preference()
 
 
 def _environ(data: bytes) -> object:
@@ -213,6 +251,30 @@ CAPACITY = (
     b'{"group":"g","base":1,"failed_at_ms":1,"changed_at_ms":1,"event_id":"e","version":1,"expires_at":9,'
     b'"history":[{"base":1,"at_ms":2,"why":"w"}]}'
 )
+GAVE_UP = (
+    b'{"id":"e","detail-type":"Synkti Node Gave Up","time":"2026-11-30T10:00:00Z",'
+    b'"detail":{"AutoScalingGroupName":"g","EC2InstanceId":"i-1","Reason":"r"}}'
+)
+BREAKER = (
+    b'{"group":"g","fleet_version":"v","opened_at_ms":1,"event_id":"e","version":1,"expires_at":9,'
+    b'"give_ups":[{"instance_id":"i-1","at_ms":1,"reason":"r"}]}'
+)
+CHUNK = b'data: {"id":"e","choices":[{"index":0,"text":"a","finish_reason":null,"token_ids":[7]}]}\n\ndata: [DONE]\n\n'
+DELTA = (
+    b'data: {"id":"e","choices":[{"index":0,"delta":{"role":"assistant","content":"a"},"finish_reason":"stop"}],'
+    b'"usage":{"prompt_tokens":1}}\n\n'
+)
+RESPONSE = (
+    b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","delta":"a"}\n\n'
+    b'event: response.completed\ndata: {"type":"response.completed"}\n\n'
+)
+MESSAGE = b'event: message_delta\ndata: {"delta":{"stop_reason":"end_turn"}}\n\nevent: message_stop\ndata: {}\n\n'
+IDS = b"event: synkti-ids\ndata: [1,2]\n\n"
+CONFIG_JSON = (
+    b'{"model_type":"llama","hidden_size":8,"num_hidden_layers":2,"num_attention_heads":2,"intermediate_size":8,'
+    b'"vocab_size":9,"max_position_embeddings":64,"torch_dtype":"bfloat16","rope_scaling":{"type":"yarn","factor":2.0}}'
+)
+ENGINE_OUTPUT = b"(EngineCore pid=1) ERROR 11-30 [core.py:1] ValueError: no\nvllm serve: error: unknown argument\n"
 SAFETENSORS = b"\x40" + bytes(7) + b'{"a":{"dtype":"F16","shape":[1],"data_offsets":[0,2]}}'.ljust(64) + b"xx"
 ENVIRON = b"SYNKTI_MODEL_NAME=m\nSYNKTI_MODEL_DIR=/m\nSYNKTI_PEER_PORT=1"
 TOML = b'cluster = "a"\nnodes = 3\ninstance_types = ["g5.xlarge"]\n'
@@ -242,6 +304,8 @@ TARGETS: dict[str, Target] = {
         _item(capacity_from_item),
         (CAPACITY,),
     ),
+    "events-of-nodes": Target(_item(parse_breaker_event), (GAVE_UP, LAUNCH)),
+    "breaker-records": Target(_item(breaker_from_item), (BREAKER,)),
     "manifests": Target(_text(parse_manifest), (b"%b 12 a/b.safetensors\n" % (b"0" * 64),)),
     "metrics": Target(parse_metrics, (METRICS,), ()),
     "model-cards": Target(read_cards, (b'{"data":[{"id":"m","max_model_len":4096}]}',), ()),
@@ -258,6 +322,16 @@ TARGETS: dict[str, Target] = {
     "plain-lines": Target(parse_token_records, (b"0 17 text\n0 18 x y\n",)),
     "lines": Target(lambda data: list(read_records(data)), (b"0 17 text\n", b'[0,1,[5],"text",0,null]\n')),
     "sse": Target(_sse, (b": c\n\nid: s/1\ndata: {}\n\n", b"event: x\r\ndata: [DONE]\r\n\r\n"), (EventTooLarge,)),
+    "engine-chats": Target(_engine_stream(ApiRoute.CHAT), (DELTA, IDS), ()),
+    "engine-completions": Target(_engine_stream(ApiRoute.COMPLETION), (CHUNK, IDS), ()),
+    "engine-responses": Target(_engine_stream(ApiRoute.RESPONSES), (RESPONSE, IDS), ()),
+    "engine-messages": Target(_engine_stream(ApiRoute.MESSAGES), (MESSAGE, IDS), ()),
+    "engine-steps": Target(_steps, (bytes(8),), ()),
+    "engine-output": Target(_text(lambda text: last_words(text, 1)), (ENGINE_OUTPUT,), ()),
+    "engine-options": Target(_text(lambda text: read_options(text.split())), (b"--dtype half --max-model-len 8k",)),
+    "model-configs": Target(_model_config, (CONFIG_JSON,)),
+    "clients-streams": Target(lambda data: ResumableSse("s").feed(data), (b"id: s/1\ndata: {}\n\n", CHUNK, MESSAGE)),
+    "node-lists": Target(_node_list, (b'{"nodes":[{"front":"10.0.0.1:8000","model":"m"}]}',), ()),
     "event-ids": Target(_text(parse_event_id), (b"a" * 24 + b"/7", b"a" * 24 + b"/7/2-i-1")),
     "chat-bodies": Target(_generation(ApiRoute.CHAT), (CHAT,), REFUSALS),
     "completion-bodies": Target(_generation(ApiRoute.COMPLETION), (PLAIN,), REFUSALS),
@@ -265,6 +339,7 @@ TARGETS: dict[str, Target] = {
     "synkti-toml": Target(_toml, (TOML,), (ConfigurationError,)),
     "notes": Target(_notes, (b'[["psm_a",12]]',), ()),
     "stamps": Target(_stamp, (b"v1 1000 nonce 00",), ()),
+    "peers-clocks": Target(lambda data: read_clock(KEY, data.decode("latin-1"), "n"), (b"v1 1000 d1 00",), ()),
     "kv-headers": Target(read_header, (bytes(200),)),
     "kv-indexes": Target(parse_index, (b'{"fingerprint":"00","names":[],"sizes":[],"object":""}',)),
     "kv-names": Target(parse_names, (b'["%b.kv"]' % (b"0" * 64),)),

@@ -70,9 +70,9 @@ def _ids(value: Any) -> Iterator[str]:
 
 
 class EventStreamFaultFleet(FaultFleet[EventStreamResult]):
-    async def request(self, entry: LocalNode, form: str) -> EventStreamResult:
+    async def request(self, entry: LocalNode, form: str, **fields: Any) -> EventStreamResult:
         result, parser = EventStreamResult(), SseParser()
-        body = {"model": MODEL, "stream": True, "temperature": 0, **BODIES[form]}
+        body = {"model": MODEL, "stream": True, "temperature": 0, **BODIES[form], **fields}
         async with self.fleet.http.stream("POST", entry.url + form, json=body) as response:
             result.status = response.status_code
             async for data in response.aiter_bytes():
@@ -118,6 +118,25 @@ def test_a_stream_that_loses_one_engine_is_complete(
 
     async def scenario() -> None:
         assert_whole(await faulty.request_with_faults(route, [{"kind": kind, "after_tokens": after}]), route)
+
+    faulty.run(scenario)
+
+
+@pytest.mark.parametrize("model", [None, ""])
+def test_a_response_whose_request_names_no_model_is_continued_too(
+    faulty: EventStreamFaultFleet, model: str | None
+) -> None:
+    """vLLM takes the served model then. Such a request was once passed on, without a continuation."""
+    route = "/v1/responses"
+
+    async def scenario() -> None:
+        first, *others = await faulty.engine_order(route)
+        faulty.fleet.close_breakers()
+        await faulty.set_faults(first, [{"kind": "abort", "after_tokens": 20}])
+        for node in others:
+            await faulty.set_faults(node, [])
+        assert_whole(await faulty.request(others[0], route, model=model), route)
+        assert [each["kind"] for each in await faulty.injected(first)] == ["abort"]
 
     faulty.run(scenario)
 

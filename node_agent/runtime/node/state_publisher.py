@@ -190,8 +190,10 @@ class _Lane:
         await self._idle.wait()
 
     async def run(self) -> None:
-        """Write until cancelled."""
+        """Write until cancelled. At a restart, write what a bug, in this lane or another, kept from being written."""
         attempt = 0
+        if not self._idle.is_set():
+            self._news.set()
         while True:
             await _wait(self._news, self._every_s)
             self._news.clear()

@@ -246,18 +246,23 @@ def test_shared_memory_that_another_process_has_mapped_stays(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", ["xmodèle-année-été".encode(), b"\xff\xfe) Z 1 1 (", b"a b\n) R"])
 def test_processes_of_the_host_may_have_names_in_any_bytes(tmp_path: Path, name: bytes) -> None:
+    """Another's process beside the engine, and the engine's own: its group is still known."""
     program = os.path.join(os.fsencode(tmp_path), name)
     os.symlink(sys.executable, program)
     code = "import time; time.sleep(300)"
 
     async def story() -> None:
         other = await asyncio.create_subprocess_exec(program, "-c", code)
-        group = engine(tmp_path, FAMILY)
+        group = EngineProcess([os.fsdecode(program), "-c", CHILD], os.environ, tmp_path / "engine.group")
         await group.start()
-        child = await up(tmp_path)
+        number = int((tmp_path / "engine.group").read_text().split()[1])
         group.note_shared_memory()
+        os.killpg(number, signal.SIGSTOP)
+        async with asyncio.timeout(10):
+            while not group.is_suspended():  # noqa: ASYNC110 # the kernel has no event
+                await asyncio.sleep(0.01)
         await group.stop(0.0)
-        assert not lives(child)
+        assert not lives(number)
         assert lives(other.pid)
         other.kill()
         await other.wait()

@@ -134,6 +134,27 @@ def test_no_answer_begins_while_its_client_does_not_read() -> None:
     run_scenario(counted, story, ROOMY)
 
 
+def test_of_requests_sent_ahead_none_is_answered_while_their_client_does_not_read() -> None:
+    begun, ahead = [], ROOMY.pipelined
+
+    async def counted(request: ServerRequest) -> None:
+        begun.append(request.target)
+        request.respond(200, b"x" * 300_000)
+
+    async def story(client: Client) -> None:
+        plain = await unread(client, post("") * ahead)
+        await until(lambda: any(connection.is_congested for connection in client.server.connections))
+        for _ in range(2 * ahead):  # the server's loop has had its turns
+            assert (await client.request(post("", path="/other")))[0] == 200
+        assert begun.count("/a%20b?q=1") < ahead / 2
+        got = b""
+        while got.count(b"HTTP/1.1 200") < ahead:
+            got += await asyncio.get_running_loop().sock_recv(plain, 1 << 20)
+        plain.close()
+
+    run_scenario(counted, story, ROOMY)
+
+
 @pytest.mark.parametrize("how", ["whole", "whole, the last", "pieces", "refused"])
 def test_a_client_that_does_not_read_is_cut_off(how: str) -> None:
     gone: list[bool] = []
@@ -169,6 +190,22 @@ def test_a_client_that_does_not_read_is_cut_off(how: str) -> None:
         plain.close()
 
     run_scenario(much, story, ROOMY)
+
+
+def test_the_kernel_too_holds_little_for_a_client_that_does_not_read_and_gives_it_up() -> None:
+    """Less than what the server can observe may stay unread: then only the kernel knows."""
+
+    async def story(client: Client) -> None:
+        await client.request(post("x"))
+        (connection,) = client.server.connections
+        assert connection._transport is not None
+        plain = connection._transport.get_extra_info("socket")
+        assert plain.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) <= 256 * 1024
+        assert plain.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        given_up_s = plain.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) / 1000
+        assert ROOMY.unread_s < given_up_s <= ROOMY.unread_s + 60.0
+
+    run_scenario(echo, story, ROOMY)
 
 
 class Buffered(asyncio.Transport):

@@ -27,6 +27,11 @@ def test_the_agent_has_a_watchdog_and_is_restarted_and_stopped_whole() -> None:
     assert node["ExecStart"][0].endswith("/python -m node_agent")
 
 
+def test_an_engine_that_the_kernel_ends_for_lack_of_memory_does_not_end_the_agent() -> None:
+    """systemd's default, OOMPolicy=stop, ends the whole unit with any of its processes (systemd.service(5))."""
+    assert unit("synkti.service")["OOMPolicy"] == ["continue"]
+
+
 def test_a_drain_has_time_before_the_unit_is_killed() -> None:
     term = from_environ({"SYNKTI_MODEL_NAME": "m", "SYNKTI_MODEL_DIR": "d"}).term_grace_s
     assert int(unit("synkti.service")["TimeoutStopSec"][0]) > term

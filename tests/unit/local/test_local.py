@@ -321,7 +321,7 @@ def _emulator() -> Ec2Emulator:
 def test_agents_can_be_killed_any_number_of_times_and_the_run_stays() -> None:
     async def scenario() -> None:
         emulator = _emulator()
-        for is_ready in (True, False) * (2 * MAX_BOOT_FAILURES):
+        for is_ready in (True, False) * (2 * MAX_BOOT_FAILURES) + (False,) * (2 * MAX_BOOT_FAILURES):
             await _end_instance(emulator, -9, is_ready)
         for _ in range(2 * MAX_BOOT_FAILURES):
             await _end_instance(emulator, 1, is_ready=True)

@@ -55,6 +55,11 @@ def test_documents_that_would_stop_a_node_do_not_fit(unit: bytes) -> None:
     assert not DocumentBounds().passes_quick_check(raw) or raw.count(b",") < DocumentBounds().values
 
 
+@pytest.mark.parametrize("unit", [b"[],", b"{},", b'"",', b'{"a":1},', b"1,"], ids=lambda unit: unit.decode())
+def test_a_document_that_is_counted_exactly_does_not_fit_either(unit: bytes) -> None:
+    assert not DocumentBounds().fits(b'{"x":[' + unit * (16 * 1024 * 1024 // len(unit)) + b"0]}")
+
+
 def test_ordinary_requests_fit() -> None:
     bounds = DocumentBounds()
     ids = orjson.dumps({"prompt": list(range(900_000))})

@@ -15,6 +15,8 @@ from node_agent.contract.table_schema import RECORD_LIFE_S, NodeRecord, Timeline
 from node_agent.contract.tags import NodeTags, decode_tags
 from node_agent.core.node.lifecycle import Effect, EngineReady, Lifecycle, NoticeSeen, Retire, TermRequested, Tick
 from node_agent.reactor import Reactor
+from node_agent.runtime.common.metrics import Metrics
+from node_agent.runtime.common.supervised_task import Unexpected, keep_running
 from node_agent.runtime.node import state_publisher as publishing
 from node_agent.runtime.node.state_publisher import StatePublisher
 from node_agent.testing.fakes import MemoryInstances, MemoryRecords
@@ -253,6 +255,33 @@ def test_an_unreachable_table_delays_no_tags_and_loses_no_step() -> None:
             records.refuses = False
             assert await publisher.flush(5.0), "flush retries a pending write at once"
         assert [step.step for step in records.records["i-1"].story] == ["started", "ready"]
+        running.cancel()
+
+    asyncio.run(run())
+
+
+class Buggy(Flaky):
+    """EC2 whose adapter has a bug, in its first call."""
+
+    async def tag(self, instance_id: str, tags: NodeTags) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise ZeroDivisionError
+        await super().tag(instance_id, tags)
+
+
+def test_what_a_bug_kept_from_being_written_is_written_by_the_restarted_loop() -> None:
+    async def run() -> None:
+        instances, records = Buggy(1), MemoryRecords()
+        publisher = StatePublisher(RECORD, instances, records, lambda: 0.0)
+        unexpected = Unexpected(Metrics(), asyncio.get_running_loop().time)
+        running = asyncio.create_task(keep_running("publisher", publisher.run, unexpected, lambda: 0.0))
+        publisher.publish(NodeTags("synkti", NodeState.READY), NodeState.READY, READY)
+        publisher.put_drain(DRAIN)
+        assert await publisher.flush(10.0)
+        assert decode_tags(instances.tags["i-1"]) == NodeTags("synkti", NodeState.READY)
+        assert [step.step for step in records.records["i-1"].story] == ["ready"]
+        assert records.drains
         running.cancel()
 
     asyncio.run(run())
