@@ -96,14 +96,8 @@ def _interrupt(terminal: Terminal, fleet: Fleet, node: Node, role: str | None, *
         raise BadUsage("--fis needs the role of the Fault Injection Service: --fis-role ARN", _POLICY)
     terminal.confirm(f"Have EC2 take {node.instance_id} ({node.instance_type}) in two minutes?", yes=yes)
     account = fleet.account
-    arn = (
-        f"arn:{_partition(account.region)}:ec2:{account.region}:{account.identity.account}:instance/{node.instance_id}"
-    )
+    arn = f"arn:aws:ec2:{account.region}:{account.identity.account}:instance/{node.instance_id}"
     experiment = Interruptions(account.client("fis"), fleet.cluster).interrupt(arn, role, str(uuid.uuid4()))
     terminal.document({"cluster": fleet.cluster, "node": node.instance_id, "experiment": experiment, "by": "fis"})
     terminal.line(f"{node.instance_id} is taken in two minutes (experiment {experiment})")
     terminal.status("watch it drain and be replaced: synkti nodes --watch")
-
-
-def _partition(region: str) -> str:
-    return "aws-cn" if region.startswith("cn-") else "aws-us-gov" if region.startswith("us-gov-") else "aws"
