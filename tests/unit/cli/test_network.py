@@ -118,10 +118,10 @@ def test_the_newest_image_is_read_from_awss_parameter(
     pinned = FleetSettings(base_image_id="ami-0fedcba9876543210")
     assert read_facts(account, pinned).image == ImageFacts("ami-0123456789abcdef0", is_there=False)
     assert missing_settings(pinned, facts) == {}, "a pin stays until somebody changes it"
-    image = boto3.client("ec2").describe_images()["Images"][0]["ImageId"]
-    assert read_facts(account, FleetSettings(image_id=image)).image == ImageFacts(
-        "ami-0123456789abcdef0", is_there=True
-    )
+    image = boto3.client("ec2").describe_images()["Images"][0]
+    (volume,) = image["BlockDeviceMappings"]
+    own = read_facts(account, FleetSettings(image_id=image["ImageId"])).image
+    assert own == ImageFacts("ami-0123456789abcdef0", is_there=True, root_gib=volume["Ebs"]["VolumeSize"])
 
 
 def test_doctor_reports_the_ids_that_bootstrap_would_write(routed: str, nowhere: Path, run: Run) -> None:
