@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from stacks.events_stack import EventsStack
 from stacks.fleet_stack import FleetStack
 from stacks.github_stack import GithubStack
 from stacks.image_stack import ImageStack
+from stacks.partition import partition_problem
 from stacks.settings import FleetSettings, load, require_ids
 from stacks.state_stack import StateStack
 
@@ -34,11 +36,19 @@ def build(app: App, settings: FleetSettings) -> list[Stack]:
     return [stack for stack in (state, image, fleet, events, github) if stack is not None]
 
 
+def _require_commercial_region(region: str) -> None:
+    """Raise ConfigurationError where a fleet cannot run in the region. region: "" where it is not known yet."""
+    if problem := partition_problem(region):
+        raise ConfigurationError([problem])
+
+
 def main() -> int:
     """Synthesize the app. Returns the exit code; configuration faults go to standard error, one a line."""
     app = App()
     try:
-        build(app, load(Path.cwd(), app.node.try_get_context))
+        settings = load(Path.cwd(), app.node.try_get_context)
+        _require_commercial_region(settings.region or os.environ.get("CDK_DEFAULT_REGION", ""))
+        build(app, settings)
     except ConfigurationError as error:
         for fault in error.faults:
             print(f"configuration: {fault}", file=sys.stderr)

@@ -12,9 +12,11 @@ from typing import Any
 
 from node_agent.contract.models import is_model_name
 from node_agent.contract.names import is_cluster_name, is_origin
+from stacks.partition import partition_problem
 
 _INSTANCE_TYPE = re.compile(r"[a-z][a-z0-9-]*\.[a-z0-9-]+")
 _REPOSITORY = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})/[A-Za-z0-9._-]{1,100}")
+_REGION = re.compile(r"[a-z]{2,4}(-[a-z]+)+-\d")
 _BRANCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 _LOG_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731)
@@ -164,6 +166,14 @@ def model(value: Any) -> str:
     return str(value)
 
 
+def region(value: Any) -> str:
+    """Parse a region's name, such as us-east-1; empty is accepted, as by `matching`."""
+    text = matching(_REGION, "a region's name, such as us-east-1")(value)
+    if problem := partition_problem(text):
+        raise ValueError(problem)
+    return text
+
+
 def branch(value: Any) -> str:
     """Parse a git branch's name, such as main; not empty."""
     if not _BRANCH.fullmatch(str(value)):
@@ -172,7 +182,6 @@ def branch(value: Any) -> str:
 
 
 account = matching(re.compile(r"\d{12}"), "an account's twelve digits")
-region = matching(re.compile(r"[a-z]{2}(-[a-z]+)+-\d"), "a region's name, such as us-east-1")
 vpc_id = matching(re.compile(r"vpc-[0-9a-f]{8,17}"), "a VPC's id, vpc-...")
 ami_id = matching(re.compile(r"ami-[0-9a-f]{8,17}"), "a machine image's id, ami-...")
 certificate = matching(re.compile(r"arn:aws[a-z-]*:acm:\S+:certificate/\S+"), "the ARN of a certificate in ACM")

@@ -34,6 +34,12 @@ BUDGET_REGIONS = frozenset(
 )  # fmt: skip
 """The regions where CloudFormation has AWS::Budgets::Budget. A test compares them with its schemas."""
 
+HOOK_MARGIN_S = 60
+"""The launch hook's timeout is longer than the node's own, so that the node can store its log before it ends."""
+
+MAX_READY_WITHIN_S = 7_200 - HOOK_MARGIN_S
+"""EC2 Auto Scaling accepts timeouts of hooks of up to 7,200 s."""
+
 Context = Callable[[str], Any]
 _T = TypeVar("_T")
 
@@ -156,7 +162,7 @@ class FleetSettings:
     """Space on the root volume for KV blocks. A stream that continues on another node then fetches its context instead
     of computing it, where that is faster. 0: off. Not run on a GPU yet."""
 
-    ready_within_s: int = _setting(1_800, parsers.int_in(120, 7_200))
+    ready_within_s: int = _setting(1_800, parsers.int_in(120, MAX_READY_WITHIN_S))
     """A node that is not ready within this time terminates its instance."""
 
     keep_failed_nodes: bool = _setting(False, parsers.boolean)

@@ -12,13 +12,19 @@ from cli.adapters.github import find_repository
 from cli.adapters.results import result_of
 from cli.adapters.stacks import Stacks
 from cli.aws_errors import error_code
-from cli.core.account_facts import AccountFacts, ImageFacts
+from cli.core.account_facts import AccountFacts, ImageFacts, KeyFacts
 from cli.core.domain import HostedZone
 from cli.core.github import ISSUER, Provider
 from cli.core.network import Vpc, parse_vpc
 from node_agent.contract.names import stack_name
 from stacks.base_image import GPU_AMI_PARAMETER
 from stacks.settings import FleetSettings
+
+_CDK_ASSETS = "cdk-hnb659fds-assets"
+"""The bucket of the CDK's own stack, before account and region."""
+
+_AWS_EBS_KEY, _AWS_S3_KEY = "alias/aws/ebs", "alias/aws/s3"
+"""AWS's own keys, which every principal of the account may use through the service."""
 
 
 def read_facts(account: Account, settings: FleetSettings) -> AccountFacts:
@@ -30,6 +36,7 @@ def read_facts(account: Account, settings: FleetSettings) -> AccountFacts:
         repository=result_of(lambda: find_repository(name, os.environ)) if name else None,
         image=result_of(lambda: _image(account, settings)),
         zone=result_of(lambda: _zone(account, settings.hosted_zone_id)) if settings.hosted_zone_id else None,
+        keys=result_of(lambda: _keys(account)),
     )
 
 
@@ -44,10 +51,10 @@ def _zone(account: Account, zone_id: str) -> HostedZone | None:
 
 
 def _image(account: Account, settings: FleetSettings) -> ImageFacts:
-    configured = settings.image_id or settings.base_image_id
-    return ImageFacts(
-        _newest_image(account.client("ssm")), not configured or _exists(account.client("ec2"), configured)
-    )
+    configured, newest = settings.image_id or settings.base_image_id, _newest_image(account.client("ssm"))
+    used = configured or newest
+    described = _describe_image(account.client("ec2"), used) if used else None
+    return ImageFacts(newest, described is not None or not configured, _root_gib(described or {}))
 
 
 def _newest_image(ssm: Any) -> str:
@@ -59,13 +66,48 @@ def _newest_image(ssm: Any) -> str:
         raise
 
 
-def _exists(ec2: Any, image_id: str) -> bool:
+def _describe_image(ec2: Any, image_id: str) -> dict[str, Any] | None:
     try:
-        return bool(ec2.describe_images(ImageIds=[image_id])["Images"])
+        images: list[dict[str, Any]] = ec2.describe_images(ImageIds=[image_id])["Images"]
     except ClientError as error:
         if error_code(error) in ("InvalidAMIID.NotFound", "InvalidAMIID.Unavailable"):
-            return False
+            return None
         raise
+    return images[0] if images else None
+
+
+def _root_gib(image: dict[str, Any]) -> int:
+    """Return the size of the image's root volume; 0 where it is not described."""
+    for mapping in image.get("BlockDeviceMappings", ()):
+        if mapping.get("DeviceName") == image.get("RootDeviceName"):
+            return int(mapping.get("Ebs", {}).get("VolumeSize", 0))
+    return 0
+
+
+def _keys(account: Account) -> KeyFacts:
+    bucket = f"{_CDK_ASSETS}-{account.identity.account}-{account.region}"
+    return KeyFacts(_volumes_key(account.client("ec2")), _bucket_key(account.client("s3"), bucket))
+
+
+def _volumes_key(ec2: Any) -> str:
+    key = str(ec2.get_ebs_default_kms_key_id().get("KmsKeyId", ""))
+    return "" if key.endswith(_AWS_EBS_KEY) else key
+
+
+def _bucket_key(s3: Any, bucket: str) -> str:
+    """Return the key by which a bucket encrypts, if it is not AWS's own; empty where there is no such bucket."""
+    try:
+        encryption = s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]
+    except ClientError as error:
+        if error_code(error) in ("NoSuchBucket", "ServerSideEncryptionConfigurationNotFoundError"):
+            return ""
+        raise
+    for rule in encryption.get("Rules", ()):
+        chosen = rule.get("ApplyServerSideEncryptionByDefault", {})
+        key = str(chosen.get("KMSMasterKeyID", ""))
+        if chosen.get("SSEAlgorithm", "").startswith("aws:kms") and not key.endswith(_AWS_S3_KEY):
+            return key
+    return ""
 
 
 def _provider(account: Account, cluster: str) -> Provider | None:

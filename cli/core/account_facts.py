@@ -20,11 +20,25 @@ from stacks.settings import FleetSettings
 class ImageFacts:
     """The region's machine images. newest: AWS's newest GPU image, empty where the region has none.
 
-    is_there: the configured image exists; True where none is configured.
+    is_there: the configured image exists; True where none is configured. root_gib: the size of the root volume's
+    snapshot, of the configured image or else of the newest one; 0 where it is not known.
     """
 
     newest: str
     is_there: bool
+    root_gib: int = 0
+
+
+@dataclass(frozen=True)
+class KeyFacts:
+    """Keys of the account's own in KMS, by their ids or ARNs; empty where AWS's own key is used.
+
+    volumes: the region's default for EBS, by which the nodes' volumes are encrypted; assets: of the CDK's bucket, from
+    which nodes read the agent.
+    """
+
+    volumes: str = ""
+    assets: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,6 +59,9 @@ class AccountFacts:
 
     zone: Result[HostedZone | None] = None
     """The hosted zone that the settings name; None where there is none of this id, or none is named."""
+
+    keys: Result[KeyFacts] = KeyFacts()
+    """The keys by which volumes and the CDK's assets are encrypted."""
 
 
 def missing_settings(settings: FleetSettings, facts: AccountFacts) -> dict[str, Value]:

@@ -18,6 +18,8 @@ from cli.core.model_fit import report_fit, types_setting
 from cli.core.quotas import Quota, increase_command, quota_needs, quota_of
 from cli.core.result import Unavailable
 from node_agent.contract.names import stack_name
+from node_agent.core.sizing.gpus import Unusable, known_gpus
+from stacks.partition import partition_problem
 from stacks.settings import FleetSettings
 
 NEEDED_NODE = 20
@@ -90,6 +92,8 @@ def _credentials(o: DoctorInputs) -> Finding:
 
 
 def _region(o: DoctorInputs) -> Finding:
+    if problem := partition_problem(o.region):
+        return Finding("region", Verdict.FAULT, problem, "set region in synkti.toml, or --region")
     if isinstance(o.regions, Unavailable):
         return Finding("region", Verdict.UNKNOWN, f"{o.region}: {o.regions.reason}")
     if o.region not in o.regions:
@@ -109,6 +113,13 @@ def _types(o: DoctorInputs) -> Iterator[Finding]:
         yield Finding("instance types", Verdict.UNKNOWN, o.offerings.reason)
         return
     types = o.settings.instance_types
+    unusable = [each for name in types if (each := _unusable(o, name)) is not None]
+    for each in unusable:
+        rest = [name for name in types if name not in {unfit.instance_type for unfit in unusable}]
+        advice = f"set {types_setting(rest)} in synkti.toml" if rest else "name types with NVIDIA GPUs: g6.xlarge"
+        yield Finding("instance types", Verdict.FAULT, f"{each.instance_type} {each.reason}", advice)
+    if unusable:
+        return
     there = [each for each in types if o.offerings.get(each)]
     if not there:
         found = f"{o.region} has none of {', '.join(types)}"
@@ -126,6 +137,13 @@ def _types(o: DoctorInputs) -> Iterator[Finding]:
         yield Finding("instance types", Verdict.WARNING, found, advice)
     else:
         yield Finding("instance types", Verdict.OK, found)
+
+
+def _unusable(o: DoctorInputs, name: str) -> Unusable | None:
+    """Return why no node runs on a type (another architecture, no NVIDIA GPU), whichever model it would serve."""
+    described = o.gpus.get(name) if not isinstance(o.gpus, Unavailable) else None
+    found = described or known_gpus(name)
+    return found if isinstance(found, Unusable) else None
 
 
 def _quotas(o: DoctorInputs) -> Iterator[Finding]:

@@ -27,6 +27,7 @@ def account_findings(o: DoctorInputs) -> Iterator[Finding]:
     yield from _budget(o, o.settings)
     if o.settings.hosted_zone_id:
         yield _domain(o, o.settings)
+    yield from _keys(o)
     if found := missing_settings(o.settings, o.facts):
         lines = lines_of(found).replace("\n", "; ")
         yield Finding(
@@ -98,6 +99,11 @@ def _image(o: DoctorInputs, settings: FleetSettings) -> Iterator[Finding]:
     elif not configured and not image.newest:
         advice = "set image_id to an image of your own, or choose another region"
         yield Finding("machine image", Verdict.WARNING, f"AWS names no GPU image in {o.region}", advice)
+    elif settings.root_gib < image.root_gib:
+        # EC2 launches no instance whose volume is smaller than its snapshot.
+        used = configured or image.newest
+        found = f"root_gib = {settings.root_gib}, and the root volume of {used} has {image.root_gib} GiB"
+        yield Finding("machine image", Verdict.FAULT, found, f"set root_gib = {image.root_gib} or more")
     else:
         newer = f"; AWS's newest is {image.newest}" if image.newest not in ("", configured) and configured else ""
         yield Finding("machine image", Verdict.OK, f"{configured or image.newest}{newer}")
@@ -111,6 +117,34 @@ def _domain(o: DoctorInputs, settings: FleetSettings) -> Finding:
     if problem:
         return Finding("domain", Verdict.FAULT, problem, advice)
     return Finding("domain", Verdict.OK, f"{settings.domain} gets its record in {settings.hosted_zone_id}")
+
+
+def _keys(o: DoctorInputs) -> Iterator[Finding]:
+    """Yield a finding for each key of the account's own; whether its policy allows what is needed is not read."""
+    keys = o.facts.keys
+    if isinstance(keys, Unavailable):
+        yield Finding("encryption keys", Verdict.UNKNOWN, keys.reason)
+        return
+    if keys.volumes:
+        role = f"arn:aws:iam::{o.account}:role/aws-service-role/autoscaling.amazonaws.com/AWSServiceRoleForAutoScaling"
+        yield Finding(
+            "encryption keys",
+            Verdict.WARNING,
+            f"EBS encrypts with {keys.volumes} here: without a grant Auto Scaling launches no node",
+            f"if its key policy does not allow it: aws kms create-grant --key-id {keys.volumes} --region {o.region} "
+            f"--grantee-principal {role} --operations Encrypt Decrypt ReEncryptFrom ReEncryptTo GenerateDataKey "
+            "GenerateDataKeyWithoutPlaintext DescribeKey CreateGrant",
+        )
+    if keys.assets:
+        yield Finding(
+            "encryption keys",
+            Verdict.WARNING,
+            f"the CDK's bucket encrypts with {keys.assets}: nodes read the agent from it",
+            "its key policy has to let the account's principals use kms:Decrypt through S3 (kms:ViaService), as the "
+            "key that cdk bootstrap --bootstrap-customer-key makes does",
+        )
+    if not keys.volumes and not keys.assets:
+        yield Finding("encryption keys", Verdict.OK, "AWS's own keys")
 
 
 def _network(o: DoctorInputs, settings: FleetSettings) -> Iterator[Finding]:

@@ -140,6 +140,7 @@ def _tag_policy(stack: Stack, settings: FleetSettings) -> iam.PolicyStatement:
         conditions={
             "StringEquals": {f"ec2:ResourceTag/{CLUSTER_TAG}": settings.cluster},
             "ForAllValues:StringEquals": {"aws:TagKeys": [CLUSTER_TAG, *NODE_TAGS]},
+            "Null": {"aws:TagKeys": "false"},  # ForAllValues is true of no keys, too
         },
     )
 

@@ -19,10 +19,7 @@ from stacks.constructs.alarms import positive_alarm
 from stacks.constructs.metrics import breaker_metric
 from stacks.constructs.network import Network
 from stacks.rollout import DRAIN_S, WARMUP_S, max_healthy_percent
-from stacks.settings import FleetSettings
-
-_HOOK_MARGIN_S = 60
-"""The launch hook's timeout is longer than the node's own, so that the node can store its log before it ends."""
+from stacks.settings import HOOK_MARGIN_S, FleetSettings
 
 
 class NodeGroup(Construct):
@@ -79,7 +76,7 @@ class NodeGroup(Construct):
                 "LifecycleHookName": names.READY_HOOK,
                 "LifecycleTransition": "autoscaling:EC2_INSTANCE_LAUNCHING",
                 "DefaultResult": "CONTINUE" if settings.keep_failed_nodes else "ABANDON",
-                "HeartbeatTimeout": settings.ready_within_s + _HOOK_MARGIN_S,
+                "HeartbeatTimeout": settings.ready_within_s + HOOK_MARGIN_S,
             },
             {
                 "LifecycleHookName": names.DRAINED_HOOK,

@@ -57,6 +57,8 @@ def _ec2_statements(scope: Construct, settings: FleetSettings) -> tuple[iam.Poli
                 "StringLike": {"aws:userid": "*:${ec2:InstanceID}"},
                 "StringEquals": {f"ec2:ResourceTag/{CLUSTER_TAG}": settings.cluster},
                 "ForAllValues:StringEquals": {"aws:TagKeys": [CLUSTER_TAG, *NODE_TAGS]},
+                # ForAllValues is true of no keys, too, and DeleteTags without keys deletes every tag.
+                "Null": {"aws:TagKeys": "false"},
             },
         ),
         iam.PolicyStatement(

@@ -60,7 +60,7 @@ def granted(templates: Synthesized) -> set[Grant]:
         (role,) = [ROLES[bare(reference["Ref"])] for reference in properties["Roles"]]
         for statement in properties["PolicyDocument"]["Statement"]:
             assert statement["Effect"] == "Allow"
-            keys = tuple(sorted(key for test in statement.get("Condition", {}).values() for key in test))
+            keys = tuple(sorted({key for test in statement.get("Condition", {}).values() for key in test}))
             for action in as_list(statement["Action"]):
                 for resource in as_list(statement["Resource"]):
                     found.add(Grant(role, action, spelled(resource), keys))

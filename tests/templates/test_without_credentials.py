@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from aws_cdk import App
 
+import app as program
 from app import build
 from checks.assemblies import EVERYTHING, IN_A_VPC, SHIPPED, Synthesized, synthesize
 from checks.setting_pairs import DIMENSIONS, pairwise
@@ -67,3 +68,12 @@ def test_without_its_ids_an_existing_vpc_is_not_synthesized() -> None:
     unknown = replace(SHIPPED, account="123456789012", region="us-east-1", vpc="default")
     with pytest.raises(ConfigurationError, match="synkti bootstrap"):
         build(App(), unknown)
+
+
+def test_a_region_of_another_partition_is_refused_where_only_the_credentials_name_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CDK_DEFAULT_REGION", "us-gov-west-1")  # the CDK's command line sets it
+    assert program.main() == 1
+    assert "configuration: us-gov-west-1 is in GovCloud, which is not supported" in capsys.readouterr().err

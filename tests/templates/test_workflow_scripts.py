@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml  # type: ignore[import-untyped] # a dependency of cfn-lint, without types
 
 from checks.assemblies import EVERYTHING, IMAGE_ID, SHIPPED, Synthesized, synthesize
 from stacks.base_image import GPU_AMI_PARAMETER
@@ -211,3 +212,38 @@ def test_a_deployment_without_a_version_fails(checkout: Path) -> None:
     assert done.returncode == 1
     assert "which version" in done.stderr
     assert not (checkout / "called").exists()
+
+
+MARK = "<!-- synkti: what this would change -->"
+BOT, PERSON = {"login": "github-actions[bot]"}, {"login": "ann"}
+
+
+def comment(folder: Path, held: list[dict[str, Any]]) -> list[str]:
+    """Run the step that comments on a pull request, with a substitute for gh; return what gh was called with."""
+    workflow = yaml.safe_load((ROOT / ".github/workflows/deploy.yml").read_text())
+    (step,) = [each for each in workflow["jobs"]["comment"]["steps"] if "run" in each]
+    assert step["env"]["MARK"] == MARK
+    (folder / "comments.json").write_text(json.dumps(held))
+    (folder / "diff.md").write_text("### What this would change\n")
+    gh = folder / "gh"
+    gh.write_text('#!/bin/bash\necho "$*" >>calls\n[ "$2" != --paginate ] || jq --raw-output "$5" comments.json\n')
+    gh.chmod(0o755)
+    environ = {"PATH": f"{folder}:{os.environ['PATH']}", "MARK": MARK, "NUMBER": "7", "REPOSITORY": "acme/models"}
+    subprocess.run(["bash", "-e", "-c", step["run"]], cwd=folder, env=environ, check=True)
+    assert (folder / "comment.md").read_text() == f"{MARK}\n### What this would change\n"
+    return (folder / "calls").read_text().splitlines()[1:]
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="gh's own jq is replaced by jq, which is not installed")
+def test_a_diff_replaces_its_own_comment_and_no_other(tmp_path: Path) -> None:
+    others = [
+        {"id": 1, "user": PERSON, "body": f"{MARK} quoted"},
+        {"id": 3, "user": BOT, "body": "another workflow's"},
+    ]
+    new = "pr comment 7 --repo acme/models --body-file comment.md"
+    for folder in (tmp_path / "none", tmp_path / "own"):
+        folder.mkdir()
+    assert comment(tmp_path / "none", others) == [new]
+    own = {"id": 2, "user": BOT, "body": f"{MARK}\nof before"}
+    patch = "api --silent --method PATCH repos/acme/models/issues/comments/2 --field body=@comment.md"
+    assert comment(tmp_path / "own", [own, *others]) == [patch]

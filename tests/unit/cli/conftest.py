@@ -14,6 +14,7 @@ import pytest
 from moto import mock_aws
 
 from cli.account import Account
+from cli.adapters import account_facts
 from cli.main import main
 from node_agent.contract.names import auto_scaling_group_name, models_bucket_name, stack_name
 from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
@@ -91,6 +92,7 @@ def aws(
         return cloudformation if service == "cloudformation" else real(self, service, connections)
 
     monkeypatch.setattr(Account, "_client", client)
+    monkeypatch.setattr(account_facts, "_volumes_key", lambda ec2: "")  # moto has none
     with mock_aws():
         yield cloudformation
 

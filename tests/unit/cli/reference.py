@@ -208,6 +208,7 @@ def _world() -> Iterator[_World]:
         MemoryCdk.ran, MemoryCdk.cloudformation, MemoryCdk.fails = [], cloudformation, ""
         patch.setattr(bootstrap, "Cdk", MemoryCdk)
         patch.setattr(bootstrap, "is_reachable", lambda url: True)
+        patch.setattr(account_facts, "_volumes_key", lambda ec2: "")  # moto has none
         patch.setattr(account_facts, "_newest_image", lambda ssm: "ami-0123456789abcdef0")  # moto has none
         patch.setattr(doctor_collector, "_quotas", lambda account, types: {"L-3819A6DF": 0.0, "L-DB2E81BA": 64.0})
         patch.setattr(doctor_collector, "node_version", lambda: 22)

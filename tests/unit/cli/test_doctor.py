@@ -12,7 +12,7 @@ from botocore.stub import Stubber
 
 from cli.account import Account
 from cli.adapters import doctor_collector
-from cli.core.account_facts import AccountFacts, ImageFacts
+from cli.core.account_facts import AccountFacts, ImageFacts, KeyFacts
 from cli.core.clusters import Stack
 from cli.core.doctor import evaluate, worst_verdict
 from cli.core.doctor_inputs import DoctorInputs, Finding, ModelState, Verdict
@@ -20,7 +20,7 @@ from cli.core.github import AUDIENCE, ISSUER, Provider, Repository
 from cli.core.network import Subnet, Vpc, WayOut
 from cli.core.result import Unavailable
 from node_agent.core.sizing.facts import ModelFiles
-from node_agent.core.sizing.gpus import Unusable
+from node_agent.core.sizing.gpus import Unusable, describe_gpus
 from stacks.endpoints import INTERFACE_SERVICES
 from stacks.settings import FleetSettings
 from tests.unit.cli.test_quotas import G_DEMAND, G_SPOT
@@ -30,6 +30,12 @@ PROVIDER = f"arn:aws:iam::123456789012:oidc-provider/{ISSUER}"
 TYPES = ("g6.xlarge", "g6.2xlarge")
 SETTINGS = FleetSettings(instance_types=TYPES, on_demand_limit=0, base_image_id="ami-2")
 WITH_T4 = replace(SETTINGS, instance_types=(*TYPES, "g4dn.xlarge"))
+WITH_G5G = replace(SETTINGS, instance_types=(*TYPES, "g5g.xlarge"))
+WITH_M7 = replace(SETTINGS, instance_types=("m7i.xlarge",))
+UNUSABLE = {
+    "g5g.xlarge": describe_gpus({"InstanceType": "g5g.xlarge", "ProcessorInfo": {"SupportedArchitectures": ["arm64"]}}),
+    "m7i.xlarge": describe_gpus({"InstanceType": "m7i.xlarge"}),
+}
 LONG = replace(SETTINGS, engine_args=("--max-model-len", "131072"))
 OWN_CODE = {"model_type": "mine", "auto_map": {"AutoModel": "mine.Mine"}}
 
@@ -101,6 +107,7 @@ def github(audiences: tuple[str, ...] = (AUDIENCE,), name: str = "acme/models") 
     )
 
 
+KEY = "arn:aws:kms:us-east-1:123456789012:key/0a1b"
 FLOATING = replace(SETTINGS, base_image_id="")
 UNREACHABLE = replace(WELL.facts, repository=Unavailable("GitHub's API gave no answer"))
 NO_DEMAND = {"quotas": {G_SPOT: 64.0, G_DEMAND: 0.0}}
@@ -136,6 +143,10 @@ FAULTS = [
     ("github repository", {"settings": GITHUB, "facts": github(name="Acme/models")}, "GitHub spells it Acme/models"),
     ("github repository", {"settings": NUMBERED, "facts": github()}, "the numbers 1 and 2 are not those"),
     ("machine image", {"facts": AccountFacts(vpc=None, image=ImageFacts("ami-3", False))}, "has no image ami-2"),
+    ("machine image", {"facts": AccountFacts(None, image=ImageFacts("", True, 120))}, "root_gib = 100, and the root"),
+    ("region", {"region": "us-gov-west-1"}, "us-gov-west-1 is in GovCloud, which is not supported"),
+    ("instance types", {"settings": WITH_G5G, "gpus": UNUSABLE}, "g5g.xlarge is arm64, and nodes are x86_64"),
+    ("instance types", {"settings": WITH_M7, "gpus": UNUSABLE, "files": None}, "m7i.xlarge has no NVIDIA GPU"),
     ("stacks", {"stacks": (stack("state"), stack("fleet", "UPDATE_ROLLBACK_FAILED"))}, "UPDATE_ROLLBACK_FAILED"),
     ("stacks", {"stacks": (stack("state", "ROLLBACK_COMPLETE"),)}, "ROLLBACK_COMPLETE"),
     ("model", {"model": ModelState(bucket=True)}, "is not in the models bucket"),
@@ -164,6 +175,8 @@ WARNINGS = [
     ("github repository", {"settings": GITHUB, "facts": UNREACHABLE}, "since 2026-07-15 cannot deploy"),
     ("ids", {"settings": replace(SETTINGS, base_image_id="")}, 'base_image_id = "ami-2"'),
     ("machine image", {"settings": FLOATING, "facts": AccountFacts(vpc=None)}, "names no GPU image in us-east-1"),
+    ("encryption keys", {"facts": AccountFacts(vpc=None, keys=KeyFacts(volumes=KEY))}, "without a grant Auto Scaling"),
+    ("encryption keys", {"facts": AccountFacts(vpc=None, keys=KeyFacts(assets=KEY))}, "nodes read the agent from it"),
     ("cdk bootstrap", {"toolkit": None}, "not bootstrapped"),
     ("cdk bootstrap", {"toolkit": 5}, "version 5, and 6 is needed"),
     ("stacks", {"stacks": ()}, "is not deployed"),
@@ -273,6 +286,20 @@ def test_the_network_matters_only_in_an_existing_vpc() -> None:
     assert found("network", settings=made, facts=vpc(WayOut.NONE)).verdict is Verdict.OK
     unknown = replace(WELL.facts, vpc=Unavailable("these credentials may not do it"))
     assert found("network", settings=PLACED, facts=unknown).verdict is Verdict.UNKNOWN
+
+
+def test_only_the_types_that_can_run_a_node_are_advised() -> None:
+    advice = found("instance types", settings=WITH_G5G, gpus=UNUSABLE).advice
+    assert advice == 'set instance_types = ["g6.xlarge", "g6.2xlarge"] in synkti.toml'
+    assert "with NVIDIA GPUs" in found("instance types", settings=WITH_M7, gpus=UNUSABLE).advice
+
+
+def test_the_advice_for_a_key_is_a_grant_to_auto_scaling() -> None:
+    advice = found("encryption keys", facts=AccountFacts(vpc=None, keys=KeyFacts(volumes=KEY))).advice
+    assert f"aws kms create-grant --key-id {KEY} --region us-east-1" in advice
+    assert "arn:aws:iam::123456789012:role/aws-service-role/autoscaling.amazonaws.com/" in advice
+    unread = AccountFacts(vpc=None, keys=Unavailable("these credentials may not do it"))
+    assert found("encryption keys", facts=unread).verdict is Verdict.UNKNOWN
 
 
 def test_the_advice_for_a_missing_quota_is_a_command() -> None:

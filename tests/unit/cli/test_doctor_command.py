@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
 import pytest
 
 from cli import doctor as command
-from cli.adapters import cdk, doctor_collector
+from cli.adapters import account_facts, cdk, doctor_collector
 from tests.unit.cli.conftest import DeployedFleet, Run, make_fleet
 from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
 from tests.unit.cli.test_quotas import G_DEMAND, G_SPOT
 from tests.unit.cli.weights import model
 from tests.unit.core.sizing.models import LLAMA_3_1_8B
+
+KEY = "arn:aws:kms:us-east-1:123456789012:key/0a1b"
 
 
 @pytest.fixture
@@ -151,3 +154,41 @@ def test_a_fleet_of_another_name_is_ignored(aws: MemoryCloudFormation, quota: di
 
     assert stacks() == "synkti is not deployed"
     assert stacks("--cluster", "prod") == "prod-events not deployed"
+
+
+def test_doctor_reads_the_keys_and_the_images_volume(
+    fleet: DeployedFleet, quota: dict[str, float], run: Run, nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(account_facts, "_volumes_key", lambda ec2: KEY)
+    ec2, s3 = boto3.client("ec2"), boto3.client("s3")
+    assets = "cdk-hnb659fds-assets-123456789012-us-east-1"
+    s3.create_bucket(Bucket=assets)
+    rule: Any = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": KEY}}
+    s3.put_bucket_encryption(Bucket=assets, ServerSideEncryptionConfiguration={"Rules": [rule]})
+    image = ec2.register_image(Name="own", RootDeviceName="/dev/sda1")["ImageId"]
+    (nowhere / "synkti.toml").write_text(f'image_id = "{image}"\nroot_gib = 30\n')
+    monkeypatch.setattr(account_facts, "_root_gib", lambda described: 45 if described["ImageId"] == image else 0)
+    reported = run("doctor", "--no-templates", "--json").document["findings"]
+    keys = [each["found"] for each in reported if each["check"] == "encryption keys"]
+    assert [KEY in each for each in keys] == [True, True]
+    (found_image,) = [each for each in reported if each["check"] == "machine image"]
+    assert (found_image["verdict"], found_image["advice"]) == ("fault", "set root_gib = 45 or more")
+
+
+def test_awss_own_key_of_volumes_is_none_of_the_accounts() -> None:
+    def key(held: str) -> str:
+        return account_facts._volumes_key(SimpleNamespace(get_ebs_default_kms_key_id=lambda: {"KmsKeyId": held}))
+
+    assert key("alias/aws/ebs") == key("arn:aws:kms:us-east-1:123456789012:alias/aws/ebs") == ""
+    assert key(KEY) == KEY
+
+
+def test_the_root_volume_is_that_of_the_root_device() -> None:
+    volumes = [
+        {"DeviceName": "/dev/sdb", "Ebs": {"VolumeSize": 500}},
+        {"DeviceName": "/dev/sda1", "Ebs": {"VolumeSize": 75}},
+        {"DeviceName": "/dev/sdc", "VirtualName": "ephemeral0"},
+    ]
+    assert account_facts._root_gib({"RootDeviceName": "/dev/sda1", "BlockDeviceMappings": volumes}) == 75
+    assert account_facts._root_gib({"RootDeviceName": "/dev/xvda", "BlockDeviceMappings": volumes}) == 0
+    assert account_facts._root_gib({}) == 0

@@ -80,6 +80,9 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
         ("cluster", "Bad Name"),
         ("account", "12"),
         ("region", "mars"),
+        ("region", "us-gov-west-1"),
+        ("region", "cn-north-1"),
+        ("region", "eusc-de-east-1"),
         ("nodes", 0),
         ("nodes", "x"),
         ("nodes", 2.5),
@@ -113,6 +116,7 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
         ("model_load", "guess"),
         ("engine_args", "--served-model-name 'a b'"),
         ("ready_within_s", 1),
+        ("ready_within_s", 7_141),  # the launch hook would be longer than Auto Scaling accepts
         ("image_id", "ubuntu"),
         ("drills", "maybe"),
         ("alarm_email", "me"),
