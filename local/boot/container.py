@@ -1,13 +1,13 @@
 """One container: a root of its own over the cached image, a network namespace, and systemd as PID 1 in systemd-nspawn.
 
-The root is an overlay: below it the image, above it a small disk in memory. It stays through a reboot, which
-systemd-nspawn performs by itself; a power-off ends its process.
+The root is an overlay: below it the image, above it a small disk in memory, which stays through a reboot.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Mapping
@@ -22,7 +22,17 @@ DISK_MIB = 3_072
 """Of the machine's memory only what is written to it. A model's download wants 2 GiB free."""
 
 _EXIT_TIMEOUT_S = 15.0
+_NSPAWN_FILES = "/run/systemd/nspawn"
+_REBOOT = 133
+"""systemd-nspawn's status when its container reboots; with --keep-unit its caller has to start it again."""
+
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def hide_leftovers() -> None:
+    """Let systemd-nspawn keep its files of containers in memory of this mount namespace. Raises LocalRunError."""
+    call(["mkdir", "-p", _NSPAWN_FILES])
+    call(["mount", "-t", "tmpfs", "tmpfs", _NSPAWN_FILES])
 
 
 class Container:
@@ -38,6 +48,7 @@ class Container:
         self.root = folder / "root"
         self._disk = folder / "disk"
         self._mounts = [self.root, self._disk]
+        self._command: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
 
     def mount(self, image: Path) -> None:
@@ -63,16 +74,19 @@ class Container:
             disks: further disks in memory, MiB by their paths inside.
         """
         network = namespace_path(self.name)
-        command = [
+        self._command = [
             "systemd-nspawn", "--quiet", "--boot", "--keep-unit", "--register=no", "--settings=no",
             f"--directory={self.root}", f"--machine={self.name}", f"--network-namespace-path={network}",
             "--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=pipe",
             *(f"--bind-ro={source}:{target}" for target, source in binds.items()),
             *(f"--tmpfs={path}:size={mib}m,mode=755" for path, mib in disks.items()),
         ]  # fmt: skip
+        self._start()
+
+    def _start(self) -> None:
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                command,
+                self._command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -82,7 +96,9 @@ class Container:
 
     @property
     def running(self) -> bool:
-        """True from `boot` until it has powered off or was killed; also during a reboot."""
+        """True from `boot` until it has powered off or was killed. Starts it again if it has ended for a reboot."""
+        if self._process is not None and self._process.poll() == _REBOOT:
+            self._start()
         return self._process is not None and self._process.poll() is None
 
     def wait(self) -> int:
@@ -90,7 +106,9 @@ class Container:
         return self._process.wait() if self._process is not None else 0
 
     def kill(self) -> None:
-        """End it at once: its PID 1 ends with systemd-nspawn, and all processes with that."""
+        """End it at once: its PID 1, and so all its processes, which do not always end with systemd-nspawn."""
+        with contextlib.suppress(LocalRunError, ProcessLookupError):
+            os.kill(self.leader(), signal.SIGKILL)
         if self._process is not None:
             self._process.kill()
             self._process.wait()

@@ -20,6 +20,7 @@ from rich.console import Console
 from local.aws import ACCOUNT, REGION, EmbeddedAws
 from local.boot.aws_gateway import AwsGateway, Certificates, service_hosts
 from local.boot.cgroups import ContainerGroups
+from local.boot.container import hide_leftovers
 from local.boot.machine import BootedInstance, LaunchMetadata, MachineTemplate
 from local.boot.model import write_model
 from local.boot.network import GATEWAY, NETWORK, create_bridge
@@ -62,6 +63,7 @@ def _options() -> argparse.Namespace:
 
 async def _run(options: argparse.Namespace, screen: Screen) -> bool:
     screen.heading("Synkti on instances that boot")
+    hide_leftovers()
     create_bridge()
     options.folder.mkdir(parents=True, exist_ok=True)
     groups = ContainerGroups(options.cgroups, options.group)

@@ -70,11 +70,12 @@ async def power_off(scene: Scene) -> None:
 async def reboot(scene: Scene) -> None:
     """`systemctl reboot`: the same instance serves again, and installs nothing anew. Raises LocalRunError."""
     target = (await scene.fleet())[0]
-    boot_id = await _boot_id(scene, target)
+    first = target.container.leader()
     await scene.inside(target, "systemctl reboot --no-block")
 
     async def rebooted() -> bool:
-        return await _boot_id(scene, target) != boot_id
+        # Not from inside: at its shutdown systemd stops nsenter, too, which then keeps the container from ending.
+        return target.container.leader() != first
 
     took = await scene.until(f"{target.instance_id} reboots", rebooted, _REBOOT_WITHIN_S)
     served = await scene.until(f"{target.instance_id} serves again", lambda: scene.is_ready(target), READY_WITHIN_S)
@@ -83,11 +84,6 @@ async def reboot(scene: Scene) -> None:
     log = await scene.inside(target, "journalctl --boot --no-pager --output cat --unit synkti-boot")
     require("installing" not in log, f"packages were installed again:\n{log}")
     await scene.fleet()
-
-
-async def _boot_id(scene: Scene, instance: BootedInstance) -> str:
-    """Return a text that differs from boot to boot: the kernel's own is that of this machine."""
-    return await scene.inside(instance, "stat --format %Y.%Z.%i /run/systemd/private /proc/1")
 
 
 async def _gone(scene: Scene, instance: BootedInstance, within_s: float) -> None:

@@ -39,6 +39,7 @@ def assert_nothing_is_left(out: Path) -> None:
         assert time.monotonic() < give_up_at, f"left: {left}"
         time.sleep(0.2)
     assert str(out) not in Path("/proc/self/mounts").read_text()
+    assert not list(Path("/run/systemd/nspawn").glob("propagate/i-*")), "systemd-nspawn's files of containers"
 
 
 @pytest.mark.timeout(RUN_TIMEOUT_S)
