@@ -87,7 +87,7 @@ async def _reported(scene: Scene, target: BootedInstance, words: str) -> None:
     """Wait until `synkti nodes` shows why the instance gave up. Raises LocalRunError."""
 
     async def shown() -> bool:
-        text = await scene.command("nodes")
+        text = await scene.command("nodes", with_errors=True)
         return target.instance_id in text and words in " ".join(text.split())
 
     await scene.until(f"synkti nodes shows why {target.instance_id} gave up: {words}", shown, 60)

@@ -127,7 +127,7 @@ class Scene:
         return await asyncio.to_thread(read)
 
     async def last_log(self, instance_id: str, ending: str, within_s: float = 60.0) -> str:
-        """Wait for the log of this ending (`success`), which is stored in S3; return its text. Raises LocalRunError."""
+        """Wait for the log of this ending (`success`); copy it to the run's logs, return it. Raises LocalRunError."""
 
         async def there() -> bool:
             return any(name.endswith(f"-{ending}.log") for name in await self.last_logs(instance_id))
@@ -138,8 +138,16 @@ class Scene:
         (self.template.logs / f"{instance_id}-{ending}.log").write_text(log)
         return log
 
-    async def command(self, *arguments: str) -> str:
-        """Run the `synkti` command against the embedded AWS; return its standard output. Raises LocalRunError."""
+    async def command(self, *arguments: str, with_errors: bool = False) -> str:
+        """Run the `synkti` command against the embedded AWS. Raises LocalRunError where it fails.
+
+        Args:
+            *arguments: without the cluster and the region.
+            with_errors: return its standard error, too, where it prints what is not the answer itself.
+
+        Returns:
+            Its standard output.
+        """
         argv = [sys.executable, "-m", "cli", *arguments, "--cluster", self.cluster, "--region", REGION]
         environ = {**self.aws.environ(), "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}"}
 
@@ -149,7 +157,7 @@ class Scene:
             )
             if done.returncode:
                 raise LocalRunError(f"synkti {' '.join(arguments)}: status {done.returncode}: {done.stderr.strip()}")
-            return done.stdout
+            return done.stdout + (done.stderr if with_errors else "")
 
         return await asyncio.to_thread(run)
 
