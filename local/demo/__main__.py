@@ -100,7 +100,7 @@ async def _run(options: Options, screen: Screen, folder: Path, scratch: Path) ->
     kind = InstanceTemplate(
         deployed.cluster, MODEL, engine.model_dir, engine.command, environ, folder / "nodes", options.logs
     )
-    emulator = Ec2Emulator(aws, deployed.auto_scaling_group, kind, network, screen.log)
+    emulator = Ec2Emulator(aws, deployed.auto_scaling_group, partial(EmulatedInstance, kind), network, screen.log)
     emulator_task = asyncio.create_task(emulator.run())
     context = DemoContext(
         aws, deployed, emulator, screen, MODEL,

@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import pytest
 
 from local.aws import EmbeddedAws
 from local.ec2_emulator import Ec2Emulator
-from local.emulated_instance import InstanceTemplate, free_network
+from local.emulated_instance import EmulatedInstance, InstanceTemplate, free_network
 from local.engines import MODEL, SIM, prepare_engine
 from local.process_cleanup import kill_all_in, tail
 from node_agent.contract.names import auto_scaling_group_name
@@ -72,13 +73,13 @@ class World:
         return Done(process.returncode or 0, out.decode(), err.decode())
 
     @asynccontextmanager
-    async def ec2(self) -> AsyncIterator[Ec2Emulator]:
+    async def ec2(self) -> AsyncIterator[Ec2Emulator[EmulatedInstance]]:
         """Run the EC2 emulator for the block, as soon as the scaling group exists."""
         engine = prepare_engine(SIM, lambda text: None)
         environ = {**self.aws.environ(), **engine.environ}
         nodes, logs = self.folder / "nodes", self.folder / "logs"
         kind = InstanceTemplate("synkti", MODEL, engine.model_dir, engine.command, environ, nodes, logs)
-        loop = Ec2Emulator(self.aws, GROUP, kind, free_network(), lambda text: None)
+        loop = Ec2Emulator(self.aws, GROUP, partial(EmulatedInstance, kind), free_network(), lambda text: None)
 
         async def play() -> None:
             await asyncio.to_thread(self._until_there_is_a_group)
@@ -177,7 +178,7 @@ async def _send_request(base_url: str) -> None:
     assert answer.json()["usage"]["completion_tokens"] == 3, answer.text
 
 
-async def _check_commands(world: World, ec2: Ec2Emulator, made: dict[str, Any]) -> None:
+async def _check_commands(world: World, ec2: Ec2Emulator[EmulatedInstance], made: dict[str, Any]) -> None:
     """Check the commands that show the fleet, and the one that the deployment workflow waits for."""
     seen = await world.synkti("nodes", "--wait", "--version", "deployed", "--within", "120")
     assert seen.code == 0, seen.err
@@ -201,7 +202,7 @@ async def _check_commands(world: World, ec2: Ec2Emulator, made: dict[str, Any]) 
     assert verdicts["gpu spot quota"] == "unknown", "the embedded AWS has no quotas, which the report states"
 
 
-async def _drill(world: World, ec2: Ec2Emulator) -> None:
+async def _drill(world: World, ec2: Ec2Emulator[EmulatedInstance]) -> None:
     """Send a drill's event through the deployed rule and Lambda, which write the tag."""
     node = ec2.instances[0].instance_id
     assert (await world.synkti("drill", node, "--json")).document["by"] == "eventbridge"
