@@ -126,6 +126,13 @@ class FleetSettings:
     model: str = _setting("model", parsers.model)
     """The model's name under `models/` in the models bucket, and in clients' requests."""
 
+    model_source: str = _setting("", parsers.hub_model)
+    """The model's name on the hub, owner/name or owner/name@revision. A deployment copies it into the models bucket, in
+    the region, before it creates nodes; a model that is there already stays. Empty: `synkti model push` uploads it."""
+
+    hub_token_secret: str = _setting("", parsers.secret_name)
+    """The name of a secret in Secrets Manager with the hub's token, for gated and private models. Empty: no token."""
+
     model_sha256: str = _setting("", parsers.sha256)
     """The SHA-256 of the model's manifest, which nodes then require. A new value replaces the nodes. Empty: any."""
 
@@ -189,7 +196,7 @@ class FleetSettings:
     """Deploy to the embedded AWS, without what it does not support (docs/architecture.md lists the differences)."""
 
     def for_local_emulator(self) -> FleetSettings:
-        """Return the settings without machine images, identity providers, load balancers and existing VPCs."""
+        """Return the settings without machine images, builds, identity providers, load balancers and existing VPCs."""
         return replace(
             self,
             bake_image=False,
@@ -200,6 +207,7 @@ class FleetSettings:
             github_owner_id="",
             github_repository_id="",
             github_oidc_provider="",
+            model_source="",
             load_balancer="none",
             certificate_arn="",
             vpc="new",

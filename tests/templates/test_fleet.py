@@ -128,6 +128,14 @@ def test_instances_are_encrypted_need_imdsv2_and_end_when_they_power_off(product
     assert GPU_AMI_PARAMETER in [parameter.get("Default") for parameter in fleet["Parameters"].values()]
 
 
+def test_the_launch_template_names_no_instance_type_beside_those_of_the_group(production: Synthesized) -> None:
+    """Otherwise it names the first one, also where the region does not offer it, or it does not hold the model."""
+    assert "InstanceType" not in launched(production)
+    policy = group_of(production)["Properties"]["MixedInstancesPolicy"]
+    types = [override["InstanceType"] for override in policy["LaunchTemplate"]["Overrides"]]
+    assert types == list(SHIPPED.instance_types)
+
+
 def test_a_configured_image_id_is_launched(tmp_path: Path) -> None:
     own = synthesize(tmp_path, replace(SHIPPED, image_id="ami-0123456789abcdef0"))
     assert launched(own)["ImageId"] == "ami-0123456789abcdef0"

@@ -27,6 +27,8 @@ ROLES = {
     "launchfinishedRole": "launches",
     "fleetcheckedRole": "fleet check",
     "nodegaveupRole": "breaker",
+    "JobRole": "model copy",
+    "RequestRole": "model request",
     "Deployer": "GitHub",
     "Watcher": "GitHub watcher",
 }
@@ -39,6 +41,8 @@ TRUSTED = {
     "launches": "lambda.amazonaws.com",
     "fleet check": "lambda.amazonaws.com",
     "breaker": "lambda.amazonaws.com",
+    "model copy": "codebuild.amazonaws.com",
+    "model request": "lambda.amazonaws.com",
     "GitHub": "Provider",
     "GitHub watcher": "Provider",
 }
@@ -129,6 +133,7 @@ def test_fewer_features_are_granted_fewer_permissions(production: Synthesized, e
         "launches",
         "fleet check",
         "breaker",
+        "model copy",
     }
 
 
