@@ -23,7 +23,7 @@ from cli.core.account_facts import AccountFacts
 from cli.core.clusters import Stack, clusters_of
 from cli.core.doctor_inputs import Verdict
 from cli.core.resource_import import import_template, retained
-from cli.core.scaling_group import as_deployed, deployed_size
+from cli.core.scaling_group import deployed_size
 from cli.core.settings_file import lines_of
 from cli.deployment import (
     Deployment,
@@ -44,6 +44,7 @@ from cli.nodes import FleetMonitor, wait_until_converged
 from cli.options import Cluster, Json, Profile, Region, Settings, Yes
 from cli.polling import Clock
 from cli.terminal import Terminal
+from node_agent.contract.group_size import as_deployed
 from node_agent.contract.names import models_bucket_name, stack_name, table_name
 from stacks.rollout import longest_minutes
 

@@ -7,7 +7,6 @@ be started the response is sent from here. The deletion of the resource deletes 
 from __future__ import annotations
 
 import json
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import boto3
 from botocore.exceptions import ClientError
 
+from lambdas.custom_resource import failed_response, put_response
 from node_agent.contract import environment as env
 from node_agent.contract.errors import ConfigurationError
 
@@ -23,7 +23,6 @@ COPY_S = 3_000
 
 BUILD_MINUTES = 58
 
-_RESPONSE_TIMEOUT_S = 20.0
 _NO_BUILDS = (
     "this account may not run a build now: AWS limits builds in new accounts, to none at first. Request a quota for "
     "concurrently running builds in Service Quotas (CodeBuild), or push the model: synkti model push DIR"
@@ -59,15 +58,8 @@ def handle_request(event: Mapping[str, Any], dependencies: RequestDependencies) 
         The action, and the build's id or the reason.
     """
     properties = event["ResourceProperties"]
-    response = {
-        "Status": "FAILED",
-        "Reason": "the build ended without a result; its log is in CloudWatch, /aws/codebuild/" + dependencies.project,
-        # The same at each request, so that no update deletes a resource.
-        "PhysicalResourceId": event.get("PhysicalResourceId") or f"models/{properties['Name']}",
-        "StackId": event["StackId"],
-        "RequestId": event["RequestId"],
-        "LogicalResourceId": event["LogicalResourceId"],
-    }
+    early_end = "the build ended without a result; its log is in CloudWatch, /aws/codebuild/" + dependencies.project
+    response = failed_response(event, f"models/{properties['Name']}", early_end)
     url = event["ResponseURL"]
     if event["RequestType"] == "Delete":
         dependencies.send(url, {**response, "Status": "SUCCESS", "Reason": "the model stays"})
@@ -100,12 +92,3 @@ def _reason(error: ClientError) -> str:
     if described.get("Code") == "AccountLimitExceededException":
         return f"{_NO_BUILDS} ({described.get('Message', '')})"
     return f"no build could be started: {error}"
-
-
-def put_response(url: str, response: Mapping[str, str]) -> None:
-    """Send a response. Raises OSError."""
-    # Without a content type, which the URL's signature would have to contain.
-    request = urllib.request.Request(  # noqa: S310 # CloudFormation's own URL
-        url, data=json.dumps(response).encode(), headers={"Content-Type": ""}, method="PUT"
-    )
-    urllib.request.urlopen(request, timeout=_RESPONSE_TIMEOUT_S).close()  # noqa: S310

@@ -178,6 +178,7 @@ def branch(value: Any) -> str:
     return str(value)
 
 
+deployment = matching(re.compile(r"[A-Za-z0-9._-]{1,64}"), "a name of up to 64 letters, digits, dots, hyphens")
 account = matching(re.compile(r"\d{12}"), "an account's twelve digits")
 region = matching(re.compile(r"[a-z]{2}(-[a-z]+)+-\d"), "a region's name, such as us-east-1")
 vpc_id = matching(re.compile(r"vpc-[0-9a-f]{8,17}"), "a VPC's id, vpc-...")

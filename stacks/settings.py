@@ -22,8 +22,9 @@ SETTINGS_FILE = "synkti.toml"
 SETTINGS_FILE_KEY = "settings_file"
 """The context key that names another file. `-c settings_file=` reads no file, as local runs do."""
 
-CONTEXT_ONLY = frozenset({"local"})
-"""Settings that a file cannot have: a forgotten line must not deploy the templates for the embedded AWS."""
+CONTEXT_ONLY = frozenset({"local", "deployment"})
+"""Settings that a file cannot have: a forgotten line must not deploy the templates for the embedded AWS, and the name
+of a deployment is another one each time."""
 
 Context = Callable[[str], Any]
 _T = TypeVar("_T")
@@ -191,6 +192,10 @@ class FleetSettings:
 
     github_oidc_provider: str = _setting("", parsers.oidc_provider)
     """The ARN of GitHub's identity provider, if the account already has it (only one can exist). Empty: create it."""
+
+    deployment: str = _setting("", parsers.deployment)
+    """A name of this deployment. With another one than before, the deployment sets the group's size to the settings,
+    also after `synkti scale` or `synkti stop`. The workflow gives one; empty: the size is set where it has changed."""
 
     local: bool = _setting(False, parsers.boolean)
     """Deploy to the embedded AWS, without what it does not support (docs/architecture.md lists the differences)."""

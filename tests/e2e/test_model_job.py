@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 
 from checks.assemblies import SHIPPED, Synthesized, synthesize
-from lambdas.model_request import RequestDependencies, handle_request, put_response
+from lambdas.custom_resource import put_response
+from lambdas.model_request import RequestDependencies, handle_request
 from local.aws import EmbeddedAws
 from local.process_cleanup import kill_all_in
 from node_agent.adapters.model_store import ModelStore

@@ -28,7 +28,8 @@ ROLES = {
     "fleetcheckedRole": "fleet check",
     "nodegaveupRole": "breaker",
     "JobRole": "model copy",
-    "RequestRole": "model request",
+    "RequestStarterRole": "model request",
+    "SizeSetterRole": "fleet size",
     "Deployer": "GitHub",
     "Watcher": "GitHub watcher",
 }
@@ -43,6 +44,7 @@ TRUSTED = {
     "breaker": "lambda.amazonaws.com",
     "model copy": "codebuild.amazonaws.com",
     "model request": "lambda.amazonaws.com",
+    "fleet size": "lambda.amazonaws.com",
     "GitHub": "Provider",
     "GitHub watcher": "Provider",
 }
@@ -134,6 +136,7 @@ def test_fewer_features_are_granted_fewer_permissions(production: Synthesized, e
         "fleet check",
         "breaker",
         "model copy",
+        "fleet size",
     }
 
 
