@@ -95,7 +95,7 @@ async def _run(options: Options, screen: Screen, folder: Path, scratch: Path) ->
     await asyncio.to_thread(aws.wait)
     screen.log(f"cdk bootstrap, cdk deploy against {aws.endpoint}")
     deployed = await asyncio.to_thread(deploy, aws, folder)
-    screen.log("deployed: the stacks state, fleet and events")
+    screen.log("deployed: the stacks state, model, fleet and events")
     environ = {**aws.environ(), **engine.environ, "TMPDIR": str(scratch)}
     kind = InstanceTemplate(
         deployed.cluster, MODEL, engine.model_dir, engine.command, environ, folder / "nodes", options.logs

@@ -28,6 +28,7 @@ from local.engines import MODEL, SIM, prepare_engine
 from local.process_cleanup import kill_all_in, tail
 from node_agent.contract.names import auto_scaling_group_name
 from tests.unit.cli import weights
+from tests.unit.cli.stand_in_hub import stand_in_hub
 
 ROOT = Path(__file__).parents[2]
 GROUP = auto_scaling_group_name("synkti")
@@ -56,9 +57,11 @@ class World:
 
     aws: EmbeddedAws
     folder: Path
+    hub: str
 
     async def synkti(self, *argv: str) -> Done:
-        environ = {**self.aws.environ(), "XDG_CACHE_HOME": str(self.folder / "cache"), "NO_COLOR": "1"}
+        more = {"XDG_CACHE_HOME": str(self.folder / "cache"), "NO_COLOR": "1", "HF_ENDPOINT": self.hub}
+        environ = {**self.aws.environ(), **more}
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "cli", *argv),
@@ -111,11 +114,13 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Any:
+def world(tmp_path: Path, model: Path) -> Any:
     aws = EmbeddedAws(tmp_path / "run", tmp_path / "logs")
     try:
         aws.wait()
-        yield World(aws, tmp_path)
+        with stand_in_hub() as hub:
+            hub.add("acme/tiny", {path.name: path.read_bytes() for path in model.iterdir()})
+            yield World(aws, tmp_path, hub.address)
     finally:
         aws.stop()
         assert kill_all_in(tmp_path)
@@ -142,18 +147,25 @@ async def _scenario(world: World, model: Path) -> None:
 
     async with world.ec2() as ec2:
         # Two commands to a fleet: this is the second; the first installed it.
-        made = (await world.synkti("bootstrap", "--model", str(model), *SETTINGS, "--within", "300", "--json")).document
+        # The model is only on the hub. The embedded AWS runs no builds: this command does what the build would.
+        made = (
+            await world.synkti("bootstrap", "--model", "acme/tiny", *SETTINGS, "--within", "300", "--json")
+        ).document
         logs = "\n".join(tail(machine.log) for machine in ec2.instances)
         assert made["ready"] == 2, logs
         assert set(made["changed"]) == {
             "CDKToolkit",
             f"models/{MODEL}",
             "synkti-state",
+            "synkti-model",
             "synkti-fleet",
             "synkti-events",
         }
         assert len(made["base_urls"]) == 2
         await _send_request(made["base_urls"][0])
+
+        pushed = (await world.synkti("model", "push", str(model), "--name", MODEL, "--json")).document
+        assert pushed["changed"] is False, "a copy from the hub is what a push of the same files is"
 
         again = (await world.synkti("bootstrap", *SETTINGS, "--json")).document
         assert again["changed"] == []
@@ -217,7 +229,7 @@ async def _destroy(world: World) -> None:
     refused = await world.synkti("destroy")
     assert (refused.code, "add --yes" in refused.err) == (9, True)
     gone = (await world.synkti("destroy", "--yes", "--json")).document
-    assert gone["deleted"] == ["synkti-events", "synkti-fleet", "synkti-state"]
+    assert gone["deleted"] == ["synkti-events", "synkti-fleet", "synkti-model", "synkti-state"]
     (kept,) = gone["kept"]
     assert kept["kind"] == "AWS::S3::Bucket"
     assert (await world.synkti("nodes")).code == 4
