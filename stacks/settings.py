@@ -232,7 +232,7 @@ class FleetSettings:
     """Deploy to the embedded AWS, without what it does not support (docs/architecture.md lists the differences)."""
 
     def for_local_emulator(self) -> FleetSettings:
-        """Return the settings without what the embedded AWS lacks: images, builds, balancers, budgets, existing VPCs."""
+        """Return the settings without what the embedded AWS lacks: images, builds, balancers, budgets, own VPCs."""
         return replace(
             self,
             bake_image=False,
