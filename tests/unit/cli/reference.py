@@ -24,19 +24,23 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from cli import bootstrap, destroy, logs, model, nodes, plan
+from cli import bootstrap, destroy, logs, model, nodes, plan, streams
 from cli.account import Account
 from cli.adapters import account_facts, doctor_collector
 from cli.adapters.instances import Instances
 from cli.core.nodes import Node
 from cli.exit_codes import DESCRIPTIONS
 from cli.main import main
+from node_agent.contract.open_streams import OpenStream, OpenStreams
+from node_agent.contract.ownership import Ownership
+from node_agent.contract.table_schema import StreamStatus
 from tests.unit.cli import weights
 from tests.unit.cli.conftest import REGION, DeployedFleet, make_state
 from tests.unit.cli.fake_clock import FakeClock
 from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
 from tests.unit.cli.test_bootstrap import MemoryCdk
 from tests.unit.cli.test_connect_and_logs import MemorySsm
+from tests.unit.cli.test_streams import table_with_index
 from tests.unit.core.sizing.models import LLAMA_3_1_8B, WEIGHTS
 
 PAGE = Path(__file__).parents[3] / "docs" / "cli.md"
@@ -153,6 +157,7 @@ class _World:
         fleet = self._fleet()
         first = fleet.ids[0]
         yield "", ("nodes",), [self._example("nodes")]
+        yield "", ("streams",), [self._streams(*fleet.ids)]
         yield "", ("endpoint",), [self._example("endpoint")]
         yield "", ("connect",), [self._example("connect", first, "--forward", "8000:8000", "--json")]
         yield "", ("logs",), [self._example("logs", first, "--lines", "3")]
@@ -170,6 +175,19 @@ class _World:
         yield "", ("destroy",), [self._example("destroy", "--yes")]
         yield "", ("plan",), [self._example("plan", "./Llama-3.1-8B-Instruct")]
         yield "", ("gateway",), []
+
+    def _streams(self, first: str, second: str) -> str:
+        """A stream that is open at a node, and one that a lost node has left."""
+        table, now = table_with_index(), time.time()
+        mine = OpenStream("5b1f07c2a94e8d3360f1b7e2", 1, first, 412, now + 210, (second,))
+        addresses = {second: "10.0.1.9:8001"}
+        table.put_item(Item=OpenStreams(first, 7, (mine,), int(now) + 999, addresses).to_item())
+        lost = Ownership(
+            "c04d9a61be72f5183d90ea4b", 1, "i-0a44e1c93bd27f608", StreamStatus.ORPHANED, 97, now, now + 90,
+            int(now) + 999, addresses,
+        )  # fmt: skip
+        table.put_item(Item=lost.to_item())
+        return self._example("streams")
 
     def _fleet(self) -> DeployedFleet:
         """The fleet that bootstrap has made, drills on, a node that drains in it."""
@@ -246,7 +264,7 @@ def _time(patch: pytest.MonkeyPatch) -> None:
         def time() -> float:
             return began + 270  # whatever the machine takes: 4 min
 
-    for module in (nodes, model):
+    for module in (nodes, model, streams):
         patch.setattr(module, "time", Later)
 
     class Still:
