@@ -155,7 +155,12 @@ def test_the_deployed_check_counts_streams_that_stay_orphaned(aws: EmbeddedAws) 
     table = Table(aws)
     long_ago = Ownership("ab" * 12, 1, "i-00000099", StreamStatus.ORPHANED, 9, 1.0, 2.0, 2**40)
     assert asyncio.run(table.records.advance([long_ago])) == 1
-    event = {"id": "check-1", "detail-type": SCHEDULED_EVENT, "source": "aws.events", "time": format_instant(time.time())}
+    event = {
+        "id": "check-1",
+        "detail-type": SCHEDULED_EVENT,
+        "source": "aws.events",
+        "time": format_instant(time.time()),
+    }
     answer: Any = aws.client("lambda").invoke(
         FunctionName=function_name(CLUSTER, "fleet_checked"), Payload=json.dumps({**event, "detail": {}}).encode()
     )

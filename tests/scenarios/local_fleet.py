@@ -160,8 +160,8 @@ async def local_fleet(
     """Run `size` nodes, each ready and listed by all others.
 
     engine_options: of the fake engines; models: what the nodes serve, in rotation; checkpoints, blocks,
-    stream_records: another fleet's; engine: the command of a real engine; clocks: of single nodes, by their numbers; through: wraps the fake
-    AWS; extra: settings, as SYNKTI_ variables.
+    stream_records: another fleet's; engine: the command of a real engine; clocks: of single nodes, by their numbers;
+    through: wraps the fake AWS; extra: settings, as SYNKTI_ variables.
     """
     within_s = READY_WITHIN_S if engine is None else REAL_READY_WITHIN_S
     async with unready_fleet(

@@ -66,7 +66,7 @@ def test_orphaned_streams_come_first() -> None:
     ids=str,
 )
 def test_of_one_stream_the_furthest_record_counts(change: dict[str, Any], status: StreamStatus) -> None:
-    owned = replace(ORPHAN, stream="a" * 24, owner="i-1", **change)
+    owned = replace(ORPHAN, **{"stream": "a" * 24, "owner": "i-1", **change})
     (found,) = streams_of([OPEN], [owned], EVERY, NOW)
     assert found.status is status
     assert streams_of([OPEN], [owned], set(EVERY) - {status}, NOW) == ()

@@ -48,7 +48,7 @@ class Stage:
 
     def __init__(self) -> None:
         self.records = MemoryStreamRecords()
-        self.node = make_node(2)
+        self.node = make_node(0)
         self.node.wall_clock = asyncio.get_running_loop().time
         self.store = ReplicaStore()
         self.recorder = StreamRecorder(self.node, self.store, self.records)
@@ -193,7 +193,7 @@ def test_a_newer_incarnation_is_left_alone() -> None:
 
 def test_a_lost_peers_finished_stream_is_closed() -> None:
     async def story(stage: Stage) -> None:
-        stage.store.open(STREAM, Epoch(1, "i-1"), b"h", 1, b"x\n", 0.0)
+        stage.store.open(STREAM, Epoch(1, "i-1"), b"h", 1, b"x\n", stage.node.wall_clock())
         stage.store.end(STREAM, Epoch(1, "i-1"), EndReason.FINISHED)
         stage.recorder.on_peer_lost("i-1")
         await asyncio.sleep(WRITE_EVERY_S)
