@@ -30,6 +30,7 @@ from cli.plan import plan
 from cli.resume import resume
 from cli.scale import scale
 from cli.stop import stop
+from cli.streams import streams
 from node_agent.contract.errors import ConfigurationError, SynktiError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -71,6 +72,7 @@ app.command(short_help="Estimate what a deployment costs a month.")(cost)
 app.command(short_help="Deploy a fleet to an AWS account.")(bootstrap)
 app.command(short_help="Check everything that a deployment needs.")(doctor)
 app.command(short_help="List the nodes and the state of the fleet.")(nodes)
+app.command(short_help="List streams, and those that lost nodes left.")(streams)
 app.command(short_help="Print the base URL for OpenAI clients.")(endpoint)
 app.command(short_help="Open a shell on a node, or forward a port.")(connect)
 app.command(short_help="Print a node's log.")(logs)

@@ -18,10 +18,12 @@ from aws_lambda_powertools.utilities.idempotency import DynamoDBPersistenceLayer
 
 from lambdas.adapters.dynamodb import DynamoRecords
 from lambdas.adapters.ec2 import Ec2Instances
-from lambdas.adapters.ports import Instances, RecordChanged, Records
+from lambdas.adapters.ports import Instances, RecordChanged, Records, StreamRecords
+from lambdas.adapters.stream_records import DynamoStreams
 from lambdas.conditional_writes import until_written
 from lambdas.core.decisions import Action, Decision, Snapshot, decide
 from lambdas.environment import Environment, from_environ, table_from_environ
+from lambdas.stream_events import handle_streams
 from node_agent.contract import environment as env
 from node_agent.contract import names
 from node_agent.contract.aws_events import Ec2Event, parse_event
@@ -43,6 +45,7 @@ class Dependencies:
     environment: Environment
     instances: Instances
     records: Records
+    streams: StreamRecords
     clock: Callable[[], float]
 
 
@@ -50,7 +53,8 @@ def from_aws(clock: Callable[[], float]) -> Dependencies:
     """Create the dependencies on AWS from this process's environment. Raises ConfigurationError."""
     environment = from_environ(os.environ)
     table = boto3.resource("dynamodb").Table(environment.table)
-    return Dependencies(environment, Ec2Instances(boto3.client("ec2")), DynamoRecords(table), clock)
+    instances, records, streams = Ec2Instances(boto3.client("ec2")), DynamoRecords(table), DynamoStreams(table)
+    return Dependencies(environment, instances, records, streams, clock)
 
 
 def idempotency_store() -> DynamoDBPersistenceLayer:
@@ -96,6 +100,7 @@ def handle_node_event(raw: Mapping[str, Any], kind: type[Ec2Event], dependencies
         _record_interruption(dependencies, decision, event.at)
     if decision.tags is not None:
         dependencies.instances.tag(event.instance_id, decision.tags)
+    _record_streams(event, dependencies)
     return _report(decision, event.event_id, event.instance_id)
 
 
@@ -111,6 +116,14 @@ def _record_interruption(dependencies: Dependencies, decision: Decision, at: flo
         )
     except RecordChanged:
         logger.warning("the pool's interruption was not counted: too many concurrent writes")
+
+
+def _record_streams(event: Ec2Event, dependencies: Dependencies) -> None:
+    """Record what the event means for the node's open streams, also where the node's own record has it already."""
+    outcome = handle_streams(event, dependencies.streams, dependencies.clock())
+    logger.info("streams", extra={"reason": outcome.reason, "orphaned": outcome.orphaned, "closed": outcome.others})
+    if outcome.orphaned:
+        metrics.add_metric(name="StreamsOrphaned", unit=MetricUnit.Count, value=outcome.orphaned)
 
 
 def _report(decision: Decision, event_id: str, instance_id: str) -> dict[str, str]:

@@ -55,7 +55,7 @@ _COPY_S = 1.0
 """The time to replicate the journals that a retiring node holds to other nodes."""
 
 _CHECKPOINT_S = 2.0
-"""The time for checkpoints of journals, in parallel."""
+"""The time for checkpoints of journals, and for the records of this node's streams, in parallel."""
 
 _SERVER_DRAIN_S = 2.0
 _SUPERVISOR = "engine-supervisor"
@@ -189,6 +189,7 @@ class Agent:
             "entrance": parts.clients.admission.run,
             "publisher": parts.publisher.run,
             "replication": parts.replication.manager.run,
+            "stream-records": parts.replication.recorder.run,
             "keep-alive": parts.clients.streams.keep_alive,
             "memory": partial(monitor_memory, resident_bytes, release_free_memory, self._busy_connections),
             "tick": self._tick,
@@ -225,6 +226,7 @@ class Agent:
         parts = self.parts
         parts.node.set_state(effect.state)
         parts.drain.begin(effect)
+        parts.replication.recorder.on_state(effect.state, effect.deadline)
         if effect.step == "ready":
             self._background.start(parts.kv.measure_prefill())
         tags = NodeTags(self._settings.cluster, effect.state, self._settings.advertise_address, effect.deadline)
@@ -243,7 +245,9 @@ class Agent:
         closing = [asyncio.ensure_future(server.close(_SERVER_DRAIN_S)) for server in parts.servers]
         replication = parts.replication
         await asyncio.gather(
-            replication.manager.copier.evacuate(_COPY_S), replication.checkpointer.write_all(_CHECKPOINT_S)
+            replication.manager.copier.evacuate(_COPY_S),
+            replication.checkpointer.write_all(_CHECKPOINT_S),
+            replication.recorder.flush(_CHECKPOINT_S),
         )
         await asyncio.gather(parts.engine.supervisor.stop(_ENGINE_GRACE_S), self._deregister(), *closing)
         for loop in loops.values():

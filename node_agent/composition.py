@@ -58,6 +58,7 @@ from node_agent.runtime.peer_api.signed_client import SignedClient
 from node_agent.runtime.replication.checkpointer import Checkpointer
 from node_agent.runtime.replication.manager import ReplicationManager
 from node_agent.runtime.replication.server import ReplicationServer
+from node_agent.runtime.replication.stream_recorder import StreamRecorder
 from node_agent.runtime.replication.takeover import Takeovers
 from node_agent.settings import Settings
 
@@ -119,6 +120,7 @@ class ReplicationParts:
     manager: ReplicationManager
     server: ReplicationServer
     checkpointer: Checkpointer
+    recorder: StreamRecorder
     takeovers: Takeovers
 
 
@@ -167,8 +169,9 @@ def compose(inputs: Inputs) -> Parts:
     """Make all parts of a node, inside a running loop."""
 
     def on_peer_lost(instance_id: str) -> None:
-        """Fail the requests at a peer that is dead now."""
+        """Fail the requests at a peer that is dead now, and record what it had ended."""
         engine.client.abort_peer(instance_id)  # no peer is known before the node runs
+        replication.recorder.on_peer_lost(instance_id)
 
     membership = _make_membership(inputs, on_peer_lost)
     node = membership.node
@@ -312,12 +315,12 @@ def _make_replication(
     links = TcpReplicaLinks(
         key, inputs.clock, settings.replication.keeper_lag_s, settings.source_host, membership.clocks
     )
-    manager = ReplicationManager(node, links, store, settings.replication.factor, inputs.random.random)
+    recorder = StreamRecorder(node, store, inputs.outside.stream_records)
+    manager = ReplicationManager(node, links, store, settings.replication.factor, inputs.random.random, recorder)
     checkpointer = Checkpointer(node, store, inputs.outside.checkpoints)
-    takeovers = Takeovers(node, membership.signed, key, store, release_stream, checkpointer)
-    return ReplicationParts(
-        manager, ReplicationServer(store, membership.verifier, inputs.clock), checkpointer, takeovers
-    )
+    takeovers = Takeovers(node, membership.signed, key, store, release_stream, checkpointer, recorder)
+    server = ReplicationServer(store, membership.verifier, inputs.clock)
+    return ReplicationParts(manager, server, checkpointer, recorder, takeovers)
 
 
 def _make_publisher(inputs: Inputs, incarnation: int) -> StatePublisher:

@@ -26,9 +26,20 @@ from node_agent.adapters.http import HttpClient
 from node_agent.adapters.imds import Imds
 from node_agent.adapters.remembered import Remembered
 from node_agent.adapters.secrets import SecretsManager
+from node_agent.adapters.stream_records import MAX_CONCURRENCY as STREAM_CONCURRENCY
+from node_agent.adapters.stream_records import DynamoStreamRecords
 from node_agent.contract.errors import TransientError
 from node_agent.core.common.backoff import Backoff
-from node_agent.ports import BlockStore, Checkpoints, Identity, Instances, Metadata, Records, ScalingGroup
+from node_agent.ports import (
+    BlockStore,
+    Checkpoints,
+    Identity,
+    Instances,
+    Metadata,
+    Records,
+    ScalingGroup,
+    StreamRecords,
+)
 from node_agent.settings import Settings
 
 _START_BACKOFF = Backoff(first_s=0.5, max_s=8.0)
@@ -44,7 +55,8 @@ _T = TypeVar("_T")
 class Dependencies:
     """The node's connections to the outside, made before anything is started.
 
-    records, group: None where there is no table, no Auto Scaling group that waits; checkpoints, blocks: no bucket.
+    records, stream_records, group: None where there is no table, no Auto Scaling group that waits; checkpoints, blocks:
+    no bucket.
     """
 
     identity: Identity
@@ -55,6 +67,7 @@ class Dependencies:
     group: ScalingGroup | None = None
     checkpoints: Checkpoints | None = None
     blocks: BlockStore | None = None
+    stream_records: StreamRecords | None = None
 
 
 async def connect(settings: Settings, client: HttpClient) -> Dependencies:
@@ -71,7 +84,14 @@ async def connect(settings: Settings, client: HttpClient) -> Dependencies:
     records = DynamoRecords(aws_client("dynamodb", identity.region), aws.table) if aws.table else None
     group = AutoScaling(aws_client("autoscaling", identity.region), aws.group) if aws.group else None
     checkpoints, blocks = _checkpoints(settings, identity.region), _blocks(settings, identity.region)
-    return Dependencies(identity, metadata, instances, records, key, group, checkpoints, blocks)
+    streams = _stream_records(settings, identity.region)
+    return Dependencies(identity, metadata, instances, records, key, group, checkpoints, blocks, streams)
+
+
+def _stream_records(settings: Settings, region: str) -> StreamRecords | None:
+    if settings.aws.table is None:
+        return None
+    return DynamoStreamRecords(aws_client("dynamodb", region, STREAM_CONCURRENCY), settings.aws.table)
 
 
 def _blocks(settings: Settings, region: str) -> BlockStore | None:

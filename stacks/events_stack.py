@@ -11,7 +11,7 @@ from stacks.constructs.dashboard import Dashboard
 from stacks.constructs.event_function import EventFunction
 from stacks.constructs.handler_specs import handler_specs
 from stacks.constructs.lambda_package import lambda_code
-from stacks.constructs.metrics import breaker_metric, lambda_metric, missing_nodes_metric
+from stacks.constructs.metrics import breaker_metric, lambda_metric, missing_nodes_metric, orphaned_streams_metric
 from stacks.settings import FleetSettings
 from stacks.state_stack import StateStack
 
@@ -48,6 +48,12 @@ class EventsStack(BaseStack):
             "NoSpot",
             lambda_metric(cluster, "CapacityLimit"),
             "spot has no capacity, and the bound is reached",
+        )
+        alarms.alarm_when_positive(
+            self,
+            "Orphans",
+            orphaned_streams_metric(cluster),
+            "streams of lost nodes were not resumed within five minutes",
         )
         Dashboard(self, "Board", settings, functions, alarms.alarms)
         if settings.budget_usd:

@@ -10,6 +10,7 @@ from constructs import Construct
 
 from node_agent.contract import names
 from node_agent.contract.models import OLD_VERSION_DAYS
+from node_agent.contract.ownership import CHANGED_ATTRIBUTE, STATUS_ATTRIBUTE, STATUS_INDEX
 from node_agent.contract.table_schema import PARTITION_KEY, SORT_KEY, TTL_ATTRIBUTE
 from stacks.base_stack import BaseStack
 from stacks.settings import FleetSettings
@@ -45,7 +46,7 @@ class StateStack(BaseStack):
         CfnOutput(self, "ClusterKeySecret", value=names.cluster_key_secret_name(settings.cluster))
 
     def _table(self, settings: FleetSettings) -> dynamodb.Table:
-        return dynamodb.Table(
+        table = dynamodb.Table(
             self,
             "Records",
             table_name=names.table_name(settings.cluster),
@@ -60,6 +61,13 @@ class StateStack(BaseStack):
             deletion_protection=not settings.local,
             removal_policy=RemovalPolicy.DESTROY if settings.local else RemovalPolicy.RETAIN,
         )
+        # Only records of streams' ownership have both keys, so the index has nothing else, and costs nothing else.
+        table.add_global_secondary_index(
+            index_name=STATUS_INDEX,
+            partition_key=dynamodb.Attribute(name=STATUS_ATTRIBUTE, type=dynamodb.AttributeType.STRING),
+            sort_key=dynamodb.Attribute(name=CHANGED_ATTRIBUTE, type=dynamodb.AttributeType.NUMBER),
+        )
+        return table
 
     def _bucket(self, construct_id: str, name: str, *, permanent: bool) -> s3.Bucket:
         abort = s3.LifecycleRule(abort_incomplete_multipart_upload_after=Duration.days(1))

@@ -42,7 +42,7 @@ class DynamoRecords:
 
     def find(self, instance_id: str) -> NodeRecord | None:
         """Read the node's record, consistently; None where there is none, or none that can be parsed."""
-        return _read_record(self._table, node_key(instance_id), record_from_item)
+        return read_record(self._table, node_key(instance_id), record_from_item)
 
     def write(self, decision: Decision) -> None:
         """Write what the decision has, if the record is as it was read. Raises RecordChanged, botocore's errors."""
@@ -50,7 +50,7 @@ class DynamoRecords:
         if record is None or step is None:
             raise AssertionError(f"nothing to write in {decision}")
         if decision.action is Action.CREATE:
-            _write_conditionally(
+            write_conditionally(
                 lambda: self._table.put_item(
                     Item=record.to_item(),
                     # An item without an incarnation was not written by a node and cannot be parsed.
@@ -71,7 +71,7 @@ class DynamoRecords:
             update += ", #state = :state, state_rank = :rank"
             names["#state"] = "state"
             values |= {":state": decision.state.value, ":rank": decision.state.rank}
-        _write_conditionally(
+        write_conditionally(
             lambda: self._table.update_item(
                 Key=node_key(record.instance_id),
                 UpdateExpression=update,
@@ -89,7 +89,7 @@ class DynamoRecords:
         values: dict[str, Any] = {":after": list(after), ":expires": renewed(now)}
         if "recent" in held:
             values[":before"] = held["recent"]
-        _write_conditionally(
+        write_conditionally(
             lambda: self._table.update_item(
                 Key=pool_key(zone, instance_type),
                 UpdateExpression=f"SET recent = :after, {TTL_ATTRIBUTE} = :expires",
@@ -114,7 +114,7 @@ def _readable_interruptions(item: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _read_record(table: Any, key: dict[str, str], read: Callable[[Mapping[str, Any]], _T]) -> _T | None:
+def read_record(table: Any, key: dict[str, str], read: Callable[[Mapping[str, Any]], _T]) -> _T | None:
     """Return the parsed item; None where there is none, or none that can be parsed."""
     item = table.get_item(Key=key, ConsistentRead=True).get("Item")
     if item is None:
@@ -134,7 +134,7 @@ class DynamoCapacity:
 
     def find(self, group: str) -> CapacityRecord | None:
         """Read the group's record, consistently; None where there is none, or none that can be parsed."""
-        return _read_record(self._table, group_key(group), capacity_from_item)
+        return read_record(self._table, group_key(group), capacity_from_item)
 
     def write(self, record: CapacityRecord) -> None:
         """Replace the version before. Raises RecordChanged, botocore's errors."""
@@ -149,7 +149,7 @@ class DynamoBreaker:
 
     def find(self, group: str) -> BreakerRecord | None:
         """Read the group's record, consistently; None where there is none, or none that can be parsed."""
-        return _read_record(self._table, breaker_key(group), breaker_from_item)
+        return read_record(self._table, breaker_key(group), breaker_from_item)
 
     def write(self, record: BreakerRecord) -> None:
         """Replace the version before. Raises RecordChanged, botocore's errors."""
@@ -162,14 +162,15 @@ def _replace_version(table: Any, item: Mapping[str, Any], version: int) -> None:
         condition, values = f"attribute_not_exists({PARTITION_KEY}) OR attribute_not_exists(version)", {}
     else:
         condition, values = "version = :before", {":before": version - 1}
-    _write_conditionally(
+    write_conditionally(
         lambda: table.put_item(
             Item=item, ConditionExpression=condition, **({"ExpressionAttributeValues": values} if values else {})
         )
     )
 
 
-def _write_conditionally(write: Callable[[], object]) -> None:
+def write_conditionally(write: Callable[[], object]) -> None:
+    """Write. Raises RecordChanged where the condition is not met, botocore's errors."""
     try:
         write()
     except ClientError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from lambdas.adapters.ports import RecordChanged
@@ -9,7 +10,9 @@ from lambdas.core.decisions import Action, Decision, InstanceDescription, append
 from lambdas.core.on_demand_fallback import GroupDescription
 from node_agent.contract.capacity import CapacityRecord
 from node_agent.contract.launch_breaker import BreakerRecord
-from node_agent.contract.table_schema import NodeRecord, renewed
+from node_agent.contract.open_streams import OpenStreams, open_streams_life
+from node_agent.contract.ownership import Ownership, moves_forward
+from node_agent.contract.table_schema import NodeRecord, StreamStatus, renewed
 from node_agent.contract.tags import NodeTags
 
 
@@ -76,6 +79,54 @@ class MemoryRecords:
     def recent_interruptions(self, zone: str, instance_type: str) -> tuple[int, ...]:
         """Return the pool's recent interruptions in unix milliseconds, oldest first."""
         return self._pools.get((zone, instance_type), ())
+
+
+class MemoryStreams:
+    """Fakes the StreamRecords port."""
+
+    def __init__(self) -> None:
+        self.open: dict[str, OpenStreams] = {}
+        self.owned: dict[str, Ownership] = {}
+
+    def find(self, instance_id: str) -> OpenStreams | None:
+        """Return the node's record; None where there is none."""
+        return self.open.get(instance_id)
+
+    def advance(self, changes: Sequence[Ownership]) -> int:
+        """Write those that move their stream forward. Returns how many."""
+        written = [change for change in changes if moves_forward(self.owned.get(change.stream), change)]
+        self.owned.update({change.stream: change for change in written})
+        return len(written)
+
+    def mark_deadline(self, record: OpenStreams, deadline: float) -> None:
+        """Add the deadline, under DynamoStreams' conditions. Raises RecordChanged."""
+        held = self._unchanged(record)
+        if held.deadline is not None:
+            raise RecordChanged
+        self.open[record.instance_id] = replace(
+            held, deadline=deadline, expires_at=max(held.expires_at, open_streams_life(deadline))
+        )
+
+    def mark_ended(self, record: OpenStreams, at: float) -> None:
+        """Add the end, under DynamoStreams' conditions. Raises RecordChanged."""
+        held = self._unchanged(record)
+        if held.ended_at is not None:
+            raise RecordChanged
+        self.open[record.instance_id] = replace(held, ended_at=at)
+
+    def _unchanged(self, record: OpenStreams) -> OpenStreams:
+        held = self.open.get(record.instance_id)
+        if held is None or held.incarnation != record.incarnation:
+            raise RecordChanged
+        return held
+
+    def orphaned(self, before: float, now: float) -> int:
+        """Count the streams that are orphaned since before that time, and not expired."""
+        return sum(
+            1
+            for each in self.owned.values()
+            if each.status is StreamStatus.ORPHANED and each.changed_at < before and each.expires_at > now
+        )
 
 
 class MemoryGroups:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from lambdas.core.decisions import Decision, InstanceDescription
 from lambdas.core.on_demand_fallback import GroupDescription
 from node_agent.contract.capacity import CapacityRecord
 from node_agent.contract.launch_breaker import BreakerRecord
+from node_agent.contract.open_streams import OpenStreams
+from node_agent.contract.ownership import Ownership
 from node_agent.contract.table_schema import NodeRecord
 from node_agent.contract.tags import NodeTags
 
@@ -49,6 +52,30 @@ class Records(Protocol):
 
     def recent_interruptions(self, zone: str, instance_type: str) -> tuple[int, ...]:
         """Return the pool's recent interruptions in unix milliseconds, oldest first."""
+        ...
+
+
+class StreamRecords(Protocol):
+    """Records in the table of nodes' open streams, and of what became of single streams."""
+
+    def find(self, instance_id: str) -> OpenStreams | None:
+        """Return the node's record of open streams; None where there is none, or none that can be parsed."""
+        ...
+
+    def advance(self, changes: Sequence[Ownership]) -> int:
+        """Write those that move their stream forward (`contract/ownership`). Returns how many were written."""
+        ...
+
+    def mark_deadline(self, record: OpenStreams, deadline: float) -> None:
+        """Add the deadline (unix seconds) to a record, which has none. Raises RecordChanged."""
+        ...
+
+    def mark_ended(self, record: OpenStreams, at: float) -> None:
+        """Add when the node ended (unix seconds) to a record, where it has no end. Raises RecordChanged."""
+        ...
+
+    def orphaned(self, before: float, now: float) -> int:
+        """Count the streams that are orphaned since before that time, and not expired; both unix seconds."""
         ...
 
 

@@ -27,7 +27,7 @@ from node_agent.contract.table_schema import RECORD_LIFE_S, NodeRecord, Timeline
 from node_agent.contract.tags import NodeTags, decode_tags
 
 SOURCE = "eventbridge"
-_MAX_CLOCK_SKEW_S = 60.0
+MAX_CLOCK_SKEW_S = 60.0
 """Events carry whole seconds of AWS's clock; an incarnation is in milliseconds of the node's clock."""
 
 MAX_RECENT_INTERRUPTIONS = 20
@@ -93,7 +93,7 @@ def decide(event: Ec2Event, snapshot: Snapshot, cluster: str, now: float) -> Dec
     if interpreted is None:
         return _ignore("nothing to do for this state")
     state, step, deadline = interpreted
-    if record is not None and event.at + _MAX_CLOCK_SKEW_S < record.incarnation / 1000:
+    if record is not None and event.at + MAX_CLOCK_SKEW_S < record.incarnation / 1000:
         return _ignore("older than the node's incarnation")
     wanted = _tags_to_write(tags, cluster, state, deadline)
     if record is not None and step.key in record.timeline:

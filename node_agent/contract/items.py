@@ -54,3 +54,11 @@ def listing(item: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     if not isinstance(value, list | tuple):
         raise ValueError(f"{name!r} is missing or no list")
     return [mapping(each, name) for each in value]
+
+
+def texts(item: Mapping[str, Any], name: str) -> list[str]:
+    """Read a list of texts. Raises ValueError."""
+    value = item.get(name)
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{name!r} is missing or no list")
+    return [text({name: each}, name) for each in value]

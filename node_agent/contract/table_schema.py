@@ -150,10 +150,30 @@ def _step_from_item(item: Mapping[str, Any]) -> TimelineStep:
 
 
 class StreamStatus(StrEnum):
-    """Why a journal was stored: its owner drained and announced it, or its owner was lost before the replica ended."""
+    """What became of a stream at its owner, in the one order in which the status may change (`contract/ownership`).
+
+    A checkpoint is only written of a stream that is handed off, or orphaned.
+    """
+
+    OPEN = "open"
+    """Its owner serves it."""
+
+    ORPHANED = "orphaned"
+    """Its owner was lost."""
 
     HANDED_OFF = "handed-off"
-    ORPHANED = "orphaned"
+    """Its owner drained, and its client was sent the addresses of other nodes."""
+
+    CLOSED = "closed"
+    """It ended, or its client left."""
+
+    @property
+    def rank(self) -> int:
+        """The position in that order."""
+        return _STATUSES.index(self)
+
+
+_STATUSES = tuple(StreamStatus)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from node_agent.ports.engine import EngineGroup, EngineSteps
 from node_agent.ports.gossip import Datagrams
 from node_agent.ports.http import AlternateProtocol, ExchangeLost, Http, Response, ServerRequest
 from node_agent.ports.kv import BlockStore
-from node_agent.ports.replication import Checkpoints, LinkListener, ReplicaLink, ReplicaLinks
+from node_agent.ports.replication import Checkpoints, LinkListener, ReplicaLink, ReplicaLinks, StreamRecords
 
 __all__ = [
     "AlternateProtocol",
@@ -30,4 +30,5 @@ __all__ = [
     "ScalingGroup",
     "Secrets",
     "ServerRequest",
+    "StreamRecords",
 ]

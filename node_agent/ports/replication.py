@@ -1,10 +1,12 @@
-"""Copies of journals: connections to peers' replicas, and checkpoints in S3."""
+"""Copies of journals: connections to peers' replicas, checkpoints in S3, and the records of streams' owners."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from node_agent.contract.open_streams import OpenStreams
+from node_agent.contract.ownership import Ownership
 from node_agent.contract.table_schema import StreamRecord
 from node_agent.core.common.address import Address
 from node_agent.core.replication.link_loss import LinkLossReason
@@ -27,6 +29,29 @@ class Checkpoints(Protocol):
 
     async def read(self, record: StreamRecord) -> bytes | None:
         """Return the bytes that the record points at; None where the object does not exist any more."""
+        ...
+
+
+class StreamRecords(Protocol):
+    """The table: this node's record of its open streams, and the ownership of single streams."""
+
+    async def write_open(self, record: OpenStreams) -> None:
+        """Write the record; what a Lambda added for this incarnation stays.
+
+        Raises StaleEpoch where a newer incarnation has written its own.
+        """
+        ...
+
+    async def read_open(self, instance_id: str) -> OpenStreams | None:
+        """Return a node's record; None where there is none, or none that can be parsed."""
+        ...
+
+    async def advance(self, changes: Sequence[Ownership]) -> int:
+        """Write those that move their stream forward (`contract/ownership`). Returns how many were written."""
+        ...
+
+    async def find(self, stream: str) -> Ownership | None:
+        """Return a stream's ownership; None where there is no record, or none that can be parsed."""
         ...
 
 

@@ -9,6 +9,8 @@ from node_agent.contract.addresses import node_address
 from node_agent.contract.aws_events import InterruptionNotice
 from node_agent.contract.drain_record import DrainRecord
 from node_agent.contract.errors import StaleEpoch, StoreUnavailable
+from node_agent.contract.open_streams import OpenStreams
+from node_agent.contract.ownership import Ownership, moves_forward
 from node_agent.contract.states import NodeState
 from node_agent.contract.table_schema import NodeRecord, RecordMissing, StreamRecord, TimelineStep, renewed
 from node_agent.contract.tags import DEADLINE_TAG, NODE_TAGS, NodeTags, decode_tags
@@ -161,6 +163,47 @@ class MemoryCheckpoints:
     def _check(self) -> None:
         if self.unavailable:
             raise StoreUnavailable("the checkpoints are not to be had")
+
+
+class MemoryStreamRecords:
+    """The records of open streams by instance id, and of ownership by stream. unavailable: as AWS sometimes is."""
+
+    def __init__(self) -> None:
+        self.open: dict[str, OpenStreams] = {}
+        self.owned: dict[str, Ownership] = {}
+        self.unavailable = False
+
+    async def write_open(self, record: OpenStreams) -> None:
+        """Write the record to `open`. Raises StaleEpoch where a newer incarnation has one, StoreUnavailable."""
+        self._check()
+        held = self.open.get(record.instance_id)
+        if held is not None and held.incarnation > record.incarnation:
+            raise StaleEpoch(f"the record belongs to incarnation {held.incarnation}, not to {record.incarnation}")
+        if held is not None and held.incarnation == record.incarnation:
+            deadline = held.deadline if record.deadline is None else record.deadline
+            record = replace(record, deadline=deadline, ended_at=held.ended_at)
+        self.open[record.instance_id] = record
+
+    async def read_open(self, instance_id: str) -> OpenStreams | None:
+        """Return the record of a node, None where `write_open` wrote none. Raises StoreUnavailable."""
+        self._check()
+        return self.open.get(instance_id)
+
+    async def advance(self, changes: Sequence[Ownership]) -> int:
+        """Write those that move forward to `owned`. Returns how many; raises StoreUnavailable."""
+        self._check()
+        written = [change for change in changes if moves_forward(self.owned.get(change.stream), change)]
+        self.owned.update({change.stream: change for change in written})
+        return len(written)
+
+    async def find(self, stream: str) -> Ownership | None:
+        """Return a stream's ownership, None where there is no record. Raises StoreUnavailable."""
+        self._check()
+        return self.owned.get(stream)
+
+    def _check(self) -> None:
+        if self.unavailable:
+            raise StoreUnavailable("the records of streams cannot be reached")
 
 
 class MemoryBlockStore:

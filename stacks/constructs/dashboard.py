@@ -8,7 +8,7 @@ from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
-from stacks.constructs.metrics import FIVE_MINUTES, group_metric, lambda_metric
+from stacks.constructs.metrics import FIVE_MINUTES, group_metric, lambda_metric, orphaned_streams_metric
 from stacks.constructs.node_group import in_flight_metric
 from stacks.settings import FleetSettings
 
@@ -53,6 +53,10 @@ class Dashboard(Construct):
             cloudwatch.GraphWidget(
                 title="Nodes that gave up",
                 left=[lambda_metric(cluster, "BreakerCount"), lambda_metric(cluster, "BreakerOpen")],
+            ),
+            cloudwatch.GraphWidget(
+                title="Streams of lost nodes",
+                left=[lambda_metric(cluster, "StreamsOrphaned"), orphaned_streams_metric(cluster)],
             ),
         )
         board.add_widgets(

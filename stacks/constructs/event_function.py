@@ -48,6 +48,9 @@ class HandlerSpec:
     every_minutes: int = 0
     """The interval of its schedule; 0: none, it has events."""
 
+    memory_mib: int = 256
+    """Lambda gives CPU in proportion to it."""
+
 
 class EventFunction(Construct):
     """The Lambda (`function`) and its dead-letter queue (`queue`)."""
@@ -106,7 +109,7 @@ class EventFunction(Construct):
             layers=list(code.layers),
             role=role,
             log_group=group,
-            memory_size=256,
+            memory_size=task.memory_mib,
             timeout=Duration.seconds(20),
             retry_attempts=2,
             tracing=lambda_.Tracing.ACTIVE,

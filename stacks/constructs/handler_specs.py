@@ -12,6 +12,7 @@ from node_agent.contract import names
 from node_agent.contract.aws_events import INTERRUPTION_EVENT, REBALANCE_EVENT, STATE_CHANGE_EVENT, TERMINAL_STATES
 from node_agent.contract.capacity import LAUNCH_FAILED_EVENT, LAUNCH_SUCCEEDED_EVENT
 from node_agent.contract.launch_breaker import GAVE_UP_EVENT
+from node_agent.contract.ownership import STATUS_INDEX
 from node_agent.contract.tags import CLUSTER_TAG, NODE_TAGS
 from stacks.constructs.event_function import HandlerSpec
 from stacks.constructs.node_role import group_arn
@@ -41,6 +42,8 @@ def handler_specs(stack: Stack, settings: FleetSettings, state: StateStack) -> S
             [kind],
             # The events are of all instances in the account, each with several states.
             {"state": TERMINAL_STATES} if kind == STATE_CHANGE_EVENT else {},
+            # One of these events writes a record for each of up to 2,000 streams, within the function's timeout.
+            memory_mib=1024 if kind == STATE_CHANGE_EVENT else 256,
         )
         for handler, kind in NODE_EVENTS.items()
     ]
@@ -86,6 +89,7 @@ def _check_spec(stack: Stack, settings: FleetSettings, state: StateStack) -> Han
         environment=_base_environment(settings, state),
         permissions=(
             _records_policy(state),
+            _index_policy(state),
             *_base_policies(stack, settings),
             _launch_policy(stack, settings, "Resume"),
         ),
@@ -151,4 +155,12 @@ def _records_policy(state: StateStack) -> iam.PolicyStatement:
         # DeleteItem: Powertools deletes the row of a call that failed, so that its retry does not count as a repeat.
         actions=["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"],
         resources=[state.table.table_arn],
+    )
+
+
+def _index_policy(state: StateStack) -> iam.PolicyStatement:
+    return iam.PolicyStatement(
+        sid="CountOrphans",
+        actions=["dynamodb:Query"],
+        resources=[f"{state.table.table_arn}/index/{STATUS_INDEX}"],
     )

@@ -49,3 +49,8 @@ def lambda_metric(cluster: str, name: str, statistic: str = "Sum") -> cloudwatch
 def breaker_metric(cluster: str) -> cloudwatch.Metric:
     """Return how often launches were suspended, because nodes gave up."""
     return lambda_metric(cluster, "BreakerOpen")
+
+
+def orphaned_streams_metric(cluster: str) -> cloudwatch.Metric:
+    """Return how many streams stay orphaned: their node was lost, and no client came back."""
+    return lambda_metric(cluster, "OrphanedStreams", "Maximum")

@@ -36,6 +36,7 @@ from node_agent.testing.fakes import (
     MemoryMetadata,
     MemoryRecords,
     MemoryScalingGroup,
+    MemoryStreamRecords,
 )
 from tests.borders.asgi import LocalEngine
 
@@ -213,13 +214,13 @@ async def run_agent(
     twins = {
         "Metadata": MemoryMetadata(identity), "Instances": instances, "Records": MemoryRecords(),
         "Checkpoints": MemoryCheckpoints(), "BlockStore": MemoryBlockStore(),
-        "ScalingGroup": MemoryScalingGroup({"i-00000000"}),
+        "ScalingGroup": MemoryScalingGroup({"i-00000000"}), "StreamRecords": MemoryStreamRecords(),
     }  # fmt: skip
     odd = {name: FaultyAdapter(twin, turns.get(name, {})) for name, twin in twins.items()}
     ports: dict[str, Any] = odd
     outside = Dependencies(
         identity, ports["Metadata"], ports["Instances"], ports["Records"], KEY, ports["ScalingGroup"],
-        ports["Checkpoints"], ports["BlockStore"],
+        ports["Checkpoints"], ports["BlockStore"], ports["StreamRecords"],
     )  # fmt: skip
     to_engine = HttpClient()
     agent = Agent(

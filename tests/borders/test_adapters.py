@@ -25,10 +25,13 @@ from node_agent.adapters.dynamodb import DynamoRecords
 from node_agent.adapters.ec2 import Ec2
 from node_agent.adapters.imds import Imds
 from node_agent.adapters.secrets import SecretsManager
+from node_agent.adapters.stream_records import DynamoStreamRecords
 from node_agent.contract.addresses import node_address
 from node_agent.contract.aws_events import InterruptionNotice
 from node_agent.contract.drain_record import DrainRecord
 from node_agent.contract.errors import MetadataUnavailable, StaleEpoch, StoreUnavailable
+from node_agent.contract.open_streams import OpenStream, OpenStreams
+from node_agent.contract.ownership import Ownership
 from node_agent.contract.states import NodeState
 from node_agent.contract.table_schema import NodeRecord, RecordMissing, StreamRecord, StreamStatus, TimelineStep
 from node_agent.contract.tags import NodeTags
@@ -40,12 +43,15 @@ from tests.borders.port_protocols import methods, protocols
 
 STREAM = "a" * 24
 RECORD = StreamRecord(STREAM, 1, "i-1", 1, StreamStatus.ORPHANED, "journals/x", 0, 10, "d", 99)
+OPEN = OpenStreams("i-1", 7, (OpenStream(STREAM, 1, "i-1", 1, 1.0),), 99)
+OWNED = Ownership(STREAM, 1, "i-1", StreamStatus.CLOSED, 1, 1.0, 1.0, 99)
 INDEX = Index(b"f" * 8, (), (), "")
 
 NAMES = st.sampled_from(
     ["Item", "Reservations", "Instances", "Tags", "Key", "Value", "InstanceId", "PrivateIpAddress", "Body", "Error",
      "SecretString", "SecretBinary", "incarnation", "timeline", "N", "S", "M", "L", "BOOL", "stream", "epoch_number",
-     "epoch_owner", "seq", "status", "object_key", "start", "length", "digest", "expires_at", "SynktiCluster"]
+     "epoch_owner", "seq", "status", "object_key", "start", "length", "digest", "expires_at", "SynktiCluster",
+     "streams", "replicas", "left_out", "instance_id", "stream_status", "status_rank", "since_ms", "changed_ms"]
 )  # fmt: skip
 
 
@@ -205,6 +211,10 @@ CALLS: dict[tuple[str, str], tuple[tuple[Any, ...], Callable[[Any], bool]]] = {
     ("Checkpoints", "write"): (("k", b"b", [RECORD]), lambda found: found in (0, 1)),
     ("Checkpoints", "find"): ((STREAM,), lambda found: found is None or found.stream == STREAM),
     ("Checkpoints", "read"): ((RECORD,), lambda found: found is None or len(found) == RECORD.length),
+    ("StreamRecords", "write_open"): ((OPEN,), NOTHING),
+    ("StreamRecords", "read_open"): (("i-1",), lambda found: found is None or found.instance_id == "i-1"),
+    ("StreamRecords", "advance"): (([OWNED, OWNED],), lambda found: found in (0, 1, 2)),
+    ("StreamRecords", "find"): ((STREAM,), lambda found: found is None or found.stream == STREAM),
     ("BlockStore", "keep"): ((STREAM, INDEX, lambda _: None), NOTHING),
     ("BlockStore", "index"): ((b"f" * 8, STREAM), lambda found: found is None or type(found) is Index),
     ("BlockStore", "fetch"): ((INDEX, Batch((), 0, 5)), lambda found: len(found) == 5),
@@ -221,6 +231,7 @@ ADAPTERS: dict[str, Callable[[list[Any]], Any]] = {
     "Instances": lambda replies: Ec2(Client(replies)),
     "Records": lambda replies: DynamoRecords(Client(replies), "t"),
     "Checkpoints": lambda replies: AwsCheckpoints(Client(replies), "b", Client(replies), "t"),
+    "StreamRecords": lambda replies: DynamoStreamRecords(Client(replies), "t"),
     "BlockStore": lambda replies: S3BlockStore(Client(replies), "b"),
     "ScalingGroup": lambda replies: AutoScaling(Client(replies), "g"),
     "Secrets": lambda replies: SecretsManager(Client(replies)),
@@ -233,6 +244,7 @@ OTHERS = {"Response", "Http", "ServerRequest", "Datagrams", "ReplicaLink", "Repl
 
 ALLOWED = {
     ("Records", "advance"): (StaleEpoch, RecordMissing, StoreUnavailable),
+    ("StreamRecords", "write_open"): (StaleEpoch, StoreUnavailable),
     **{
         ("Metadata", name): (MetadataUnavailable,)
         for name in ("identity", "interruption", "rebalance", "termination_requested")

@@ -94,6 +94,7 @@ def with_outages(services: Mapping[str, Outage], outside: Dependencies) -> Depen
         metadata=put("metadata", outside.metadata),
         instances=put("ec2", outside.instances),
         records=put("dynamodb", outside.records),
+        stream_records=put("dynamodb", outside.stream_records),
         checkpoints=put("s3", outside.checkpoints),
         blocks=put("s3", outside.blocks),
         group=put("autoscaling", outside.group),

@@ -25,6 +25,8 @@ from node_agent.contract.drain_record import drain_from_item
 from node_agent.contract.errors import ConfigurationError, RequestRejected
 from node_agent.contract.launch_breaker import breaker_from_item, parse_breaker_event
 from node_agent.contract.models import parse_manifest
+from node_agent.contract.open_streams import open_streams_from_item
+from node_agent.contract.ownership import ownership_from_item
 from node_agent.contract.states import NodeState
 from node_agent.contract.table_schema import record_from_item, stream_record_from_item
 from node_agent.contract.tags import decode_tags, tags_from_ec2
@@ -243,6 +245,15 @@ STREAM = (
     b'"length":9,'
     b'"digest":"d","expires_at":9}'
 )
+OPEN_STREAMS = (
+    b'{"instance_id":"i-1","incarnation":7,"left_out":0,"expires_at":9,"deadline_ms":5,"ended_ms":6,'
+    b'"replicas":["i-2=10.0.0.2:8001"],"streams":["aaaaaaaaaaaaaaaaaaaaaaaa 1 - 40 5 0",'
+    b'"bbbbbbbbbbbbbbbbbbbbbbbb 2 +0a 40 5 -"]}'
+)
+OWNERSHIP = (
+    b'{"stream":"s","epoch_number":1,"epoch_owner":"o","stream_status":"orphaned","status_rank":1,"seq":3,'
+    b'"since_ms":1,"changed_ms":2,"replicas":["i-2=10.0.0.2:8001"],"expires_at":9}'
+)
 DRAIN = (
     b'{"instance_id":"i","incarnation":1,"why":"w","deadline_ms":5,"expires_at":9,'
     b'"steps":[{"step":"a","at_ms":1,"count":null}]}'
@@ -296,6 +307,8 @@ TARGETS: dict[str, Target] = {
     "events-of-groups": Target(_item(parse_launch), (LAUNCH,)),
     "node-records": Target(_item(record_from_item), (NODE,)),
     "stream-records": Target(_item(stream_record_from_item), (STREAM,)),
+    "open-streams": Target(_item(open_streams_from_item), (OPEN_STREAMS,)),
+    "ownership-records": Target(_item(ownership_from_item), (OWNERSHIP,)),
     "drain-records": Target(
         _item(drain_from_item),
         (DRAIN,),

@@ -36,6 +36,7 @@ from node_agent.testing.fakes import (
     MemoryMetadata,
     MemoryRecords,
     MemoryScalingGroup,
+    MemoryStreamRecords,
 )
 
 MODEL = "m"
@@ -95,6 +96,7 @@ class LocalFleet:
     records: MemoryRecords = field(default_factory=MemoryRecords)
     checkpoints: MemoryCheckpoints = field(default_factory=MemoryCheckpoints)
     blocks: MemoryBlockStore = field(default_factory=MemoryBlockStore)
+    stream_records: MemoryStreamRecords = field(default_factory=MemoryStreamRecords)
     group: MemoryScalingGroup = field(default_factory=lambda: MemoryScalingGroup(set()))
     http: httpx.AsyncClient = field(default_factory=lambda: httpx.AsyncClient(timeout=30))
 
@@ -149,6 +151,7 @@ async def local_fleet(
     models: Sequence[str] = (MODEL,),
     checkpoints: MemoryCheckpoints | None = None,
     blocks: MemoryBlockStore | None = None,
+    stream_records: MemoryStreamRecords | None = None,
     clocks: Mapping[int, SteadyClock] | None = None,
     through: Callable[[Dependencies], Dependencies] | None = None,
     engine: EngineCommand | None = None,
@@ -156,13 +159,24 @@ async def local_fleet(
 ) -> AsyncIterator[LocalFleet]:
     """Run `size` nodes, each ready and listed by all others.
 
-    engine_options: of the fake engines; models: what the nodes serve, in rotation; checkpoints, blocks: an earlier
-    fleet's; engine: the command of a real engine; clocks: of single nodes, by their numbers; through: wraps the fake
-    AWS; extra: settings, as SYNKTI_ variables.
+    engine_options: of the fake engines; models: what the nodes serve, in rotation; checkpoints, blocks,
+    stream_records: another fleet's; engine: the command of a real engine; clocks: of single nodes, by their numbers;
+    through: wraps the fake AWS; extra: settings, as SYNKTI_ variables.
     """
     within_s = READY_WITHIN_S if engine is None else REAL_READY_WITHIN_S
     async with unready_fleet(
-        folder, size, seconds_per_token, engine_options, models, checkpoints, blocks, clocks, through, engine, **extra
+        folder,
+        size,
+        seconds_per_token,
+        engine_options,
+        models,
+        checkpoints,
+        blocks,
+        stream_records,
+        clocks,
+        through,
+        engine,
+        **extra,
     ) as fleet:
         for node in fleet.nodes:
             await eventually(f"{node.instance_id} is ready", partial(fleet.ready, node), within_s)
@@ -179,6 +193,7 @@ async def unready_fleet(
     models: Sequence[str] = (MODEL,),
     checkpoints: MemoryCheckpoints | None = None,
     blocks: MemoryBlockStore | None = None,
+    stream_records: MemoryStreamRecords | None = None,
     clocks: Mapping[int, SteadyClock] | None = None,
     through: Callable[[Dependencies], Dependencies] | None = None,
     engine: EngineCommand | None = None,
@@ -191,6 +206,7 @@ async def unready_fleet(
         group=MemoryScalingGroup(set(addresses)),
         checkpoints=checkpoints or MemoryCheckpoints(),
         blocks=blocks or MemoryBlockStore(),
+        stream_records=stream_records or MemoryStreamRecords(),
     )
     instances = fleet.instances = MemoryInstances(addresses, 8001)
     clients = [HttpClient() for _ in addresses]
@@ -206,8 +222,9 @@ async def unready_fleet(
         identity = Identity(instance_id, ZONES[number % 3], "us-east-1", "g5.xlarge", host)
         metadata = MemoryMetadata(identity)
         outside = Dependencies(
-            identity, metadata, instances, fleet.records, b"cluster key", fleet.group, fleet.checkpoints, fleet.blocks
-        )
+            identity, metadata, instances, fleet.records, b"cluster key", fleet.group, fleet.checkpoints, fleet.blocks,
+            fleet.stream_records,
+        )  # fmt: skip
         if through is not None:
             outside = through(outside)
         agent = Agent(settings, outside, clients[number], signals=False, clock=(clocks or {}).get(number))

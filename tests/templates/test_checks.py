@@ -21,7 +21,7 @@ from cdk_nag import AwsSolutionsChecks
 from cfnlint.helpers import REGIONS
 
 from app import build
-from checks.assemblies import EVERYTHING, SHIPPED, Synthesized
+from checks.assemblies import EVERYTHING, Synthesized
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted(str(path) for path in (ROOT / ".github" / "workflows").glob("*.yml"))
@@ -64,34 +64,20 @@ def test_cdk_nag_finds_exactly_the_accepted_findings(tmp_path: Path) -> None:
 
 COMMERCIAL = tuple(sorted(set(boto3.session.Session().get_available_regions("ec2", "aws")) & set(REGIONS)))
 FEW = ("eu-central-1", "eu-west-1", "us-east-1")
-FIRST_TYPE_NOT_OFFERED = frozenset({
-    "af-south-1", "ap-east-1", "ap-east-2", "ap-northeast-3", "ap-southeast-1", "ap-southeast-3", "ap-southeast-4",
-    "ap-southeast-6", "ap-southeast-7", "ca-west-1", "eu-south-1", "eu-west-1", "il-central-1", "me-south-1",
-    "mx-central-1", "us-west-1",
-})  # fmt: skip
-"""Regions without the first of the default instance types, by cfn-lint's data: `synkti doctor` reports it there as a
-fault, with the line of synkti.toml that names the types that are offered (tests/unit/cli/test_doctor.py)."""
 
 
 @pytest.mark.parametrize("regions", [FEW, pytest.param(COMMERCIAL, marks=pytest.mark.long)], ids=["few", "every"])
-def test_cfn_lint_finds_nothing_but_types_that_a_region_does_not_offer(
-    regions: tuple[str, ...], production: Synthesized, everything: Synthesized
-) -> None:
+def test_cfn_lint_finds_nothing(regions: tuple[str, ...], production: Synthesized, everything: Synthesized) -> None:
     files = [str(path) for each in (production, everything) for path in each.folder.glob("*.template.json")]
     assert len(files) == 10
     # W3005: CDK names a role as a dependency although the function refers to it; harmless, and not ours to change.
     command = [tool("cfn-lint"), "--ignore-checks", "W3005", "--format", "json", "--regions", *regions, "--", *files]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    found = [(each["Rule"]["Id"], each["Message"]) for each in json.loads(done.stdout)]
-    assert [message for rule, message in found if rule != "E3628"] == [], done.stderr
-    lacking = {message.rpartition(" in ")[2].strip("'") for _, message in found}
-    assert lacking == FIRST_TYPE_NOT_OFFERED & set(regions)
-    assert all(SHIPPED.instance_types[0] in message for _, message in found)
+    assert [each["Message"] for each in json.loads(done.stdout)] == [], done.stderr
 
 
 def test_every_commercial_region_is_linted() -> None:
     assert len(COMMERCIAL) >= 34
-    assert set(COMMERCIAL) > FIRST_TYPE_NOT_OFFERED
 
 
 def test_shellcheck_finds_nothing() -> None:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from checks.assemblies import Synthesized
 from cli.core.cost.lines import ALARM_METRICS, CHECKS_PER_MONTH, FREE_MIB_PER_S, FUNCTIONS
 from stacks.constructs.handler_specs import CHECK_MINUTES
 
+AT_DEPLOYMENTS = ("Size", "Model")
+"""Functions that run at deployments only, a few times a month."""
+
+
+def event_functions(production: Synthesized) -> list[dict[str, Any]]:
+    found = production.resources("AWS::Lambda::Function")
+    return [each["Properties"] for name, each in found.items() if not name.startswith(AT_DEPLOYMENTS)]
+
 
 def test_functions_alarms_dashboards_secrets_and_buckets_are_counted(production: Synthesized) -> None:
-    assert len(production.resources("AWS::Lambda::Function")) == FUNCTIONS
+    assert len(event_functions(production)) == FUNCTIONS
     alarms = [each["Properties"] for each in production.resources("AWS::CloudWatch::Alarm").values()]
     # An alarm on a sum has an entry for each metric, and one for the sum, which costs nothing.
     watched = [sum("MetricStat" in each for each in alarm["Metrics"]) if "Metrics" in alarm else 1 for alarm in alarms]
@@ -24,8 +34,8 @@ def test_volumes_functions_and_the_table_are_of_the_kinds_that_are_priced(produc
     assert (device["Ebs"]["VolumeType"], device["Ebs"].get("Iops")) == ("gp3", None)
     assert device["Ebs"]["Throughput"] > FREE_MIB_PER_S
     assert "Monitoring" not in template, "detailed monitoring would be seven more metrics a node"
-    for function in production.resources("AWS::Lambda::Function").values():
-        assert (function["Properties"]["MemorySize"], function["Properties"]["Architectures"]) == (256, ["arm64"])
+    for function in event_functions(production):
+        assert (function["MemorySize"], function["Architectures"]) == (256, ["arm64"])
     assert production.only("AWS::DynamoDB::Table")["BillingMode"] == "PAY_PER_REQUEST"
 
 

@@ -81,6 +81,23 @@ def test_a_schedule_starts_the_check_of_the_fleet(production: Synthesized) -> No
     assert function["Environment"]["Variables"]["SYNKTI_ON_DEMAND_BASE"] == "0"
 
 
+def test_streams_that_stay_orphaned_have_an_alarm(production: Synthesized) -> None:
+    alarms = [alarm["Properties"] for alarm in production.resources("AWS::CloudWatch::Alarm").values()]
+    (alarm,) = [alarm for alarm in alarms if alarm.get("MetricName") == "OrphanedStreams"]
+    assert (alarm["Namespace"], alarm["Statistic"], alarm["Threshold"]) == ("Synkti", "Maximum", 0)
+    assert {"Name": "cluster", "Value": "synkti"} in alarm["Dimensions"]
+    assert alarm["Period"] == 300, "as often as the check publishes it"
+
+
+def test_the_function_that_orphans_streams_has_the_cpu_for_a_full_record(production: Synthesized) -> None:
+    memory = {
+        function["Properties"]["Handler"].split(".")[-2]: function["Properties"]["MemorySize"]
+        for function in production.resources("AWS::Lambda::Function").values()
+    }
+    assert memory.pop("node_state_changed") == 1024
+    assert set(memory.values()) == {256}
+
+
 def test_rules_match_drills_if_drills_are_enabled(everything: Synthesized) -> None:
     rules = [rule["Properties"] for rule in everything.resources("AWS::Events::Rule").values()]
     for pattern in [rule["EventPattern"] for rule in rules if "EventPattern" in rule]:
@@ -97,9 +114,11 @@ def test_each_function_queue_and_capacity_failure_has_an_alarm(
     production: Synthesized, everything: Synthesized
 ) -> None:
     alarms = production.resources("AWS::CloudWatch::Alarm")
-    assert len(alarms) == 2 * len((*HANDLERS, *SCHEDULED)) + 4
+    assert len(alarms) == 2 * len((*HANDLERS, *SCHEDULED)) + 5
     names = {alarm["Properties"].get("MetricName", "a sum") for alarm in alarms.values()}
-    assert names == {"Errors", "ApproximateNumberOfMessagesVisible", "a sum", "CapacityLimit", "BreakerOpen"}
+    assert names == {"Errors", "ApproximateNumberOfMessagesVisible", "a sum", "CapacityLimit", "BreakerOpen",
+        "OrphanedStreams",
+    }  # fmt: skip
     assert not any("AlarmActions" in alarm["Properties"] for alarm in alarms.values())
     assert all(alarm["Properties"]["AlarmActions"] for alarm in notifying(everything))
     assert everything.only("AWS::SNS::Subscription")["Endpoint"] == "somebody@example.com"

@@ -5,6 +5,10 @@ from __future__ import annotations
 from checks.assemblies import Synthesized
 from node_agent.contract.models import OLD_VERSION_DAYS
 from node_agent.contract.names import cluster_key_secret_name, table_name
+from node_agent.contract.open_streams import OpenStreams
+from node_agent.contract.ownership import CHANGED_ATTRIBUTE, STATUS_ATTRIBUTE, STATUS_INDEX
+from node_agent.contract.states import NodeState
+from node_agent.contract.table_schema import NodeRecord
 
 
 def test_the_table_has_deletion_protection_and_point_in_time_recovery(production: Synthesized) -> None:
@@ -15,6 +19,20 @@ def test_the_table_has_deletion_protection_and_point_in_time_recovery(production
     assert table["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
     assert table["DeletionProtectionEnabled"] is True
     assert [key["AttributeName"] for key in table["KeySchema"]] == ["pk", "sk"]
+
+
+def test_the_table_has_an_index_of_streams_by_status_only(production: Synthesized) -> None:
+    table = production.only("AWS::DynamoDB::Table")
+    (index,) = table["GlobalSecondaryIndexes"]
+    assert index["IndexName"] == STATUS_INDEX
+    assert [(key["AttributeName"], key["KeyType"]) for key in index["KeySchema"]] == [
+        ("stream_status", "HASH"),
+        ("changed_ms", "RANGE"),
+    ]
+    assert index["Projection"] == {"ProjectionType": "ALL"}
+    # Nodes' records and the rows of idempotency lack a key of it, and are not in it.
+    assert {CHANGED_ATTRIBUTE, STATUS_ATTRIBUTE}.isdisjoint(NodeRecord("i", "z", "t", NodeState.READY, 1, 2).to_item())
+    assert STATUS_ATTRIBUTE not in OpenStreams("i", 1, (), 2).to_item()
 
 
 def test_the_models_bucket_is_retained_and_checkpoints_expire(production: Synthesized) -> None:

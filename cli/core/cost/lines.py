@@ -14,13 +14,13 @@ from cli.core.cost.workload import GB, HOURS, REPLICAS, SECONDS, Clients, Scenar
 from stacks.endpoints import INTERFACE_SERVICES
 
 FUNCTIONS = 6
-ALARM_METRICS = 2 * FUNCTIONS + 5
-"""Metrics that alarms watch: two of each function, two for missing nodes, and three more."""
+ALARM_METRICS = 2 * FUNCTIONS + 6
+"""Metrics that alarms watch: two of each function, two for missing nodes, and four more."""
 
 SCALING_ALARMS = 2
 """Auto Scaling makes them for its target."""
 
-STEADY_METRICS = 4
+STEADY_METRICS = 5
 """Custom metrics with values in every hour: requests in flight, and what the scheduled check publishes."""
 
 FREE_MIB_PER_S = 125
@@ -34,6 +34,9 @@ _FUNCTION_GB_SECONDS = 0.25 * 0.5
 
 _WRITES, _READS = 3, 3
 """Of one call: the rows that make a repeated event harmless, and a record."""
+
+_RECORD_WRITES_PER_S = 2 / 15
+"""Of a node's record of its open streams: every 15 s, and a write for each KB of it, which is about ten streams."""
 
 _EVENTS_PER_BOOT = 4
 """Events that functions handle for each instance that starts or ends."""
@@ -211,6 +214,8 @@ def _storage(scenario: Scenario, prices: Prices) -> Iterator[Line]:
     if settings.bake_image:
         yield priced("the image's snapshot, at most", settings.root_gib, " GB", Item.SNAPSHOT, prices)
     yield priced("the peers' key in Secrets Manager", 1, "", Item.SECRET, prices)
+    writes = scenario.nodes * _RECORD_WRITES_PER_S * SECONDS
+    yield priced("records of open streams", writes, "", Item.TABLE_WRITE, prices)
     calls = CHECKS_PER_MONTH + scenario.boots * _EVENTS_PER_BOOT
     each = (
         prices.of(Item.FUNCTION_REQUEST)

@@ -287,6 +287,10 @@ class ReplicaStore:
         for reason in (None, EndReason.ABANDONED):
             yield from ((stream, journal) for stream, journal in self._journals.items() if journal.end_reason is reason)
 
+    def ended(self) -> Iterator[tuple[str, JournalReplica]]:
+        """Yield the journals whose owners had ended their streams."""
+        yield from ((stream, journal) for stream, journal in self._journals.items() if journal.end_reason is not None)
+
     def expire(self, now: float) -> None:
         """Evict the journals without a record for RETENTION_S."""
         while self._journals:

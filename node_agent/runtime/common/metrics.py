@@ -85,6 +85,9 @@ class Metrics:
         self.checkpoints = self._counter(
             "synkti_checkpoints", "Journals left when this node went, by the outcome", "outcome"
         )
+        self.stream_records = self._counter(
+            "synkti_stream_records", "Writes of which streams this node owns, by the outcome", "outcome"
+        )
 
     def _add_kv(self) -> None:
         self.contexts = self._counter(

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 
 from node_agent.contract.errors import StoreUnavailable
+from node_agent.contract.open_streams import is_stream_id
 from node_agent.contract.table_schema import StreamRecord
 from node_agent.core.replication.checkpoint import CheckpointObject, build_objects, read_journal
 from node_agent.core.replication.replica_store import JournalSnapshot, ReplicaStore
 from node_agent.ports import Checkpoints
 from node_agent.runtime.node.context import NodeContext
-
-_STREAM_ID = re.compile(r"[0-9a-f]{24}")
-"""The form of this fleet's stream ids; the table is not queried for any other."""
 
 _FIND_TIMEOUT_S = 3.0
 """A client that reconnects waits for this; where AWS is unavailable it is to retry, not to wait for AWS."""
@@ -67,7 +64,7 @@ class Checkpointer:
         Returns:
             The journal; else whether it existed and expired; None where AWS does not answer.
         """
-        if self._checkpoints is None or _STREAM_ID.fullmatch(stream) is None:
+        if self._checkpoints is None or not is_stream_id(stream):
             return False
         try:
             async with asyncio.timeout(_FIND_TIMEOUT_S):

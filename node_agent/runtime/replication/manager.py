@@ -38,6 +38,7 @@ from node_agent.runtime.common.batches import batches
 from node_agent.runtime.node.context import NodeContext
 from node_agent.runtime.replication.journal_copier import JournalCopier, open_message
 from node_agent.runtime.replication.replicated_stream import ReplicatedStream
+from node_agent.runtime.replication.stream_recorder import StreamRecorder
 
 RECONCILE_EVERY_S = 0.25
 _STREAMS_PER_TURN = 32
@@ -108,6 +109,7 @@ class ReplicationManager:
         store: this node's replicas of other nodes' journals.
         replication_factor: replicas of each stream, 0 for none.
         chance: uniform in [0, 1), for reconnect waits.
+        recorder: records which streams this node owns; None where nothing does.
     """
 
     def __init__(
@@ -117,6 +119,7 @@ class ReplicationManager:
         store: ReplicaStore,
         replication_factor: int = REPLICATION_FACTOR,
         chance: Callable[[], float] = _half,
+        recorder: StreamRecorder | None = None,
     ) -> None:
         self.node = node
         self.store = store
@@ -129,6 +132,7 @@ class ReplicationManager:
         self._lost_at: dict[str, float] = {}  # when each peer's link last broke, in loop time
         self._reconnects = ReconnectBackoff()
         self._chance = chance
+        self._recorder = recorder
         self._until_retry = _RETRY_FULL_EVERY  # reconciliations
         self.copier = JournalCopier(node, store, self._candidates, self._send_copy)
 
@@ -137,6 +141,8 @@ class ReplicationManager:
         log.replication_factor = self._replication_factor if durable else 0
         stream = ReplicatedStream(self, log, next(self._handles), engine)
         self._streams[stream.handle] = stream
+        if self._recorder is not None:
+            self._recorder.opened(log)
         if log.replication_factor and len(log.header) > MAX_HEADER_BYTES:
             self._execute(stream, log.stop_replication(StopReason.HEADER_TOO_LARGE))
         self._reconcile(stream, self._candidates())
@@ -292,6 +298,8 @@ class ReplicationManager:
         if self._streams.pop(stream.handle, None) is None:
             return
         log = stream.log
+        if self._recorder is not None:
+            self._recorder.closed(log, reason)
         self._count_unreplicated(stream)
         if (end := _end_message(stream.handle, reason)) is not None:
             for replica_id in log.replicas:

@@ -4,7 +4,8 @@ The peers are queried in the order in which every node ranks them: the first fou
 fleet differ, every other peer that this node knows, once. A peer that has a copy refuses the old owner from then on.
 The stream is reported as unknown only when every peer has answered; else the client is to retry.
 
-Where none of them has what the client needs, a terminated node may have written a checkpoint
+Where none of them has what the client needs, the table may name replicas that this node does not know
+(`runtime/replication/stream_recorder`), or a terminated node may have written a checkpoint
 (`runtime/replication/checkpointer`).
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -32,6 +33,7 @@ from node_agent.core.streams.stream_machine import StreamMachine
 from node_agent.ports import ExchangeLost, Http
 from node_agent.runtime.node.context import NodeContext
 from node_agent.runtime.replication.checkpointer import Checkpointer
+from node_agent.runtime.replication.stream_recorder import StreamRecorder
 
 TAKE_TARGET = "/peer/v1/take"
 _QUERY_TIMEOUT_S = 1.0
@@ -81,6 +83,7 @@ class Takeovers:
         store: this node's replicas.
         release: ends a stream that this node owns itself, so that its journal is in `store`.
         checkpointer: reads the checkpoints of terminated nodes.
+        recorder: finds the replicas of a stream in the table.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class Takeovers:
         store: ReplicaStore,
         release: Callable[[str], None],
         checkpointer: Checkpointer,
+        recorder: StreamRecorder,
     ) -> None:
         self._node = node
         self._client = client
@@ -98,6 +102,7 @@ class Takeovers:
         self._store = store
         self._release = release
         self._checkpointer = checkpointer
+        self._recorder = recorder
         self._gate = asyncio.Semaphore(_MAX_CONCURRENCY)
 
     async def take_over(self, event: EventId) -> Takeover:
@@ -170,14 +175,24 @@ class Takeovers:
         found = _Found([*near.journals, *far.journals], expired, near.unanswered + far.unanswered)
         if any(_covers(journal, event) for journal in found.journals):
             return found
-        return await self._add_checkpoint(found, event)
+        return await self._add_recorded(found, event, owner, {*queried, *dict(others)})
 
-    async def _add_checkpoint(self, found: _Found, event: EventId) -> _Found:
-        """Add the checkpoint of a terminated node to what was found."""
-        checkpoint = await self._checkpointer.find(event.stream)
+    async def _add_recorded(self, found: _Found, event: EventId, owner: str, queried: Container[str]) -> _Found:
+        """Add what the table leads to: replicas that were not queried yet, and the checkpoint of a terminated node."""
+        replicas, checkpoint = await asyncio.gather(
+            self._recorder.find(event.stream), self._checkpointer.find(event.stream)
+        )
+        unknown = [(name, address) for name, address in (replicas or {}).items() if name not in queried]
+        recorded = await self._query_all(unknown, event, owner, None)
+        journals = [*found.journals, *recorded.journals]
+        unavailable = checkpoint is None or replicas is None
         if isinstance(checkpoint, JournalSnapshot):
-            return _Found([*found.journals, checkpoint], found.expired, found.unanswered)
-        return _Found(found.journals, found.expired or checkpoint is True, found.unanswered + (checkpoint is None))
+            journals.append(checkpoint)
+        return _Found(
+            journals,
+            found.expired or recorded.expired or checkpoint is True,
+            found.unanswered + recorded.unanswered + unavailable,
+        )
 
     async def _query_all(
         self, peers: Sequence[tuple[str, str]], event: EventId, owner: str, here: JournalSnapshot | None

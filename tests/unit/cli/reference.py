@@ -24,19 +24,23 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from cli import bootstrap, destroy, drill_first_day, logs, model, nodes, plan
+from cli import bootstrap, destroy, drill_first_day, logs, model, nodes, plan, streams
 from cli.account import Account
 from cli.adapters import account_facts, doctor_collector
 from cli.adapters.instances import Instances
 from cli.core.nodes import Node
 from cli.exit_codes import DESCRIPTIONS
 from cli.main import main
+from node_agent.contract.open_streams import OpenStream, OpenStreams
+from node_agent.contract.ownership import Ownership
+from node_agent.contract.table_schema import StreamStatus
 from tests.unit.cli import weights
 from tests.unit.cli.conftest import REGION, DeployedFleet, make_state
 from tests.unit.cli.fake_clock import FakeClock
 from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
 from tests.unit.cli.test_bootstrap import MemoryCdk
 from tests.unit.cli.test_connect_and_logs import MemorySsm
+from tests.unit.cli.test_streams import table_with_index
 from tests.unit.core.sizing.models import LLAMA_3_1_8B, WEIGHTS
 
 PAGE = Path(__file__).parents[3] / "docs" / "cli.md"
@@ -134,7 +138,8 @@ class _Fixed:
 class _World:
     """A model on the disk, and an AWS in memory in which everything happens in the order of the page."""
 
-    def __init__(self, cloudformation: MemoryCloudFormation, folder: Path) -> None:
+    def __init__(self, cloudformation: MemoryCloudFormation, folder: Path, began: float) -> None:
+        self.began = began
         self._cloudformation = cloudformation
         self._fixed = _Fixed(folder)
         self.journal = MemorySsm("", "")
@@ -153,6 +158,7 @@ class _World:
         fleet = self._fleet()
         first = fleet.ids[0]
         yield "", ("nodes",), [self._example("nodes")]
+        yield "", ("streams",), [self._streams(*fleet.ids)]
         yield "", ("endpoint",), [self._example("endpoint")]
         yield "", ("connect",), [self._example("connect", first, "--forward", "8000:8000", "--json")]
         yield "", ("logs",), [self._example("logs", first, "--lines", "3")]
@@ -173,6 +179,19 @@ class _World:
         yield "", ("plan",), [self._example("plan", "./Llama-3.1-8B-Instruct")]
         yield "", ("cost",), [self._example("cost", "--prices", "file")]
         yield "", ("gateway",), []
+
+    def _streams(self, first: str, second: str) -> str:
+        """A stream that is open at a node, and one that a lost node has left."""
+        table, now = table_with_index(), self.began
+        mine = OpenStream("5b1f07c2a94e8d3360f1b7e2", 1, first, 412, now + 210, (second,))
+        addresses = {second: "10.0.1.9:8001"}
+        table.put_item(Item=OpenStreams(first, 7, (mine,), int(now) + 999, addresses).to_item())
+        lost = Ownership(
+            "c04d9a61be72f5183d90ea4b", 1, "i-0a44e1c93bd27f608", StreamStatus.ORPHANED, 97, now, now + 90,
+            int(now) + 999, addresses,
+        )  # fmt: skip
+        table.put_item(Item=lost.to_item())
+        return self._example("streams")
 
     def _fleet(self) -> DeployedFleet:
         """The fleet that bootstrap has made, drills on, a node that drains in it."""
@@ -196,7 +215,7 @@ def _world() -> Iterator[_World]:
     cloudformation = MemoryCloudFormation()
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch, mock_aws():
         folder = Path(name)
-        world = _World(cloudformation, folder)
+        world = _World(cloudformation, folder, time.time())
         (folder / "llama-3.1-8b").mkdir()
         for path, body in weights.model().items():
             (folder / "llama-3.1-8b" / path).write_bytes(body)
@@ -204,7 +223,7 @@ def _world() -> Iterator[_World]:
         patch.setattr(plan, "spot_prices", lambda ec2, types, now: _PRICES)
         patch.chdir(folder)
         _environment(patch, folder)
-        _time(patch)
+        _time(patch, world.began)
         MemoryCdk.ran, MemoryCdk.cloudformation, MemoryCdk.fails = [], cloudformation, ""
         patch.setattr(bootstrap, "Cdk", MemoryCdk)
         patch.setattr(bootstrap, "is_reachable", lambda url: True)
@@ -235,13 +254,11 @@ def _environment(patch: pytest.MonkeyPatch, folder: Path) -> None:
         patch.setenv(name, value)
 
 
-def _time(patch: pytest.MonkeyPatch) -> None:
+def _time(patch: pytest.MonkeyPatch, began: float) -> None:
     """Looks come minutes after what they look at, and nobody waits."""
     clock = FakeClock().clock
     for module in (nodes, logs, destroy, bootstrap, drill_first_day):
         patch.setattr(module, "CLOCK", clock)
-
-    began = time.time()
 
     class Later:
         monotonic = staticmethod(time.monotonic)
@@ -250,7 +267,7 @@ def _time(patch: pytest.MonkeyPatch) -> None:
         def time() -> float:
             return began + 270  # whatever the machine takes: 4 min
 
-    for module in (nodes, model):
+    for module in (nodes, model, streams):
         patch.setattr(module, "time", Later)
 
     class Fixed:

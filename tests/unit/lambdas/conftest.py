@@ -10,6 +10,7 @@ import pytest
 from moto import mock_aws
 
 from node_agent.contract.names import table_name
+from node_agent.contract.ownership import CHANGED_ATTRIBUTE, STATUS_ATTRIBUTE, STATUS_INDEX
 from node_agent.contract.table_schema import PARTITION_KEY, SORT_KEY
 
 REGION = "us-east-1"
@@ -37,10 +38,22 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def table(aws: None) -> Any:
     keys = ((PARTITION_KEY, "HASH"), (SORT_KEY, "RANGE"))
     schema: Any = [{"AttributeName": name, "KeyType": kind} for name, kind in keys]
+    kinds = {PARTITION_KEY: "S", SORT_KEY: "S", STATUS_ATTRIBUTE: "S", CHANGED_ATTRIBUTE: "N"}
+    attributes: Any = [{"AttributeName": name, "AttributeType": kind} for name, kind in kinds.items()]
     return boto3.resource("dynamodb").create_table(
         TableName=table_name("synkti"),
         KeySchema=schema,
-        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name, _ in keys],
+        AttributeDefinitions=attributes,
+        GlobalSecondaryIndexes=[
+            {
+                "IndexName": STATUS_INDEX,
+                "KeySchema": [
+                    {"AttributeName": STATUS_ATTRIBUTE, "KeyType": "HASH"},
+                    {"AttributeName": CHANGED_ATTRIBUTE, "KeyType": "RANGE"},
+                ],
+                "Projection": {"ProjectionType": "ALL"},
+            }
+        ],
         BillingMode="PAY_PER_REQUEST",
     )
 

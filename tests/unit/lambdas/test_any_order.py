@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lambdas.adapters.memory import MemoryInstances, MemoryRecords
+from lambdas.adapters.memory import MemoryInstances, MemoryRecords, MemoryStreams
 from lambdas.core.decisions import InstanceDescription
 from lambdas.environment import Environment
 from lambdas.node_events import Dependencies, handle_node_event
@@ -45,7 +45,9 @@ def adapters(now: float, *, recorded: bool) -> Dependencies:
     records = MemoryRecords()
     if recorded:  # by the node itself, before anything happened to it
         records.records[NODE] = NodeRecord(NODE, "us-east-1a", "g5.xlarge", NodeState.READY, int(AT - 60) * 1000, 9)
-    return Dependencies(Environment("synkti", "t"), MemoryInstances({NODE: seen}), records, lambda: now)
+    return Dependencies(
+        Environment("synkti", "t"), MemoryInstances({NODE: seen}), records, MemoryStreams(), lambda: now
+    )
 
 
 def raw(number: int, delivered: Delivered) -> dict[str, Any]:

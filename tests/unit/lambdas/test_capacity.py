@@ -16,13 +16,14 @@ from botocore.exceptions import ClientError
 from cli.core.cost.lines import STEADY_METRICS
 from lambdas import launch_events
 from lambdas.adapters.dynamodb import DynamoCapacity
-from lambdas.adapters.memory import MemoryBreaker, MemoryGroups, MemoryInstances
+from lambdas.adapters.memory import MemoryBreaker, MemoryGroups, MemoryInstances, MemoryStreams
 from lambdas.adapters.ports import RecordChanged
 from lambdas.breaker_events import BreakerDependencies
 from lambdas.core.decisions import InstanceDescription
 from lambdas.core.on_demand_fallback import GroupDescription
 from lambdas.environment import CapacityEnvironment
 from lambdas.launch_events import LaunchDependencies, handle_check, handle_launch_event
+from lambdas.orphan_check import OrphanDependencies
 from node_agent.contract.capacity import LAUNCH_FAILED_EVENT, LAUNCH_SUCCEEDED_EVENT, SCHEDULED_EVENT, CapacityRecord
 from node_agent.contract.errors import ConfigurationError
 from node_agent.contract.timestamps import format_instant
@@ -216,12 +217,14 @@ def test_the_schedule_lowers_the_base_of_a_complete_group(
         lambda: AT + 1_900,
     )
     breaker = BreakerDependencies(adapters.environment, groups, adapters.instances, MemoryBreaker(), complete.clock)
-    monkeypatch.setattr(module, "_dependencies", lambda: (complete, breaker))
+    orphans = OrphanDependencies(MemoryStreams(), complete.clock)
+    monkeypatch.setattr(module, "_dependencies", lambda: (complete, breaker, orphans))
     check = event(SCHEDULED_EVENT, "s-1", AT + 1_900)
     lowered = module.handler(check, Context())
     assert lowered == {
         "launches": {"action": "ignore", "reason": "the breaker is closed"},
         "base": {"action": "lower", "reason": "no spot launch has failed for 30 minutes"},
+        "streams": {"action": "count", "reason": "0 streams are orphaned for more than 300 s"},
     }
     assert base(complete) == 0
     assert module.handler(check, Context()) == lowered
@@ -235,11 +238,13 @@ def test_a_check_of_a_quiet_fleet_publishes_the_metrics_that_an_estimate_counts(
     importlib.reload(importlib.import_module("lambdas.node_events"))
     importlib.reload(launch_events)
     importlib.reload(importlib.import_module("lambdas.breaker_events"))
+    importlib.reload(importlib.import_module("lambdas.orphan_check"))
     module = importlib.reload(importlib.import_module("lambdas.handlers.fleet_checked"))
     groups = MemoryGroups({GROUP: GroupDescription(GROUP, 0, 3, 3)})
     quiet = LaunchDependencies(adapters.environment, groups, adapters.instances, adapters.records, lambda: AT)
     breaker = BreakerDependencies(adapters.environment, groups, adapters.instances, MemoryBreaker(), quiet.clock)
-    monkeypatch.setattr(module, "_dependencies", lambda: (quiet, breaker))
+    orphans = OrphanDependencies(MemoryStreams(), quiet.clock)
+    monkeypatch.setattr(module, "_dependencies", lambda: (quiet, breaker, orphans))
     module.handler(event(SCHEDULED_EVENT, "s-1"), Context())
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if '"_aws"' in line]
     published = {each["Name"] for line in lines for each in line["_aws"]["CloudWatchMetrics"][0]["Metrics"]}
