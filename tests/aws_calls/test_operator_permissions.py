@@ -15,8 +15,8 @@ NOT_BY_BOTO3 = {
     "ssm:StartSession": "the aws command opens sessions",
     "sts:AssumeRole": "the CDK's command line deploys by its own roles",
 }
-SHARED = frozenset({"node_agent/adapters/model_store.py"})
-"""Adapters of the agent that the command line uses, too."""
+SHARED = frozenset({"node_agent/adapters/model_store.py", "lambdas/adapters/autoscaling.py"})
+"""Adapters of the agent and of the Lambdas that the command line uses, too."""
 
 
 def documented() -> set[str]:
@@ -31,7 +31,11 @@ def documented() -> set[str]:
 
 
 def test_the_page_has_the_actions_of_each_call_and_no_other() -> None:
-    every = [*sites("cli", sorted(SOURCES["cli"])), *sites("node_agent", ["s3"])]
+    every = [
+        *sites("cli", sorted(SOURCES["cli"])),
+        *sites("node_agent", ["s3"]),
+        *sites("lambdas", ["autoscaling"]),
+    ]
     used = [site for site in every if site.module.startswith("cli/") or site.module in SHARED]
     needed = {action for site in used for operation in site.operations for action in _actions(operation)}
     assert needed - documented() == set(), "called, and not on the page"
