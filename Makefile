@@ -22,7 +22,7 @@ export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 export CDK_DISABLE_CLI_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run chaos faults soak abuse fuzz simulate engine check test test-all test-stress bench lint synth checkov lock lock-engine clean
+.PHONY: help setup run boot chaos faults soak abuse fuzz simulate engine check test test-all test-stress bench lint synth checkov lock lock-engine clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
@@ -38,6 +38,9 @@ chaos: setup  ## nodes taken away at random under load (INTERRUPTIONS=1000 SEED=
 
 faults: setup  ## AWS, disks, clocks, networks and processes fail under a running fleet (FAULTS_ROUNDS=10 SEED=1)
 	FAULTS_ROUNDS=$(FAULTS_ROUNDS) FAULTS_SEED=$(SEED) $(BIN)/python -m pytest -rs --durations=8 tests/faults/ tests/unit/adapters/test_engine_process.py
+
+boot: setup  ## instances that really boot on this machine (systemd, cloud-init, the user data); as root (ARGS="--only boot")
+	@$(BIN)/python -m local.boot $(ARGS)
 
 simulate: setup  ## a fleet of NODES=1000 on virtual time, SEED=1 (ARGS=quick: in seconds): docs/scale.md
 	@$(BIN)/python -m sim --nodes $(NODES) --seed $(SEED) $(ARGS)

@@ -13,6 +13,7 @@ from stacks.events_stack import EventsStack
 from stacks.fleet_stack import FleetStack
 from stacks.github_stack import GithubStack
 from stacks.image_stack import ImageStack
+from stacks.model_stack import ModelStack
 from stacks.partition import partition_problem
 from stacks.settings import FleetSettings, load, require_ids
 from stacks.state_stack import StateStack
@@ -27,13 +28,16 @@ def build(app: App, settings: FleetSettings) -> list[Stack]:
         settings = settings.for_local_emulator()
     require_ids(settings)
     state = StateStack(app, settings)
+    model = ModelStack(app, settings, state)
     image = ImageStack(app, settings, state) if settings.bake_image else None
     fleet = FleetStack(app, settings, state)
+    fleet.add_stack_dependency(model)  # which may fetch the model that nodes, and an image, need
     if image is not None:
+        image.add_stack_dependency(model)
         fleet.add_stack_dependency(image)
     events = EventsStack(app, settings, state)
     github = GithubStack(app, settings) if settings.github_repository else None
-    return [stack for stack in (state, image, fleet, events, github) if stack is not None]
+    return [stack for stack in (state, model, image, fleet, events, github) if stack is not None]
 
 
 def _require_commercial_region(region: str) -> None:

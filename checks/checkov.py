@@ -28,6 +28,7 @@ _OWN_KEY = "a customer's own KMS key costs a dollar a month plus requests, and r
 ACCEPTED = {
     "CKV_AWS_111": "the writes without a resource are the SSM agent's and our namespace's metrics; docs/security.md",
     "CKV_AWS_115": "reserved concurrency reduces the account's; EventBridge retries throttled events",
+    "CKV_AWS_116": "CloudFormation waits for the function of a custom resource; a lost request fails the deployment",
     "CKV_AWS_117": "the Lambdas call only AWS's public endpoints; in a VPC they would need a NAT gateway for that",
     "CKV_AWS_119": _OWN_KEY + "the table is encrypted with DynamoDB's",
     "CKV_AWS_149": _OWN_KEY + "the secret is encrypted with Secrets Manager's",

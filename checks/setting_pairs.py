@@ -44,6 +44,8 @@ DIMENSIONS: tuple[tuple[Choice, ...], ...] = (
     ({"image_id": ""}, {"image_id": IMAGE_ID}),
     ({"base_image_id": ""}, {"base_image_id": IMAGE_ID}),
     ({"model_load": "download"}, {"model_load": "stream"}),
+    ({"model_source": ""}, {"model_source": "acme/tiny"}),
+    ({"hub_token_secret": ""}, {"hub_token_secret": "hub/token"}),
     ({"scale_target": 0}, {"scale_target": 8}),
     ({"on_demand_base": 0}, {"on_demand_base": 1}),
     ({"refresh_healthy_percent": 100}, {"refresh_healthy_percent": 50}),

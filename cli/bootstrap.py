@@ -15,19 +15,17 @@ import typer
 
 from cli.account import Account
 from cli.adapters.cdk import Cdk, required_toolkit, templates_of
-from cli.adapters.doctor_collector import model_state, resource_exists, toolkit_version
+from cli.adapters.doctor_collector import resource_exists, toolkit_version
 from cli.adapters.instances import Group
-from cli.adapters.model_documents import find_files
-from cli.adapters.model_files import find_source
-from cli.adapters.models_bucket import ModelsBucket
 from cli.adapters.results import result_of
 from cli.adapters.stacks import Stacks
+from cli.bootstrap_model import ModelStep, Source, find_source, source_files
 from cli.core.account_facts import AccountFacts
 from cli.core.clusters import Stack, clusters_of
-from cli.core.doctor_inputs import ModelState, Verdict
+from cli.core.doctor_inputs import Verdict
 from cli.core.resource_import import import_template, retained
 from cli.core.result import Unavailable
-from cli.core.scaling_group import as_deployed, deployed_size
+from cli.core.scaling_group import deployed_size
 from cli.core.settings_file import lines_of
 from cli.deployment import (
     Deployment,
@@ -43,14 +41,14 @@ from cli.deployment import (
 )
 from cli.doctor import cdk_log, print_findings, run_checks
 from cli.endpoint import base_urls, example_request, is_reachable
-from cli.errors import Failed, NotFound
+from cli.errors import Failed
 from cli.exit_codes import ExitCode
 from cli.fleet import Fleet
-from cli.model import push_model
 from cli.nodes import FleetMonitor, wait_until_converged
 from cli.options import Cluster, Json, Profile, Region, Settings, Yes
 from cli.polling import Clock
 from cli.terminal import Terminal
+from node_agent.contract.group_size import as_deployed
 from node_agent.contract.names import stack_name, table_name
 from stacks.rollout import longest_minutes
 
@@ -62,7 +60,7 @@ def bootstrap(
         str | None,
         typer.Option(
             metavar="DIR|NAME",
-            help="A model to upload to the models bucket, under the name in synkti.toml; see `synkti model push`.",
+            help="A model for the models bucket, under the name in synkti.toml: a folder, or a name on the hub.",
             show_default=False,
         ),
     ] = None,
@@ -76,18 +74,18 @@ def bootstrap(
     profile: Profile = None,
     as_json: Json = False,
 ) -> None:
-    """Deploy a fleet: run doctor and cdk bootstrap, deploy the stacks, upload the model, wait for the nodes.
+    """Deploy a fleet: run doctor and cdk bootstrap, deploy the stacks, get the model there, wait for the nodes.
 
     Steps that are done already are skipped: run it again after an interruption, or when synkti.toml has changed.
     Instance types whose GPUs cannot hold the model are refused by name, before anything is created. The model is
-    uploaded before the nodes are created, so that no node starts without its weights. Finally the fleet gets the size
-    of synkti.toml, also after synkti scale or synkti stop. It asks for confirmation before it creates anything that
-    costs money.
+    uploaded, or copied from the hub by a build in the region, before the nodes are created, so that no node starts
+    without its weights. Finally the fleet gets the size of synkti.toml, also after synkti scale or synkti stop. It asks
+    for confirmation before it creates anything that costs money.
 
     \b
     Examples:
       synkti bootstrap --model ./Llama-3.1-8B-Instruct
-      synkti bootstrap --model meta-llama/Llama-3.1-8B-Instruct -c client_cidrs=203.0.113.0/24
+      synkti bootstrap --model Qwen/Qwen2.5-7B-Instruct-AWQ -c instance_types=g4dn.xlarge
       synkti bootstrap -c nodes=5 --no-wait --yes
 
     \f
@@ -97,8 +95,9 @@ def bootstrap(
     """
     terminal = Terminal(as_json)
     what = read_request(cluster, region, profile, context or ())
+    source = find_source(model, what.settings)
     facts = look_up(what)
-    files = find_files(model, os.environ) if model is not None else None
+    files = source_files(source, what.settings)
     findings = run_checks(terminal, what, facts, templates=False, files=files)
     deployment = resolve(complete(what, facts))
     require_idle(deployment)
@@ -113,7 +112,7 @@ def bootstrap(
         raise typer.Exit(ExitCode.FINDINGS)
     terminal.confirm(_question(deployment), yes=yes or deployment.account.is_embedded)
     _write_found(terminal, what, facts)
-    made = _Bootstrap(terminal, deployment).run(model, within if wait else 0)
+    made = _Bootstrap(terminal, deployment).run(source, within if wait else 0)
     terminal.document(made)
 
 
@@ -155,12 +154,12 @@ class _Bootstrap:
     def account(self) -> Account:
         return self.deployment.account
 
-    def run(self, model: str | None, wait_s: float) -> dict[str, Any]:
+    def run(self, source: Source, wait_s: float) -> dict[str, Any]:
         """Run all steps; return the document for `--json`."""
         with tempfile.TemporaryDirectory(prefix="synkti-") as folder:
-            return self._run(Path(folder) / "cdk.out", model, wait_s)
+            return self._run(Path(folder) / "cdk.out", source, wait_s)
 
-    def _run(self, output: Path, model: str | None, wait_s: float) -> dict[str, Any]:
+    def _run(self, output: Path, source: Source, wait_s: float) -> dict[str, Any]:
         log = cdk_log(os.environ, time.time())
         with self.terminal.progress_spinner("synthesizing the templates") as show_step:
             cdk = Cdk(
@@ -175,7 +174,7 @@ class _Bootstrap:
             self._bootstrap_toolkit(cdk, assembly)
             before = self._stacks()
             self._deploy_state(cdk, assembly)
-        self._ensure_model(model)
+        self.changes += self._model_step(cdk, assembly).run(source)
         self._resume_launches(Fleet(self.account, self.deployment.cluster, tuple(before)))
         with self.terminal.progress_spinner("deploying the stacks") as show_step:
             cdk.on_progress = show_step
@@ -242,30 +241,14 @@ class _Bootstrap:
     def _bucket(self) -> str:
         return models_bucket(self.deployment)
 
-    def _ensure_model(self, given: str | None) -> None:
-        """Upload the model if one is given, and check that the bucket has all of it. Raises NotFound, Failed."""
-        name = self.deployment.settings.model
-        if given is not None:
-            fleet = Fleet(self.account, self.deployment.cluster, tuple(self._stacks()))
-            source = find_source(given, os.environ, self.terminal.status)
-            if push_model(fleet, source, name, self.terminal, in_bootstrap=True).sent_bytes:
-                self.changes.append(f"models/{name}")
-        seen = model_state(ModelsBucket(self.account.client("s3"), self._bucket()), name)
-        if not seen.manifest or seen.missing:
-            raise NotFound(
-                f"the model {name!r} is not in {self._bucket()}, or not complete: its nodes could not start",
-                "run this again with --model DIR, or push it: synkti model push DIR --name " + name,
-            )
-        self._check_digest(seen)
-        self.terminal.status(f"the model {name!r} is there ({seen.digest[:12]})")
+    def _model_step(self, cdk: Cdk, assembly: Path) -> ModelStep:
+        def deploy_build() -> None:
+            with self.terminal.progress_spinner("deploying the build that copies models") as show_step:
+                cdk.on_progress = show_step
+                self._deploy(cdk, assembly, (stack_name(self.deployment.cluster, "model"),))
 
-    def _check_digest(self, seen: ModelState) -> None:
-        wanted = self.deployment.settings.model_sha256
-        if wanted not in ("", seen.digest):
-            raise Failed(
-                f"the model in the bucket has the SHA-256 {seen.digest}, and model_sha256 is another",
-                f'push the intended one, or set model_sha256 = "{seen.digest}"',
-            )
+        fleet = Fleet(self.account, self.deployment.cluster, tuple(self._stacks()))
+        return ModelStep(self.terminal, fleet, self._bucket(), self.deployment.settings, deploy_build)
 
     def _resume_launches(self, fleet: Fleet) -> None:
         """Resume launches that were suspended because nodes gave up: the deployment may be the remedy."""

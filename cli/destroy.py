@@ -16,7 +16,7 @@ from cli.terminal import Terminal
 from node_agent.contract.names import stack_name
 
 CLOCK = Clock()
-_DELETION_ORDER = ("github", "events", "fleet", "image", "state")
+_DELETION_ORDER = ("github", "events", "fleet", "image", "model", "state")
 """A stack is deleted before those that it depends on."""
 
 _STACK_TIMEOUT_S = 3_600.0

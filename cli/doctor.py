@@ -85,7 +85,7 @@ def run_checks(
     facts: AccountFacts,
     *,
     templates: bool,
-    files: ModelFiles | None = None,
+    files: Result[ModelFiles] | None = None,
 ) -> tuple[Finding, ...]:
     """Run all checks. Synthesis takes some seconds, the requests to AWS two or three.
 

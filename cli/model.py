@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli.adapters.gpu_types import describe_types, gpus_of
 from cli.adapters.model_check import faults
 from cli.adapters.model_documents import folder_files
-from cli.adapters.model_files import ModelSource, find_source, hash_files, list_files
+from cli.adapters.model_files import ModelSource, find_model, hash_files, list_files
 from cli.adapters.models_bucket import ModelListing, ModelsBucket
-from cli.adapters.results import result_of
-from cli.core.model_fit import report_fit
 from cli.core.model_source import model_fault, select_files
 from cli.core.upload_plan import PushPlan, plan_push, replaces_model
-from cli.deployment import read_request
-from cli.errors import BadUsage, Failed, NotFound
+from cli.errors import Failed, NotFound
 from cli.fleet import Fleet, open_models
+from cli.hub_copy import CopyOptions
+from cli.hub_push import push_from_hub
 from cli.model_push import Pusher
+from cli.model_result import PushResult, print_result, require_fit, require_name
 from cli.options import Cluster, Json, Profile, Region, Yes
 from cli.terminal import Terminal, human_age, human_bytes
-from node_agent.contract.models import (
-    OLD_VERSION_DAYS,
-    ModelFile,
-    format_manifest,
-    is_model_name,
-    manifest_digest,
-)
-from stacks.settings import FleetSettings
+from node_agent.contract.hub import HubName
+from node_agent.contract.models import OLD_VERSION_DAYS, ModelFile, format_manifest, manifest_digest
 
 MAX_WORKERS = 32
 _MAX_FAULTS = 10
@@ -45,7 +36,7 @@ app = typer.Typer(no_args_is_help=True, help="Models in the cluster's models buc
 @app.command()
 def push(
     source: Annotated[
-        str, typer.Argument(metavar="DIR|NAME", help="A model's folder, or its name on the hub: owner/name.")
+        str, typer.Argument(metavar="DIR|NAME", help="A model's folder, or its name on the hub: owner/name[@revision].")
     ],
     name: Annotated[
         str | None, typer.Option(help="The model's name; by default the folder's.", show_default=False)
@@ -67,8 +58,9 @@ def push(
 ) -> None:
     """Upload a model in parallel, resuming an interrupted push; the manifest is written last.
 
-    DIR is a model's folder, or one in the layout of Hugging Face's cache. A NAME is searched for in that cache, and
-    downloaded first if it is not there and huggingface_hub is installed.
+    DIR is a model's folder, or one in the layout of Hugging Face's cache. A NAME is searched for in that cache. Where
+    it is not there, a build in the region copies the model from the hub into the bucket, so that nothing passes through
+    this machine. Gated and private models need a token in Secrets Manager (hub_token_secret in synkti.toml).
 
     Where there are safetensors, other weights are excluded. A model of the same name and content is not uploaded again.
     Other content needs another name (nodes may be reading the old one), or --replace.
@@ -81,31 +73,17 @@ def push(
     Examples:
       synkti model push ./Llama-3.1-8B-Instruct
       synkti model push meta-llama/Llama-3.1-8B-Instruct --name llama-3.1-8b
+      synkti model push Qwen/Qwen2.5-7B-Instruct-AWQ@main
       synkti model push ~/.cache/huggingface/hub/models--Qwen--Qwen2.5-7B-Instruct
     """
     terminal = Terminal(as_json)
-    found = find_source(source, os.environ, terminal.status)
+    found = find_model(source, os.environ)
     fleet = open_models(cluster, region, profile)
-    options = PushOptions(replace, everything, unchecked, parallel)
-    push_model(fleet, found, name or found.name, terminal, options)
-
-
-@dataclass(frozen=True)
-class PushOptions:
-    """The options of `model push` of the same names."""
-
-    replace: bool = False
-    everything: bool = False
-    unchecked: bool = False
-    parallel: int = 8
-
-
-@dataclass(frozen=True)
-class PushResult:
-    """The result of a push. digest: the manifest's SHA-256; sent_bytes: the bytes that were uploaded."""
-
-    digest: str
-    sent_bytes: int
+    options = CopyOptions(replace, everything, unchecked, parallel)
+    if isinstance(found, HubName):
+        push_from_hub(fleet, found, name or found.model_name, terminal, options)
+    else:
+        push_model(fleet, found, name or found.name, terminal, options)
 
 
 def push_model(
@@ -113,14 +91,13 @@ def push_model(
     source: ModelSource,
     name: str,
     terminal: Terminal,
-    options: PushOptions | None = None,
+    options: CopyOptions | None = None,
     *,
     in_bootstrap: bool = False,
 ) -> PushResult:
     """Check, hash and upload a model, as `model push`. Raises CliError and AWS's errors."""
-    if not is_model_name(name):
-        raise BadUsage(f"{name!r} cannot be a model's name", "give one with --name: letters, digits, dots, hyphens")
-    options = options or PushOptions()
+    require_name(name)
+    options = options or CopyOptions()
     # In bootstrap doctor has checked whether the model fits, and the command prints a result of its own.
     choice = select_files(list_files(source.folder), everything=options.everything)
     if fault := model_fault(choice.included):
@@ -128,7 +105,7 @@ def push_model(
     if not options.unchecked:
         _require_complete(source.folder, choice.included)
         if not in_bootstrap:
-            _require_fit(terminal, fleet, source.folder, name)
+            require_fit(terminal, fleet, folder_files(source.folder), name)
     if choice.excluded:
         terminal.status(f"excluded: {len(choice.excluded)} files ({choice.reason}); --all includes them")
     parallel = options.parallel
@@ -150,25 +127,9 @@ def push_model(
         )
     sent = 0 if plan.is_noop else _upload(bucket, source, name, plan, files, terminal, parallel)
     if not in_bootstrap:
-        _print_result(terminal, fleet, name, files, digest, sent, same=plan.is_noop)
+        size = sum(file.size for file in files)
+        print_result(terminal, fleet, name, len(files), size, digest, sent, same=plan.is_noop)
     return PushResult(digest, sent)
-
-
-def _require_fit(terminal: Terminal, fleet: Fleet, folder: Path, name: str) -> None:
-    """Report which instance types of synkti.toml can run the model. Raises Failed where none of them can."""
-    settings = read_request(fleet.cluster, fleet.account.region, fleet.account.profile, ()).settings
-    if not isinstance(settings, FleetSettings):
-        return  # doctor and every deployment report what is wrong with them
-    types = settings.instance_types
-    gpus = result_of(lambda: gpus_of(describe_types(fleet.account.client("ec2"), types)))
-    report = report_fit(dataclasses.replace(settings, model=name), folder_files(folder), gpus)
-    if not report.runs:
-        raise Failed(
-            "; ".join(finding.found for finding in report.findings),
-            f"{report.findings[0].advice}; synkti model push --unchecked pushes it nevertheless",
-        )
-    for finding in report.findings:
-        terminal.status(f"{finding.found}; {finding.advice}" if finding.advice else finding.found)
 
 
 def _require_complete(folder: Path, paths: Sequence[str]) -> None:
@@ -202,35 +163,13 @@ def _upload(
     if plan.unchanged:
         terminal.status(f"{len(plan.unchanged)} of {len(files)} files are there already")
     with terminal.transfer(f"models/{name}", plan.upload_bytes) as bar:
-        pusher = Pusher(bucket, name, source.folder, parallel, bar.add)
+        pusher = Pusher(bucket, name, source, parallel, bar.add)
         try:
             pusher.push(plan, files)
         except KeyboardInterrupt:
             terminal.status("stopped; the same command continues from here (for a day)")
             raise
     return pusher.sent_bytes
-
-
-def _print_result(
-    terminal: Terminal, fleet: Fleet, name: str, files: Sequence[ModelFile], digest: str, sent: int, *, same: bool
-) -> None:
-    size = sum(file.size for file in files)
-    terminal.document(
-        {
-            "cluster": fleet.cluster,
-            "bucket": fleet.models_bucket,
-            "model": name,
-            "files": len(files),
-            "bytes": size,
-            "sent_bytes": sent,
-            "changed": not same,
-            "manifest_sha256": digest,
-        }
-    )
-    what = f"{name}: {len(files)} files, {human_bytes(size)}"
-    terminal.line(f"{what}; nothing to do, it is up to date" if same else f"{what}; {human_bytes(sent)} sent")
-    terminal.line(f'  model = "{name}"')
-    terminal.line(f'  model_sha256 = "{digest}"')
 
 
 @app.command("ls")

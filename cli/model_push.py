@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from pathlib import Path
 from threading import Lock
 
-from cli.adapters.model_files import read_part
+from cli.adapters.model_files import ModelSource, read_part
 from cli.adapters.models_bucket import ModelsBucket
 from cli.core.upload_plan import PushPlan, Upload
 from cli.errors import Failed
@@ -19,11 +18,11 @@ class Pusher:
     """Uploads one model. on_progress: called with bytes that are done, from any thread."""
 
     def __init__(
-        self, bucket: ModelsBucket, name: str, folder: Path, workers: int, on_progress: Callable[[int], None]
+        self, bucket: ModelsBucket, name: str, source: ModelSource, workers: int, on_progress: Callable[[int], None]
     ) -> None:
         self._bucket = bucket
         self._name = name
-        self._folder = folder
+        self._source = source
         self._workers = workers
         self._on_progress = on_progress
         self._lock = Lock()
@@ -52,7 +51,7 @@ class Pusher:
                 for future in futures:
                     future.cancel()
         self._bucket.delete_objects(self._name, plan.remove)
-        self._bucket.write_manifest(self._name, files)
+        self._bucket.write_manifest(self._name, files, self._source.copy_of)
 
     def _put_whole(self, pool: ThreadPoolExecutor, upload: Upload) -> list[Future[None]]:
         def put() -> None:
@@ -91,7 +90,7 @@ class Pusher:
         return [pool.submit(part, *each) for each in upload.ranges]
 
     def _read(self, file: ModelFile, start: int, end: int) -> bytes:
-        return read_part(self._folder, file.path, start, end)
+        return read_part(self._source.folder, file.path, start, end)
 
     def _count(self, count: int) -> None:
         with self._lock:

@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 
 from cli.adapters.instances import Group
-from cli.core.scaling_group import MAX_NODES, GroupSize, deployed_size, with_desired
+from cli.core.scaling_group import MAX_NODES, deployed_size, with_desired
 from cli.fleet import Fleet, open_fleet
 from cli.nodes import FleetMonitor, wait_until_converged
 from cli.options import Cluster, Json, Profile, Region
 from cli.terminal import Terminal
+from node_agent.contract.group_size import GroupSize
 
 
 def scale(

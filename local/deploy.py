@@ -25,6 +25,7 @@ _SOURCES = (
     "app.py",
     "cdk.json",
     "package-lock.json",
+    "cli",
     "requirements",
     "stacks",
     "lambdas",

@@ -14,10 +14,10 @@ import json
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
 from local.aws import REGION, EmbeddedAws
-from local.emulated_instance import EmulatedInstance, InstanceTemplate
 from local.errors import LocalRunError
 from local.imds import InstanceMetadata
 from local.process_cleanup import tail
@@ -61,6 +61,52 @@ class InstanceView:
     is_ready: bool = True
 
 
+class Instance(Protocol):
+    """An instance that the group runs: emulated (local/emulated_instance), or booted (local/boot/machine)."""
+
+    metadata: InstanceMetadata
+    instance_id: str
+    killed: bool
+    version: str
+    log: Path
+
+    @property
+    def url(self) -> str:
+        """The base URL of its client API."""
+
+    @property
+    def running(self) -> bool:
+        """True until it has ended."""
+
+    @property
+    def termination_requested(self) -> bool:
+        """True if the group has requested its termination."""
+
+    def is_ready(self) -> bool:
+        """Return True if its node accepts requests."""
+
+    def give_notice(self, lead_s: float) -> None:
+        """Announce in IMDS that EC2 reclaims it in `lead_s` seconds."""
+
+    def recommend_rebalance(self) -> None:
+        """Recommend a rebalance in IMDS."""
+
+    def scale_in(self) -> None:
+        """Request termination by the group."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+    def wait(self) -> int:
+        """Wait for its end; return its status as Popen's."""
+
+    def close(self) -> None:
+        """Remove what is left of it."""
+
+
+InstanceT = TypeVar("InstanceT", bound=Instance)
+
+
 def is_failure(status: int, *, served: bool) -> bool:
     """Return True if an agent's end shows that nodes cannot start. Pure. status: as Popen's, negative for a signal."""
     return status != 0 and not served and -status not in _EXTERNAL_SIGNALS
@@ -93,30 +139,39 @@ def plan_group(desired: int, nodes: Sequence[InstanceView], leaving: int, launch
     return GroupAction(launch, tuple(node.instance_id for node in first[:surplus]))
 
 
-class Ec2Emulator:
+class Ec2Emulator(Generic[InstanceT]):
     """Runs the instances of one group. instances: in the order of their launch.
 
-    network: their addresses' first three numbers; log: called with a sentence for each event.
+    boot: creates an instance of its metadata and the deployed version; network: their addresses' first three numbers,
+    which are also those that EC2 lists if `is_private`; log: called with a sentence for each event.
     """
 
     def __init__(
-        self, aws: EmbeddedAws, group: str, template: InstanceTemplate, network: str, log: Callable[[str], None]
+        self,
+        aws: EmbeddedAws,
+        group: str,
+        boot: Callable[[InstanceMetadata, str], InstanceT],
+        network: str,
+        log: Callable[[str], None],
+        *,
+        is_private: bool = False,
     ) -> None:
         self._ec2 = aws.client("ec2")
         self._autoscaling = aws.client("autoscaling")
         self._events = aws.client("events")
         self._group = group
-        self._template = template
+        self._boot = boot
         self._log = log
+        self._is_private = is_private
         self._network = network
         self._launched = 0
         self._launches_without_ready = 0
         self._boot_failures = 0
         self._ready_ids: set[str] = set()
         self._termination_tasks: set[asyncio.Task[None]] = set()
-        self.instances: list[EmulatedInstance] = []
+        self.instances: list[InstanceT] = []
 
-    def instance(self, instance_id: str) -> EmulatedInstance:
+    def instance(self, instance_id: str) -> InstanceT:
         """Return the instance of this id. Raises StopIteration where there is none any more."""
         return next(instance for instance in self.instances if instance.instance_id == instance_id)
 
@@ -151,7 +206,7 @@ class Ec2Emulator:
             self._ready_ids |= new
             self._launches_without_ready = self._boot_failures = 0
 
-    async def _inspect(self, instances: Sequence[EmulatedInstance], version: str) -> list[InstanceView]:
+    async def _inspect(self, instances: Sequence[InstanceT], version: str) -> list[InstanceView]:
         """View the instances. Readiness is requested only during a replacement, the only decision that needs it."""
         if all(instance.version == version for instance in instances):
             return [InstanceView(instance.instance_id) for instance in instances]
@@ -161,28 +216,28 @@ class Ec2Emulator:
             for instance, is_ready in zip(instances, ready, strict=True)
         ]
 
-    async def interrupt(self, instance: EmulatedInstance, lead_s: float) -> None:
+    async def interrupt(self, instance: InstanceT, lead_s: float) -> None:
         """Reclaim an instance in `lead_s` seconds: notice in IMDS, event, and termination at the deadline."""
         instance.give_notice(lead_s)
         self._schedule_termination(instance, lead_s)
         await self._emit(INTERRUPTION_EVENT, instance, {"instance-action": "terminate"})
 
-    async def recommend_rebalance(self, instance: EmulatedInstance) -> None:
+    async def recommend_rebalance(self, instance: InstanceT) -> None:
         """Recommend a rebalance, in IMDS and as an event."""
         instance.recommend_rebalance()
         await self._emit(REBALANCE_EVENT, instance, {})
 
-    def _scale_in(self, instance: EmulatedInstance) -> None:
+    def _scale_in(self, instance: InstanceT) -> None:
         self._log(f"{instance.instance_id} is surplus: the group terminates it")
         instance.scale_in()
         self._schedule_termination(instance, SCALE_IN_TIMEOUT_S)
 
-    def _schedule_termination(self, instance: EmulatedInstance, lead_s: float) -> None:
+    def _schedule_termination(self, instance: InstanceT, lead_s: float) -> None:
         task = asyncio.create_task(self._terminate_after(instance, lead_s))
         self._termination_tasks.add(task)
         task.add_done_callback(self._termination_tasks.discard)
 
-    async def _terminate_after(self, instance: EmulatedInstance, lead_s: float) -> None:
+    async def _terminate_after(self, instance: InstanceT, lead_s: float) -> None:
         await asyncio.sleep(lead_s)
         if instance.running:
             await asyncio.to_thread(instance.kill)
@@ -200,6 +255,7 @@ class Ec2Emulator:
         self._launches_without_ready += 1
         tags = [{"Key": t["Key"], "Value": t["Value"]} for t in group["Tags"] if t.get("PropagateAtLaunch")]
         instance_type = INSTANCE_TYPES[index % len(INSTANCE_TYPES)]
+        address = self._free_address(index)
         answer = await asyncio.to_thread(
             self._ec2.run_instances,
             ImageId="ami-00000000000000000",
@@ -207,15 +263,16 @@ class Ec2Emulator:
             MaxCount=1,
             InstanceType=instance_type,
             TagSpecifications=[{"ResourceType": "instance", "Tags": tags}],
+            **({"PrivateIpAddress": address} if self._is_private else {}),
         )
         metadata = InstanceMetadata(
             instance_id=answer["Instances"][0]["InstanceId"],
             zone=ZONES[index % len(ZONES)],
             region=REGION,
             instance_type=instance_type,
-            address=self._free_address(index),
+            address=address,
         )
-        instance = EmulatedInstance(self._template, metadata, _version(group))
+        instance = await asyncio.to_thread(self._boot, metadata, _version(group))
         self.instances.append(instance)
         self._log(f"{instance.instance_id} launched: {metadata.zone}, {instance_type}, {metadata.address}")
         await self._emit(STATE_CHANGE_EVENT, instance, {"state": "pending"})
@@ -227,9 +284,9 @@ class Ec2Emulator:
         every = (f"{self._network}.{(index + n) % _ADDRESSES + 1}" for n in range(_ADDRESSES))
         return next(address for address in every if address not in taken)
 
-    async def _remove(self, instance: EmulatedInstance) -> None:
+    async def _remove(self, instance: InstanceT) -> None:
         """Remove an instance whose agent has ended. Raises LocalRunError after too many failures."""
-        status = instance.agent.wait()
+        status = instance.wait()
         how = "killed" if instance.killed else f"its agent ended with status {status}"
         self._log(f"{instance.instance_id} is gone: {how}")
         if not instance.killed:
@@ -244,7 +301,7 @@ class Ec2Emulator:
         await asyncio.to_thread(self._ec2.terminate_instances, InstanceIds=[instance.instance_id])
         await self._emit(STATE_CHANGE_EVENT, instance, {"state": "terminated"})
 
-    async def _emit(self, detail_type: str, instance: EmulatedInstance, detail: dict[str, str]) -> None:
+    async def _emit(self, detail_type: str, instance: InstanceT, detail: dict[str, str]) -> None:
         entry = {
             "Source": DRILL_EVENT_SOURCE,
             "DetailType": detail_type,

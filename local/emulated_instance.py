@@ -163,6 +163,10 @@ class EmulatedInstance:
         """Stop its metadata service (SIGSTOP), or let it continue (SIGCONT)."""
         self._imds.send_signal(signum)
 
+    def wait(self) -> int:
+        """Wait until the agent has ended; return its status as Popen's."""
+        return self.agent.wait()
+
     def kill(self) -> None:
         """Kill the whole instance at once: agent, engine and all that they started."""
         self.killed = True

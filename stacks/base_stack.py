@@ -14,7 +14,7 @@ _MAX_ZONES = 6
 
 
 class BaseStack(Stack):
-    """A stack of the cluster. part: state, image, fleet, events or github; description: shown in the console."""
+    """A stack of the cluster. part: state, model, image, fleet, events or github; description: shown in the console."""
 
     def __init__(self, scope: Construct, settings: FleetSettings, part: str, description: str) -> None:
         name = names.stack_name(settings.cluster, part)

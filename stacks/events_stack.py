@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from aws_cdk import IgnoreMode
-from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
 from stacks.base_stack import BaseStack
 from stacks.constructs.alarms import Alarms
-from stacks.constructs.artifact import ROOT
 from stacks.constructs.budget import Budget
 from stacks.constructs.dashboard import Dashboard
-from stacks.constructs.event_function import Code, EventFunction
+from stacks.constructs.event_function import EventFunction
 from stacks.constructs.handler_specs import handler_specs
+from stacks.constructs.lambda_package import lambda_code
 from stacks.constructs.metrics import breaker_metric, lambda_metric, missing_nodes_metric
 from stacks.settings import FleetSettings
 from stacks.state_stack import StateStack
-
-POWERTOOLS_LAYER = "arn:aws:lambda:{region}:017000801446:layer:AWSLambdaPowertoolsPythonV3-python313-arm64:18"
-"""AWS's public layer of Powertools. boto3 is part of the runtime."""
-
-_PACKAGE_EXCLUDES = ["*", "!lambdas", "!lambdas/**", "!node_agent", "node_agent/*", "!node_agent/__init__.py",
-             "!node_agent/contract", "!node_agent/contract/**", "**/__pycache__"]  # fmt: skip
-"""The package contains only the Lambdas, and the contract that they share with the agent."""
 
 MISSING_MINUTES, MISSING_OF_MINUTES = 20, 30
 """A node may be missing while it is replaced, for 5 to 15 minutes. One that is missing for 20 of 30 minutes, at once or
@@ -34,8 +25,7 @@ class EventsStack(BaseStack):
 
     def __init__(self, scope: Construct, settings: FleetSettings, state: StateStack) -> None:
         super().__init__(scope, settings, "events", "reactions to EC2")
-        package = lambda_.Code.from_asset(str(ROOT), exclude=_PACKAGE_EXCLUDES, ignore_mode=IgnoreMode.GIT)
-        code = Code(package, [] if settings.local else [self._powertools()])
+        code = lambda_code(self, layers=not settings.local)
         alarms = Alarms(self, "Alarms", settings)
         functions = [
             EventFunction(self, spec, settings, code, alarms).function for spec in handler_specs(self, settings, state)
@@ -62,7 +52,3 @@ class EventsStack(BaseStack):
         Dashboard(self, "Board", settings, functions, alarms.alarms)
         if settings.budget_usd:
             Budget(self, "Budget", settings)
-
-    def _powertools(self) -> lambda_.ILayerVersion:
-        arn = POWERTOOLS_LAYER.format(region=self.region)
-        return lambda_.LayerVersion.from_layer_version_arn(self, "Powertools", arn)

@@ -10,12 +10,14 @@ from node_agent.contract import names
 from stacks.base_stack import BaseStack
 from stacks.constructs.artifact import AGENT, Artifact
 from stacks.constructs.boot import boot_variables, version
+from stacks.constructs.lambda_package import lambda_code
 from stacks.constructs.load_balancer import LoadBalancer
 from stacks.constructs.network import Network
 from stacks.constructs.node_group import NodeGroup
 from stacks.constructs.node_role import NodeRole
 from stacks.constructs.node_template import NodeTemplate, machine_image
 from stacks.constructs.retention import retention
+from stacks.constructs.size_request import SizeRequest
 from stacks.settings import FleetSettings
 from stacks.state_stack import StateStack
 
@@ -51,6 +53,8 @@ class FleetStack(BaseStack):
             template=template.template,
             version=version(settings, artifact),
         )
+        code = lambda_code(self, layers=not settings.local)
+        SizeRequest(self, "Size", settings, group=fleet.group, code=code)
         CfnOutput(self, "AutoScalingGroupName", value=fleet.group.auto_scaling_group_name)
         CfnOutput(self, "FleetVersion", value=version(settings, artifact))
         CfnOutput(self, "Model", value=settings.model)

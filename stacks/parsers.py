@@ -10,6 +10,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Network
 from typing import Any
 
+from node_agent.contract.hub import parse_hub_name
 from node_agent.contract.models import is_model_name
 from node_agent.contract.names import is_cluster_name, is_origin
 from stacks.partition import partition_problem
@@ -174,6 +175,12 @@ def region(value: Any) -> str:
     return text
 
 
+def hub_model(value: Any) -> str:
+    """Parse a model's name on a hub, owner/name or owner/name@revision; the empty text means that there is none."""
+    text = str(value).strip()
+    return str(parse_hub_name(text)) if text else ""
+
+
 def branch(value: Any) -> str:
     """Parse a git branch's name, such as main; not empty."""
     if not _BRANCH.fullmatch(str(value)):
@@ -181,6 +188,7 @@ def branch(value: Any) -> str:
     return str(value)
 
 
+deployment = matching(re.compile(r"[A-Za-z0-9._-]{1,64}"), "a name of up to 64 letters, digits, dots, hyphens")
 account = matching(re.compile(r"\d{12}"), "an account's twelve digits")
 vpc_id = matching(re.compile(r"vpc-[0-9a-f]{8,17}"), "a VPC's id, vpc-...")
 ami_id = matching(re.compile(r"ami-[0-9a-f]{8,17}"), "a machine image's id, ami-...")
@@ -199,4 +207,5 @@ oidc_provider = matching(
 numeric_id = matching(re.compile(r"[1-9]\d{0,18}"), "a number, as GitHub's API has it")
 repository = matching(_REPOSITORY, "owner/name")
 email = matching(_EMAIL, "an e-mail address")
+secret_name = matching(re.compile(r"[A-Za-z0-9/_+=.@-]{1,512}"), "the name of a secret in Secrets Manager, not its ARN")
 sha256 = matching(re.compile(r"[0-9a-f]{64}"), "a SHA-256 in 64 lower case hexadecimal digits")

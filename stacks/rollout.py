@@ -23,6 +23,9 @@ _STACKS_MINUTES = 30
 _IMAGE_BUILD_MINUTES = 120
 """The build's own timeout (constructs/image_build.py)."""
 
+_MODEL_MINUTES = 60
+"""How long CloudFormation waits for the copy of a model (constructs/model_request.py)."""
+
 JOB_MINUTES = 360
 """How long GitHub lets a job run at most. Source: GitHub's "Usage limits" of Actions."""
 
@@ -43,4 +46,5 @@ def longest_minutes(settings: FleetSettings) -> int:
     """Return how long a deployment may take that replaces every node, where each node needs all of its time."""
     batch_s = settings.ready_within_s + WARMUP_S + DRAIN_S
     build = _IMAGE_BUILD_MINUTES if settings.bake_image else 0
-    return _STACKS_MINUTES + build + math.ceil(batches(settings) * batch_s / 60)
+    model = _MODEL_MINUTES if settings.model_source else 0
+    return _STACKS_MINUTES + build + model + math.ceil(batches(settings) * batch_s / 60)

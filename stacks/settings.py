@@ -23,8 +23,9 @@ SETTINGS_FILE = "synkti.toml"
 SETTINGS_FILE_KEY = "settings_file"
 """The context key that names another file. `-c settings_file=` reads no file, as local runs do."""
 
-CONTEXT_ONLY = frozenset({"local"})
-"""Settings that a file cannot have: a forgotten line must not deploy the templates for the embedded AWS."""
+CONTEXT_ONLY = frozenset({"local", "deployment"})
+"""Settings that a file cannot have: a forgotten line must not deploy the templates for the embedded AWS, and the name
+of a deployment is another one each time."""
 
 HOOK_MARGIN_S = 60
 """The launch hook's timeout is longer than the node's own, so that the node can store its log before it ends."""
@@ -141,6 +142,13 @@ class FleetSettings:
     model: str = _setting("model", parsers.model)
     """The model's name under `models/` in the models bucket, and in clients' requests."""
 
+    model_source: str = _setting("", parsers.hub_model)
+    """The model's name on the hub, owner/name or owner/name@revision. A deployment copies it into the models bucket, in
+    the region, before it creates nodes; a model that is there already stays. Empty: `synkti model push` uploads it."""
+
+    hub_token_secret: str = _setting("", parsers.secret_name)
+    """The name of a secret in Secrets Manager with the hub's token, for gated and private models. Empty: no token."""
+
     model_sha256: str = _setting("", parsers.sha256)
     """The SHA-256 of the model's manifest, which nodes then require. A new value replaces the nodes. Empty: any."""
 
@@ -208,11 +216,15 @@ class FleetSettings:
     github_oidc_provider: str = _setting("", parsers.oidc_provider)
     """The ARN of GitHub's identity provider, if the account already has it (only one can exist). Empty: create it."""
 
+    deployment: str = _setting("", parsers.deployment)
+    """A name of this deployment. With another one than before, the deployment sets the group's size to the settings,
+    also after `synkti scale` or `synkti stop`. The workflow gives one; empty: the size is set where it has changed."""
+
     local: bool = _setting(False, parsers.boolean)
     """Deploy to the embedded AWS, without what it does not support (docs/architecture.md lists the differences)."""
 
     def for_local_emulator(self) -> FleetSettings:
-        """Return the settings without machine images, identity providers, load balancers, existing VPCs and budgets."""
+        """Return the settings without what the embedded AWS lacks: images, builds, balancers, budgets, own VPCs."""
         return replace(
             self,
             bake_image=False,
@@ -223,6 +235,7 @@ class FleetSettings:
             github_owner_id="",
             github_repository_id="",
             github_oidc_provider="",
+            model_source="",
             load_balancer="none",
             certificate_arn="",
             domain="",

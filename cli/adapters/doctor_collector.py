@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from cli.account import Account
 from cli.adapters.account_facts import default_vpc
 from cli.adapters.cdk import node_version, templates_of
 from cli.adapters.gpu_types import describe_types, gpus_of, offered_zones
-from cli.adapters.model_documents import bucket_files
+from cli.adapters.model_documents import bucket_files, hub_files
 from cli.adapters.models_bucket import ModelsBucket
 from cli.adapters.results import result_of
 from cli.adapters.stacks import Stacks
@@ -24,6 +25,7 @@ from cli.core.doctor_inputs import DoctorInputs, ModelState
 from cli.core.quotas import quota_of
 from cli.core.result import Result, Unavailable
 from cli.errors import Failed
+from node_agent.contract.hub import parse_hub_name
 from node_agent.contract.names import models_bucket_name
 from node_agent.contract.tags import CLUSTER_TAG
 from node_agent.core.sizing.facts import ModelFiles
@@ -47,7 +49,7 @@ def collect(
     templates: Result[Mapping[str, str | None]],
     facts: AccountFacts,
     required_toolkit: int = MIN_TOOLKIT_VERSION,
-    files: ModelFiles | None = None,
+    files: Result[ModelFiles] | None = None,
 ) -> DoctorInputs:
     """Collect all inputs.
 
@@ -58,7 +60,8 @@ def collect(
         templates: the result of their validation, passed on.
         facts: what exists in the account already, passed on.
         required_toolkit: the version of the CDK's own stack that they require.
-        files: of the model that is to be uploaded; None: those of the model in the bucket are read.
+        files: of the model that is to be uploaded; None: those of the model in the bucket are read, else those of
+            `model_source` on the hub.
 
     Returns:
         The inputs; what cannot be read has the reason instead.
@@ -178,7 +181,10 @@ def _model_files(account: Account, cluster: str, settings: FleetSettings | tuple
     if not isinstance(settings, FleetSettings):
         return None
     name = models_bucket_name(cluster, account.identity.account, account.region)
-    return bucket_files(ModelsBucket(account.client("s3"), name), settings.model)
+    there = bucket_files(ModelsBucket(account.client("s3"), name), settings.model)
+    return (
+        hub_files(parse_hub_name(settings.model_source), os.environ) if not there and settings.model_source else there
+    )
 
 
 def model_state(bucket: ModelsBucket, model: str) -> ModelState:

@@ -9,8 +9,9 @@ from botocore.exceptions import ClientError
 
 from cli.aws_errors import error_code
 from cli.core.nodes import NODE_EC2_STATES, Node, node_of
-from cli.core.scaling_group import GroupSize, GroupState, LaunchFailure, launch_failures
+from cli.core.scaling_group import GroupState, LaunchFailure, launch_failures
 from cli.errors import NotFound
+from node_agent.contract.group_size import GroupSize
 from node_agent.contract.names import LAUNCH_PROCESS
 from node_agent.contract.tags import CLUSTER_TAG
 

@@ -5,17 +5,49 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from cli.adapters.model_files import find_local, list_files, not_found
+from cli.adapters.hub import HubRefused, hub_of, read_documents
+from cli.adapters.model_files import find_model, list_files
 from cli.adapters.models_bucket import ModelsBucket
 from cli.core.model_source import select_files
-from cli.errors import NotFound
+from cli.core.result import Result, Unavailable
+from node_agent.contract.hub import HubName
 from node_agent.core.sizing.facts import DOCUMENTS, MAX_DOCUMENT_BYTES, ModelFiles
 
 
 def find_files(given: str, environ: Mapping[str, str]) -> ModelFiles:
-    """Find a model as `model push` does, but download no more than its documents. Raises NotFound, Failed."""
-    found = find_local(given, environ)
-    return folder_files(found.folder) if not isinstance(found, list) else hub_files(given, found)
+    """Read a model's documents where `model push` finds it; on the hub nothing else. Raises CliError."""
+    found = find_model(given, environ)
+    return hub_files(found, environ) if isinstance(found, HubName) else folder_files(found.folder)
+
+
+def hub_files(name: HubName, environ: Mapping[str, str]) -> ModelFiles:
+    """Read the documents of a model on the hub. Raises NotFound, Failed, HubRefused."""
+    hub = hub_of(environ)
+    return read_documents(hub, hub.model(name))
+
+
+def files_from_here(name: HubName, environ: Mapping[str, str], *, build_has_token: bool) -> Result[ModelFiles]:
+    """Read the documents of a model on the hub.
+
+    NotFound and Failed of the hub pass through.
+
+    Args:
+        name: of the model.
+        environ: may have a token of this machine.
+        build_has_token: whether the build that copies the model has a token of its own.
+
+    Returns:
+        The documents; Unavailable where this machine may not read them, and the build may.
+
+    Raises:
+        HubRefused: neither may read them.
+    """
+    try:
+        return hub_files(name, environ)
+    except HubRefused as error:
+        if not build_has_token:
+            raise
+        return Unavailable(f"it is not visible from here: {error.message}")
 
 
 def folder_files(folder: Path) -> ModelFiles:
@@ -38,21 +70,6 @@ def bucket_files(bucket: ModelsBucket, name: str) -> ModelFiles | None:
         return None
     sizes = {file.path: file.size for file in manifest.files}
     return ModelFiles({path: bucket.read(name, path, sizes[path]) for path in DOCUMENTS if path in sizes}, sizes)
-
-
-def hub_files(repository: str, searched: list[str]) -> ModelFiles:
-    """Read a model on the hub: the list of its files, and its documents. searched: caches without it, for the error."""
-    try:
-        import huggingface_hub  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415 # optional
-    except ImportError:
-        raise not_found(repository, searched) from None
-    try:
-        info = huggingface_hub.HfApi().model_info(repository, files_metadata=True)
-        sizes = {str(each.rfilename): int(each.size or 0) for each in info.siblings}
-        paths = {path: Path(huggingface_hub.hf_hub_download(repository, path)) for path in DOCUMENTS if path in sizes}
-        return ModelFiles({path: _start(where) for path, where in paths.items()}, sizes)
-    except (OSError, ValueError) as error:  # the base classes of that library's errors
-        raise NotFound(f"{repository} could not be read on the hub: {error}") from error
 
 
 def _start(path: Path) -> bytes:

@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli.core.model_source import cache_folder_name, default_name, is_repository
+from cli.core.model_source import cache_folder_name, default_name
 from cli.errors import Failed, NotFound
+from node_agent.contract.hub import HubName, parse_hub_name
 from node_agent.contract.models import MAX_FILES, ModelFile
 
 _CHUNK_BYTES = 4 * 1024 * 1024
@@ -18,54 +19,41 @@ _CHUNK_BYTES = 4 * 1024 * 1024
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model's folder. name: the default name of the model; origin: describes where it was found."""
+    """A model's folder. name: the default name of the model; copy_of: owner/name@commit on the hub, "" if unknown."""
 
     folder: Path
     name: str
-    origin: str
+    copy_of: str = ""
 
 
-def find_source(given: str, environ: Mapping[str, str], report: Callable[[str], None]) -> ModelSource:
-    """Find a model on the disk, then in Hugging Face's cache, else download it from the hub.
+def find_model(given: str, environ: Mapping[str, str]) -> ModelSource | HubName:
+    """Find a model on the disk, then in Hugging Face's cache; else it is one on the hub.
 
     Args:
-        given: a folder or a model's name.
+        given: a folder, or a name on the hub: owner/name, or owner/name@revision.
         environ: has the variables that locate the cache.
-        report: called with a line about a download.
 
     Returns:
-        The folder with the model's files, which are not checked yet. Where it is in none of these, and cannot be
-        downloaded, NotFound has the folders that were searched.
+        The folder with the model's files, which are not checked yet; or the name.
+
+    Raises:
+        NotFound: it is neither a folder nor a name.
     """
-    found = find_local(given, environ)
-    if isinstance(found, ModelSource):
-        return found
-    return ModelSource(_download(given, found, report), given.rsplit("/", 1)[-1], "the hub")
-
-
-def find_local(given: str, environ: Mapping[str, str]) -> ModelSource | list[str]:
-    """Return a model on the disk or in Hugging Face's cache; else the caches that were searched. Raises NotFound."""
     folder = Path(given).expanduser()
     if folder.is_dir():
-        found = _snapshot_folder(folder.resolve()) if (folder / "snapshots").is_dir() else folder.resolve()
-        return ModelSource(found, default_name(found), str(folder))
-    if not is_repository(given):
-        raise NotFound(f"there is no folder {given}", "give a model's folder, or its name on the hub: owner/name")
-    tried = []
+        found = _snapshot_folder(folder.resolve(), "") if (folder / "snapshots").is_dir() else folder.resolve()
+        return ModelSource(found, default_name(found))
+    try:
+        name = parse_hub_name(given)
+    except ValueError as error:
+        advice = "give a model's folder, or its name on the hub: owner/name, or owner/name@revision"
+        raise NotFound(f"there is no folder {given}", advice) from error
     for cache in cache_folders(environ):
-        kept = cache / cache_folder_name(given)
-        if (kept / "snapshots").is_dir():
-            return ModelSource(_snapshot_folder(kept), given.rsplit("/", 1)[-1], f"Hugging Face's cache, {cache}")
-        tried.append(str(cache))
-    return tried
-
-
-def not_found(repository: str, searched: list[str]) -> NotFound:
-    """Return the error for a model that is nowhere here and cannot be downloaded. searched: caches without it."""
-    return NotFound(
-        f"{repository} is neither a folder here nor in {', '.join(searched)}",
-        "give a folder; or install huggingface_hub beside synkti (pipx inject synkti huggingface_hub)",
-    )
+        kept = cache / cache_folder_name(name.repository)
+        if (kept / "snapshots").is_dir() and (not name.revision or _revision(kept, name.revision) is not None):
+            found = _snapshot_folder(kept, name.revision)
+            return ModelSource(found, name.model_name, f"{name.repository}@{found.name}")
+    return name
 
 
 def cache_folders(environ: Mapping[str, str]) -> list[Path]:
@@ -119,13 +107,11 @@ def read_part(folder: Path, path: str, start: int, end: int) -> bytes:
     return body
 
 
-def _snapshot_folder(repository: Path) -> Path:
-    """Return the folder of the revision `main`; the only revision where there is no `main`. Raises NotFound."""
-    main = repository / "refs" / "main"
-    if main.is_file():
-        folder = repository / "snapshots" / main.read_text().strip()
-        if folder.is_dir():
-            return folder
+def _snapshot_folder(repository: Path, revision: str) -> Path:
+    """Return the folder of a revision; of `main`, else of the only one, where none is asked for. Raises NotFound."""
+    folder = _revision(repository, revision or "main")
+    if folder is not None:
+        return folder
     revisions = sorted(path for path in (repository / "snapshots").iterdir() if path.is_dir())
     if len(revisions) != 1:
         raise NotFound(
@@ -135,13 +121,9 @@ def _snapshot_folder(repository: Path) -> Path:
     return revisions[0]
 
 
-def _download(repository: str, tried: list[str], report: Callable[[str], None]) -> Path:
-    try:
-        import huggingface_hub  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415 # optional
-    except ImportError:
-        raise not_found(repository, tried) from None
-    report(f"{repository} is downloaded from the hub first")
-    try:
-        return Path(huggingface_hub.snapshot_download(repository))
-    except (OSError, ValueError) as error:  # the base classes of that library's errors
-        raise NotFound(f"{repository} could not be downloaded from the hub: {error}") from error
+def _revision(repository: Path, revision: str) -> Path | None:
+    """Return the folder of a branch, a tag or a commit in the cache; None where it is not there."""
+    named = repository / "refs" / revision
+    commit = named.read_text().strip() if named.is_file() else revision
+    folder = repository / "snapshots" / commit
+    return folder if folder.is_dir() else None

@@ -22,6 +22,9 @@ from node_agent.core.sizing.facts import MAX_DOCUMENT_BYTES
 _SHA256_METADATA = "sha256"
 """The metadata key of the SHA-256 with which an object was uploaded."""
 
+_ORIGIN_METADATA = "origin"
+"""The metadata key of where the model with this manifest was copied from."""
+
 _MISSING_CODES = frozenset({"NoSuchBucket", "404", "NoSuchKey", "NotFound", "NoSuchUpload"})
 _FORBIDDEN_CODES = frozenset({"403", "AccessDenied", "Forbidden"})
 
@@ -164,10 +167,18 @@ class ModelsBucket:
             if error_code(error) not in _MISSING_CODES:
                 raise
 
-    def write_manifest(self, name: str, files: Iterable[ModelFile]) -> None:
-        """Write the manifest: from then on nodes treat the model as complete."""
+    def write_manifest(self, name: str, files: Iterable[ModelFile], origin: str = "") -> None:
+        """Write the manifest: from then on nodes treat the model as complete. origin: what it is a copy of."""
         body = format_manifest(files).encode()
-        self._client.put_object(Bucket=self.name, Key=manifest_key(name), Body=body, ContentType="text/plain")
+        metadata = {_ORIGIN_METADATA: origin} if origin else {}
+        self._client.put_object(
+            Bucket=self.name, Key=manifest_key(name), Body=body, ContentType="text/plain", Metadata=metadata
+        )
+
+    def origin(self, name: str) -> str:
+        """Return what a complete model is a copy of; "" where that was not recorded."""
+        answer = self._client.head_object(Bucket=self.name, Key=manifest_key(name))
+        return str(answer.get("Metadata", {}).get(_ORIGIN_METADATA, ""))
 
     def remove_manifest(self, name: str) -> None:
         """Delete the manifest: from then on nodes treat the model as incomplete. It may be missing."""

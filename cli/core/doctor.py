@@ -231,7 +231,7 @@ def _stacks(o: DoctorInputs) -> Iterator[Finding]:
     if busy:
         found = f"{', '.join(busy)}: an operation is under way"
         yield Finding("stacks", Verdict.WARNING, found, "wait until it has ended")
-    parts = {stack_name(o.cluster, part) for part in ("state", "fleet", "events")}
+    parts = {stack_name(o.cluster, part) for part in ("state", "model", "fleet", "events")}
     missing = sorted(parts - {stack.name for stack in o.stacks})
     if missing:
         yield Finding("stacks", Verdict.WARNING, f"{', '.join(missing)} not deployed", "synkti bootstrap continues")
@@ -244,6 +244,9 @@ def _model(o: DoctorInputs) -> Finding:
         return Finding("model", Verdict.UNKNOWN, o.model.reason if isinstance(o.model, Unavailable) else "see settings")
     name = o.settings.model
     push = f"synkti model push DIR --name {name}"
+    source = o.settings.model_source
+    if source and not o.model.manifest:
+        return Finding("model", Verdict.OK, f"a deployment fetches {name} from the hub: {source}")
     if not o.model.bucket:
         advice = "synkti bootstrap --model DIR creates it and uploads the model"
         return Finding("model", Verdict.WARNING, "there is no models bucket yet", advice)

@@ -7,7 +7,6 @@ here decide by names only; the adapter reads the disk.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -16,7 +15,6 @@ _SAFETENSORS = ".safetensors"
 _OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".ot", ".tflite")
 _UNWANTED = ("original/", "onnx/", "coreml/", "openvino/")
 _CONFIGS = ("config.json", "params.json")
-_REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 
 
 @dataclass(frozen=True)
@@ -53,11 +51,6 @@ def model_fault(paths: Collection[str]) -> str | None:
     if any(path in _CONFIGS or path.endswith(".gguf") for path in paths):
         return None
     return f"it has none of {', '.join(_CONFIGS)}, *.gguf, so vLLM cannot detect the model's type"
-
-
-def is_repository(text: str) -> bool:
-    """Return True for a possible name of a model on a hub: name, or owner/name."""
-    return _REPOSITORY.fullmatch(text) is not None
 
 
 def cache_folder_name(repository: str) -> str:

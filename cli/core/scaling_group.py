@@ -7,18 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from node_agent.contract import names
+from node_agent.contract.group_size import DeployedSize, GroupSize
 
 MAX_NODES = 1_000
 """The same limit as in the settings; a larger number is a typing error."""
-
-
-@dataclass(frozen=True)
-class GroupSize:
-    """The group's minimum, maximum and desired capacity."""
-
-    minimum: int
-    maximum: int
-    desired: int
 
 
 @dataclass(frozen=True)
@@ -27,15 +19,6 @@ class GroupState:
 
     size: GroupSize
     launches_suspended: bool
-
-
-@dataclass(frozen=True)
-class DeployedSize:
-    """The group's size as the stacks define it. nodes: None where the fleet scales automatically within its bounds."""
-
-    minimum: int
-    maximum: int
-    nodes: int | None
 
 
 def deployed_size(output: Callable[[str], str | None]) -> DeployedSize | None:
@@ -63,12 +46,6 @@ def with_desired(size: GroupSize, nodes: int, deployed: DeployedSize | None) -> 
     if nodes == 0:
         return GroupSize(0, 0, 0)
     return GroupSize(min(deployed.minimum, nodes), max(deployed.maximum, nodes), nodes)
-
-
-def as_deployed(size: GroupSize, deployed: DeployedSize) -> GroupSize:
-    """Return the deployed size; where the fleet scales automatically, the present number within its bounds."""
-    wanted = size.desired if deployed.nodes is None else deployed.nodes
-    return GroupSize(deployed.minimum, deployed.maximum, min(max(wanted, deployed.minimum), deployed.maximum))
 
 
 @dataclass(frozen=True)

@@ -95,12 +95,12 @@ async def _run(options: Options, screen: Screen, folder: Path, scratch: Path) ->
     await asyncio.to_thread(aws.wait)
     screen.log(f"cdk bootstrap, cdk deploy against {aws.endpoint}")
     deployed = await asyncio.to_thread(deploy, aws, folder)
-    screen.log("deployed: the stacks state, fleet and events")
+    screen.log("deployed: the stacks state, model, fleet and events")
     environ = {**aws.environ(), **engine.environ, "TMPDIR": str(scratch)}
     kind = InstanceTemplate(
         deployed.cluster, MODEL, engine.model_dir, engine.command, environ, folder / "nodes", options.logs
     )
-    emulator = Ec2Emulator(aws, deployed.auto_scaling_group, kind, network, screen.log)
+    emulator = Ec2Emulator(aws, deployed.auto_scaling_group, partial(EmulatedInstance, kind), network, screen.log)
     emulator_task = asyncio.create_task(emulator.run())
     context = DemoContext(
         aws, deployed, emulator, screen, MODEL,

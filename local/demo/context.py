@@ -16,6 +16,7 @@ from local.demo.client import DemoRequest
 from local.demo.screen import Screen
 from local.deploy import Deployed
 from local.ec2_emulator import Ec2Emulator
+from local.emulated_instance import EmulatedInstance
 from local.errors import LocalRunError
 from local.process_cleanup import tail
 
@@ -29,7 +30,7 @@ class DemoContext:
 
     aws: EmbeddedAws
     deployed: Deployed
-    emulator: Ec2Emulator
+    emulator: Ec2Emulator[EmulatedInstance]
     screen: Screen
     model: str
     reference: Reference

@@ -133,8 +133,13 @@ def image_parameter_name(cluster: str) -> str:
     return f"/synkti/{cluster}/image-id"
 
 
+def model_project_name(cluster: str) -> str:
+    """Return the project in CodeBuild whose builds copy models from a hub into the models bucket."""
+    return f"{cluster}-model"
+
+
 def stack_name(cluster: str, part: str) -> str:
-    """Return a stack's name. part: state, image, fleet, events or github."""
+    """Return a stack's name. part: state, model, image, fleet, events or github."""
     return f"{cluster}-{part}"
 
 

@@ -34,6 +34,7 @@ if [ ! -d "$release" ]; then
   rm "$archive"
 fi
 ln -sfn "$release" "$root/opt/synkti/current"
+mkdir -p "$root/var/log/synkti" # synkti-logs opens its file before systemd would create the folder
 install -m 0644 "$release"/stacks/boot/*.service "$release"/stacks/boot/*.timer "$root/etc/systemd/system/"
 systemctl daemon-reload
 systemctl enable synkti-logs.service synkti-ready.service synkti.service

@@ -24,7 +24,8 @@ why() { # Prints why UNIT failed: the agent's last status, which has the engine'
   status=$(systemctl show --property StatusText --value synkti.service)
   case $status in
     "failed: "*) echo "${status#failed: }" ;;
-    *) journalctl --boot --unit "$unit.service" --lines 1 --output cat ;;
+    # Of the unit's own processes: --unit also has what systemd says about it, which comes last.
+    *) journalctl --boot --lines 1 --output cat "_SYSTEMD_UNIT=$unit.service" ;;
   esac
 }
 

@@ -42,6 +42,31 @@ MODEL_DOWNLOADER = (
 )
 """Files that download a model into a machine image."""
 
+HUB_JOB = (
+    "cli/__init__.py",
+    "cli/hub_job.py",
+    "cli/hub_copy.py",
+    "cli/errors.py",
+    "cli/exit_codes.py",
+    "cli/aws_errors.py",
+    "cli/core/__init__.py",
+    "cli/core/hub.py",
+    "cli/core/model_check.py",
+    "cli/core/model_source.py",
+    "cli/core/upload_plan.py",
+    "cli/adapters/__init__.py",
+    "cli/adapters/buckets.py",
+    "cli/adapters/hub.py",
+    "cli/adapters/models_bucket.py",
+    "node_agent/__init__.py",
+    "node_agent/adapters/__init__.py",
+    "node_agent/adapters/model_store.py",
+    "node_agent/core/__init__.py",
+    "node_agent/core/sizing/*.py",
+    "node_agent/contract/*.py",
+)
+"""Files that copy a model from a hub into the models bucket: parts of the `synkti` command, which the build runs."""
+
 
 @dataclass(frozen=True)
 class Archive:
@@ -86,7 +111,7 @@ class Artifact(Construct):
     def read_policy(self) -> iam.PolicyStatement:
         """Return a statement that allows reading this object only."""
         return iam.PolicyStatement(
-            sid="ReadAgent",
+            sid="ReadArchive",
             actions=["s3:GetObject"],
             resources=[self._asset.bucket.arn_for_objects(self._asset.s3_object_key)],
         )

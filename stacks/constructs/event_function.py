@@ -21,19 +21,12 @@ from constructs import Construct
 
 from node_agent.contract import names
 from stacks.constructs.alarms import Alarms
+from stacks.constructs.lambda_package import Code
 from stacks.constructs.retention import retention
 from stacks.settings import FleetSettings
 
 RETRY_HOURS = 2
 RETRY_ATTEMPTS = 20
-
-
-@dataclass(frozen=True)
-class Code:
-    """The package and the layers that all handlers share."""
-
-    package: lambda_.Code
-    layers: Sequence[lambda_.ILayerVersion]
 
 
 @dataclass(frozen=True)

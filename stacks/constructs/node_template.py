@@ -74,7 +74,7 @@ class NodeTemplate(Construct):
             "Template",
             launch_template_name=f"{settings.cluster}-node",
             machine_image=image,
-            instance_type=ec2.InstanceType(settings.instance_types[0]),
+            # No instance type: the group names them all, and one that the region lacks would be refused here, too.
             role=role,
             security_group=group,
             associate_public_ip_address=settings.public_addresses,

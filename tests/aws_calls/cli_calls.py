@@ -26,11 +26,11 @@ from cli.core.clusters import Stack
 from cli.core.github import ISSUER
 from cli.core.resource_import import RetainedResource
 from cli.core.result import Unavailable
-from cli.core.scaling_group import GroupSize
 from cli.core.upload_plan import UnfinishedUpload
 from cli.errors import CliError
 from cli.terminal import Terminal
 from node_agent.contract.errors import SynktiError
+from node_agent.contract.group_size import GroupSize
 from node_agent.contract.models import ModelFile
 from node_agent.contract.names import node_log_group_name, stack_name
 from stacks.settings import FleetSettings

@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ import pytest
 
 from local.aws import EmbeddedAws
 from local.ec2_emulator import Ec2Emulator
-from local.emulated_instance import InstanceTemplate, free_network
+from local.emulated_instance import EmulatedInstance, InstanceTemplate, free_network
 from local.engines import MODEL, SIM, prepare_engine
 from local.process_cleanup import kill_all_in, tail
 from node_agent.contract.names import auto_scaling_group_name
 from tests.unit.cli import weights
+from tests.unit.cli.stand_in_hub import stand_in_hub
 
 ROOT = Path(__file__).parents[2]
 GROUP = auto_scaling_group_name("synkti")
@@ -55,9 +57,11 @@ class World:
 
     aws: EmbeddedAws
     folder: Path
+    hub: str
 
     async def synkti(self, *argv: str) -> Done:
-        environ = {**self.aws.environ(), "XDG_CACHE_HOME": str(self.folder / "cache"), "NO_COLOR": "1"}
+        more = {"XDG_CACHE_HOME": str(self.folder / "cache"), "NO_COLOR": "1", "HF_ENDPOINT": self.hub}
+        environ = {**self.aws.environ(), **more}
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "cli", *argv),
@@ -72,13 +76,13 @@ class World:
         return Done(process.returncode or 0, out.decode(), err.decode())
 
     @asynccontextmanager
-    async def ec2(self) -> AsyncIterator[Ec2Emulator]:
+    async def ec2(self) -> AsyncIterator[Ec2Emulator[EmulatedInstance]]:
         """Run the EC2 emulator for the block, as soon as the scaling group exists."""
         engine = prepare_engine(SIM, lambda text: None)
         environ = {**self.aws.environ(), **engine.environ}
         nodes, logs = self.folder / "nodes", self.folder / "logs"
         kind = InstanceTemplate("synkti", MODEL, engine.model_dir, engine.command, environ, nodes, logs)
-        loop = Ec2Emulator(self.aws, GROUP, kind, free_network(), lambda text: None)
+        loop = Ec2Emulator(self.aws, GROUP, partial(EmulatedInstance, kind), free_network(), lambda text: None)
 
         async def play() -> None:
             await asyncio.to_thread(self._until_there_is_a_group)
@@ -110,11 +114,13 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Any:
+def world(tmp_path: Path, model: Path) -> Any:
     aws = EmbeddedAws(tmp_path / "run", tmp_path / "logs")
     try:
         aws.wait()
-        yield World(aws, tmp_path)
+        with stand_in_hub() as hub:
+            hub.add("acme/tiny", {path.name: path.read_bytes() for path in model.iterdir()})
+            yield World(aws, tmp_path, hub.address)
     finally:
         aws.stop()
         assert kill_all_in(tmp_path)
@@ -141,18 +147,25 @@ async def _scenario(world: World, model: Path) -> None:
 
     async with world.ec2() as ec2:
         # Two commands to a fleet: this is the second; the first installed it.
-        made = (await world.synkti("bootstrap", "--model", str(model), *SETTINGS, "--within", "300", "--json")).document
+        # The model is only on the hub. The embedded AWS runs no builds: this command does what the build would.
+        made = (
+            await world.synkti("bootstrap", "--model", "acme/tiny", *SETTINGS, "--within", "300", "--json")
+        ).document
         logs = "\n".join(tail(machine.log) for machine in ec2.instances)
         assert made["ready"] == 2, logs
         assert set(made["changed"]) == {
             "CDKToolkit",
             f"models/{MODEL}",
             "synkti-state",
+            "synkti-model",
             "synkti-fleet",
             "synkti-events",
         }
         assert len(made["base_urls"]) == 2
         await _send_request(made["base_urls"][0])
+
+        pushed = (await world.synkti("model", "push", str(model), "--name", MODEL, "--json")).document
+        assert pushed["changed"] is False, "a copy from the hub is what a push of the same files is"
 
         again = (await world.synkti("bootstrap", *SETTINGS, "--json")).document
         assert again["changed"] == []
@@ -177,7 +190,7 @@ async def _send_request(base_url: str) -> None:
     assert answer.json()["usage"]["completion_tokens"] == 3, answer.text
 
 
-async def _check_commands(world: World, ec2: Ec2Emulator, made: dict[str, Any]) -> None:
+async def _check_commands(world: World, ec2: Ec2Emulator[EmulatedInstance], made: dict[str, Any]) -> None:
     """Check the commands that show the fleet, and the one that the deployment workflow waits for."""
     seen = await world.synkti("nodes", "--wait", "--version", "deployed", "--within", "120")
     assert seen.code == 0, seen.err
@@ -201,7 +214,7 @@ async def _check_commands(world: World, ec2: Ec2Emulator, made: dict[str, Any]) 
     assert verdicts["gpu spot quota"] == "unknown", "the embedded AWS has no quotas, which the report states"
 
 
-async def _drill(world: World, ec2: Ec2Emulator) -> None:
+async def _drill(world: World, ec2: Ec2Emulator[EmulatedInstance]) -> None:
     """Send a drill's event through the deployed rule and Lambda, which write the tag."""
     node = ec2.instances[0].instance_id
     assert (await world.synkti("drill", node, "--json")).document["by"] == "eventbridge"
@@ -216,7 +229,7 @@ async def _destroy(world: World) -> None:
     refused = await world.synkti("destroy")
     assert (refused.code, "add --yes" in refused.err) == (9, True)
     gone = (await world.synkti("destroy", "--yes", "--json")).document
-    assert gone["deleted"] == ["synkti-events", "synkti-fleet", "synkti-state"]
+    assert gone["deleted"] == ["synkti-events", "synkti-fleet", "synkti-model", "synkti-state"]
     (kept,) = gone["kept"]
     assert kept["kind"] == "AWS::S3::Bucket"
     assert (await world.synkti("nodes")).code == 4

@@ -79,7 +79,7 @@ def versions(aws: EmbeddedAws) -> dict[str, Any]:
     """Return the last update time of each stack."""
     stacks = aws.client("cloudformation").describe_stacks()["Stacks"]
     mine = [stack for stack in stacks if stack["StackName"].startswith(CLUSTER)]
-    assert len(mine) == 3
+    assert len(mine) == 4
     return {stack["StackName"]: (stack["CreationTime"], stack.get("LastUpdatedTime")) for stack in mine}
 
 

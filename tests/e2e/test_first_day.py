@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from cli.terminal import Terminal
 from local.aws import ACCOUNT, EmbeddedAws
 from local.deploy import ROOT, Deployed, deploy
 from local.ec2_emulator import Ec2Emulator
-from local.emulated_instance import InstanceTemplate, free_network
+from local.emulated_instance import EmulatedInstance, InstanceTemplate, free_network
 from local.engines import MODEL, SIM, prepare_engine
 from local.process_cleanup import kill_all_in, tail
 
@@ -54,13 +55,15 @@ def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddedAws
 
 
 @asynccontextmanager
-async def fleet(aws: EmbeddedAws, folder: Path, deployed: Deployed) -> AsyncIterator[Ec2Emulator]:
+async def fleet(aws: EmbeddedAws, folder: Path, deployed: Deployed) -> AsyncIterator[Ec2Emulator[EmulatedInstance]]:
     """Run the deployed group's instances, and wait until all of them serve."""
     engine = prepare_engine(SIM, lambda text: None)
     environ = {**aws.environ(), **engine.environ}
     nodes, logs = folder / "nodes", folder / "logs"
     kind = InstanceTemplate(deployed.cluster, MODEL, engine.model_dir, engine.command, environ, nodes, logs)
-    emulator = Ec2Emulator(aws, deployed.auto_scaling_group, kind, free_network(), lambda text: None)
+    emulator = Ec2Emulator(
+        aws, deployed.auto_scaling_group, partial(EmulatedInstance, kind), free_network(), lambda text: None
+    )
     emulating = asyncio.create_task(emulator.run())
     try:
         async with asyncio.timeout(READY_WITHIN_S):
@@ -74,7 +77,7 @@ async def fleet(aws: EmbeddedAws, folder: Path, deployed: Deployed) -> AsyncIter
             machine.close()
 
 
-async def _until_all_serve(emulator: Ec2Emulator) -> None:
+async def _until_all_serve(emulator: Ec2Emulator[EmulatedInstance]) -> None:
     while True:
         machines = list(emulator.instances)
         serving = await asyncio.gather(*(asyncio.to_thread(machine.is_ready) for machine in machines))
@@ -92,6 +95,7 @@ async def synkti(*argv: str) -> tuple[int, Any]:
     return process.returncode or 0, json.loads(out)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_the_first_day_on_the_embedded_aws(aws: EmbeddedAws, tmp_path: Path) -> None:
     # The context length of the agents' model is not the stacks' matter: only its name is.
@@ -143,7 +147,7 @@ async def _run_the_command(folder: Path) -> None:
         assert "127." not in page
 
 
-async def _interrupt(emulator: Ec2Emulator) -> None:
+async def _interrupt(emulator: Ec2Emulator[EmulatedInstance]) -> None:
     day = FirstDay(Terminal(True), open_fleet("synkti", None, None), DayOptions(yes=True, within_s=150.0))
     loop = asyncio.get_running_loop()
     taken: list[str] = []

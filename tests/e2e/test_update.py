@@ -15,6 +15,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -27,7 +28,7 @@ from local.chaos.client import send_request
 from local.chaos.workload import expected, random_request
 from local.deploy import Deployed, deploy
 from local.ec2_emulator import Ec2Emulator
-from local.emulated_instance import InstanceTemplate, free_network
+from local.emulated_instance import EmulatedInstance, InstanceTemplate, free_network
 from local.engines import MODEL, SIM, prepare_engine
 from local.process_cleanup import processes_in, tail
 
@@ -51,7 +52,9 @@ class Update:
             deployed.cluster, MODEL, engine.model_dir, engine.command, environ, folder / "nodes", folder / "logs"
         )
         self.output: list[str] = []
-        self.loop = Ec2Emulator(aws, deployed.auto_scaling_group, kind, free_network(), self.output.append)
+        self.loop = Ec2Emulator(
+            aws, deployed.auto_scaling_group, partial(EmulatedInstance, kind), free_network(), self.output.append
+        )
         self.outcomes: list[StreamOutcome] = []
         self.least_serving = NODES
         self.done = False

@@ -96,6 +96,25 @@ def test_a_scaled_fleet_tracks_requests_in_flight_and_keeps_its_size_at_a_deploy
     }
 
 
+def test_a_deployment_with_a_name_compares_the_size(
+    production: Synthesized, everything: Synthesized, tmp_path: Path
+) -> None:
+    """CloudFormation leaves a group alone whose template is the same, so that a stopped fleet stayed stopped."""
+    size = production.only("Custom::SynktiSize")
+    assert {key: size[key] for key in ("Minimum", "Maximum", "Nodes", "Deployment")} == {
+        "Minimum": "0",
+        "Maximum": "6",
+        "Nodes": "3",
+        "Deployment": "",
+    }
+    assert everything.only("Custom::SynktiSize")["Nodes"] == "", "where the fleet scales, its bounds are set"
+    named = synthesize(tmp_path, replace(SHIPPED, deployment="12345-1"))
+    assert named.only("Custom::SynktiSize")["Deployment"] == "12345-1"
+    (resource,) = named.resources("Custom::SynktiSize").values()
+    groups = set(named.resources("AWS::AutoScaling::AutoScalingGroup"))
+    assert groups <= set(resource["DependsOn"]), "after the group"
+
+
 def test_without_a_scale_target_there_is_no_scaling_policy(production: Synthesized) -> None:
     assert production.resources("AWS::AutoScaling::ScalingPolicy") == {}
 
@@ -126,6 +145,14 @@ def test_instances_are_encrypted_need_imdsv2_and_end_when_they_power_off(product
     assert data["InstanceInitiatedShutdownBehavior"] == "terminate"
     fleet = production.templates["synkti-fleet"]
     assert GPU_AMI_PARAMETER in [parameter.get("Default") for parameter in fleet["Parameters"].values()]
+
+
+def test_the_launch_template_names_no_instance_type_beside_those_of_the_group(production: Synthesized) -> None:
+    """Otherwise it names the first one, also where the region does not offer it, or it does not hold the model."""
+    assert "InstanceType" not in launched(production)
+    policy = group_of(production)["Properties"]["MixedInstancesPolicy"]
+    types = [override["InstanceType"] for override in policy["LaunchTemplate"]["Overrides"]]
+    assert types == list(SHIPPED.instance_types)
 
 
 def test_a_configured_image_id_is_launched(tmp_path: Path) -> None:
@@ -281,8 +308,9 @@ def test_there_is_no_load_balancer_by_default(production: Synthesized) -> None:
 
 def test_node_logs_have_a_retention_of_30_days(production: Synthesized) -> None:
     group = production.templates["synkti-fleet"]["Resources"]
-    (logs,) = [each["Properties"] for each in group.values() if each["Type"] == "AWS::Logs::LogGroup"]
-    assert (logs["LogGroupName"], logs["RetentionInDays"]) == (node_log_group_name("synkti"), 30)
+    logs = [each["Properties"] for each in group.values() if each["Type"] == "AWS::Logs::LogGroup"]
+    days = {each["LogGroupName"]: each["RetentionInDays"] for each in logs}
+    assert days[node_log_group_name("synkti")] == 30
 
 
 def test_an_update_whose_nodes_give_up_is_rolled_back(production: Synthesized) -> None:

@@ -27,7 +27,7 @@ def component(templates: Synthesized) -> str:
 
 
 def test_the_optional_stacks_are_absent_by_default(production: Synthesized) -> None:
-    assert list(production.templates) == ["synkti-state", "synkti-fleet", "synkti-events"]
+    assert list(production.templates) == ["synkti-state", "synkti-model", "synkti-fleet", "synkti-events"]
 
 
 def test_an_image_is_built_from_the_aws_image_with_the_nodes_install_script(everything: Synthesized) -> None:

@@ -27,6 +27,9 @@ ROLES = {
     "launchfinishedRole": "launches",
     "fleetcheckedRole": "fleet check",
     "nodegaveupRole": "breaker",
+    "JobRole": "model copy",
+    "RequestStarterRole": "model request",
+    "SizeSetterRole": "fleet size",
     "Deployer": "GitHub",
     "Watcher": "GitHub watcher",
 }
@@ -39,6 +42,9 @@ TRUSTED = {
     "launches": "lambda.amazonaws.com",
     "fleet check": "lambda.amazonaws.com",
     "breaker": "lambda.amazonaws.com",
+    "model copy": "codebuild.amazonaws.com",
+    "model request": "lambda.amazonaws.com",
+    "fleet size": "lambda.amazonaws.com",
     "GitHub": "Provider",
     "GitHub watcher": "Provider",
 }
@@ -129,6 +135,8 @@ def test_fewer_features_are_granted_fewer_permissions(production: Synthesized, e
         "launches",
         "fleet check",
         "breaker",
+        "model copy",
+        "fleet size",
     }
 
 

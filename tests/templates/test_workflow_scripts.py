@@ -146,7 +146,7 @@ def test_a_diff_shows_the_changed_resources_without_an_account(production: Synth
     assert comment.endswith("```\n")
     fleet = comment.partition("Stack synkti-fleet\n")[2].partition("Stack synkti-state")[0]
     assert re.search(r"DesiredCapacity\n.*\[-\] 3\n.*\[\+\] 5\n", fleet)
-    assert comment.count("There were no differences") == 2
+    assert comment.count("There were no differences") == 3
 
 
 def test_a_long_diff_is_cut_to_the_size_limit_of_a_comment(

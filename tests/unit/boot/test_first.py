@@ -51,6 +51,14 @@ def test_the_archive_is_fetched_verified_unpacked_and_run(instance: Instance, sc
     assert "synkti-ready.service" in instance.calls[-1]
 
 
+def test_the_folder_of_the_log_is_there_before_its_unit_starts(instance: Instance, script: Path) -> None:
+    """systemd opens the file of `StandardOutput=append:` before it creates a `LogsDirectory=`."""
+    instance.answers("systemctl", f'[ -d {instance.root}/var/log/synkti ] || echo "too early" >>"$CALLS"')
+    instance.shell(str(script))
+    assert "too early" not in instance.calls
+    assert (instance.root / "var/log/synkti").is_dir()
+
+
 def test_the_settings_are_a_file_that_a_shell_reads(instance: Instance, script: Path) -> None:
     instance.shell(str(script))
     env = instance.root / "etc/synkti/boot.env"

@@ -88,7 +88,9 @@ def test_a_node_that_gives_up_reports_the_engines_last_words(instance: Instance)
 
 
 def test_a_node_whose_boot_failed_reports_its_last_line(instance: Instance) -> None:
-    instance.answers("journalctl", 'case "$*" in *"--unit synkti-boot.service"*) echo model tiny: not there;; esac')
+    instance.answers(
+        "journalctl", 'case "$*" in *_SYSTEMD_UNIT=synkti-boot.service*) echo model tiny: not there;; esac'
+    )
     instance.run("give-up.sh", "synkti-boot")
     assert gave_up_event(instance)["Reason"] == "synkti-boot: model tiny: not there"
 

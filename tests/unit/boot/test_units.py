@@ -32,6 +32,16 @@ def test_an_engine_that_the_kernel_ends_for_lack_of_memory_does_not_end_the_agen
     assert unit("synkti.service")["OOMPolicy"] == ["continue"]
 
 
+def test_the_log_for_cloudwatch_has_every_unit_by_its_whole_name() -> None:
+    """journalctl ends with an error where a pattern such as synkti* matches no unit yet."""
+    command = " ".join((BOOT / "synkti-logs.service").read_text().replace("\\\n", " ").split())
+    named = set(command.partition("ExecStart=")[2].partition(" StandardOutput")[0].split("--unit ")[1:])
+    named = {name.strip() for name in named}
+    services = {path.stem for path in BOOT.glob("synkti*.service")} - {"synkti-give-up@"}
+    failing = {name.removesuffix(".service") for name in UNITS if "OnFailure" in unit(name)}
+    assert named == services | {f"synkti-give-up@{name}" for name in failing}
+
+
 def test_a_drain_has_time_before_the_unit_is_killed() -> None:
     term = from_environ({"SYNKTI_MODEL_NAME": "m", "SYNKTI_MODEL_DIR": "d"}).term_grace_s
     assert int(unit("synkti.service")["TimeoutStopSec"][0]) > term

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any
 
 import boto3
 import pytest
@@ -27,6 +24,7 @@ from tests.unit.cli import weights
 from tests.unit.cli.conftest import ACCOUNT, REGION, DeployedFleet, Run, make_fleet, make_state
 from tests.unit.cli.fake_clock import FakeClock
 from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
+from tests.unit.cli.stand_in_hub import stand_in_hub
 from tests.unit.core.sizing.models import LLAMA_3_1_8B, LLAMA_3_1_70B, WEIGHTS
 
 BUCKET = models_bucket_name("synkti", ACCOUNT, REGION)
@@ -76,6 +74,10 @@ class MemoryCdk:
 
 @pytest.fixture
 def cdk(aws: MemoryCloudFormation, monkeypatch: pytest.MonkeyPatch) -> type[MemoryCdk]:
+    return install_cdk(aws, monkeypatch)
+
+
+def install_cdk(aws: MemoryCloudFormation, monkeypatch: pytest.MonkeyPatch) -> type[MemoryCdk]:
     MemoryCdk.ran, MemoryCdk.cloudformation, MemoryCdk.fails = [], aws, ""
     monkeypatch.setattr(bootstrap, "Cdk", MemoryCdk)
     monkeypatch.setattr(nodes, "CLOCK", FakeClock().clock)
@@ -217,25 +219,18 @@ def test_a_model_that_does_not_fit_stops_bootstrap_before_anything_is_created(
 
 
 def test_a_model_on_the_hub_is_judged_by_its_documents(
-    cdk: type[MemoryCdk], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+    cdk: type[MemoryCdk], monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(LLAMA_3_1_70B))
-    files = [SimpleNamespace(rfilename="config.json", size=9), SimpleNamespace(rfilename="m.safetensors", size=10**11)]
-    library: Any = ModuleType("huggingface_hub")
-    library.HfApi = lambda: SimpleNamespace(model_info=lambda name, files_metadata: SimpleNamespace(siblings=files))
-    library.hf_hub_download = lambda name, path: str(tmp_path / path)
-    monkeypatch.setitem(sys.modules, "huggingface_hub", library)
-    done = run("bootstrap", "--model", "meta-llama/Llama-3.1-70B", "--yes")
-    assert (done.code, "g6.xlarge cannot run model" in done.out) == (3, True)
-
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError("401 gated repository")
-
-    library.HfApi = lambda: SimpleNamespace(model_info=refuse)
-    done = run("bootstrap", "--model", "meta-llama/Llama-3.1-70B", "--yes")
-    assert (done.code, "could not be read on the hub: 401 gated repository" in done.err) == (4, True)
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    assert "pipx inject synkti huggingface_hub" in run("bootstrap", "--model", "meta-llama/Llama-3.1-70B", "--yes").err
+    with stand_in_hub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.address)
+        hub.add("acme/large", {**weights.model(), "config.json": json.dumps(LLAMA_3_1_70B).encode()})
+        hub.claimed = {"model.safetensors": 141_107_412_992}
+        done = run("bootstrap", "--model", "acme/large", "--yes")
+        assert (done.code, "g6.xlarge cannot run model" in done.out) == (3, True)
+        hub.add("acme/private", {}, private=True)
+        for name in ("acme/private", "acme/nothing"):
+            assert run("bootstrap", "--model", name, "--yes").code == 6
+    assert cdk.ran == []
 
 
 def test_a_failed_deployment_reports_the_reason_of_cloudformation(

@@ -66,7 +66,7 @@ WELL = DoctorInputs(
     default_vpc="vpc-1",
     toolkit=30,
     required_toolkit=6,
-    stacks=(stack("state"), stack("fleet"), stack("events")),
+    stacks=(stack("state"), stack("model"), stack("fleet"), stack("events")),
     model=ModelState(bucket=True, manifest=True, digest="d" * 64),
     files=files_of(LLAMA_3_1_8B, WEIGHTS["llama"]),
     templates={"synkti-state": "", "synkti-events": None},
@@ -180,8 +180,8 @@ WARNINGS = [
     ("cdk bootstrap", {"toolkit": None}, "not bootstrapped"),
     ("cdk bootstrap", {"toolkit": 5}, "version 5, and 6 is needed"),
     ("stacks", {"stacks": ()}, "is not deployed"),
-    ("stacks", {"stacks": (stack("state"),)}, "synkti-events, synkti-fleet not deployed"),
-    ("stacks", {"stacks": (*WELL.stacks[:2], stack("events", "UPDATE_IN_PROGRESS"))}, "under way"),  # type: ignore[index]
+    ("stacks", {"stacks": (stack("state"),)}, "synkti-events, synkti-fleet, synkti-model not deployed"),
+    ("stacks", {"stacks": (*WELL.stacks[:3], stack("events", "UPDATE_IN_PROGRESS"))}, "under way"),  # type: ignore[index]
     ("model", {"model": ModelState(bucket=False)}, "no models bucket yet"),
     ("sessions", {"programs": frozenset({"aws"})}, "session-manager-plugin not installed"),
 ]  # fmt: skip

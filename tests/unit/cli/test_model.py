@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
-import types
 from pathlib import Path
-from typing import Any
 
 import boto3
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from cli.adapters import buckets, model_documents
+from cli.adapters.hub import Hub
 from cli.adapters.models_bucket import ModelsBucket
 from cli.core import upload_plan
 from node_agent.adapters.model_store import ModelStore
@@ -174,25 +172,12 @@ def test_a_model_in_hugging_faces_cache(
     assert held(bucket)["models/Qwen2.5-7B/config.json"] == weights.CONFIG
 
 
-def test_an_unknown_name_is_an_error_that_lists_the_places_searched(
-    bucket: str, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+def test_a_hub_that_is_away_is_an_error(bucket: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(Hub.__init__, "__defaults__", ("", waits.append))
     done = run("model", "push", "nobody/nothing")
-    assert done.code == 4
-    assert "huggingface/hub" in done.err
-    assert "pipx inject synkti huggingface_hub" in done.err
-
-
-def test_a_name_is_downloaded_if_the_hubs_library_is_installed(
-    bucket: str, model: Path, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    library: Any = types.ModuleType("huggingface_hub")
-    library.snapshot_download = lambda repository: str(model)
-    monkeypatch.setitem(sys.modules, "huggingface_hub", library)
-    done = run("model", "push", "org/small")
-    assert (done.code, "downloaded from the hub first" in done.err) == (0, True)
-    assert "models/small/config.json" in held(bucket)
+    assert (done.code, "http://127.0.0.1:9 does not give nobody/nothing" in done.err) == (1, True)
+    assert waits == [1.0, 2.0, 4.0, 8.0, 16.0]
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cli.core.nodes import FleetStatus, Node, node_of, row_style, select_node, table_row
-from cli.core.scaling_group import (
-    DeployedSize,
-    GroupSize,
-    as_deployed,
-    deployed_size,
-    launch_failures,
-    with_desired,
-)
+from cli.core.scaling_group import deployed_size, launch_failures, with_desired
 from cli.errors import Ambiguous, BadUsage, NotFound
+from node_agent.contract.group_size import DeployedSize, GroupSize, as_deployed
 from node_agent.contract.states import NodeState
 
 LAUNCHED = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)

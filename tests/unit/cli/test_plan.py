@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,10 @@ import pytest
 from cli import plan as command
 from cli.core.plan import candidate_types
 from node_agent.core.sizing.gpus import KNOWN_TYPES
+from tests.unit.cli import weights
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
+from tests.unit.cli.stand_in_hub import stand_in_hub
 from tests.unit.core.sizing.models import LLAMA_3_1_8B, QWEN_2_5_7B_AWQ, WEIGHTS
 
 INDEX = "model.safetensors.index.json"
@@ -146,10 +147,16 @@ def test_bad_input_is_an_error_with_an_advice(
     assert (done.code, message in done.err) == (code, True), done.err
 
 
-def test_a_missing_model_is_not_found(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    assert run("plan", tmp_path / "missing").code == 4
-    assert "pipx inject synkti huggingface_hub" in run("plan", "acme/missing").err
+def test_a_model_on_the_hub_and_one_that_is_nowhere(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("plan", tmp_path / "nothing").code == 4
+    with stand_in_hub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.address)
+        hub.add("acme/llama", {**weights.model(), "config.json": json.dumps(LLAMA_3_1_8B).encode()})
+        hub.claimed = {"model.safetensors": WEIGHTS["llama"]}
+        document = run("plan", "acme/llama@main", "-c", "instance_types=g6.xlarge", "--json").document
+        assert document["fleet"]["context"] == 24_576
+        assert not [path for where, path, _ in hub.requests if path.endswith("model.safetensors")], "no weights"
+        assert "knows no nobody/nothing" in run("plan", "nobody/nothing").err
 
 
 def test_every_known_type_is_shown_on_request() -> None:

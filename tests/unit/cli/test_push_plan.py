@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.core.model_source import default_name, is_repository, model_fault, select_files
+from cli.core.model_source import default_name, model_fault, select_files
 from cli.core.upload_plan import (
     MAX_PARTS,
     MIB,
@@ -147,10 +147,3 @@ def test_files_that_vllm_cannot_load_are_no_model() -> None:
 )
 def test_a_model_is_named_after_its_folder(folder: str, name: str) -> None:
     assert default_name(PurePath(folder)) == name
-
-
-def test_names_on_a_hub_are_recognized() -> None:
-    assert is_repository("meta-llama/Llama-3.1-8B")
-    assert is_repository("gpt2")
-    assert not is_repository("./gpt2")
-    assert not is_repository("a/b/c")

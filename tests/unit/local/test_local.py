@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import socket
 import subprocess
@@ -28,6 +29,7 @@ from local.ec2_emulator import (
     is_failure,
     plan_group,
 )
+from local.emulated_instance import EmulatedInstance
 from local.engine_env import engine_command
 from local.errors import LocalRunError, UserActionRequired
 from local.imds import TOKEN_PATH, InstanceMetadata, MetadataService
@@ -120,6 +122,30 @@ def test_a_notice_and_a_recommendation_appear_when_they_are_given() -> None:
     assert get(service, "events/recommendations/rebalance", "t")[0] == 404
     assert parse_instance_action(get(service, "spot/instance-action", "t", deadline=1000.0)[1]).deadline == 1000.0
     assert parse_rebalance(get(service, "events/recommendations/rebalance", "t", rebalance_at=900.0)[1]) == 900.0
+
+
+def test_imds_has_what_cloud_init_and_the_sdks_read() -> None:
+    service = MetadataService()
+    put(service, TTL, "t")
+    metadata = replace(METADATA, user_data="#!/bin/bash\n", role="node", access_key="AKIA1", secret_key="s")
+
+    def read(path: str) -> tuple[int, str]:
+        return service.answer(metadata, "GET", path, {"x-aws-ec2-metadata-token": "t"}, 1.0, "")
+
+    assert read("/2021-03-23/user-data") == read("/latest/user-data") == (200, "#!/bin/bash\n")
+    top = read("/2021-03-23/meta-data/")[1].splitlines()
+    assert {"instance-id", "placement/", "iam/", "local-ipv4"} <= set(top)
+    assert "spot/" not in top  # there is no notice
+    for path in ("placement", "placement/"):
+        assert read(f"/latest/meta-data/{path}") == (200, "availability-zone\nregion")
+    assert read("/latest/meta-data/iam/security-credentials/") == (200, "node")
+    credentials = json.loads(read("/latest/meta-data/iam/security-credentials/node")[1])
+    assert (credentials["AccessKeyId"], credentials["Expiration"]) == ("AKIA1", "1970-01-01T06:00:01Z")
+    assert json.loads(read("/latest/dynamic/instance-identity/document")[1])["region"] == "us-east-1"
+    for absent in ("/latest/meta-data/place", "/latest/", "/user-data", "/latest/meta-data/nothing/"):
+        assert read(absent)[0] == 404
+    assert get(service, "iam/security-credentials/", "t")[0] == 404  # an instance without a role
+    assert service.answer(METADATA, "GET", "/latest/user-data", {"x-aws-ec2-metadata-token": "t"}, 1.0, "")[0] == 404
 
 
 # EC2's part
@@ -270,7 +296,7 @@ _numbers = itertools.count(1)
 
 
 class _FakeInstance:
-    """A fake instance whose agent is the object itself; its calls do nothing."""
+    """A fake instance; its calls do nothing."""
 
     def __init__(self, number: int, status: int | None, is_ready: bool = False) -> None:
         self.instance_id = f"i-{number}"
@@ -278,7 +304,6 @@ class _FakeInstance:
         self.killed = False
         self.status = status
         self.log = Path("a log")
-        self.agent = self
         self._serves = is_ready
 
     @property
@@ -306,7 +331,7 @@ class _Aws:
         pass
 
 
-async def _end_instance(emulator: Ec2Emulator, status: int, is_ready: bool = False) -> None:
+async def _end_instance(emulator: Ec2Emulator[EmulatedInstance], status: int, is_ready: bool = False) -> None:
     instance = _FakeInstance(next(_numbers), None, is_ready)
     emulator.instances.append(instance)  # type: ignore[arg-type] # a fake
     await emulator._update_ready()
@@ -314,8 +339,12 @@ async def _end_instance(emulator: Ec2Emulator, status: int, is_ready: bool = Fal
     await emulator._remove(instance)  # type: ignore[arg-type]
 
 
-def _emulator() -> Ec2Emulator:
-    return Ec2Emulator(_Aws(), "group", None, "127.1.1", lambda text: None)  # type: ignore[arg-type]
+def _emulator() -> Ec2Emulator[EmulatedInstance]:
+    return Ec2Emulator(_Aws(), "group", _boot, "127.1.1", lambda text: None)  # type: ignore[arg-type]
+
+
+def _boot(metadata: InstanceMetadata, version: str) -> EmulatedInstance:
+    raise AssertionError("nothing is launched")
 
 
 def test_agents_can_be_killed_any_number_of_times_and_the_run_stays() -> None:

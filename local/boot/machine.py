@@ -1,0 +1,158 @@
+"""An instance that really boots, as local/ec2_emulator runs it: a container, and its own IMDS."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from local import imds
+from local.boot.cgroups import ContainerGroups
+from local.boot.container import Container
+from local.boot.image import Variant, image_files, image_links, write_image
+from local.boot.network import namespace_path
+from local.boot.paths import CODE_FOLDER, PACKAGES_FOLDER
+from local.deploy import ROOT
+from local.imds import InstanceMetadata
+from local.process_cleanup import start
+from node_agent.contract.names import FRONT_DOOR_PORT
+
+_STORE_MIB = 64
+_STORE = "/opt/dlami/nvme"
+"""Where AWS's GPU image mounts an instance's own disk."""
+
+_READY_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True)
+class LaunchMetadata:
+    """IMDS's values that all instances of a launch template have. role: of the instance profile, with its keys."""
+
+    user_data: str
+    role: str
+    access_key: str
+    secret_key: str
+
+
+@dataclass
+class MachineTemplate:
+    """What all instances of a run share.
+
+    root: the cached image; packages: of local/boot/packages; hosts, authority: of AWS's services; variants: of the next
+    instances.
+    """
+
+    root: Path
+    packages: Path
+    folder: Path
+    logs: Path
+    groups: ContainerGroups
+    hosts: list[str]
+    authority: str
+    metadata: LaunchMetadata
+    variants: list[Variant] = field(default_factory=list)
+
+    def next_variant(self) -> Variant:
+        """Return the next instance's variant: the first of `variants`, which it removes, or the usual one."""
+        return self.variants.pop(0) if self.variants else Variant()
+
+
+class BootedInstance:
+    """An instance that boots on construction. log: its console's; variant: how it differs from others."""
+
+    def __init__(self, template: MachineTemplate, metadata: InstanceMetadata, version: str = "") -> None:
+        self.instance_id = metadata.instance_id
+        self.version = version
+        self.killed = False
+        self.variant = template.next_variant()
+        self.launched_at = time.monotonic()
+        self.log = template.logs / f"{metadata.instance_id}.log"
+        folder = template.folder / metadata.instance_id
+        folder.mkdir(parents=True)
+        template.logs.mkdir(parents=True, exist_ok=True)
+        self._imds_file = folder / "metadata.json"
+        self._write_metadata(replace(metadata, **asdict(template.metadata)))
+        self.container = Container(self.instance_id, folder, self.log, template.groups)
+        self.container.mount(template.root)
+        write_image(self.container.root, image_files(template.hosts, template.authority, self.variant), image_links())
+        binds = {
+            PACKAGES_FOLDER: str(template.packages),
+            **{f"{CODE_FOLDER}/{name}": str(ROOT / name) for name in ("local", "node_agent")},
+        }
+        disks = {_STORE: _STORE_MIB} if self.variant.has_instance_store else {}
+        self.container.connect(metadata.address)
+        self._imds = self._start_imds(folder)
+        self.container.boot(binds, disks)
+
+    def _start_imds(self, folder: Path) -> subprocess.Popen[bytes]:
+        command = [
+            "nsenter", f"--net={namespace_path(self.instance_id)}",
+            sys.executable, "-m", "local.imds", str(self._imds_file), imds.ADDRESS, str(imds.REAL_PORT),
+        ]  # fmt: skip
+        return start(command, folder, {**os.environ, "PYTHONPATH": str(ROOT)}, self.log)
+
+    @property
+    def url(self) -> str:
+        """The base URL of its client API."""
+        return f"http://{self.metadata.address}:{FRONT_DOOR_PORT}"
+
+    @property
+    def running(self) -> bool:
+        """True until it has powered off or was killed; also during a reboot."""
+        return self.container.running
+
+    @property
+    def termination_requested(self) -> bool:
+        """True if the group has requested its termination."""
+        return self.metadata.lifecycle == "Terminated"
+
+    def is_ready(self) -> bool:
+        """Return True if its node accepts requests."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=_READY_TIMEOUT_S) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def give_notice(self, lead_s: float) -> None:
+        """Set IMDS to announce that EC2 reclaims the instance in `lead_s` seconds."""
+        self._write_metadata(replace(self.metadata, deadline=time.time() + lead_s))
+
+    def recommend_rebalance(self) -> None:
+        """Set IMDS to recommend a rebalance."""
+        self._write_metadata(replace(self.metadata, rebalance_at=time.time()))
+
+    def scale_in(self) -> None:
+        """Request termination by the group, in IMDS: its node drains."""
+        self._write_metadata(replace(self.metadata, lifecycle="Terminated"))
+
+    def unit(self, name: str) -> dict[str, str]:
+        """Return the properties of a unit, as systemd shows them. Raises LocalRunError."""
+        lines = self.container.run(f"systemctl show {name}").splitlines()
+        return {key: value for key, _, value in (line.partition("=") for line in lines)}
+
+    def kill(self) -> None:
+        """End it at once, as EC2 does at the deadline."""
+        self.killed = True
+        self.container.kill()
+
+    def wait(self) -> int:
+        """Wait until it has ended; return its status."""
+        return self.container.wait()
+
+    def close(self) -> None:
+        """Remove it: container, network, disks, IMDS."""
+        self.container.remove()
+        self._imds.kill()
+        self._imds.wait()
+
+    def _write_metadata(self, metadata: InstanceMetadata) -> None:
+        """Write the metadata atomically, because the service reads the file at every request."""
+        self.metadata = metadata
+        new = self._imds_file.with_suffix(".new")
+        new.write_text(metadata.to_json())
+        new.replace(self._imds_file)

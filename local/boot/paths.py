@@ -1,0 +1,11 @@
+"""Paths inside a container. Imports nothing: the stand-in engine's environment has none of this project's packages."""
+
+from __future__ import annotations
+
+PACKAGES_FOLDER = "/opt/boot/packages"
+ENGINE_FOLDER = "/opt/boot/engine"
+"""The stand-in's environment, in the place of the one with vLLM."""
+
+CODE_FOLDER = "/opt/boot/code"
+ENGINE_ERROR = "/etc/synkti-boot/engine-error"
+"""The words with which the stand-in's engine ends at its start; an engine whose image has no such file serves."""

@@ -1,0 +1,33 @@
+"""The package that all Lambdas share, and the layer of Powertools."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aws_cdk import IgnoreMode, Stack
+from aws_cdk import aws_lambda as lambda_
+
+from stacks.constructs.artifact import ROOT
+
+POWERTOOLS_LAYER = "arn:aws:lambda:{region}:017000801446:layer:AWSLambdaPowertoolsPythonV3-python313-arm64:18"
+"""AWS's public layer of Powertools. boto3 is part of the runtime."""
+
+_PACKAGE_EXCLUDES = ["*", "!lambdas", "!lambdas/**", "!node_agent", "node_agent/*", "!node_agent/__init__.py",
+             "!node_agent/contract", "!node_agent/contract/**", "**/__pycache__"]  # fmt: skip
+"""The package contains only the Lambdas, and the contract that they share with the agent."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """The package and the layers that all handlers share."""
+
+    package: lambda_.Code
+    layers: Sequence[lambda_.ILayerVersion]
+
+
+def lambda_code(stack: Stack, *, layers: bool) -> Code:
+    """Return the package and, except where the embedded AWS runs it, the layers."""
+    package = lambda_.Code.from_asset(str(ROOT), exclude=_PACKAGE_EXCLUDES, ignore_mode=IgnoreMode.GIT)
+    arn = POWERTOOLS_LAYER.format(region=stack.region)
+    return Code(package, [lambda_.LayerVersion.from_layer_version_arn(stack, "Powertools", arn)] if layers else [])

@@ -1,0 +1,123 @@
+"""What a boot run decides before anything boots: whether this machine can, what is downloaded, what an image has."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import replace
+
+import pytest
+
+from local.boot.aws_gateway import service_hosts
+from local.boot.image import Variant, image_files, image_links
+from local.boot.network import interface
+from local.boot.packages import STAND_IN, locked
+from local.boot.parts import PARTS
+from local.boot.paths import ENGINE_ERROR, ENGINE_FOLDER
+from local.boot.requirements import Machine, cgroup_version, missing
+from local.deploy import ROOT
+
+LOCK = """\
+anyio==4.0 \\
+    --hash=sha256:aa
+    # via httpx
+click==8.5.1 \\
+    --hash=sha256:bb \\
+    --hash=sha256:cc
+    # via uvicorn
+h11==0.16.0 \\
+    --hash=sha256:dd
+"""
+
+
+def test_a_machine_with_everything_can_boot_instances() -> None:
+    assert missing(Machine()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"system": "Darwin"}, "Linux machine"),
+        ({"architecture": "aarch64"}, "x86_64"),
+        ({"is_root": False, "can_unshare": False}, "sudo"),
+        ({"programs": Machine().programs - {"systemd-nspawn"}}, "apt-get install systemd-container"),
+        (
+            {"programs": Machine().programs - {"debootstrap"}, "has_keyring": False},
+            "debian-archive-keyring debootstrap",
+        ),
+        ({"has_overlay": False}, "modprobe overlay"),
+        ({"cgroups": ""}, "cgroups are not mounted"),
+        ({"can_unshare": False}, "privileged"),
+    ],
+)
+def test_what_is_missing_is_named_with_its_remedy(changes: dict[str, object], words: str) -> None:
+    (fault,) = missing(replace(Machine(), **changes))  # type: ignore[arg-type]
+    assert words in fault
+
+
+def test_all_that_is_missing_is_named_at_once() -> None:
+    assert len(missing(Machine(is_root=False, programs=frozenset(), has_overlay=False, cgroups=""))) == 4
+
+
+@pytest.mark.parametrize(
+    ("mounts", "version"),
+    [
+        ("cgroup2 /sys/fs/cgroup cgroup2 rw,nosuid 0 0\n", "v2"),
+        ("tmpfs /sys/fs/cgroup tmpfs rw 0 0\ncgroup /sys/fs/cgroup/systemd cgroup rw,name=systemd 0 0\n", "v1"),
+        ("tmpfs /sys/fs/cgroup tmpfs rw 0 0\ncgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0\n", ""),
+        ("proc /proc proc rw 0 0\n\n", ""),
+        ("", ""),
+    ],
+)
+def test_the_version_of_control_groups(mounts: str, version: str) -> None:
+    assert cgroup_version(mounts) == version
+
+
+def test_entries_of_a_lock_file_keep_their_hashes() -> None:
+    assert locked(LOCK, ["h11", "click"]) == (
+        "click==8.5.1 \\\n    --hash=sha256:bb \\\n    --hash=sha256:cc\nh11==0.16.0 \\\n    --hash=sha256:dd\n"
+    )
+    with pytest.raises(ValueError, match="uvicorn"):
+        locked(LOCK, ["h11", "uvicorn"])
+
+
+def test_the_stand_in_engine_is_installed_from_the_lock_files() -> None:
+    lock = "\n".join((ROOT / "requirements" / f"{name}.txt").read_text() for name in ("build", "dev"))
+    text = locked(lock, STAND_IN)
+    assert len(re.findall(r"^\w[\w-]*==", text, flags=re.MULTILINE)) == len(STAND_IN)
+    assert text.count("--hash=sha256:") >= len(STAND_IN)
+
+
+def test_hosts_have_the_names_that_the_sdks_call() -> None:
+    assert service_hosts("us-east-1", ["s3", "ec2"], ["b"]) == [
+        "ec2.us-east-1.amazonaws.com",
+        "s3.us-east-1.amazonaws.com",
+        "b.s3.us-east-1.amazonaws.com",
+        "b.s3.amazonaws.com",
+    ]
+    assert service_hosts("eu-west-1", [], ["b"]) == ["b.s3.eu-west-1.amazonaws.com"]
+
+
+def test_an_image_resolves_the_services_names_and_no_others() -> None:
+    files = image_files(["ec2.us-east-1.amazonaws.com"], "PEM", Variant())
+    assert files["etc/hosts"].splitlines()[1] == "10.71.1.1 ec2.us-east-1.amazonaws.com"
+    assert files["etc/resolv.conf"] == ""
+    assert ENGINE_ERROR[1:] not in files
+    assert image_files([], "PEM", Variant(engine_error="ValueError"))[ENGINE_ERROR[1:]] == "ValueError"
+
+
+def test_the_stand_in_engine_is_where_the_install_script_expects_vllm() -> None:
+    script = (ROOT / "stacks/boot/install.sh").read_text()
+    assert 'folder=$home/env/$name-$(sha256sum <"$lock" | cut -c1-16)' in script
+    digest = hashlib.sha256((ROOT / "requirements/engine.txt").read_bytes()).hexdigest()[:16]
+    assert image_links()[f"opt/synkti/env/engine-{digest}"] == ENGINE_FOLDER
+
+
+def test_the_names_of_interfaces_are_short_enough_and_differ() -> None:
+    names = {interface(f"10.71.0.{number}") for number in range(1, 251)}
+    assert len(names) == 250
+    assert max(map(len, names)) <= 15
+
+
+def test_a_run_begins_with_a_boot() -> None:
+    assert next(iter(PARTS)) == "boot"
