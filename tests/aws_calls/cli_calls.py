@@ -17,6 +17,7 @@ from cli.account import Account
 from cli.adapters import account_facts, buckets, doctor_collector
 from cli.adapters.breaker import read_breaker
 from cli.adapters.instances import Group, Instances
+from cli.adapters.model_builds import ModelBuilds
 from cli.adapters.models_bucket import ModelsBucket
 from cli.adapters.price_list import read_price_list, read_spot_prices
 from cli.adapters.ssm import Commands
@@ -32,7 +33,7 @@ from cli.terminal import Terminal
 from node_agent.contract.errors import SynktiError
 from node_agent.contract.group_size import GroupSize
 from node_agent.contract.models import ModelFile
-from node_agent.contract.names import node_log_group_name, stack_name
+from node_agent.contract.names import model_project_name, node_log_group_name, stack_name
 from stacks.settings import FleetSettings
 from tests.aws_calls.agent_calls import CHECKPOINTS, CLUSTER, GROUP, MODEL, MODELS, NODE, TABLE
 from tests.aws_calls.drill_calls import call_as_drills
@@ -64,6 +65,7 @@ def call_as_operator(recorder: Recorder) -> None:
         _doctor(recorder, account)
         _logs(recorder, account)
         _prices(account)
+        _builds(account)
 
 
 @contextmanager
@@ -167,3 +169,9 @@ def _logs(recorder: Recorder, account: Account) -> None:
 def _prices(account: Account) -> None:
     read_price_list(account, ["g6.xlarge"])
     read_spot_prices(account, ["g6.xlarge"], datetime(2026, 11, 30, tzinfo=UTC))
+
+
+def _builds(account: Account) -> None:
+    builds = ModelBuilds(account.client("codebuild"), account.client("logs"), model_project_name(CLUSTER))
+    build_id = builds.start({"SYNKTI_MODEL_NAME": MODEL})
+    builds.new_lines(builds.state(build_id))
