@@ -12,7 +12,8 @@ from itertools import combinations
 from typing import Any, TypeAlias
 
 from checks.assemblies import ACCOUNT, CIDR, IMAGE_ID, IN_A_VPC, REGION
-from stacks.settings import FleetSettings, missing_ids, validation_errors
+from stacks.settings import FleetSettings, missing_ids
+from stacks.settings_rules import validation_errors
 
 Choice: TypeAlias = Mapping[str, Any]
 """Settings that are chosen together, by name."""

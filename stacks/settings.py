@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from node_agent.contract.errors import ConfigurationError
 from node_agent.contract.names import DEFAULT_CLUSTER
 from stacks import parsers
+from stacks.settings_rules import validation_errors
 
 SETTINGS_FILE = "synkti.toml"
 SETTINGS_FILE_KEY = "settings_file"
@@ -25,15 +26,6 @@ SETTINGS_FILE_KEY = "settings_file"
 CONTEXT_ONLY = frozenset({"local", "deployment"})
 """Settings that a file cannot have: a forgotten line must not deploy the templates for the embedded AWS, and the name
 of a deployment is another one each time."""
-
-BUDGET_REGIONS = frozenset(
-    {
-        "ap-northeast-1", "ap-northeast-2", "ap-south-1", "ap-southeast-1", "ap-southeast-2", "ca-central-1",
-        "eu-central-1", "eu-west-1", "eu-west-2", "eu-west-3", "me-south-1", "sa-east-1", "us-east-1", "us-east-2",
-        "us-west-1", "us-west-2",
-    }
-)  # fmt: skip
-"""The regions where CloudFormation has AWS::Budgets::Budget. A test compares them with its schemas."""
 
 HOOK_MARGIN_S = 60
 """The launch hook's timeout is longer than the node's own, so that the node can store its log before it ends."""
@@ -352,99 +344,8 @@ def require_ids(settings: FleetSettings) -> None:
         raise ConfigurationError([f"vpc={settings.vpc}: {', '.join(names)} not set; {remedy}"])
 
 
-def _listed(ids: str | tuple[str, ...]) -> str:
-    return ids if isinstance(ids, str) else ",".join(ids)
-
-
 def _unknown(key: str, known: Mapping[str, object]) -> str:
     if key in CONTEXT_ONLY:
         return f"{key} is not for {SETTINGS_FILE}; it is given with -c {key}=..."
     near = difflib.get_close_matches(key, known, n=1)
     return f"{SETTINGS_FILE} has an unknown setting {key!r}" + (f"; is {near[0]!r} meant?" if near else "")
-
-
-def _domain_rules(s: FleetSettings) -> tuple[tuple[bool, str], ...]:
-    """Return the rules for the name and the certificate of the load balancer."""
-    balanced = s.load_balancer != "none"
-    return (
-        (bool(s.certificate_arn) and not balanced, "certificate_arn: there is no load balancer that would use it"),
-        (bool(s.domain) and not balanced, f"domain={s.domain}: there is no load balancer that it would name"),
-        (
-            bool(s.certificate_arn) and balanced and not s.domain,
-            "certificate_arn: domain has to be a name in the certificate; none is for the load balancer's own name",
-        ),
-        (bool(s.hosted_zone_id) and not s.domain, "hosted_zone_id: domain has to say for which name"),
-        (
-            bool(s.domain) and balanced and not (s.hosted_zone_id or s.certificate_arn),
-            f"domain={s.domain}: set hosted_zone_id, where the record and the certificate are made "
-            "(aws route53 list-hosted-zones), or certificate_arn",
-        ),
-    )
-
-
-def validation_errors(settings: FleetSettings) -> list[str]:
-    """Return a message for each combination of settings that is invalid although each setting is valid."""
-    s = settings
-    least, most = (s.min_nodes, s.max_nodes) if s.is_autoscaled else (s.nodes, s.nodes)
-    balanced = s.load_balancer != "none"
-    ids: dict[str, str | tuple[str, ...]] = {
-        "vpc_id": s.vpc_id,
-        "subnet_ids": s.subnet_ids,
-        "route_table_ids": s.route_table_ids,
-    }
-    rules = (
-        (least > most, f"min_nodes={least}: more than max_nodes={most}"),
-        (s.on_demand_base > most, f"on_demand_base={s.on_demand_base}: more than the {most} nodes there may be"),
-        (s.vpc == "existing" and not s.vpc_id, "vpc=existing: vpc_id has to say which"),
-        *(
-            (s.vpc == "new" and bool(value), f"{name}={_listed(value)}: vpc=new makes its own; set vpc=existing")
-            for name, value in ids.items()
-        ),
-        (
-            s.vpc != "new" and not (s.account and s.region),
-            f"vpc={s.vpc}: account and region have to be set, because the VPC is there",
-        ),
-        (
-            s.vpc != "existing" and not s.public_addresses,
-            f"public_addresses=false: the subnets of vpc={s.vpc} have no other way out",
-        ),
-        (
-            s.load_balancer == "public" and not s.public_addresses,
-            "load_balancer=public: it is in the nodes' subnets, and public_addresses=false makes these private",
-        ),
-        (
-            s.interface_endpoints and s.public_addresses,
-            "interface_endpoints=true: nodes with public addresses do not use them; set public_addresses = false",
-        ),
-        (balanced and not s.client_cidrs, f"load_balancer={s.load_balancer}: client_cidrs has to say for whom"),
-        *_domain_rules(s),
-        (
-            bool(s.budget_usd) and not s.alarm_email,
-            f"budget_usd={s.budget_usd}: alarm_email has to say who gets its mail",
-        ),
-        (
-            bool(s.budget_usd) and bool(s.region) and s.region not in BUDGET_REGIONS,
-            f"budget_usd={s.budget_usd}: CloudFormation has no budgets in {s.region}; create one in AWS's console",
-        ),
-        (s.bake_model and not s.bake_image, "bake_model=true: bake_image=true is what makes an image"),
-        (s.bake_model and not s.model_sha256, "bake_model=true: model_sha256 has to say which weights are baked"),
-        (s.bake_image and s.image_id, f"image_id={s.image_id}: bake_image=true makes one; choose"),
-        (s.bake_model and s.model_load == "stream", "model_load=stream: a model in the image is not in S3"),
-        (
-            s.github_repository and not (s.account and s.region),
-            f"github_repository={s.github_repository}: account and region have to be set; the workflow reads them here",
-        ),
-        (
-            s.github_oidc_provider and not s.github_repository,
-            "github_oidc_provider: github_repository has to say who it is for",
-        ),
-        (
-            bool(s.github_owner_id or s.github_repository_id) and not s.github_repository,
-            "github_owner_id, github_repository_id: github_repository has to say whose they are",
-        ),
-        (
-            bool(s.github_owner_id) != bool(s.github_repository_id),
-            "github_owner_id, github_repository_id: a token has both; set both or none",
-        ),
-    )
-    return [message for broken, message in rules if broken]

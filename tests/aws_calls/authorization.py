@@ -106,6 +106,8 @@ def _resources(
             )
         case "cloudwatch", "PutMetricData":
             return (("*", {"cloudwatch:namespace": params["Namespace"]}),)
+        case "codebuild", "StartBuild":
+            return ((f"arn:aws:codebuild:{here}:project/{params['projectName']}", {}),)
         case "ssm", "GetParameter":
             owner = "" if params["Name"].startswith("/aws/") else ACCOUNT
             return ((f"arn:aws:ssm:{REGION}:{owner}:parameter{params['Name']}", {}),)

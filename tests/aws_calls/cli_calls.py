@@ -14,11 +14,12 @@ from botocore.exceptions import ClientError
 from checks.assemblies import ACCOUNT, IN_A_VPC, REGION
 from cli import fleet, logs
 from cli.account import Account
-from cli.adapters import account_facts, buckets, doctor_collector, gpu_types
+from cli.adapters import account_facts, buckets, doctor_collector
 from cli.adapters.breaker import read_breaker
-from cli.adapters.drills import EventDrills, Interruptions
 from cli.adapters.instances import Group, Instances
+from cli.adapters.model_builds import ModelBuilds
 from cli.adapters.models_bucket import ModelsBucket
+from cli.adapters.price_list import read_price_list, read_spot_prices
 from cli.adapters.ssm import Commands
 from cli.adapters.stacks import Stacks
 from cli.core.account_facts import NOT_LOOKED_AT
@@ -29,19 +30,24 @@ from cli.core.result import Unavailable
 from cli.core.upload_plan import UnfinishedUpload
 from cli.errors import CliError
 from cli.terminal import Terminal
-from node_agent.contract.aws_events import INTERRUPTION_EVENT
 from node_agent.contract.errors import SynktiError
 from node_agent.contract.group_size import GroupSize
 from node_agent.contract.models import ModelFile
-from node_agent.contract.names import node_log_group_name, stack_name
+from node_agent.contract.names import model_project_name, node_log_group_name, stack_name
 from stacks.settings import FleetSettings
 from tests.aws_calls.agent_calls import CHECKPOINTS, CLUSTER, GROUP, MODEL, MODELS, NODE, TABLE
+from tests.aws_calls.drill_calls import call_as_drills
 from tests.aws_calls.recording import Recorder
 from tests.unit.cli.fake_clock import FakeClock
 
-SETTINGS = FleetSettings(**{**IN_A_VPC, "github_repository": "acme/models"})
-ROLE = f"arn:aws:iam::{ACCOUNT}:role/synkti-drills"
-INSTANCE = f"arn:aws:ec2:{REGION}:{ACCOUNT}:instance/{NODE}"
+SETTINGS = FleetSettings(
+    **IN_A_VPC,
+    github_repository="acme/models",
+    hosted_zone_id="Z0123456789ABCDEFGHIJ",
+    budget_usd=500,
+    budget_scope="cluster",
+)
+"""What makes doctor read the most."""
 FILE = ModelFile("model.safetensors", "a" * 64, 9)
 CLOCK = FakeClock().clock
 
@@ -53,11 +59,13 @@ def call_as_operator(recorder: Recorder) -> None:
         with recorder.answering(GetCallerIdentity={"Account": ACCOUNT, "Arn": f"arn:aws:iam::{ACCOUNT}:user/ann"}):
             assert account.identity.account == ACCOUNT
         _group(account)
-        _drills(recorder, account)
+        call_as_drills(recorder, account)
         _models(recorder, account)
         _stacks(recorder, account)
         _doctor(recorder, account)
         _logs(recorder, account)
+        _prices(account)
+        _builds(account)
 
 
 @contextmanager
@@ -76,14 +84,6 @@ def _group(account: Account) -> None:
     group.terminate(NODE, shrink=True)
     group.launch_failures(0.0)
     read_breaker(account.client("dynamodb"), TABLE, GROUP)
-
-
-def _drills(recorder: Recorder, account: Account) -> None:
-    drills = EventDrills(account.client("events"), CLUSTER)
-    with recorder.answering(ListRules={"Rules": [{"EventPattern": "{}"}]}):
-        drills.is_enabled()
-    drills.send(INTERRUPTION_EVENT, NODE, "us-east-1a", {"instance-action": "terminate"})
-    Interruptions(account.client("fis"), CLUSTER).interrupt(INSTANCE, ROLE, "token")
 
 
 def _models(recorder: Recorder, account: Account) -> None:
@@ -108,7 +108,6 @@ def _models(recorder: Recorder, account: Account) -> None:
         bucket.purge(MODEL)
         buckets.empty(s3, CHECKPOINTS)
     fleet._clusters_with_a_bucket(account)
-    gpu_types.spot_prices(account.client("ec2"), ["g6.xlarge"], datetime(2026, 11, 30, tzinfo=UTC))
 
 
 def _entry(key: str) -> dict[str, object]:
@@ -165,3 +164,14 @@ def _logs(recorder: Recorder, account: Account) -> None:
     selected = fleet.Fleet(account, CLUSTER, (state,))
     with recorder.answering(ListObjectsV2={"Contents": [_entry(f"end-of-life/{NODE}/a.log")]}):
         logs._last_log(Terminal(as_json=True), selected, NODE, 10)
+
+
+def _prices(account: Account) -> None:
+    read_price_list(account, ["g6.xlarge"])
+    read_spot_prices(account, ["g6.xlarge"], datetime(2026, 11, 30, tzinfo=UTC))
+
+
+def _builds(account: Account) -> None:
+    builds = ModelBuilds(account.client("codebuild"), account.client("logs"), model_project_name(CLUSTER))
+    build_id = builds.start({"SYNKTI_MODEL_NAME": MODEL})
+    builds.new_lines(builds.state(build_id))

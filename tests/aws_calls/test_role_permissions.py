@@ -30,6 +30,8 @@ USER_ID = f"AROAEXAMPLE:{NODE}"
 """EC2 names the role's session after the instance."""
 
 LAMBDAS = tuple(ROLE_OF_HANDLER.values())
+CUSTOM_RESOURCES = ("RequestStarterRole", "SizeSetterRole")
+ROLES = ("NodeRole", "JobRole", *LAMBDAS)
 HERE = f"{REGION}:{ACCOUNT}"
 ASSETS = AGENT_URL.removeprefix("s3://").partition("/")[0]
 
@@ -46,11 +48,14 @@ NOT_IN_THE_SOURCE: Mapping[str, Mapping[str, str]] = {
             "the SSM agent",
         ),
     },
+    "JobRole": dict.fromkeys(
+        ("logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"), "CodeBuild writes the build's log"
+    ),
     **{
         role: {
             **dict.fromkeys(("logs:CreateLogStream", "logs:PutLogEvents"), "Lambda writes the function's log"),
             **dict.fromkeys(("xray:PutTraceSegments", "xray:PutTelemetryRecords"), "Lambda's tracing"),
-            "sqs:SendMessage": "Lambda's dead-letter queue",
+            **({} if role in CUSTOM_RESOURCES else {"sqs:SendMessage": "Lambda's dead-letter queue"}),
         }
         for role in LAMBDAS
     },
@@ -59,7 +64,7 @@ NOT_IN_THE_SOURCE: Mapping[str, Mapping[str, str]] = {
 
 
 def test_each_handler_has_its_role_here() -> None:
-    """A handler that is added needs its events in lambda_calls.py, and its role in conftest.py."""
+    """A new handler needs its events in lambda_calls.py or custom_resource_calls.py, and its role in conftest.py."""
     handlers = {path.stem for path in (ROOT / "lambdas/handlers").glob("*.py")} - {"__init__"}
     assert handlers == set(ROLE_OF_HANDLER)
 
@@ -71,7 +76,7 @@ def requests(call: Call) -> tuple[Request, ...]:
     return requests_of(call, USER_ID, lambda instance_id: TAGS[instance_id])
 
 
-@pytest.mark.parametrize("role", ["NodeRole", *LAMBDAS])
+@pytest.mark.parametrize("role", ROLES)
 def test_each_call_is_allowed(role: str, recorded: RecordedCalls, roles: Roles) -> None:
     """A call that is added to the source is recorded (test_calls.py), and refused here until a policy allows it."""
     refused = {
@@ -83,7 +88,7 @@ def test_each_call_is_allowed(role: str, recorded: RecordedCalls, roles: Roles) 
     assert refused == set()
 
 
-@pytest.mark.parametrize("role", ["NodeRole", *LAMBDAS])
+@pytest.mark.parametrize("role", ROLES)
 def test_no_action_is_granted_that_nothing_calls(role: str, recorded: RecordedCalls, roles: Roles) -> None:
     called = {
         action for call in recorded.by_role[role] for action in actions_of(call.service, call.operation, call.params)
@@ -152,6 +157,35 @@ def test_lambdas_set_the_base_and_neither_size_nor_another_group(role: str, role
     assert not decided(roles, role, update(AutoScalingGroupName="another-fleet"))
 
 
+def test_a_deployment_sets_the_size_of_its_own_group_only(roles: Roles) -> None:
+    assert decided(roles, "SizeSetterRole", update(MinSize=0, MaxSize=6, DesiredCapacity=3))
+    assert not decided(roles, "SizeSetterRole", update(AutoScalingGroupName="another-fleet", DesiredCapacity=0))
+
+
+def test_a_deployment_starts_builds_of_its_own_project_only(roles: Roles) -> None:
+    def start(project: str) -> Call:
+        return Call("codebuild", "StartBuild", "", {"projectName": project})
+
+    assert decided(roles, "RequestStarterRole", start("synkti-model"))
+    assert not decided(roles, "RequestStarterRole", start("another-model"))
+
+
+def test_a_build_writes_models_and_reads_one_secret(roles: Roles) -> None:
+    def secret(name: str) -> Call:
+        return Call("secretsmanager", "GetSecretValue", "", {"SecretId": name})
+
+    assert decided(roles, "JobRole", s3("PutObject", MODELS, "models/model/config.json"))
+    assert decided(roles, "JobRole", secret("synkti-hub-token"))
+    for call in (
+        s3("ListObjectsV2", MODELS),
+        s3("PutObject", MODELS, "other/model/config.json"),
+        s3("PutObject", CHECKPOINTS, "models/model/config.json"),
+        secret("synkti/cluster-key"),
+        secret("another"),
+    ):
+        assert not decided(roles, "JobRole", call), call
+
+
 def test_a_node_reports_only_that_it_gave_up(roles: Roles) -> None:
     def put(source: str, kind: str, bus: str = "default") -> Call:
         return Call(
@@ -200,7 +234,7 @@ def test_a_node_reads_the_agents_archive_and_no_other_asset(roles: Roles) -> Non
     assert not decided(roles, "NodeRole", s3("GetObject", ASSETS.replace("assets", "asset"), "x.tar"))
 
 
-@pytest.mark.parametrize("role", ["NodeRole", *LAMBDAS])
+@pytest.mark.parametrize("role", ROLES)
 def test_no_role_reaches_what_is_not_the_clusters(role: str, roles: Roles) -> None:
     foreign = (
         Request("dynamodb:GetItem", f"arn:aws:dynamodb:{HERE}:table/another-records"),

@@ -14,7 +14,8 @@ from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 from checks.assemblies import EVERYTHING, SHIPPED, Synthesized, synthesize
 from node_agent.contract.tags import CLUSTER_TAG
 from stacks.constructs.budget import budget_name
-from stacks.settings import BUDGET_REGIONS, FleetSettings
+from stacks.settings import FleetSettings
+from stacks.settings_rules import BUDGET_REGIONS
 from tests.templates.test_permissions import granted
 
 KIND = "AWS::Budgets::Budget"

@@ -14,7 +14,8 @@ from app import build
 from checks.assemblies import EVERYTHING, IN_A_VPC, SHIPPED, Synthesized, synthesize
 from checks.setting_pairs import DIMENSIONS, pairwise
 from node_agent.contract.errors import ConfigurationError
-from stacks.settings import FleetSettings, validation_errors
+from stacks.settings import FleetSettings
+from stacks.settings_rules import validation_errors
 
 DEPLOYMENTS = tuple(pairwise())
 

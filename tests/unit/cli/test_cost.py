@@ -21,7 +21,8 @@ from cli.core.cost.workload import JOURNAL_BYTES, STREAM_BYTES, Clients, Workloa
 from node_agent.core.journal.records import encode_record
 from node_agent.core.replication.protocol import APPEND, encode
 from node_agent.core.sizing.gpus import KNOWN_TYPES
-from stacks.settings import FleetSettings, validation_errors
+from stacks.settings import FleetSettings
+from stacks.settings_rules import validation_errors
 from tests.unit.cli.conftest import Run
 
 DEFAULTS = FleetSettings()
