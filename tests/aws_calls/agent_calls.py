@@ -15,9 +15,12 @@ from node_agent.adapters.dynamodb import DynamoRecords
 from node_agent.adapters.ec2 import Ec2
 from node_agent.adapters.model_store import ModelStore, s3_client
 from node_agent.adapters.secrets import SecretsManager
+from node_agent.adapters.stream_records import DynamoStreamRecords
 from node_agent.contract import names
 from node_agent.contract.drain_record import DrainRecord
 from node_agent.contract.errors import SynktiError
+from node_agent.contract.open_streams import OpenStream, OpenStreams
+from node_agent.contract.ownership import Ownership
 from node_agent.contract.states import NodeState
 from node_agent.contract.table_schema import NodeRecord, StreamRecord, StreamStatus, TimelineStep
 from node_agent.contract.tags import NodeTags
@@ -33,6 +36,7 @@ MODELS = names.models_bucket_name(CLUSTER, ACCOUNT, REGION)
 CHECKPOINTS = names.checkpoints_bucket_name(CLUSTER, ACCOUNT, REGION)
 STREAM = "ab" * 12
 MIB = 1024 * 1024
+OPEN_STREAMS = OpenStreams(NODE, 7, (OpenStream(STREAM, 1, NODE, 40, 10.0),), 2_000_000_000)
 _REFUSED = "ConditionalCheckFailedException"
 
 
@@ -45,6 +49,7 @@ async def _all(recorder: Recorder) -> None:
     await _instance()
     await _records(recorder)
     await _journals()
+    await _streams(recorder)
     await _contexts(recorder)
     await _attempt(SecretsManager(aws_client("secretsmanager", REGION)).read(names.cluster_key_secret_name(CLUSTER)))
     await asyncio.to_thread(_model, recorder)
@@ -81,6 +86,16 @@ async def _journals() -> None:
     await checkpoints.write(key, b"abcdefghi", [record])
     await _attempt(checkpoints.find(STREAM))
     await _attempt(checkpoints.read(record))
+
+
+async def _streams(recorder: Recorder) -> None:
+    records = DynamoStreamRecords(aws_client("dynamodb", REGION), TABLE)
+    await records.write_open(OPEN_STREAMS)
+    with recorder.refusing(UpdateItem=_REFUSED):
+        await records.write_open(OPEN_STREAMS)
+    await records.advance([Ownership(STREAM, 2, NODE, StreamStatus.CLOSED, 40, 10.0, 20.0, 99)])
+    await records.read_open(NODE)
+    await records.find(STREAM)
 
 
 async def _contexts(recorder: Recorder) -> None:

@@ -89,8 +89,11 @@ def _resources(
             )
         case "s3", _:
             return (_s3(params),)
+        case "dynamodb", "BatchGetItem":
+            return tuple((f"arn:aws:dynamodb:{here}:table/{table}", {}) for table in params["RequestItems"])
         case "dynamodb", _:
-            return ((f"arn:aws:dynamodb:{here}:table/{params['TableName']}", {}),)
+            index = f"/index/{params['IndexName']}" if "IndexName" in params else ""
+            return ((f"arn:aws:dynamodb:{here}:table/{params['TableName']}{index}", {}),)
         case "secretsmanager", _:
             return ((f"arn:aws:secretsmanager:{here}:secret:{params['SecretId']}-AbCdEf", {}),)
         case "autoscaling", _ if "AutoScalingGroupName" in params and not operation.startswith("Describe"):

@@ -22,6 +22,7 @@ from cli.adapters.models_bucket import ModelsBucket
 from cli.adapters.price_list import read_price_list, read_spot_prices
 from cli.adapters.ssm import Commands
 from cli.adapters.stacks import Stacks
+from cli.adapters.stream_records import StreamRecords
 from cli.core.account_facts import NOT_LOOKED_AT
 from cli.core.clusters import Stack
 from cli.core.github import ISSUER
@@ -34,6 +35,7 @@ from node_agent.contract.errors import SynktiError
 from node_agent.contract.group_size import GroupSize
 from node_agent.contract.models import ModelFile
 from node_agent.contract.names import model_project_name, node_log_group_name, stack_name
+from node_agent.contract.table_schema import StreamStatus
 from stacks.settings import FleetSettings
 from tests.aws_calls.agent_calls import CHECKPOINTS, CLUSTER, GROUP, MODEL, MODELS, NODE, TABLE
 from tests.aws_calls.drill_calls import call_as_drills
@@ -83,6 +85,9 @@ def _group(account: Account) -> None:
     group.resize(GroupSize(1, 3, 2))
     group.terminate(NODE, shrink=True)
     group.launch_failures(0.0)
+    streams = StreamRecords(account.client("dynamodb"), TABLE)
+    streams.open_streams([NODE])
+    streams.owned(StreamStatus.ORPHANED)
     read_breaker(account.client("dynamodb"), TABLE, GROUP)
 
 

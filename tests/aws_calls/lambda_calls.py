@@ -24,11 +24,12 @@ from node_agent.contract.capacity import (
     group_key,
 )
 from node_agent.contract.launch_breaker import GAVE_UP_EVENT, BreakerRecord, GiveUp, breaker_key
+from node_agent.contract.open_streams import open_streams_key
 from node_agent.contract.states import NodeState
 from node_agent.contract.table_schema import NodeRecord, node_key
 from node_agent.contract.tags import VERSION_TAG, NodeTags
 from node_agent.contract.timestamps import format_instant
-from tests.aws_calls.agent_calls import CLUSTER, GROUP, NODE, TABLE
+from tests.aws_calls.agent_calls import CLUSTER, GROUP, NODE, OPEN_STREAMS, TABLE
 from tests.aws_calls.recording import Recorder
 from tests.unit.lambdas.test_handlers import Context
 
@@ -71,7 +72,7 @@ def stories() -> list[Story]:
     of_nodes: list[Story] = [
         (*handled, record, errors)
         for handled in (warned, at_risk, ended)
-        for record, errors in ((None, {}), (_NODE.to_item(), {}), (None, refused))
+        for record, errors in ((None, {}), (_NODE.to_item(), {}), (OPEN_STREAMS.to_item(), {}), (None, refused))
     ]
     return [
         *of_nodes,
@@ -153,7 +154,7 @@ def _reader(item: Mapping[str, Any] | None) -> Callable[[Mapping[str, Any]], Map
 
 
 def _key(item: Mapping[str, Any]) -> dict[str, str]:
-    every = (node_key(NODE), group_key(GROUP), breaker_key(GROUP))
+    every = (node_key(NODE), group_key(GROUP), breaker_key(GROUP), open_streams_key(NODE))
     return next(key for key in every if key.items() <= item.items())
 
 

@@ -15,6 +15,7 @@ import pytest
 from checks.assemblies import ACCOUNT, REGION
 from node_agent.contract.launch_breaker import GAVE_UP_EVENT
 from node_agent.contract.names import NODE_EVENT_SOURCE
+from node_agent.contract.ownership import STATUS_INDEX
 from node_agent.contract.tags import CLUSTER_TAG
 from tests.aws_calls.agent_calls import CHECKPOINTS, CLUSTER, GROUP, MODELS, NODE, TABLE
 from tests.aws_calls.authorization import actions_of, group_arn, requests_of
@@ -184,6 +185,15 @@ def test_a_build_writes_models_and_reads_one_secret(roles: Roles) -> None:
         secret("another"),
     ):
         assert not decided(roles, "JobRole", call), call
+
+
+def test_the_check_counts_in_the_index_and_lists_nothing_else(roles: Roles) -> None:
+    def query(**more: str) -> Call:
+        return Call("dynamodb", "Query", "", {"TableName": TABLE, **more})
+
+    assert decided(roles, "fleetcheckedRole", query(IndexName=STATUS_INDEX))
+    assert not decided(roles, "fleetcheckedRole", query(IndexName="another"))
+    assert not decided(roles, "fleetcheckedRole", query())
 
 
 def test_a_node_reports_only_that_it_gave_up(roles: Roles) -> None:
