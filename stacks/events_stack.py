@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aws_cdk import IgnoreMode
 from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
 from stacks.base_stack import BaseStack
@@ -16,8 +17,14 @@ from stacks.constructs.metrics import breaker_metric, lambda_metric, missing_nod
 from stacks.settings import FleetSettings
 from stacks.state_stack import StateStack
 
-POWERTOOLS_LAYER = "arn:aws:lambda:{region}:017000801446:layer:AWSLambdaPowertoolsPythonV3-python313-arm64:18"
-"""AWS's public layer of Powertools. boto3 is part of the runtime."""
+POWERTOOLS_VERSION = "3.37.0"
+"""The version that the tests run with; a test compares it with the installed one."""
+
+POWERTOOLS_PARAMETER = f"/aws/service/powertools/python/arm64/python3.13/{POWERTOOLS_VERSION}"
+"""AWS's public parameter with the ARN of the layer of this version in each region. boto3 is part of the runtime.
+
+Source: Powertools' documentation, "Lambda Layer", "SSM Parameter Store".
+"""
 
 _PACKAGE_EXCLUDES = ["*", "!lambdas", "!lambdas/**", "!node_agent", "node_agent/*", "!node_agent/__init__.py",
              "!node_agent/contract", "!node_agent/contract/**", "**/__pycache__"]  # fmt: skip
@@ -61,5 +68,5 @@ class EventsStack(BaseStack):
         Dashboard(self, "Board", settings, functions, alarms.alarms)
 
     def _powertools(self) -> lambda_.ILayerVersion:
-        arn = POWERTOOLS_LAYER.format(region=self.region)
+        arn = ssm.StringParameter.value_for_string_parameter(self, POWERTOOLS_PARAMETER)
         return lambda_.LayerVersion.from_layer_version_arn(self, "Powertools", arn)
