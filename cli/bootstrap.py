@@ -47,6 +47,7 @@ from cli.nodes import FleetMonitor, wait_until_converged
 from cli.options import Cluster, Json, Profile, Region, Settings, Yes
 from cli.polling import Clock
 from cli.terminal import Terminal
+from cli.wheelhouse import push_packages
 from node_agent.contract.names import models_bucket_name, stack_name, table_name
 from stacks.rollout import longest_minutes
 
@@ -62,6 +63,12 @@ def bootstrap(
             show_default=False,
         ),
     ] = None,
+    packages: Annotated[
+        bool,
+        typer.Option(
+            "--packages/--no-packages", help="Upload the packages that nodes install; see `synkti wheelhouse`."
+        ),
+    ] = True,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the nodes are ready.")] = True,
     within: Annotated[int, typer.Option(help="How long to wait for them, in seconds.", min=1, max=86_400)] = 3_600,
     anyway: Annotated[bool, typer.Option("--anyway", help="Deploy although doctor finds a fault.")] = False,
@@ -72,13 +79,13 @@ def bootstrap(
     profile: Profile = None,
     as_json: Json = False,
 ) -> None:
-    """Deploy a fleet: run doctor and cdk bootstrap, deploy the stacks, upload the model, wait for the nodes.
+    """Deploy a fleet: run doctor and cdk bootstrap, deploy the stacks, upload packages and model, wait for the nodes.
 
     Steps that are done already are skipped: run it again after an interruption, or when synkti.toml has changed.
-    Instance types whose GPUs cannot hold the model are refused by name, before anything is created. The model is
-    uploaded before the nodes are created, so that no node starts without its weights. Finally the fleet gets the size
-    of synkti.toml, also after synkti scale or synkti stop. It asks for confirmation before it creates anything that
-    costs money.
+    Instance types whose GPUs cannot hold the model are refused by name, before anything is created. Packages (4 GB) and
+    model are uploaded before the nodes are created, so that nodes need nothing from outside the region. Finally the
+    fleet gets the size of synkti.toml, also after synkti scale or synkti stop. It asks for confirmation before it
+    creates anything that costs money.
 
     \b
     Examples:
@@ -97,7 +104,8 @@ def bootstrap(
     files = find_files(model, os.environ) if model is not None else None
     findings = run_checks(terminal, what, facts, templates=False, files=files)
     deployment = resolve(complete(what, facts))
-    notable = [f for f in findings if f.verdict in (Verdict.FAULT, Verdict.WARNING) and f.check not in _HANDLED_CHECKS]
+    handled = _HANDLED_CHECKS | {"packages"} if packages else _HANDLED_CHECKS
+    notable = [f for f in findings if f.verdict in (Verdict.FAULT, Verdict.WARNING) and f.check not in handled]
     if notable:
         print_findings(terminal, notable)
     faults = [f for f in notable if f.verdict is Verdict.FAULT]
@@ -107,7 +115,7 @@ def bootstrap(
         raise typer.Exit(ExitCode.FINDINGS)
     terminal.confirm(_question(deployment), yes=yes or deployment.account.is_embedded)
     _write_found(terminal, what, facts)
-    made = _Bootstrap(terminal, deployment).run(model, within if wait else 0)
+    made = _Bootstrap(terminal, deployment, packages).run(model, within if wait else 0)
     terminal.document(made)
 
 
@@ -143,6 +151,7 @@ class _Bootstrap:
 
     terminal: Terminal
     deployment: Deployment
+    packages: bool
     changes: list[str] = field(default_factory=list)
 
     @property
@@ -169,6 +178,7 @@ class _Bootstrap:
             self._bootstrap_toolkit(cdk, assembly)
             before = self._stacks()
             self._deploy_state(cdk, assembly)
+        self._ensure_packages()
         self._ensure_model(model)
         self._resume_launches(Fleet(self.account, self.deployment.cluster, tuple(before)))
         with self.terminal.progress_spinner("deploying the stacks") as show_step:
@@ -231,6 +241,14 @@ class _Bootstrap:
 
     def _bucket(self) -> str:
         return models_bucket_name(self.deployment.cluster, self.account.identity.account, self.account.region)
+
+    def _ensure_packages(self) -> None:
+        """Make the wheelhouse complete; the embedded AWS has no nodes that install anything."""
+        if not self.packages or self.deployment.settings.local:
+            return
+        root = self.deployment.project.root
+        uploaded = push_packages(self.account, self.deployment.cluster, root, self.terminal)
+        self.changes += [f"packages/{name}" for name in uploaded]
 
     def _ensure_model(self, given: str | None) -> None:
         """Upload the model if one is given, and check that the bucket has all of it. Raises NotFound, Failed."""

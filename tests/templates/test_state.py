@@ -28,6 +28,8 @@ def test_the_models_bucket_is_retained_and_checkpoints_expire(production: Synthe
     short = {rule["Prefix"]: rule["ExpirationInDays"] for rule in rules if "Prefix" in rule}
     assert short == {"journals/": 1, "kv/": 1}, "prompts and answers expire after the shortest time that S3 supports"
     assert len(buckets) == 2
+    caches = [rule for rule in models["Properties"]["LifecycleConfiguration"]["Rules"] if "Prefix" in rule]
+    assert [(rule["Prefix"], rule["ExpirationInDays"]) for rule in caches] == [("bin/caches/", 30)], "nothing else"
 
 
 def test_buckets_are_encrypted_and_private_and_abort_incomplete_uploads(production: Synthesized) -> None:
