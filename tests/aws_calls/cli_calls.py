@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ from cli.adapters.instances import Group, Instances
 from cli.adapters.models_bucket import ModelsBucket
 from cli.adapters.ssm import Commands
 from cli.adapters.stacks import Stacks
+from cli.adapters.wheelhouse_bucket import WheelhouseBucket
 from cli.core.account_facts import NOT_LOOKED_AT
 from cli.core.clusters import Stack
 from cli.core.github import ISSUER
@@ -29,6 +32,7 @@ from cli.core.result import Unavailable
 from cli.core.upload_plan import UnfinishedUpload
 from cli.errors import CliError
 from cli.terminal import Terminal
+from cli.wheelhouse import locked_packages
 from node_agent.contract.aws_events import INTERRUPTION_EVENT
 from node_agent.contract.errors import SynktiError
 from node_agent.contract.group_size import GroupSize
@@ -36,7 +40,7 @@ from node_agent.contract.models import ModelFile
 from node_agent.contract.names import node_log_group_name, stack_name
 from stacks.settings import FleetSettings
 from tests.aws_calls.agent_calls import CHECKPOINTS, CLUSTER, GROUP, MODEL, MODELS, NODE, TABLE
-from tests.aws_calls.recording import Recorder
+from tests.aws_calls.recording import ROOT, Recorder
 from tests.unit.cli.fake_clock import FakeClock
 
 SETTINGS = FleetSettings(**{**IN_A_VPC, "github_repository": "acme/models"})
@@ -55,6 +59,7 @@ def call_as_operator(recorder: Recorder) -> None:
         _group(account)
         _drills(recorder, account)
         _models(recorder, account)
+        _packages(recorder, account)
         _stacks(recorder, account)
         _doctor(recorder, account)
         _logs(recorder, account)
@@ -109,6 +114,19 @@ def _models(recorder: Recorder, account: Account) -> None:
         buckets.empty(s3, CHECKPOINTS)
     fleet._clusters_with_a_bucket(account)
     gpu_types.spot_prices(account.client("ec2"), ["g6.xlarge"], datetime(2026, 11, 30, tzinfo=UTC))
+
+
+def _packages(recorder: Recorder, account: Account) -> None:
+    (package_set, *_) = locked_packages(ROOT)
+    bucket = WheelhouseBucket(account.client("s3"), MODELS)
+    with (
+        TemporaryDirectory() as name,
+        recorder.answering(ListObjectsV2={"Contents": [_entry(package_set.manifest_key)]}),
+    ):
+        (Path(name) / "uv.whl").write_bytes(b"a wheel")
+        assert not bucket.is_complete(package_set)
+        bucket.upload(package_set, Path(name), lambda _: None, replace=False)
+    doctor_collector._lacking_packages(account, CLUSTER, (package_set,))
 
 
 def _entry(key: str) -> dict[str, object]:

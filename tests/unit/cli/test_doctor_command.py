@@ -153,7 +153,7 @@ def test_a_fleet_of_another_name_is_ignored(aws: MemoryCloudFormation, quota: di
         return next(str(each["found"]) for each in reported if each["check"] == "stacks")
 
     assert stacks() == "synkti is not deployed"
-    assert stacks("--cluster", "prod") == "prod-events not deployed"
+    assert stacks("--cluster", "prod") == "prod-events, prod-model not deployed"
 
 
 def test_doctor_reads_the_keys_and_the_images_volume(
