@@ -50,6 +50,7 @@ DIMENSIONS: tuple[tuple[Choice, ...], ...] = (
     ({"on_demand_base": 0}, {"on_demand_base": 1}),
     ({"refresh_healthy_percent": 100}, {"refresh_healthy_percent": 50}),
     ({"keep_failed_nodes": False}, {"keep_failed_nodes": True}),
+    ({"compile_caches": False}, {"compile_caches": True}),
     ({"drills": False}, {"drills": True}),
     ({"alarm_email": ""}, {"alarm_email": "somebody@example.com"}),
     (

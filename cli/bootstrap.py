@@ -48,6 +48,7 @@ from cli.nodes import FleetMonitor, wait_until_converged
 from cli.options import Cluster, Json, Profile, Region, Settings, Yes
 from cli.polling import Clock
 from cli.terminal import Terminal
+from cli.wheelhouse import push_packages
 from node_agent.contract.group_size import as_deployed
 from node_agent.contract.names import stack_name, table_name
 from stacks.rollout import longest_minutes
@@ -64,6 +65,12 @@ def bootstrap(
             show_default=False,
         ),
     ] = None,
+    packages: Annotated[
+        bool,
+        typer.Option(
+            "--packages/--no-packages", help="Upload the packages that nodes install; see `synkti wheelhouse`."
+        ),
+    ] = True,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the nodes are ready.")] = True,
     within: Annotated[int, typer.Option(help="How long to wait for them, in seconds.", min=1, max=86_400)] = 3_600,
     anyway: Annotated[bool, typer.Option("--anyway", help="Deploy although doctor finds a fault.")] = False,
@@ -74,13 +81,13 @@ def bootstrap(
     profile: Profile = None,
     as_json: Json = False,
 ) -> None:
-    """Deploy a fleet: run doctor and cdk bootstrap, deploy the stacks, get the model there, wait for the nodes.
+    """Deploy a fleet: run doctor and cdk bootstrap, deploy the stacks, upload packages and model, wait for the nodes.
 
     Steps that are done already are skipped: run it again after an interruption, or when synkti.toml has changed.
-    Instance types whose GPUs cannot hold the model are refused by name, before anything is created. The model is
-    uploaded, or copied from the hub by a build in the region, before the nodes are created, so that no node starts
-    without its weights. Finally the fleet gets the size of synkti.toml, also after synkti scale or synkti stop. It asks
-    for confirmation before it creates anything that costs money.
+    Instance types whose GPUs cannot hold the model are refused by name, before anything is created. Packages (4 GB) are
+    uploaded, and the model is uploaded or copied from the hub by a build in the region, before the nodes are created,
+    so that nodes need nothing from outside the region. Finally the fleet gets the size of synkti.toml, also after
+    synkti scale or synkti stop. It asks for confirmation before it creates anything that costs money.
 
     \b
     Examples:
@@ -102,7 +109,8 @@ def bootstrap(
     deployment = resolve(complete(what, facts))
     require_idle(deployment)
     resource_exists(deployment.account, "AWS::S3::Bucket", models_bucket(deployment))  # raises where it is another's
-    notable = [f for f in findings if f.verdict in (Verdict.FAULT, Verdict.WARNING) and f.check not in _HANDLED_CHECKS]
+    handled = _HANDLED_CHECKS | {"packages"} if packages else _HANDLED_CHECKS
+    notable = [f for f in findings if f.verdict in (Verdict.FAULT, Verdict.WARNING) and f.check not in handled]
     if notable:
         print_findings(terminal, notable)
     faults = [f for f in notable if f.verdict is Verdict.FAULT]
@@ -112,7 +120,7 @@ def bootstrap(
         raise typer.Exit(ExitCode.FINDINGS)
     terminal.confirm(_question(deployment), yes=yes or deployment.account.is_embedded)
     _write_found(terminal, what, facts)
-    made = _Bootstrap(terminal, deployment).run(source, within if wait else 0)
+    made = _Bootstrap(terminal, deployment, packages).run(source, within if wait else 0)
     terminal.document(made)
 
 
@@ -148,6 +156,7 @@ class _Bootstrap:
 
     terminal: Terminal
     deployment: Deployment
+    packages: bool
     changes: list[str] = field(default_factory=list)
 
     @property
@@ -174,6 +183,7 @@ class _Bootstrap:
             self._bootstrap_toolkit(cdk, assembly)
             before = self._stacks()
             self._deploy_state(cdk, assembly)
+        self._ensure_packages()
         self.changes += self._model_step(cdk, assembly).run(source)
         self._resume_launches(Fleet(self.account, self.deployment.cluster, tuple(before)))
         with self.terminal.progress_spinner("deploying the stacks") as show_step:
@@ -240,6 +250,14 @@ class _Bootstrap:
 
     def _bucket(self) -> str:
         return models_bucket(self.deployment)
+
+    def _ensure_packages(self) -> None:
+        """Make the wheelhouse complete; the embedded AWS has no nodes that install anything."""
+        if not self.packages or self.deployment.settings.local:
+            return
+        root = self.deployment.project.root
+        uploaded = push_packages(self.account, self.deployment.cluster, root, self.terminal)
+        self.changes += [f"packages/{name}" for name in uploaded]
 
     def _model_step(self, cdk: Cdk, assembly: Path) -> ModelStep:
         def deploy_build() -> None:

@@ -23,6 +23,7 @@ from cli.errors import Failed, ToolMissing
 from cli.exit_codes import ExitCode
 from cli.options import Cluster, Json, Profile, Region, Settings
 from cli.terminal import Terminal
+from cli.wheelhouse import locked_packages
 from node_agent.core.sizing.facts import ModelFiles
 
 _MARKS = {
@@ -46,7 +47,8 @@ def doctor(
     """Check everything that a deployment needs; nothing is changed.
 
     Checked are the settings, Node.js, credentials, region, instance types, GPU quotas, VPC, the CDK's own stack, the
-    cluster's stacks, the model, whether it fits the instance types' GPUs, the templates.
+    cluster's stacks, the packages that nodes install, the model, whether it fits the instance types' GPUs, the
+    templates.
 
     Each finding has an advice. Checks that could not be made are reported as unknown. With a fault it ends with exit
     code 3.
@@ -105,7 +107,10 @@ def run_checks(
         with tempfile.TemporaryDirectory(prefix="synkti-") as folder, terminal.spinner("synthesizing the templates"):
             found, toolkit = _synthesize(complete(what, facts), Path(folder))
     with terminal.spinner(f"looking at {what.account.region}"):
-        return evaluate(collect(what.account, what.target_cluster, what.settings, found, facts, toolkit, files))
+        packages = locked_packages(what.project.root)
+        return evaluate(
+            collect(what.account, what.target_cluster, what.settings, found, facts, toolkit, files, packages)
+        )
 
 
 def print_findings(terminal: Terminal, findings: Sequence[Finding]) -> None:

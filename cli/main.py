@@ -31,6 +31,7 @@ from cli.resume import resume
 from cli.scale import scale
 from cli.stop import stop
 from cli.streams import streams
+from cli.wheelhouse import wheelhouse
 from node_agent.contract.errors import ConfigurationError, SynktiError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -83,6 +84,7 @@ app.command(short_help="Set the number of nodes to zero.")(stop)
 app.command(short_help="Launch nodes again after some gave up.")(resume)
 app.command(short_help="Delete everything but models and records.")(destroy)
 app.add_typer(model.app, name="model", short_help="Models in S3: push, ls, rm.")
+app.command(short_help="Upload the packages that nodes install.")(wheelhouse)
 app.command(short_help="Run a proxy: stock clients survive the loss of any node.")(gateway)
 
 

@@ -30,7 +30,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from node_agent.adapters.model_download import Downloader, gib
-from node_agent.adapters.model_folder import ModelFolder, count_gpus
+from node_agent.adapters.model_folder import ModelFolder, count_gpus, memory_bytes
 from node_agent.adapters.model_store import Manifest, ModelStore, s3_client
 from node_agent.contract.environment import (
     ENGINE_ARGS,
@@ -42,7 +42,7 @@ from node_agent.contract.environment import (
 )
 from node_agent.contract.errors import ModelDamaged, ModelMissing, SynktiError
 from node_agent.contract.models import is_model_name
-from node_agent.core.node.model_load_plan import LoadPlan, ModelLoad, plan_load
+from node_agent.core.node.model_load_plan import LoadPlan, Machine, ModelLoad, plan_load
 from node_agent.core.sizing.facts import DOCUMENTS, MAX_DOCUMENT_BYTES, ModelFiles, parse_facts
 from node_agent.core.sizing.fleet_fit import engine_arguments, fallback_arguments, fit_fleet
 
@@ -70,7 +70,15 @@ def fetch(
             f"models/{options.name} has the manifest {manifest.digest}, and {options.manifest_sha256} was deployed; "
             "push the model again, or set model_sha256 to what is there"
         )
-    plan = plan_load(ModelLoad(options.load), gpus, manifest.files, options.bucket, options.name, str(options.to))
+    plan = plan_load(
+        ModelLoad(options.load),
+        Machine(gpus, memory_bytes()),
+        manifest.files,
+        options.bucket,
+        options.name,
+        str(options.to),
+        options.engine_args,
+    )
     if options.load == ModelLoad.STREAM:
         report(f"{'read from S3' if plan.load is ModelLoad.STREAM else 'downloaded'}: {plan.reason}")
     if plan.load is ModelLoad.STREAM:

@@ -3,7 +3,8 @@
 A token proves that its job is in an environment of the repository: GitHub signs none before the environment's reviewers
 have approved. So AWS enforces the approval, whatever the workflow's file says.
 
-The role may only assume the CDK's own roles, which `cdk bootstrap` created and whose permissions are defined there.
+The role may assume the CDK's own roles, which `cdk bootstrap` created and whose permissions are defined there, and
+upload packages for nodes, which trust only those whose hashes their release has.
 GitHub stores no secret: the workflow authenticates with a token (OIDC) that GitHub signs for each job.
 """
 
@@ -14,6 +15,7 @@ from aws_cdk import aws_iam as iam
 from constructs import Construct
 
 from node_agent.contract import names
+from node_agent.contract.wheelhouse import PREFIX as WHEELS_PREFIX
 from stacks.base_image import GPU_AMI_PARAMETER
 from stacks.base_stack import BaseStack
 from stacks.rollout import JOB_MINUTES
@@ -81,8 +83,28 @@ class GithubStack(BaseStack):
                 resources=[self._cdk_role(kind) for kind in _CDK_ROLES],
             )
         )
+        for statement in self._package_statements(settings):
+            role.add_to_policy(statement)
         CfnOutput(self, "DeployRoleArn", value=role.role_arn)
         self._add_watcher(settings, provider)
+
+    def _package_statements(self, settings: FleetSettings) -> tuple[iam.PolicyStatement, ...]:
+        """Return statements that allow completing the wheelhouse."""
+        name = names.models_bucket_name(settings.cluster, self.account, self.region)
+        bucket = self.format_arn(service="s3", region="", account="", resource=name)
+        return (
+            iam.PolicyStatement(
+                sid="WritePackages",
+                actions=["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"],
+                resources=[f"{bucket}/{WHEELS_PREFIX}*"],
+            ),
+            iam.PolicyStatement(
+                sid="ListPackages",
+                actions=["s3:ListBucket"],
+                resources=[bucket],
+                conditions={"StringLike": {"s3:prefix": [f"{WHEELS_PREFIX}*"]}},
+            ),
+        )
 
     def _add_watcher(self, settings: FleetSettings, provider: str) -> None:
         """Add the role that reads which of AWS's images is the newest, on the branch, without an approval."""

@@ -74,6 +74,10 @@ class FleetSettings:
     root_mib_per_s: int = _setting(250, parsers.int_in(125, 1_000))
     """Throughput of the root volume; above 125 it costs extra. Each engine start reads the weights from it."""
 
+    root_initialization_mib_per_s: int = _setting(0, parsers.int_in_or_zero(100, 300))
+    """The rate at which the root volume is filled from the image's snapshot, which is paid for at each launch. 0: as
+    EC2 does it by itself, with slow first reads; they matter with a model in the image (bake_model)."""
+
     on_demand_base: int = _setting(0, parsers.int_in(0, 1_000))
     """Instances that are never spot: the minimum that serves when a region has no spot capacity."""
 
@@ -162,6 +166,10 @@ class FleetSettings:
     """Space on the root volume for KV blocks. A stream that continues on another node then fetches its context instead
     of computing it, where that is faster. 0: off. Not run on a GPU yet."""
 
+    compile_caches: bool = _setting(False, parsers.boolean)
+    """Share what vLLM compiles at its start between nodes of one instance type, through the models bucket. A node may
+    then store code that other nodes' engines run. Not run on a GPU yet."""
+
     ready_within_s: int = _setting(1_800, parsers.int_in(120, MAX_READY_WITHIN_S))
     """A node that is not ready within this time terminates its instance."""
 
@@ -175,8 +183,9 @@ class FleetSettings:
     """Include the model in that image."""
 
     image_id: str = _setting("", parsers.ami_id)
-    """A machine image to use instead of AWS's GPU image. It is for x86-64, like Ubuntu 24.04, with NVIDIA's driver for
-    CUDA 13, Python 3.11 or newer, and the AWS CLI."""
+    """A machine image to use instead of AWS's GPU image. It is for x86-64 with glibc 2.35 or newer, like Ubuntu 24.04,
+    with NVIDIA's driver for CUDA 13, a C compiler, the AWS CLI, and any Python 3: nodes bring their own CPython 3.12.
+    Where there is no wheelhouse it needs Python 3.12 with venv and headers itself."""
 
     base_image_id: str = _setting("", parsers.ami_id)
     """AWS's GPU image in `region`, pinned; nodes start from it, or `bake_image` builds upon it. `image_id` has
@@ -229,6 +238,7 @@ class FleetSettings:
             self,
             bake_image=False,
             bake_model=False,
+            root_initialization_mib_per_s=0,
             image_id="",
             base_image_id="",
             github_repository="",

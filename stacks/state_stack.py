@@ -16,6 +16,9 @@ from stacks.base_stack import BaseStack
 from stacks.settings import FleetSettings
 
 _CHECKPOINT_LIFE_DAYS = 7
+_CACHE_LIFE_DAYS = 30
+"""Of compiled kernels; the next node that starts compiles them again."""
+
 _CONTEXT_LIFE_DAYS = 1
 """The shortest expiry of S3. Records expire after an hour, and objects without a record are not read."""
 
@@ -82,6 +85,11 @@ class StateStack(BaseStack):
                 for prefix in (names.JOURNALS_PREFIX, names.KV_BLOCKS_PREFIX)
             ),
         ]
+        caches = s3.LifecycleRule(
+            prefix=names.CACHES_PREFIX,
+            expiration=Duration.days(_CACHE_LIFE_DAYS),
+            noncurrent_version_expiration=Duration.days(1),
+        )
         return s3.Bucket(
             self,
             construct_id,
@@ -90,6 +98,6 @@ class StateStack(BaseStack):
             block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
             enforce_ssl=True,
             versioned=permanent,
-            lifecycle_rules=[abort, forget] if permanent else [abort, *expire],
+            lifecycle_rules=[abort, forget, caches] if permanent else [abort, *expire],
             removal_policy=RemovalPolicy.RETAIN if permanent else RemovalPolicy.DESTROY,
         )

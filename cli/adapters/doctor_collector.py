@@ -18,6 +18,7 @@ from cli.adapters.model_documents import bucket_files, hub_files
 from cli.adapters.models_bucket import ModelsBucket
 from cli.adapters.results import result_of
 from cli.adapters.stacks import Stacks
+from cli.adapters.wheelhouse_bucket import WheelhouseBucket
 from cli.aws_errors import error_code
 from cli.core.account_facts import AccountFacts
 from cli.core.clusters import clusters_of
@@ -28,6 +29,7 @@ from cli.errors import Failed
 from node_agent.contract.hub import parse_hub_name
 from node_agent.contract.names import models_bucket_name
 from node_agent.contract.tags import CLUSTER_TAG
+from node_agent.contract.wheelhouse import PackageSet
 from node_agent.core.sizing.facts import ModelFiles
 from stacks.settings import FleetSettings
 
@@ -50,6 +52,7 @@ def collect(
     facts: AccountFacts,
     required_toolkit: int = MIN_TOOLKIT_VERSION,
     files: Result[ModelFiles] | None = None,
+    packages: Sequence[PackageSet] = (),
 ) -> DoctorInputs:
     """Collect all inputs.
 
@@ -62,6 +65,7 @@ def collect(
         required_toolkit: the version of the CDK's own stack that they require.
         files: of the model that is to be uploaded; None: those of the model in the bucket are read, else those of
             `model_source` on the hub.
+        packages: what nodes of this release install.
 
     Returns:
         The inputs; what cannot be read has the reason instead.
@@ -99,6 +103,7 @@ def collect(
         stacks=ask(lambda: clusters_of(Stacks(account.client("cloudformation")).list_stacks()).get(cluster, ())),
         model=ask(lambda: _model_state(account, cluster, settings)),
         files=files or ask(lambda: _model_files(account, cluster, settings)),
+        lacking_packages=ask(lambda: _lacking_packages(account, cluster, packages)),
         templates=templates if isinstance(templates, Unavailable) else ask(lambda: templates),
         counts_tag=ask(lambda: _counts_tag(account, settings)),
     )
@@ -185,6 +190,14 @@ def _model_files(account: Account, cluster: str, settings: FleetSettings | tuple
     return (
         hub_files(parse_hub_name(settings.model_source), os.environ) if not there and settings.model_source else there
     )
+
+
+def _lacking_packages(account: Account, cluster: str, packages: Sequence[PackageSet]) -> tuple[str, ...] | None:
+    client, name = account.client("s3"), models_bucket_name(cluster, account.identity.account, account.region)
+    if not ModelsBucket(client, name).exists():
+        return None
+    bucket = WheelhouseBucket(client, name)
+    return tuple(each.name for each in packages if not bucket.is_complete(each))
 
 
 def model_state(bucket: ModelsBucket, model: str) -> ModelState:

@@ -15,6 +15,7 @@ from cli.core.clusters import busy_stacks
 from cli.core.doctor_account import account_findings
 from cli.core.doctor_inputs import DoctorInputs, Finding, Verdict
 from cli.core.model_fit import report_fit, types_setting
+from cli.core.network import Vpc, isolated_subnets
 from cli.core.quotas import Quota, increase_command, quota_needs, quota_of
 from cli.core.result import Unavailable
 from node_agent.contract.names import stack_name
@@ -39,6 +40,7 @@ def evaluate(o: DoctorInputs) -> tuple[Finding, ...]:
         *account_findings(o),
         _toolkit(o),
         *_stacks(o),
+        *_packages(o),
         _model(o),
         *_fit(o),
         *_templates(o),
@@ -237,6 +239,25 @@ def _stacks(o: DoctorInputs) -> Iterator[Finding]:
         yield Finding("stacks", Verdict.WARNING, f"{', '.join(missing)} not deployed", "synkti bootstrap continues")
     elif not bad and not busy:
         yield Finding("stacks", Verdict.OK, f"{len(o.stacks)} stacks are deployed")
+
+
+def _packages(o: DoctorInputs) -> Iterator[Finding]:
+    if not isinstance(o.settings, FleetSettings) or o.settings.local:
+        return
+    if isinstance(o.lacking_packages, Unavailable):
+        yield Finding("packages", Verdict.UNKNOWN, o.lacking_packages.reason)
+        return
+    advice = "synkti bootstrap and synkti wheelhouse upload them"
+    isolated = isinstance(o.facts.vpc, Vpc) and bool(isolated_subnets(o.settings, o.facts.vpc))
+    if o.lacking_packages is None or o.lacking_packages:
+        what = ", ".join(o.lacking_packages or ()) or "all packages"
+        found = f"the models bucket lacks what nodes install: {what}; they need a package index"
+        if isolated:
+            yield Finding("packages", Verdict.FAULT, f"{found}, and have no way out of {o.settings.vpc_id}", advice)
+        else:
+            yield Finding("packages", Verdict.WARNING, found, advice)
+        return
+    yield Finding("packages", Verdict.OK, "nodes install from the models bucket")
 
 
 def _model(o: DoctorInputs) -> Finding:

@@ -96,6 +96,9 @@ class DoctorInputs:
     files: Result[ModelFiles | None]
     """What the model's size is computed from; None where there is no model."""
 
+    lacking_packages: Result[tuple[str, ...] | None]
+    """The sets of packages that the wheelhouse lacks; None where there is no models bucket."""
+
     templates: Result[Mapping[str, str | None]]
     """CloudFormation's error by stack: "" for none, None where the template is too long to validate."""
 

@@ -135,15 +135,20 @@ def network_problem(settings: FleetSettings, vpc: Vpc) -> tuple[str, str]:
     if wrong := [s.subnet_id for s in subnets if s.way_out is public]:
         found = f"{', '.join(wrong)}: an internet gateway is the way out, and nodes have no public addresses"
         return found, "set public_addresses = true, or name subnets behind a NAT gateway"
-    if not any(s.way_out is WayOut.NONE for s in subnets):
-        return "", ""
-    return _isolated(settings, vpc, [s.subnet_id for s in subnets if s.way_out is WayOut.NONE])
+    isolated = isolated_subnets(settings, vpc)
+    return _isolated(settings, vpc, isolated) if isolated else ("", "")
+
+
+def isolated_subnets(settings: FleetSettings, vpc: Vpc) -> tuple[str, ...]:
+    """Return those of the configured subnets from which nothing outside the VPC is reached, but for endpoints."""
+    chosen = frozenset(settings.subnet_ids)
+    return tuple(each.subnet_id for each in vpc.subnets if each.subnet_id in chosen and each.way_out is WayOut.NONE)
 
 
 _OPEN = "name subnets with a route to an internet gateway, or set public_addresses = false for private ones"
 
 
-def _isolated(settings: FleetSettings, vpc: Vpc, subnets: list[str]) -> tuple[str, str]:
+def _isolated(settings: FleetSettings, vpc: Vpc, subnets: tuple[str, ...]) -> tuple[str, str]:
     made = GATEWAY_SERVICES if settings.gateway_endpoints else frozenset()
     made |= INTERFACE_SERVICES if settings.interface_endpoints else frozenset()
     lacking = sorted((INTERFACE_SERVICES | GATEWAY_SERVICES) - vpc.endpoints - made)
@@ -153,9 +158,9 @@ def _isolated(settings: FleetSettings, vpc: Vpc, subnets: list[str]) -> tuple[st
             f"{where}, and no endpoints for {', '.join(lacking)}",
             "set interface_endpoints = true, or add a NAT gateway",
         )
-    if not settings.image_id:
+    if settings.bake_image and not settings.image_id:
         return (
-            f"{where}, and nodes install packages from PyPI",
-            "add a NAT gateway, or set image_id to an image that has them",
+            f"{where}, and an image build in the first of them has to reach EC2 Image Builder",
+            "set bake_image = false, since nodes install from the models bucket, or add a NAT gateway",
         )
     return "", ""

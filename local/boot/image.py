@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local.boot.network import GATEWAY
-from local.boot.paths import CODE_FOLDER, ENGINE_ERROR, ENGINE_FOLDER, PACKAGES_FOLDER
+from local.boot.paths import CODE_FOLDER, ENGINE_ERROR, ENGINE_FOLDER
 from local.deploy import ROOT
+from node_agent.contract.wheelhouse import PYTHON_PIN
 
 _AUTHORITY = "/etc/ssl/synkti-boot.pem"
 _UUID = "ec2e1916-9099-7caf-fd21-012345abcdef"
@@ -69,8 +70,6 @@ def image_files(hosts: Sequence[str], authority: str, variant: Variant) -> dict[
         _UUID_FILE[1:]: f"{_UUID}\n",
         **{f"etc/systemd/system/{unit}.d/ec2.conf": _EC2_DROP_IN for unit in _EC2_UNITS},
         "etc/cloud/cloud.cfg.d/90-boot.cfg": _CLOUD_INIT,
-        "etc/pip.conf": f"[global]\nno-index = true\nfind-links = {PACKAGES_FOLDER}\n",
-        "etc/uv/uv.toml": f'no-index = true\nfind-links = ["{PACKAGES_FOLDER}"]\n',
     }
     if variant.engine_error:
         files[ENGINE_ERROR[1:]] = variant.engine_error
@@ -79,7 +78,8 @@ def image_files(hosts: Sequence[str], authority: str, variant: Variant) -> dict[
 
 def image_links() -> dict[str, str]:
     """Return each symbolic link and its target: the engine's environment under the name that install.sh gives it."""
-    digest = hashlib.sha256((ROOT / "requirements" / "engine.txt").read_bytes()).hexdigest()[:16]
+    locks = (ROOT / "requirements" / name for name in ("engine.txt", PYTHON_PIN))
+    digest = hashlib.sha256(b"".join(lock.read_bytes() for lock in locks)).hexdigest()[:16]
     return {
         f"opt/synkti/env/engine-{digest}": ENGINE_FOLDER,
         "etc/systemd/system/console-getty.service": "/dev/null",

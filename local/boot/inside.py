@@ -24,6 +24,7 @@ from local.boot.container import hide_leftovers
 from local.boot.machine import BootedInstance, LaunchMetadata, MachineTemplate
 from local.boot.model import write_model
 from local.boot.network import GATEWAY, NETWORK, create_bridge
+from local.boot.packages import upload_packages
 from local.boot.parts import PARTS
 from local.boot.scene import SETTINGS, Scene, deployed_user_data
 from local.demo.screen import Screen
@@ -80,9 +81,9 @@ async def _run(options: argparse.Namespace, screen: Screen) -> bool:
     environ = aws.environ()
     metadata = LaunchMetadata(user_data, _ROLE, environ["AWS_ACCESS_KEY_ID"], environ["AWS_SECRET_ACCESS_KEY"])
     authority = certificates.authority.read_text()
-    template = MachineTemplate(
-        options.root, options.packages, options.folder / "nodes", options.logs, groups, hosts, authority, metadata
-    )
+    template = MachineTemplate(options.root, options.folder / "nodes", options.logs, groups, hosts, authority, metadata)
+    await asyncio.to_thread(upload_packages, aws.client("s3"), buckets[0], options.packages)
+    screen.log("uploaded: the packages that nodes install")
     boot = partial(BootedInstance, template)
     emulator = Ec2Emulator(aws, deployed.auto_scaling_group, boot, NETWORK, screen.log, is_private=True)
     async with httpx.AsyncClient(timeout=5) as http:

@@ -15,13 +15,15 @@ from local.boot.cgroups import ContainerGroups
 from local.boot.container import Container
 from local.boot.image import Variant, image_files, image_links, write_image
 from local.boot.network import namespace_path
-from local.boot.paths import CODE_FOLDER, PACKAGES_FOLDER
+from local.boot.paths import CODE_FOLDER
 from local.deploy import ROOT
 from local.imds import InstanceMetadata
 from local.process_cleanup import start
 from node_agent.contract.names import FRONT_DOOR_PORT
 
-_STORE_MIB = 64
+_STORE_MIB = 3_072
+"""Of the machine's memory only what is written to it. A model's download wants 2 GiB free; packages pass through it."""
+
 _STORE = "/opt/dlami/nvme"
 """Where AWS's GPU image mounts an instance's own disk."""
 
@@ -42,12 +44,10 @@ class LaunchMetadata:
 class MachineTemplate:
     """What all instances of a run share.
 
-    root: the cached image; packages: of local/boot/packages; hosts, authority: of AWS's services; variants: of the next
-    instances.
+    root: the cached image; hosts, authority: of AWS's services; variants: of the next instances.
     """
 
     root: Path
-    packages: Path
     folder: Path
     logs: Path
     groups: ContainerGroups
@@ -79,10 +79,7 @@ class BootedInstance:
         self.container = Container(self.instance_id, folder, self.log, template.groups)
         self.container.mount(template.root)
         write_image(self.container.root, image_files(template.hosts, template.authority, self.variant), image_links())
-        binds = {
-            PACKAGES_FOLDER: str(template.packages),
-            **{f"{CODE_FOLDER}/{name}": str(ROOT / name) for name in ("local", "node_agent")},
-        }
+        binds = {f"{CODE_FOLDER}/{name}": str(ROOT / name) for name in ("local", "node_agent")}
         disks = {_STORE: _STORE_MIB} if self.variant.has_instance_store else {}
         self.container.connect(metadata.address)
         self._imds = self._start_imds(folder)

@@ -1,29 +1,37 @@
-"""Downloads the packages that a container installs at its boot, once, into the cache.
+"""Downloads what a container installs at its boot, once, into the cache, and puts it into the models bucket.
 
-A container has no way to a package index. Its machine image has settings of pip and uv that name a folder instead,
-with exactly the files that the lock files name; the boot scripts are not changed.
+A container has no way to a package index: its node installs from the wheelhouse, as on EC2. The set with the engine is
+left out, because the image has the environment of a stand-in in its place.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
+from cli.adapters.package_download import PackageDownloader
+from cli.adapters.wheelhouse_bucket import WheelhouseBucket
+from cli.errors import CliError
 from local.cache import build_once
 from local.deploy import ROOT
 from local.errors import LocalRunError
+from node_agent.contract.wheelhouse import PackageSet, package_sets
 
 PYTHON = "3.11"
-"""The image's: Debian 12 has it."""
+"""The image's, which the stand-in of the engine's environment has: Debian 12 has it."""
 
 STAND_IN = frozenset({"uvicorn", "click", "h11", "httptools", "orjson", "setuptools", "uvloop"})
 """The fake engine's packages, and what builds the engine's plug-in."""
 
 _PLATFORMS = ("manylinux2014_x86_64", "manylinux_2_17_x86_64", "manylinux_2_28_x86_64", "manylinux_2_34_x86_64")
 _DOWNLOAD_TIMEOUT_S = 900.0
+_LOCKS = ROOT / "requirements"
 
 
 def locked(lock: str, names: Iterable[str]) -> str:
@@ -42,24 +50,46 @@ def locked(lock: str, names: Iterable[str]) -> str:
     return "\n".join(line for name in sorted(wanted) for line in found[name]) + "\n"
 
 
+def installed_sets() -> list[PackageSet]:
+    """Return the sets of the wheelhouse that a container installs: all but the engine's."""
+    return [each for each in package_sets(lambda name: (_LOCKS / name).read_bytes()) if each.name != "engine"]
+
+
 def ensure_packages(log: Callable[[str], None]) -> Path:
-    """Return a folder with the packages of the agent's, uv's and the fake engine's lock files. Raises LocalRunError."""
-    locks = ROOT / "requirements"
-    requirements = {
-        "uv": (locks / "bootstrap.txt").read_text(),
-        "agent": (locks / "agent.txt").read_text(),
-        "stand-in": locked("\n".join((locks / f"{name}.txt").read_text() for name in ("build", "dev")), STAND_IN),
-    }
-    digest = hashlib.sha256("".join(requirements.values()).encode()).hexdigest()[:12]
+    """Return a folder with a folder for each of `installed_sets`, and the stand-in's packages. Raises LocalRunError."""
+    stand_in = locked("\n".join((_LOCKS / f"{name}.txt").read_text() for name in ("build", "dev")), STAND_IN)
+    sets = installed_sets()
+    digest = hashlib.sha256("".join([*(each.prefix for each in sets), stand_in]).encode()).hexdigest()[:12]
 
     def download(folder: Path) -> None:
         log("the containers' packages are downloaded (once)")
-        for name, text in requirements.items():
-            lock = folder / f"{name}.txt"
-            lock.write_text(text)
-            _download(lock, folder)
+        downloader = PackageDownloader(_LOCKS, folder, os.environ)
+        try:
+            for each in sets:
+                downloader.download(each)
+        except CliError as error:
+            raise LocalRunError(str(error)) from error
+        shutil.rmtree(folder / "pip")  # the downloader's
+        lock = folder / "stand-in.txt"
+        lock.write_text(stand_in)
+        _download(lock, folder)
 
     return build_once(f"boot-packages-{digest}", download)
+
+
+def upload_packages(s3: Any, bucket: str, packages: Path) -> None:
+    """Put the sets into the models bucket, as `synkti wheelhouse` does.
+
+    Raises boto3's errors.
+
+    Args:
+        s3: boto3's client of the embedded AWS.
+        bucket: its name.
+        packages: the folder of `ensure_packages`.
+    """
+    wheelhouse = WheelhouseBucket(s3, bucket)
+    for each in installed_sets():
+        wheelhouse.upload(each, packages / each.name, lambda _: None, replace=False)
 
 
 def _download(lock: Path, folder: Path) -> None:

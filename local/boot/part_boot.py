@@ -31,6 +31,8 @@ async def _check_boot(scene: Scene, instance: BootedInstance) -> None:
     status = await scene.inside(instance, "cloud-init status --wait --long || true")
     require("status: done" in status, f"cloud-init is not done:\n{status}")
     require("DataSourceEc2" in status, f"cloud-init does not take the container for an instance of EC2:\n{status}")
+    log = await scene.inside(instance, "journalctl --boot --no-pager --output cat --unit synkti-boot")
+    require("come from outside" not in log, f"packages are not installed from the wheelhouse:\n{log}")
     for name in _UNITS:
         unit = await scene.unit(instance, name)
         require(

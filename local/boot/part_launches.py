@@ -23,7 +23,7 @@ async def instance_store(scene: Scene) -> None:
     other = (await scene.fleet())[-1]
     target = await _replace_one(scene, Variant(has_instance_store=True))
     await scene.fleet()
-    for instance, folder in ((target, "/opt/dlami/nvme/synkti-models"), (other, "/opt/synkti/models")):
+    for instance, folder in ((target, "/opt/dlami/nvme/synkti/models"), (other, "/opt/synkti/models")):
         environ = await scene.inside(instance, "cat /etc/synkti/node.env")
         require(f"SYNKTI_MODEL_DIR={folder}/{MODEL}\n" in environ, f"the model is not in {folder}:\n{environ}")
     scene.screen.log(f"{target.instance_id} has the model on its own disk; {other.instance_id} has none of its own")

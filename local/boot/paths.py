@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-PACKAGES_FOLDER = "/opt/boot/packages"
 ENGINE_FOLDER = "/opt/boot/engine"
 """The stand-in's environment, in the place of the one with vLLM."""
 

@@ -103,6 +103,9 @@ CLUSTER_DIMENSION = "cluster"
 IN_FLIGHT_METRIC = "InFlightRequests"
 """Requests under way at a node's engine, once a minute from each node; its average scales the fleet."""
 
+CACHES_PREFIX = "bin/caches/"
+"""In the models bucket: what engines have compiled, bin/caches/<instance type>-<digest>.tar (stacks/boot/caches.sh)."""
+
 JOURNALS_PREFIX = "journals/"
 """In the checkpoints bucket: unfinished journals of nodes that ended, journals/<instance>/<incarnation>-<n>."""
 

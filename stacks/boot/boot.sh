@@ -9,11 +9,13 @@ release=$home/current
 state=$root/var/lib/synkti
 id synkti >/dev/null 2>&1 || useradd --system --home-dir "$state" --shell /usr/sbin/nologin synkti
 
-# Models go to the instance's own disk where AWS's GPU image mounts it (faster, and free), else to the root volume.
-models=$home/models
-if mountpoint --quiet "$root/opt/dlami/nvme"; then
-  models=$root/opt/dlami/nvme/synkti-models
-fi
+# A package upgrade may replace the driver's libraries under a loaded driver, after which no engine starts; needrestart
+# may restart the agent. Nodes live for days and get new packages with a new image.
+systemctl mask --quiet apt-daily.timer apt-daily-upgrade.timer apt-daily.service apt-daily-upgrade.service \
+  unattended-upgrades.service || true
+systemctl stop apt-daily.timer apt-daily-upgrade.timer unattended-upgrades.service 2>/dev/null || true
+
+models=$(fast_disk)/models
 mkdir -p "$models" "$state" "$root/var/log/synkti"
 
 "$release/stacks/boot/install.sh" "$release"
@@ -41,6 +43,10 @@ folder=$home/baked-models/$SYNKTI_MODEL_NAME
 # It writes the model's location (on the disk or in S3) and the engine's arguments for it to model.env.
 "$home/agent/bin/python" -m node_agent.fetch_model --to "$folder" --environ "$root/etc/synkti/model.env"
 
+"$release/stacks/boot/caches.sh" fetch || log "compiled kernels cannot be fetched; the engine compiles them"
+
+# VLLM_USE_FLASHINFER_SAMPLER: FlashInfer's sampler is compiled at the engine's start, for which the image needs nvcc:
+# without it the engine ends (vLLM issue 49497), with it each start takes longer. vLLM's own sampler needs neither.
 cat >"$root/etc/synkti/node.env.new" <<ENVIRONMENT
 SYNKTI_CLUSTER=$SYNKTI_CLUSTER
 SYNKTI_MODEL_NAME=$SYNKTI_MODEL_NAME
@@ -57,6 +63,11 @@ AWS_REGION=$AWS_REGION
 AWS_DEFAULT_REGION=$AWS_REGION
 VLLM_NO_USAGE_STATS=1
 DO_NOT_TRACK=1
+VLLM_USE_FLASHINFER_SAMPLER=0
+VLLM_CACHE_ROOT=/var/lib/synkti/compiled/vllm
+TORCHINDUCTOR_CACHE_DIR=/var/lib/synkti/compiled/inductor
+TRITON_CACHE_DIR=/var/lib/synkti/compiled/triton
+FLASHINFER_WORKSPACE_BASE=/var/lib/synkti/compiled/flashinfer
 HF_HUB_OFFLINE=1
 TRANSFORMERS_OFFLINE=1
 PATH=/opt/synkti/engine/bin:/usr/local/bin:/usr/bin:/bin

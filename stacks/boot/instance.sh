@@ -15,6 +15,10 @@ uptime_s() { # Prints whole seconds of a monotonic clock; bash's own SECONDS fol
   echo "${up%%.*}"
 }
 
+fast_disk() { # Prints the folder for large files: the instance's own disk where AWS's GPU image mounts it, else $home.
+  if mountpoint --quiet "$root/opt/dlami/nvme"; then echo "$root/opt/dlami/nvme/synkti"; else echo "$home"; fi
+}
+
 agent_serves() { # Succeeds where the agent serves: by its client API, or if that is full or slow, by its systemd status.
   curl -sf --max-time 2 --output /dev/null "${SYNKTI_FRONT:-http://127.0.0.1:8000}/readyz" && return 0
   local shown

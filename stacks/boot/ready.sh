@@ -28,7 +28,11 @@ report_ready() {
 
 while true; do
   if agent_serves; then
-    [ "$reported" = yes ] || { log "ready"; report_ready; }
+    [ "$reported" = yes ] || {
+      log "ready"
+      report_ready
+      [ "$reported" = no ] || systemctl start --no-block synkti-caches.service
+    }
     last=$(uptime_s)
   elif [ $(($(uptime_s) - last)) -ge "$SYNKTI_READY_WITHIN_S" ]; then
     break

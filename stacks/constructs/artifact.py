@@ -20,8 +20,13 @@ from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
 ROOT = Path(__file__).parents[2]
-_LOCKS = ("requirements/bootstrap.txt", "requirements/agent.txt", "requirements/engine.txt")
-"""Locked packages that a node installs with verified hashes: uv, the agent's packages, vLLM and its packages."""
+_LOCKS = (
+    "requirements/bootstrap.txt",
+    "requirements/python.txt",
+    "requirements/agent.txt",
+    "requirements/engine.txt",
+)
+"""What a node installs with verified hashes: uv, CPython, the agent's packages, vLLM and its packages."""
 
 AGENT = ("node_agent/**/*.py", "node_agent/engine_plugin/pyproject.toml", "stacks/boot/*", *_LOCKS)
 """All files of this repository that a node needs."""

@@ -40,6 +40,7 @@ def version(settings: FleetSettings, artifact: Artifact) -> str:
         str(settings.bake_image),
         settings.root_gib,
         settings.root_mib_per_s,
+        settings.root_initialization_mib_per_s,
         settings.public_addresses,
     ]
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:12]
@@ -83,6 +84,7 @@ def _node_variables(settings: FleetSettings) -> dict[str, str]:
         "SYNKTI_LINGER_S": str(_LINGER_S if settings.load_balancer != "none" else 0),
         "SYNKTI_ALLOWED_ORIGINS": ",".join(settings.allowed_origins),
         "SYNKTI_READY_WITHIN_S": str(settings.ready_within_s),
+        "SYNKTI_COMPILE_CACHES": str(settings.compile_caches).lower(),
         "SYNKTI_KEEP_FAILED_NODES": str(settings.keep_failed_nodes).lower(),
     }
 

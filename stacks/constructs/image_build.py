@@ -22,6 +22,7 @@ from node_agent.contract.models import model_prefix
 from stacks.base_image import GPU_AMI_PARAMETER
 from stacks.constructs.artifact import Artifact
 from stacks.constructs.network import existing_vpc
+from stacks.constructs.node_role import wheelhouse_policies
 from stacks.constructs.node_template import ROOT_DEVICE
 from stacks.settings import FleetSettings
 from stacks.state_stack import StateStack
@@ -37,7 +38,7 @@ def build_steps(settings: FleetSettings, artifact: Artifact, state: StateStack, 
     release = "/opt/synkti/image-release"
     steps = [
         "set -euo pipefail",
-        f"export AWS_REGION={region} AWS_DEFAULT_REGION={region}",
+        f"export AWS_REGION={region} AWS_DEFAULT_REGION={region} {env.MODELS_BUCKET}={state.models.bucket_name}",
         f"mkdir -p {release}",
         f"aws s3 cp --only-show-errors {artifact.url} /tmp/synkti.tar",
         f'echo "{artifact.sha256}  /tmp/synkti.tar" | sha256sum --check --quiet',
@@ -46,8 +47,7 @@ def build_steps(settings: FleetSettings, artifact: Artifact, state: StateStack, 
     ]
     if settings.bake_model:
         steps += [
-            f"export {env.MODELS_BUCKET}={state.models.bucket_name} {env.MODEL_NAME}={settings.model}",
-            f"export {env.MODEL_SHA256}={settings.model_sha256}",
+            f"export {env.MODEL_NAME}={settings.model} {env.MODEL_SHA256}={settings.model_sha256}",
             f"cd {release}",
             f"/opt/synkti/agent/bin/python -m node_agent.fetch_model --to /opt/synkti/baked-models/{settings.model}",
         ]
@@ -102,7 +102,13 @@ class ImageBuild(Construct):
         role = iam.Role(
             self, "Role", assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"), description="Builds node images"
         )
-        for statement in (artifact.read_policy(), *_build_policies(component), *_model_policies(settings, state)):
+        statements = (
+            artifact.read_policy(),
+            *wheelhouse_policies(state),
+            *_build_policies(component),
+            *_model_policies(settings, state),
+        )
+        for statement in statements:
             role.add_to_policy(statement)
         return role
 

@@ -11,6 +11,7 @@ from node_agent.contract import names
 from node_agent.contract.launch_breaker import GAVE_UP_EVENT
 from node_agent.contract.models import model_prefix
 from node_agent.contract.tags import CLUSTER_TAG, NODE_TAGS
+from node_agent.contract.wheelhouse import PREFIX as WHEELS_PREFIX
 from stacks.constructs.artifact import Artifact
 from stacks.settings import FleetSettings
 from stacks.state_stack import StateStack
@@ -103,6 +104,8 @@ def _state_statements(settings: FleetSettings, state: StateStack) -> tuple[iam.P
             resources=[state.models.bucket_arn],
             conditions={"StringLike": {"s3:prefix": [model, f"{model}*"]}},
         ),
+        *wheelhouse_policies(state),
+        *(_cache_policies(state) if settings.compile_caches else ()),
         iam.PolicyStatement(
             sid="Checkpoints",
             actions=["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"],
@@ -110,6 +113,36 @@ def _state_statements(settings: FleetSettings, state: StateStack) -> tuple[iam.P
         ),
         iam.PolicyStatement(
             sid="PeersKey", actions=["secretsmanager:GetSecretValue"], resources=[state.cluster_key.secret_arn]
+        ),
+    )
+
+
+def wheelhouse_policies(state: StateStack) -> tuple[iam.PolicyStatement, ...]:
+    """Return statements that allow installing packages from the wheelhouse."""
+    return (
+        iam.PolicyStatement(
+            sid="ReadPackages", actions=["s3:GetObject"], resources=[state.models.arn_for_objects(f"{WHEELS_PREFIX}*")]
+        ),
+        iam.PolicyStatement(
+            sid="ListPackages",
+            actions=["s3:ListBucket"],
+            resources=[state.models.bucket_arn],
+            conditions={"StringLike": {"s3:prefix": [f"{WHEELS_PREFIX}*"]}},
+        ),
+    )
+
+
+def _cache_policies(state: StateStack) -> tuple[iam.PolicyStatement, ...]:
+    """Return statements that allow reading compiled kernels, and storing them where there are none yet."""
+    caches = state.models.arn_for_objects(f"{names.CACHES_PREFIX}*")
+    return (
+        iam.PolicyStatement(sid="ReadKernels", actions=["s3:GetObject"], resources=[caches]),
+        iam.PolicyStatement(
+            sid="StoreKernels",
+            actions=["s3:PutObject"],
+            resources=[caches],
+            # Only a write that fails where the object exists: no node replaces what another one has stored.
+            conditions={"Null": {"s3:if-none-match": "false"}},
         ),
     )
 

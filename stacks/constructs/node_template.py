@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import jsii
-from aws_cdk import Annotations, Tags
+from aws_cdk import Annotations, Size, Tags
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from constructs import Construct
@@ -62,11 +62,13 @@ class NodeTemplate(Construct):
         script = user_data(variables)
         if len(script.encode()) > MAX_USER_DATA_BYTES:
             raise AssertionError(f"the user data has {len(script.encode())} bytes, more than EC2 accepts")
+        rate = settings.root_initialization_mib_per_s
         root = ec2.BlockDeviceVolume.ebs(
             settings.root_gib,
             encrypted=True,
             volume_type=ec2.EbsDeviceVolumeType.GP3,
             throughput=settings.root_mib_per_s,
+            volume_initialization_rate=Size.mebibytes(rate) if rate else None,
             delete_on_termination=True,
         )
         self.template = ec2.LaunchTemplate(

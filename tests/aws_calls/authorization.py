@@ -126,7 +126,9 @@ def group_arn(name: str) -> str:
 def _s3(params: Params) -> Target:
     bucket = f"arn:aws:s3:::{params['Bucket']}" if "Bucket" in params else "*"
     if "Key" in params:
-        return f"{bucket}/{params['Key']}", {}
+        return f"{bucket}/{params['Key']}", {
+            "s3:if-none-match": params["IfNoneMatch"]
+        } if "IfNoneMatch" in params else {}
     if "Delete" in params:
         return f"{bucket}/{params['Delete']['Objects'][0]['Key']}", {}
     return bucket, {"s3:prefix": params["Prefix"]} if "Prefix" in params else {}

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -23,6 +25,7 @@ from cli.adapters.price_list import read_price_list, read_spot_prices
 from cli.adapters.ssm import Commands
 from cli.adapters.stacks import Stacks
 from cli.adapters.stream_records import StreamRecords
+from cli.adapters.wheelhouse_bucket import WheelhouseBucket
 from cli.core.account_facts import NOT_LOOKED_AT
 from cli.core.clusters import Stack
 from cli.core.github import ISSUER
@@ -31,6 +34,7 @@ from cli.core.result import Unavailable
 from cli.core.upload_plan import UnfinishedUpload
 from cli.errors import CliError
 from cli.terminal import Terminal
+from cli.wheelhouse import locked_packages
 from node_agent.contract.errors import SynktiError
 from node_agent.contract.group_size import GroupSize
 from node_agent.contract.models import ModelFile
@@ -39,7 +43,7 @@ from node_agent.contract.table_schema import StreamStatus
 from stacks.settings import FleetSettings
 from tests.aws_calls.agent_calls import CHECKPOINTS, CLUSTER, GROUP, MODEL, MODELS, NODE, TABLE
 from tests.aws_calls.drill_calls import call_as_drills
-from tests.aws_calls.recording import Recorder
+from tests.aws_calls.recording import ROOT, Recorder
 from tests.unit.cli.fake_clock import FakeClock
 
 SETTINGS = FleetSettings(
@@ -63,6 +67,7 @@ def call_as_operator(recorder: Recorder) -> None:
         _group(account)
         call_as_drills(recorder, account)
         _models(recorder, account)
+        _packages(recorder, account)
         _stacks(recorder, account)
         _doctor(recorder, account)
         _logs(recorder, account)
@@ -113,6 +118,19 @@ def _models(recorder: Recorder, account: Account) -> None:
         bucket.purge(MODEL)
         buckets.empty(s3, CHECKPOINTS)
     fleet._clusters_with_a_bucket(account)
+
+
+def _packages(recorder: Recorder, account: Account) -> None:
+    (package_set, *_) = locked_packages(ROOT)
+    bucket = WheelhouseBucket(account.client("s3"), MODELS)
+    with (
+        TemporaryDirectory() as name,
+        recorder.answering(ListObjectsV2={"Contents": [_entry(package_set.manifest_key)]}),
+    ):
+        (Path(name) / "uv.whl").write_bytes(b"a wheel")
+        assert not bucket.is_complete(package_set)
+        bucket.upload(package_set, Path(name), lambda _: None, replace=False)
+    doctor_collector._lacking_packages(account, CLUSTER, (package_set,))
 
 
 def _entry(key: str) -> dict[str, object]:

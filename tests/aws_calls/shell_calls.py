@@ -22,8 +22,9 @@ from botocore.validate import ParamValidator
 
 from node_agent.contract import names
 from node_agent.contract.launch_breaker import GAVE_UP_EVENT
+from node_agent.contract.wheelhouse import PREFIX
 from stacks.base_image import GPU_AMI_PARAMETER
-from tests.aws_calls.agent_calls import CHECKPOINTS, GROUP, NODE
+from tests.aws_calls.agent_calls import CHECKPOINTS, GROUP, MODELS, NODE
 from tests.aws_calls.recording import ROOT, Call
 
 AGENT_URL = "s3://cdk-hnb659fds-assets-123456789012-us-east-1/AGENT.tar"
@@ -31,7 +32,10 @@ VALUES: Mapping[str, str] = {
     "$SYNKTI_READY_HOOK": names.READY_HOOK,
     "$SYNKTI_GROUP": GROUP,
     "$SYNKTI_CHECKPOINTS_BUCKET": CHECKPOINTS,
+    "$SYNKTI_MODELS_BUCKET": MODELS,
     "$SYNKTI_AGENT_URL": AGENT_URL,
+    "$source": f"s3://{MODELS}/{PREFIX}agent-0123456789abcdef",
+    "$key": f"{names.CACHES_PREFIX}g6.xlarge-0123456789abcdef.tar",
     "$SYNKTI_METRICS_NAMESPACE": names.METRICS_NAMESPACE,
     "$SYNKTI_IN_FLIGHT_METRIC": names.IN_FLIGHT_METRIC,
     "$PARAMETER": GPU_AMI_PARAMETER,
@@ -41,6 +45,7 @@ VALUES: Mapping[str, str] = {
     "$root": "",
     "$in_flight": "3",
     "$1": "CONTINUE",
+    "$2": "/tmp/packages",
     "$(instance_id)": NODE,
     '$(cat "$root/var/lib/cloud/data/instance-id")': NODE,
 }
@@ -78,15 +83,27 @@ def _entries() -> str:
 
 def _calls(module: str, words: list[str]) -> Iterator[Call]:
     _, service, command, *arguments = words
-    if (service, command) == ("s3", "cp"):
-        yield from _copy(module, *[each for each in arguments if not each.startswith("--")])
+    if service == "s3":
+        plain = [each for each in arguments if not each.startswith(("--", ">"))]
+        yield from _list(module, *plain) if command == "ls" else ()
+        yield from _copy(module, *plain, recursive="--recursive" in arguments) if command == "cp" else ()
         return
+    service = {"s3api": "s3"}.get(service, service)
     model = _model(service, command)
     yield Call(service, model.name, module, params := _params(model, arguments), _faults(model, params))
 
 
-def _copy(module: str, source: str, target: str) -> Iterator[Call]:
+def _list(module: str, address: str) -> Iterator[Call]:
+    """Yield what `aws s3 ls` calls."""
+    bucket, _, prefix = address.removeprefix("s3://").partition("/")
+    yield Call("s3", "ListObjectsV2", module, {"Bucket": bucket, "Prefix": prefix, "Delimiter": "/"})
+
+
+def _copy(module: str, source: str, target: str, *, recursive: bool) -> Iterator[Call]:
     """Yield what `aws s3 cp` calls: for a large file in parts, which are aborted where one fails."""
+    if recursive:
+        yield from _list(module, source)
+        source += "manifest.sha256"  # one of those that are listed
     uploads = ("PutObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload", "AbortMultipartUpload")
     there, operations = (source, ("HeadObject", "GetObject")) if source.startswith("s3://") else (target, uploads)
     bucket, _, key = there.removeprefix("s3://").partition("/")

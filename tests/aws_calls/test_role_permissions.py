@@ -14,9 +14,10 @@ import pytest
 
 from checks.assemblies import ACCOUNT, REGION
 from node_agent.contract.launch_breaker import GAVE_UP_EVENT
-from node_agent.contract.names import NODE_EVENT_SOURCE
+from node_agent.contract.names import CACHES_PREFIX, NODE_EVENT_SOURCE
 from node_agent.contract.ownership import STATUS_INDEX
 from node_agent.contract.tags import CLUSTER_TAG
+from node_agent.contract.wheelhouse import PREFIX as WHEELS_PREFIX
 from tests.aws_calls.agent_calls import CHECKPOINTS, CLUSTER, GROUP, MODELS, NODE, TABLE
 from tests.aws_calls.authorization import actions_of, group_arn, requests_of
 from tests.aws_calls.conftest import ROLE_OF_HANDLER, RecordedCalls
@@ -229,6 +230,39 @@ def test_a_node_lists_and_reads_its_model_and_no_other(roles: Roles) -> None:
         s3("PutObject", "another-bucket", "journals/x"),
     ):
         assert not decided(roles, "NodeRole", call), call
+
+
+WHEEL, KERNELS = f"{WHEELS_PREFIX}agent-0123456789abcdef/a.whl", f"{CACHES_PREFIX}g6.xlarge-0123456789abcdef.tar"
+
+
+def test_a_node_reads_packages_and_never_writes_them(roles: Roles) -> None:
+    assert decided(roles, "NodeRole", s3("GetObject", MODELS, WHEEL))
+    assert decided(roles, "NodeRole", s3("ListObjectsV2", MODELS, Prefix=WHEELS_PREFIX))
+    assert not decided(roles, "NodeRole", s3("PutObject", MODELS, WHEEL))
+    assert not decided(roles, "NodeRole", s3("PutObject", MODELS, WHEEL, IfNoneMatch="*"))
+    assert not decided(roles, "NodeRole", s3("ListObjectsV2", MODELS, Prefix="bin/"))
+
+
+def test_a_node_stores_kernels_only_where_there_are_none(roles: Roles) -> None:
+    assert decided(roles, "NodeRole", s3("GetObject", MODELS, KERNELS))
+    assert decided(roles, "NodeRole", s3("PutObject", MODELS, KERNELS, IfNoneMatch="*"))
+    assert not decided(roles, "NodeRole", s3("PutObject", MODELS, KERNELS)), "it would replace what is there"
+    assert not decided(roles, "NodeRole", s3("DeleteObject", MODELS, KERNELS))
+
+
+def test_the_workflow_completes_the_wheelhouse_and_writes_nothing_else(recorded: RecordedCalls, roles: Roles) -> None:
+    calls = [call for call in recorded.operator if call.module == "cli/adapters/wheelhouse_bucket.py"]
+    assert {"ListObjectsV2", "GetObject", "PutObject"} <= {call.operation for call in calls}
+    for call in (*calls, s3("PutObject", MODELS, WHEEL), s3("AbortMultipartUpload", MODELS, WHEEL)):
+        assert decided(roles, "Deployer", call), call
+    for call in (
+        s3("PutObject", MODELS, "models/model/config.json"),
+        s3("PutObject", MODELS, KERNELS),
+        s3("DeleteObject", MODELS, WHEEL),
+        s3("GetObject", MODELS, "models/model/config.json"),
+        s3("ListObjectsV2", MODELS, Prefix="models/"),
+    ):
+        assert not decided(roles, "Deployer", call), call
 
 
 def test_a_node_reads_the_agents_archive_and_no_other_asset(roles: Roles) -> None:

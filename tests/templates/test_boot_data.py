@@ -91,6 +91,8 @@ IN_A_VPC = {"vpc": "existing", "vpc_id": "vpc-0a", "subnet_ids": ("subnet-0a",),
         {"keep_failed_nodes": True},
         {"root_gib": 200},
         {"root_mib_per_s": 500},
+        {"root_initialization_mib_per_s": 100},
+        {"compile_caches": True},
         {**IN_A_VPC, "public_addresses": False},
     ],
 )

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from importlib import metadata
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from node_agent.contract.aws_events import INTERRUPTION_EVENT, REBALANCE_EVENT, 
 from node_agent.contract.capacity import LAUNCH_FAILED_EVENT, LAUNCH_SUCCEEDED_EVENT
 from node_agent.contract.launch_breaker import GAVE_UP_EVENT
 from stacks.constructs.event_function import RETRY_ATTEMPTS, RETRY_HOURS
+from stacks.constructs.lambda_package import POWERTOOLS_VERSION
 
 HANDLERS = {
     "node_interrupted": {INTERRUPTION_EVENT},
@@ -222,3 +224,18 @@ def test_a_handler_starts_with_its_environment_variables_and_fast(name: str, pro
             break
     print(f"import of {name}: {(common + own) * 1000:.0f} ms, {own * 1000:.0f} of them beside boto3's")
     assert min(shares) < MAX_OWN_SHARE
+
+
+def test_the_lambdas_have_the_version_of_powertools_that_is_tested(production: Synthesized) -> None:
+    """A layer was deployed that was many releases older than what the tests ran with."""
+    assert metadata.version("aws-lambda-powertools") == POWERTOOLS_VERSION
+    found = set()
+    for name, template in production.templates.items():
+        functions = [each for each in template["Resources"].values() if each["Type"] == "AWS::Lambda::Function"]
+        for layer in {each["Ref"] for function in functions for each in function["Properties"].get("Layers", ())}:
+            found.add(name)
+            assert template["Parameters"][layer] == {
+                "Type": "AWS::SSM::Parameter::Value<String>",
+                "Default": f"/aws/service/powertools/python/arm64/python3.13/{POWERTOOLS_VERSION}",
+            }
+    assert {"synkti-events", "synkti-fleet"} <= found

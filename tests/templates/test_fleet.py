@@ -321,3 +321,15 @@ def test_an_update_whose_nodes_give_up_is_rolled_back(production: Synthesized) -
     alarm = resources[name]["Properties"]
     assert (alarm["MetricName"], alarm["EvaluationPeriods"], alarm["Period"]) == ("BreakerOpen", 1, 300)
     assert alarm["TreatMissingData"] == "notBreaching", "so that it does not fail the update with the remedy, too"
+
+
+def test_the_root_volume_is_filled_at_a_rate_only_where_that_is_paid_for(
+    production: Synthesized, everything: Synthesized
+) -> None:
+    def root(templates: Synthesized) -> dict[str, Any]:
+        (device,) = templates.only("AWS::EC2::LaunchTemplate")["LaunchTemplateData"]["BlockDeviceMappings"]
+        volume: dict[str, Any] = device["Ebs"]
+        return volume
+
+    assert "VolumeInitializationRate" not in root(production)
+    assert root(everything)["VolumeInitializationRate"] == 200

@@ -189,10 +189,16 @@ def test_a_node_may_tag_only_itself(production: Synthesized) -> None:
     assert condition["StringEquals"] == {"ec2:ResourceTag/SynktiCluster": "synkti"}
 
 
-def test_github_may_assume_only_the_roles_of_the_cdk(everything: Synthesized) -> None:
+def test_github_may_assume_only_the_roles_of_the_cdk_and_complete_the_wheelhouse(everything: Synthesized) -> None:
     theirs = {grant for grant in granted(everything) if grant.role == "GitHub"}
-    assert {grant.action for grant in theirs} == {"sts:AssumeRole"}
-    assert all(":role/cdk-hnb659fds-" in grant.resource for grant in theirs)
+    assumed = {grant for grant in theirs if grant.action == "sts:AssumeRole"}
+    assert assumed
+    assert all(":role/cdk-hnb659fds-" in grant.resource for grant in assumed)
+    packages = theirs - assumed
+    written = {"s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"}
+    assert {grant.action for grant in packages} == {*written, "s3:ListBucket"}
+    assert all(grant.resource.endswith("/bin/wheels/*") for grant in packages if grant.action in written)
+    assert all(grant.conditions for grant in packages if grant.action == "s3:ListBucket"), "of the wheelhouse only"
     assert EVERYTHING.github_repository
 
 

@@ -58,8 +58,10 @@ def test_a_bucket_with_versions_forgets_the_old_ones(production: Synthesized) ->
     ]
     assert versioned
     for properties in versioned:
-        rules = properties["LifecycleConfiguration"]["Rules"]
-        assert all(rule["Status"] == "Enabled" and "Prefix" not in rule for rule in rules)
+        every = properties["LifecycleConfiguration"]["Rules"]
+        caches, rules = [r for r in every if "Prefix" in r], [r for r in every if "Prefix" not in r]
+        assert all(rule["Status"] == "Enabled" for rule in every)
+        assert [(rule["Prefix"], rule["ExpirationInDays"]) for rule in caches] == [("bin/caches/", 30)]
         (forget,) = [rule for rule in rules if "NoncurrentVersionExpiration" in rule]
         assert forget["NoncurrentVersionExpiration"] == {"NoncurrentDays": OLD_VERSION_DAYS}
         assert forget["ExpiredObjectDeleteMarker"] is True

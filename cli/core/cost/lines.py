@@ -44,8 +44,8 @@ _EVENTS_PER_BOOT = 4
 _METRIC_REQUESTS = HOURS * 60
 """Of a node: one a minute."""
 
-_BOOT_GB = 4.0
-"""What a node without a baked image downloads from package indexes: vLLM and its CUDA libraries."""
+_WHEELHOUSE_GB = 4.0
+"""Packages that nodes install, in the models bucket: vLLM and its CUDA libraries. An estimate."""
 
 REPLACEMENT_H = 10 / 60
 """How long a replacement runs before it serves, beside the node that it replaces."""
@@ -158,9 +158,8 @@ def _nat(scenario: Scenario, prices: Prices) -> Iterator[Line]:
     if not scenario.uses_nat or not gateways:
         return
     yield priced("NAT gateways of the existing VPC", gateways, " x 730 h", Item.NAT_GATEWAY, prices, each=HOURS)
-    downloads = 0.0 if scenario.settings.bake_image else scenario.boots * _BOOT_GB
-    data = downloads + _log_gb(scenario)
-    yield priced("downloads and logs through them", data, " GB", Item.NAT_GATEWAY_DATA, prices)
+    # Packages, model and records do not pass them: they come from S3 and DynamoDB, through gateway endpoints.
+    yield priced("logs through them", _log_gb(scenario), " GB", Item.NAT_GATEWAY_DATA, prices)
 
 
 def _endpoints(scenario: Scenario, prices: Prices) -> Iterator[Line]:
@@ -207,7 +206,8 @@ def _log_gb(scenario: Scenario) -> float:
 
 def _storage(scenario: Scenario, prices: Prices) -> Iterator[Line]:
     settings, load = scenario.settings, scenario.load
-    yield priced("models bucket", load.model_gb, " GB", Item.OBJECT, prices)
+    yield priced("models bucket: the model", load.model_gb, " GB", Item.OBJECT, prices)
+    yield priced("models bucket: packages that nodes install", _WHEELHOUSE_GB, " GB", Item.OBJECT, prices)
     if not settings.bake_model:
         reads = scenario.boots * load.model_gb / _RANGE_GB
         yield priced("reads of the model by nodes that start", reads, "", Item.OBJECT_READ, prices)

@@ -130,5 +130,5 @@ class Scenario:
 
     @property
     def uses_nat(self) -> bool:
-        """True where nodes reach AWS's services and package indexes through an existing VPC's NAT gateway."""
+        """True where nodes reach AWS's services through an existing VPC's NAT gateway."""
         return not (self.settings.public_addresses or self.settings.interface_endpoints)

@@ -57,10 +57,16 @@ def test_the_models_folder_is_written_for_the_agent(s3: Any, tmp_path: Path, mon
     }
     where = ["--to", str(tmp_path / "m"), "--environ", str(output)]
     for gpus, model, arguments in (
-        (1, "s3://synkti-models/models/tiny", '["--load-format", "runai_streamer", "--max-model-len", "8192"]'),
+        (
+            1,
+            "s3://synkti-models/models/tiny",
+            '["--load-format", "runai_streamer", "--model-loader-extra-config", "{\\"memory_limit\\": 4294967296}", '
+            '"--max-model-len", "8192"]',
+        ),
         (0, str(tmp_path / "m"), '["--max-model-len", "8192"]'),
     ):
         monkeypatch.setattr(fetch_model, "count_gpus", lambda gpus=gpus: gpus)
+        monkeypatch.setattr(fetch_model, "memory_bytes", lambda: 16 * 2**30)
         assert fetch_model.main(where, environ) == 0
         assert output.read_text() == f"SYNKTI_MODEL_DIR={model}\nSYNKTI_ENGINE_ARGS='{arguments}'\n"
 

@@ -22,7 +22,19 @@ answer=$ANSWERS/$(basename "$0")
 [ -x "$answer" ] && exec "$answer" "$@"
 exit 0
 """
-PROGRAMS = ("aws", "systemctl", "curl", "journalctl", "useradd", "mountpoint", "sleep", "id", "nvidia-modprobe")
+PROGRAMS = (
+    "aws",
+    "systemctl",
+    "curl",
+    "journalctl",
+    "useradd",
+    "mountpoint",
+    "sleep",
+    "id",
+    "nvidia-modprobe",
+    "cc",
+    "runuser",
+)
 VARIABLES = {
     "SYNKTI_CLUSTER": "synkti",
     "SYNKTI_VERSION": "0123456789ab",
@@ -41,6 +53,7 @@ VARIABLES = {
     "SYNKTI_READY_HOOK": "ready",
     "SYNKTI_READY_WITHIN_S": "2",
     "SYNKTI_KEEP_FAILED_NODES": "false",
+    "SYNKTI_COMPILE_CACHES": "false",
     "SYNKTI_LOG_GROUP": "/synkti/synkti/nodes",
     "SYNKTI_METRICS_NAMESPACE": "Synkti",
     "SYNKTI_IN_FLIGHT_METRIC": "InFlightRequests",

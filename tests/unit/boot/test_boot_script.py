@@ -20,18 +20,23 @@ def released(instance: Instance) -> Instance:
         lock = release / "requirements" / f"{name}.txt"
         lock.parent.mkdir(parents=True, exist_ok=True)
         lock.write_text(f"{name}==1\n")
+    shutil.copy(ROOT / "requirements/python.txt", release / "requirements")
+    # Without a wheelhouse: test_install.py has that.
+    instance.answers("aws", 'case "$1 $2" in "s3 ls") exit 1;; esac')
     shutil.copytree(ROOT / "stacks/boot", release / "stacks/boot")
     (instance.root / "opt/synkti/current").symlink_to(release)
     for program in ("python3",):
         path = instance.root / "programs" / program
         path.write_text((instance.root / "programs/aws").read_text())
         path.chmod(0o755)
-    # python3 -m venv FOLDER: with a python and a uv that record their arguments.
+    # python3 -m venv FOLDER and uv venv FOLDER: with a python and a uv that record their arguments.
     site = instance.root / "site"
     site.mkdir()
+    (site / "Python.h").touch()
     record = 'printf \'%s\\n\' "$(basename "$(dirname "$(dirname "$0")")") $(basename "$0") $*" >>"$CALLS"'
     (instance.root / "answers/inner").write_text(
-        f'#!/bin/bash\n{record}\ncase "$*" in *getsitepackages*) echo {site};; '
+        f'#!/bin/bash\n{record}\ncase "$*" in *getsitepackages*|*sysconfig*) echo {site};; '
+        '"venv "*) mkdir -p "${@: -1}/bin"; cp "$0" "${@: -1}/bin/python";; '
         '*node_agent.fetch_model*) [ -e "$ANSWERS/no-model" ] && exit 66; '
         'printf "SYNKTI_MODEL_DIR=%s\\nSYNKTI_ENGINE_ARGS=\'%s\'\\n" "$4" "$SYNKTI_ENGINE_ARGS" >"$6";; esac\nexit 0\n'
     )
@@ -102,11 +107,25 @@ def test_an_unfinished_environment_is_made_anew(released: Instance) -> None:
     assert stamp.exists()
 
 
-def test_an_old_python_is_refused(released: Instance) -> None:
+def test_without_a_wheelhouse_a_python_that_cannot_make_environments_is_refused(released: Instance) -> None:
     released.answers("python3", "exit 1")
     done = released.shell(str(released.root / "opt/synkti/current/stacks/boot/boot.sh"))
     assert done.returncode == 1
-    assert "older than 3.11" in done.stdout
+    assert "no venv, and there is no wheelhouse" in done.stdout
+
+
+def test_without_a_wheelhouse_the_engine_has_the_python_of_its_lock_file(released: Instance) -> None:
+    boot(released)
+    made = [call for call in released.calls if " venv --quiet" in call]
+    assert len(made) == 2
+    assert all("--python 3.12 " in call for call in made), "requirements/engine.txt is compiled for it"
+
+
+def test_a_python_without_headers_is_refused(released: Instance) -> None:
+    (released.root / "site/Python.h").unlink()
+    done = released.shell(str(released.root / "opt/synkti/current/stacks/boot/boot.sh"))
+    assert done.returncode == 1
+    assert "Python.h" in done.stdout
 
 
 @pytest.mark.parametrize("minors", [(), (0,), (0, 1, 2, 3), (7, 0)])
@@ -143,6 +162,29 @@ def test_the_agent_is_started_with_its_environment(released: Instance) -> None:
     assert released.calls[-1] == "systemctl start --no-block synkti.service synkti-load.timer"
 
 
+def test_no_package_is_upgraded_under_a_serving_engine(released: Instance) -> None:
+    """New libraries of the driver beside the loaded one: "Driver/library version mismatch", and no engine starts."""
+    boot(released)
+    (masked,) = [call for call in released.calls if call.startswith("systemctl mask")]
+    for name in ("apt-daily-upgrade.timer", "apt-daily-upgrade.service", "unattended-upgrades.service"):
+        assert name in masked.split()
+    stopped = [call for call in released.calls if call.startswith("systemctl stop")]
+    assert "unattended-upgrades.service" in stopped[0]
+    released.answers("systemctl", 'case "$1" in mask|stop) exit 5;; esac')
+    boot(released)  # an image without them
+
+
+def test_the_engine_compiles_no_sampler_and_keeps_its_kernels_in_one_folder(released: Instance) -> None:
+    """FlashInfer's sampler is compiled at each start and needs nvcc, without which the engine ends (vLLM #49497)."""
+    boot(released)
+    lines = (released.root / "etc/synkti/node.env").read_text().splitlines()
+    environ = dict(line.split("=", 1) for line in lines)
+    assert environ["VLLM_USE_FLASHINFER_SAMPLER"] == "0"
+    folders = {environ[name] for name in ("VLLM_CACHE_ROOT", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")}
+    assert {folder.rpartition("/")[0] for folder in folders} == {"/var/lib/synkti/compiled"}, "which caches.sh shares"
+    assert "curl" not in {call.split()[0] for call in released.calls}, "nothing is fetched where it is off"
+
+
 def fetched(instance: Instance) -> list[str]:
     """Return the folders that models were downloaded to."""
     found = [call.partition("node_agent.fetch_model --to ")[2] for call in instance.calls if "fetch_model" in call]
@@ -153,7 +195,7 @@ def test_the_model_is_on_the_instance_store_if_there_is_one(released: Instance) 
     released.answers("mountpoint", "exit 0")
     (released.root / "opt/dlami/nvme").mkdir(parents=True)
     boot(released)
-    assert fetched(released) == [f"{released.root}/opt/dlami/nvme/synkti-models/tiny"]
+    assert fetched(released) == [f"{released.root}/opt/dlami/nvme/synkti/models/tiny"]
 
 
 def test_a_model_in_the_image_is_verified_and_used_in_place(released: Instance) -> None:

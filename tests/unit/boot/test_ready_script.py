@@ -96,3 +96,11 @@ def test_the_scripts_do_not_measure_time_by_the_wall_clock() -> None:
     """bash's SECONDS follows it, and chrony sets the clock while an instance starts."""
     for path in BOOT.glob("*.sh"):
         assert "SECONDS" not in path.read_text().replace("bash's own SECONDS", ""), path.name
+
+
+def test_a_ready_node_stores_what_it_has_compiled(instance: Instance) -> None:
+    instance.answers("curl", SERVES.format(node=NODE, ready=serves_times(instance, 3)))
+    instance.run("ready.sh")
+    assert [call for call in instance.calls if "synkti-caches" in call] == [
+        "systemctl start --no-block synkti-caches.service"
+    ]

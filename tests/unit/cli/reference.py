@@ -24,7 +24,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from cli import bootstrap, destroy, drill_first_day, logs, model, nodes, plan, streams
+from cli import bootstrap, destroy, drill_first_day, logs, model, nodes, plan, streams, wheelhouse
 from cli.account import Account
 from cli.adapters import account_facts, doctor_collector
 from cli.adapters.instances import Instances
@@ -175,6 +175,7 @@ class _World:
         yield "", ("model", "push"), [pushing]
         yield "", ("model", "ls"), [listed]
         yield "", ("model", "rm"), [self._example("model", "rm", "model", "--yes", "--force")]
+        yield "", ("wheelhouse",), [self._example("wheelhouse")]
         yield "", ("destroy",), [self._example("destroy", "--yes")]
         yield "", ("plan",), [self._example("plan", "./Llama-3.1-8B-Instruct")]
         yield "", ("cost",), [self._example("cost", "--prices", "file")]
@@ -228,6 +229,8 @@ def _world() -> Iterator[_World]:
         patch.setattr(bootstrap, "Cdk", MemoryCdk)
         patch.setattr(bootstrap, "is_reachable", lambda url: True)
         patch.setattr(account_facts, "_volumes_key", lambda ec2: "")  # moto has none
+        for module in (bootstrap, wheelhouse):  # nothing is downloaded for a page
+            patch.setattr(module, "push_packages", lambda *_, **__: [])
         patch.setattr(account_facts, "_newest_image", lambda ssm: "ami-0123456789abcdef0")  # moto has none
         patch.setattr(doctor_collector, "_quotas", lambda account, types: {"L-3819A6DF": 0.0, "L-DB2E81BA": 64.0})
         patch.setattr(doctor_collector, "node_version", lambda: 22)

@@ -46,6 +46,8 @@ class MemoryCdk:
     ran: list[str]
     cloudformation: MemoryCloudFormation
     fails: str = ""
+    lacking: list[str]
+    """The sets of packages that the wheelhouse lacks."""
 
     def __init__(self, *_: object) -> None:
         self.on_progress = None
@@ -78,8 +80,17 @@ def cdk(aws: MemoryCloudFormation, monkeypatch: pytest.MonkeyPatch) -> type[Memo
 
 
 def install_cdk(aws: MemoryCloudFormation, monkeypatch: pytest.MonkeyPatch) -> type[MemoryCdk]:
-    MemoryCdk.ran, MemoryCdk.cloudformation, MemoryCdk.fails = [], aws, ""
+    MemoryCdk.ran, MemoryCdk.cloudformation, MemoryCdk.fails, MemoryCdk.lacking = [], aws, "", []
     monkeypatch.setattr(bootstrap, "Cdk", MemoryCdk)
+
+    def push(*_: object) -> list[str]:
+        """Push what is lacking: tests/unit/cli/test_wheelhouse.py has the command itself."""
+        pushed = MemoryCdk.lacking.copy()
+        MemoryCdk.lacking.clear()
+        MemoryCdk.ran += ["packages"] if pushed else []
+        return pushed
+
+    monkeypatch.setattr(bootstrap, "push_packages", push)
     monkeypatch.setattr(nodes, "CLOCK", FakeClock().clock)
     monkeypatch.setattr(endpoint, "is_reachable", lambda url: False)
     monkeypatch.setattr(bootstrap, "is_reachable", lambda url: False)
@@ -115,6 +126,19 @@ def test_a_second_bootstrap_changes_nothing(cdk: type[MemoryCdk], model: Path, r
     assert document["changed"] == []
     assert cdk.ran == ["synth", "deploy everything"]
     assert "nothing had to be changed" in run("bootstrap", "--yes").err
+
+
+def test_packages_are_uploaded_between_the_bucket_and_the_nodes(cdk: type[MemoryCdk], model: Path, run: Run) -> None:
+    cdk.lacking = ["tools", "engine"]
+    document = run("bootstrap", "--model", model, "--yes", "--json").document
+    assert cdk.ran[2:] == ["deploy synkti-state", "packages", "deploy everything"]
+    assert document["changed"][:3] == ["CDKToolkit", "packages/tools", "packages/engine"]
+
+
+def test_packages_are_left_to_the_workflow_if_asked_to(cdk: type[MemoryCdk], model: Path, run: Run) -> None:
+    cdk.lacking = ["engine"]
+    assert "package index" in run("bootstrap", "--model", model, "--yes", "--no-packages").out, "doctor's warning"
+    assert "packages" not in cdk.ran
 
 
 def test_a_bootstrap_after_a_stop_starts_the_nodes_again(cdk: type[MemoryCdk], model: Path, run: Run) -> None:

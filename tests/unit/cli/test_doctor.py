@@ -69,6 +69,7 @@ WELL = DoctorInputs(
     stacks=(stack("state"), stack("model"), stack("fleet"), stack("events")),
     model=ModelState(bucket=True, manifest=True, digest="d" * 64),
     files=files_of(LLAMA_3_1_8B, WEIGHTS["llama"]),
+    lacking_packages=(),
     templates={"synkti-state": "", "synkti-events": None},
 )
 
@@ -137,7 +138,16 @@ FAULTS = [
     ("network", {"settings": PLACED, "facts": vpc(WayOut.NONE)}, "subnet-a: no route to the internet"),
     ("network", {"settings": CLOSED, "facts": vpc(WayOut.INTERNET)}, "nodes have no public addresses"),
     ("network", {"settings": CLOSED, "facts": vpc(WayOut.NONE)}, "no endpoints for autoscaling, ec2, events, logs"),
-    ("network", {"settings": CLOSED, "facts": vpc(WayOut.NONE, *INTERFACE_SERVICES)}, "install packages from PyPI"),
+    (
+        "network",
+        {"settings": replace(CLOSED, bake_image=True), "facts": vpc(WayOut.NONE, *INTERFACE_SERVICES)},
+        "has to reach EC2 Image Builder",
+    ),
+    (
+        "packages",
+        {"settings": CLOSED, "facts": vpc(WayOut.NONE, *INTERFACE_SERVICES), "lacking_packages": ("engine",)},
+        "lacks what nodes install: engine; they need a package index, and have no way out of vpc-1",
+    ),
     ("github trust", {"settings": NAMES_PROVIDER}, "the account has no identity provider"),
     ("github trust", {"settings": GITHUB, "facts": github(("https://github.com/acme",))}, "accepts no tokens for sts"),
     ("github repository", {"settings": GITHUB, "facts": github(name="Acme/models")}, "GitHub spells it Acme/models"),
@@ -280,9 +290,12 @@ def test_the_network_matters_only_in_an_existing_vpc() -> None:
     assert found("network", settings=PLACED, facts=vpc(WayOut.INTERNET)).verdict is Verdict.OK
     private = replace(PLACED, public_addresses=False)
     assert found("network", settings=private, facts=vpc(WayOut.INDIRECT)).verdict is Verdict.OK
-    own_image = replace(private, image_id="ami-01234567")
-    assert found("network", settings=own_image, facts=vpc(WayOut.NONE, *INTERFACE_SERVICES)).verdict is Verdict.OK
-    made = replace(own_image, interface_endpoints=True)
+    isolated = vpc(WayOut.NONE, *INTERFACE_SERVICES)
+    assert found("network", settings=private, facts=isolated).verdict is Verdict.OK, "packages are in the bucket"
+    assert found("packages", settings=private, facts=isolated).verdict is Verdict.OK
+    own_image = replace(private, image_id="ami-01234567", bake_image=True)
+    assert found("network", settings=own_image, facts=isolated).verdict is Verdict.OK, "nothing is built"
+    made = replace(private, interface_endpoints=True)
     assert found("network", settings=made, facts=vpc(WayOut.NONE)).verdict is Verdict.OK
     unknown = replace(WELL.facts, vpc=Unavailable("these credentials may not do it"))
     assert found("network", settings=PLACED, facts=unknown).verdict is Verdict.UNKNOWN
@@ -300,6 +313,17 @@ def test_the_advice_for_a_key_is_a_grant_to_auto_scaling() -> None:
     assert "arn:aws:iam::123456789012:role/aws-service-role/autoscaling.amazonaws.com/" in advice
     unread = AccountFacts(vpc=None, keys=Unavailable("these credentials may not do it"))
     assert found("encryption keys", facts=unread).verdict is Verdict.UNKNOWN
+
+
+def test_missing_packages_are_a_fault_only_where_no_index_is_reached() -> None:
+    lacking = found("packages", lacking_packages=None)
+    assert (lacking.verdict, lacking.advice) == (Verdict.WARNING, "synkti bootstrap and synkti wheelhouse upload them")
+    behind_nat = found("packages", settings=CLOSED, facts=vpc(WayOut.INDIRECT), lacking_packages=("agent", "engine"))
+    assert behind_nat.verdict is Verdict.WARNING
+    assert "agent, engine" in behind_nat.found
+    assert found("packages", lacking_packages=Unavailable("S3 gives no answer")).verdict is Verdict.UNKNOWN
+    embedded = evaluate(replace(WELL, settings=replace(SETTINGS, local=True), lacking_packages=None))
+    assert "packages" not in {finding.check for finding in embedded}
 
 
 def test_the_advice_for_a_missing_quota_is_a_command() -> None:

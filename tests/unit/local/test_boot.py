@@ -108,8 +108,10 @@ def test_an_image_resolves_the_services_names_and_no_others() -> None:
 
 def test_the_stand_in_engine_is_where_the_install_script_expects_vllm() -> None:
     script = (ROOT / "stacks/boot/install.sh").read_text()
-    assert 'folder=$home/env/$name-$(sha256sum <"$lock" | cut -c1-16)' in script
-    digest = hashlib.sha256((ROOT / "requirements/engine.txt").read_bytes()).hexdigest()[:16]
+    assert 'digest() { cat "$@" | sha256sum | cut -c1-16; }' in script
+    assert 'folder=$home/env/$name-$(digest "$lock" "$requirements/python.txt")' in script
+    locks = [(ROOT / "requirements" / name).read_bytes() for name in ("engine.txt", "python.txt")]
+    digest = hashlib.sha256(b"".join(locks)).hexdigest()[:16]
     assert image_links()[f"opt/synkti/env/engine-{digest}"] == ENGINE_FOLDER
 
 

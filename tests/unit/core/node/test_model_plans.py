@@ -15,7 +15,7 @@ from node_agent.core.node.model_download_plan import (
     plan_download,
     ranges,
 )
-from node_agent.core.node.model_load_plan import ModelLoad, plan_load
+from node_agent.core.node.model_load_plan import Machine, ModelLoad, plan_load
 
 SHA = "a" * 64
 OTHER = "b" * 64
@@ -72,7 +72,7 @@ def test_ranges_cover_a_file_once(size: int, done: frozenset[int]) -> None:
 
 
 def load(wanted: ModelLoad, gpus: int = 1, model: Files = WHOLE) -> tuple[ModelLoad, str, str]:
-    plan = plan_load(wanted, gpus, model, "bucket", "tiny", "/opt/tiny")
+    plan = plan_load(wanted, Machine(gpus, 0), model, "bucket", "tiny", "/opt/tiny")
     return plan.load, plan.model, plan.reason
 
 
@@ -91,4 +91,22 @@ def test_streaming_is_for_safetensors_and_a_gpu() -> None:
 
 def test_only_the_streamer_needs_arguments() -> None:
     for wanted, arguments in ((ModelLoad.DOWNLOAD, ()), (ModelLoad.STREAM, ("--load-format", "runai_streamer"))):
-        assert plan_load(wanted, 1, WHOLE, "bucket", "tiny", "/opt/tiny").arguments == arguments
+        plan = plan_load(wanted, Machine(1, 0), WHOLE, "bucket", "tiny", "/opt/tiny")
+        assert plan.arguments == arguments
+
+
+@pytest.mark.parametrize(
+    ("given", "added"),
+    [
+        ((), ("--model-loader-extra-config", '{"memory_limit": 4294967296}')),
+        (("--max-model-len", "8192"), ("--model-loader-extra-config", '{"memory_limit": 4294967296}')),
+        (("--model-loader-extra-config", '{"concurrency": 4}'), ()),
+        (('--model-loader-extra-config={"memory_limit": 0}',), ()),
+    ],
+)
+def test_the_streamers_buffer_is_a_fourth_of_the_memory_unless_configured(
+    given: tuple[str, ...], added: tuple[str, ...]
+) -> None:
+    """Its own default is unlimited: a model of 16 GB would not fit beside anything on a machine of 16 GiB."""
+    plan = plan_load(ModelLoad.STREAM, Machine(1, 16 * 2**30), WHOLE, "bucket", "tiny", "/opt/tiny", given)
+    assert plan.arguments == ("--load-format", "runai_streamer", *added)
