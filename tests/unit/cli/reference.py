@@ -188,7 +188,7 @@ class _World:
         addresses = {second: "10.0.1.9:8001"}
         table.put_item(Item=OpenStreams(first, 7, (mine,), int(now) + 999, addresses).to_item())
         lost = Ownership(
-            "c04d9a61be72f5183d90ea4b", 1, "i-0a44e1c93bd27f608", StreamStatus.ORPHANED, 97, now, now + 90,
+            "c04d9a61be72f5183d90ea4b", 1, "i-0a44e1c93bd27f608", StreamStatus.ORPHANED, 97, now, now + 80,
             int(now) + 999, addresses,
         )  # fmt: skip
         table.put_item(Item=lost.to_item())

@@ -119,8 +119,12 @@ def test_a_long_step_delays_all_streams_alike_and_a_slow_core_is_slow(tmp_path: 
             assert max(later - one for one, later in itertools.pairwise(came)) >= 0.9
             await client.change(seconds_per_token=0.3)
             count = len(came) + 1
-            await until(lambda: _more_than(came, count + 2))
-            assert came[-1] - came[-2] >= 0.25
+
+            async def is_slow() -> bool:
+                # One that is read late by a busy test is followed by a shorter wait: not each gap is as long.
+                return any(later - one >= 0.25 for one, later in itertools.pairwise(came[count:]))
+
+            await until(is_slow)
 
     play(tmp_path, story)
 
