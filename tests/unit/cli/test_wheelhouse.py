@@ -75,6 +75,7 @@ def test_a_second_run_downloads_and_uploads_nothing(
     assert run("wheelhouse").out == "the wheelhouse is complete\n"
 
 
+@pytest.mark.long  # each run of the command starts several package installers
 def test_an_interrupted_upload_is_completed(bucket: str, small: Wheelhouse, run: Run) -> None:
     run("wheelhouse")
     (manifest,) = [key for key in held(bucket) if key.startswith(f"{PREFIX}agent") and key.endswith(".sha256")]
@@ -85,6 +86,7 @@ def test_an_interrupted_upload_is_completed(bucket: str, small: Wheelhouse, run:
     assert run("wheelhouse", "--json").document["uploaded"] == ["engine"]
 
 
+@pytest.mark.long  # each run of the command starts several package installers
 def test_a_damaged_wheelhouse_is_replaced(bucket: str, small: Wheelhouse, run: Run) -> None:
     """A node that refuses a file of the right size gives this advice."""
     run("wheelhouse")
