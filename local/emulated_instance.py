@@ -9,14 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from local import imds
 from local.aws import ACCOUNT, REGION
+from local.controlled_instance import ControlledInstance
 from local.errors import UserActionRequired
 from local.imds import InstanceMetadata
 from local.process_cleanup import kill_all_in, start
@@ -45,7 +44,6 @@ class InstanceTemplate:
 
 
 _NETWORK_ATTEMPTS = 5
-_READY_TIMEOUT_S = 2.0
 
 
 def free_network() -> str:
@@ -78,21 +76,19 @@ def _is_free(host: str, port: int) -> bool:
     return True
 
 
-class EmulatedInstance:
+class EmulatedInstance(ControlledInstance):
     """An instance that boots on construction; `agent` is its process. version: of its launch template."""
 
     def __init__(self, template: InstanceTemplate, metadata: InstanceMetadata, version: str = "") -> None:
-        self.metadata = metadata
+        # Outside the instance's folder: the metadata service survives a kill of the instance, as in EC2.
+        self._imds_folder = template.folder / f"{metadata.instance_id}.imds"
+        super().__init__(self._imds_folder / "metadata.json", metadata)
         self.instance_id = metadata.instance_id
         self.host = metadata.address
         self.folder = template.folder / metadata.instance_id
         self.log = template.logs / f"{metadata.instance_id}.log"
         self.killed = False
         self.version = version
-        # Outside the instance's folder: the metadata service survives a kill of the instance, as in EC2.
-        self._imds_folder = template.folder / f"{metadata.instance_id}.imds"
-        self._imds_file = self._imds_folder / "metadata.json"
-        self._write_metadata(metadata)
         environ = {**os.environ, "PYTHONPATH": _ROOT}
         command = [sys.executable, "-m", "local.imds", str(self._imds_file)]
         self._imds = start(command, self._imds_folder, environ, self.log)
@@ -116,48 +112,14 @@ class EmulatedInstance:
         }
 
     @property
-    def url(self) -> str:
-        """The base URL of its client API."""
-        return f"http://{self.host}:{FRONT_DOOR_PORT}"
-
-    @property
     def running(self) -> bool:
         """True while the agent's process lives."""
         return self.agent.poll() is None
 
-    def is_ready(self) -> bool:
-        """Return True if its node accepts requests, which a launch hook would wait for."""
-        try:
-            with urllib.request.urlopen(f"{self.url}/readyz", timeout=_READY_TIMEOUT_S) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
-
-    def give_notice(self, lead_s: float) -> None:
-        """Set IMDS to announce that EC2 reclaims the instance in `lead_s` seconds."""
-        self._write_metadata(replace(self.metadata, deadline=time.time() + lead_s))
-
-    def recommend_rebalance(self) -> None:
-        """Set IMDS to recommend a rebalance."""
-        self._write_metadata(replace(self.metadata, rebalance_at=time.time()))
-
     def scale_in(self) -> None:
         """Request termination by the group: the agent drains in its own time."""
-        self._write_metadata(replace(self.metadata, lifecycle="Terminated"))
+        super().scale_in()
         self.agent.terminate()
-
-    @property
-    def termination_requested(self) -> bool:
-        """True if the group has requested its termination."""
-        return self.metadata.lifecycle == "Terminated"
-
-    def _write_metadata(self, metadata: InstanceMetadata) -> None:
-        """Write the metadata atomically, because the service reads the file at every request."""
-        self.metadata = metadata
-        self._imds_folder.mkdir(parents=True, exist_ok=True)
-        new = self._imds_file.with_suffix(".new")
-        new.write_text(metadata.to_json())
-        new.replace(self._imds_file)
 
     def signal_imds(self, signum: signal.Signals) -> None:
         """Stop its metadata service (SIGSTOP), or let it continue (SIGCONT)."""

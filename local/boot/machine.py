@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import time
-import urllib.request
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -16,18 +15,16 @@ from local.boot.container import Container
 from local.boot.image import Variant, image_files, image_links, write_image
 from local.boot.network import namespace_path
 from local.boot.paths import CODE_FOLDER
+from local.controlled_instance import ControlledInstance
 from local.deploy import ROOT
 from local.imds import InstanceMetadata
 from local.process_cleanup import start
-from node_agent.contract.names import FRONT_DOOR_PORT
 
 _STORE_MIB = 3_072
 """Of the machine's memory only what is written to it. A model's download wants 2 GiB free; packages pass through it."""
 
 _STORE = "/opt/dlami/nvme"
 """Where AWS's GPU image mounts an instance's own disk."""
-
-_READY_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ class MachineTemplate:
         return self.variants.pop(0) if self.variants else Variant()
 
 
-class BootedInstance:
+class BootedInstance(ControlledInstance):
     """An instance that boots on construction. log: its console's; variant: how it differs from others."""
 
     def __init__(self, template: MachineTemplate, metadata: InstanceMetadata, version: str = "") -> None:
@@ -72,10 +69,8 @@ class BootedInstance:
         self.launched_at = time.monotonic()
         self.log = template.logs / f"{metadata.instance_id}.log"
         folder = template.folder / metadata.instance_id
-        folder.mkdir(parents=True)
         template.logs.mkdir(parents=True, exist_ok=True)
-        self._imds_file = folder / "metadata.json"
-        self._write_metadata(replace(metadata, **asdict(template.metadata)))
+        super().__init__(folder / "metadata.json", replace(metadata, **asdict(template.metadata)))
         self.container = Container(self.instance_id, folder, self.log, template.groups)
         self.container.mount(template.root)
         write_image(self.container.root, image_files(template.hosts, template.authority, self.variant), image_links())
@@ -93,39 +88,9 @@ class BootedInstance:
         return start(command, folder, {**os.environ, "PYTHONPATH": str(ROOT)}, self.log)
 
     @property
-    def url(self) -> str:
-        """The base URL of its client API."""
-        return f"http://{self.metadata.address}:{FRONT_DOOR_PORT}"
-
-    @property
     def running(self) -> bool:
         """True until it has powered off or was killed; also during a reboot."""
         return self.container.running
-
-    @property
-    def termination_requested(self) -> bool:
-        """True if the group has requested its termination."""
-        return self.metadata.lifecycle == "Terminated"
-
-    def is_ready(self) -> bool:
-        """Return True if its node accepts requests."""
-        try:
-            with urllib.request.urlopen(f"{self.url}/readyz", timeout=_READY_TIMEOUT_S) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
-
-    def give_notice(self, lead_s: float) -> None:
-        """Set IMDS to announce that EC2 reclaims the instance in `lead_s` seconds."""
-        self._write_metadata(replace(self.metadata, deadline=time.time() + lead_s))
-
-    def recommend_rebalance(self) -> None:
-        """Set IMDS to recommend a rebalance."""
-        self._write_metadata(replace(self.metadata, rebalance_at=time.time()))
-
-    def scale_in(self) -> None:
-        """Request termination by the group, in IMDS: its node drains."""
-        self._write_metadata(replace(self.metadata, lifecycle="Terminated"))
 
     def unit(self, name: str) -> dict[str, str]:
         """Return the properties of a unit, as systemd shows them. Raises LocalRunError."""
@@ -146,10 +111,3 @@ class BootedInstance:
         self.container.remove()
         self._imds.kill()
         self._imds.wait()
-
-    def _write_metadata(self, metadata: InstanceMetadata) -> None:
-        """Write the metadata atomically, because the service reads the file at every request."""
-        self.metadata = metadata
-        new = self._imds_file.with_suffix(".new")
-        new.write_text(metadata.to_json())
-        new.replace(self._imds_file)
