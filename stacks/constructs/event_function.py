@@ -10,19 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aws_cdk import Duration, RemovalPolicy
+from aws_cdk import Duration
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_lambda as lambda_
-from aws_cdk import aws_logs as logs
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from node_agent.contract import names
 from stacks.constructs.alarms import Alarms
+from stacks.constructs.handler_function import handler_function
 from stacks.constructs.lambda_package import Code
-from stacks.constructs.retention import retention
 from stacks.settings import FleetSettings
 
 RETRY_HOURS = 2
@@ -66,7 +64,18 @@ class EventFunction(Construct):
             encryption=sqs.QueueEncryption.SQS_MANAGED,
             retention_period=Duration.days(14),
         )
-        self.function = self._function(task, settings, code)
+        self.function = handler_function(
+            self,
+            settings,
+            task.handler,
+            code,
+            environment=task.environment,
+            permissions=task.permissions,
+            timeout_s=20,
+            memory_mib=task.memory_mib,
+            retry_attempts=2,
+            dead_letter_queue=self.queue,
+        )
         events.Rule(
             self,
             "Rule",
@@ -84,38 +93,6 @@ class EventFunction(Construct):
         alarms.alarm_when_positive(self, "Errors", self.function.metric_errors(period=period), f"{task.handler} fails")
         letters = self.queue.metric_approximate_number_of_messages_visible(period=period)
         alarms.alarm_when_positive(self, "Letters", letters, f"events that {task.handler} could not handle")
-
-    def _function(self, task: HandlerSpec, settings: FleetSettings, code: Code) -> lambda_.Function:
-        name = names.function_name(settings.cluster, task.handler)
-        role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
-        group = logs.LogGroup(
-            self,
-            "Logs",
-            log_group_name=f"/aws/lambda/{name}",
-            retention=retention(settings.log_days),
-            removal_policy=RemovalPolicy.DESTROY,
-        )
-        group.grant_write(role)
-        for statement in task.permissions:
-            role.add_to_policy(statement)
-        return lambda_.Function(
-            self,
-            "Function",
-            function_name=name,
-            runtime=lambda_.Runtime.PYTHON_3_13,
-            architecture=lambda_.Architecture.ARM_64,
-            handler=f"lambdas.handlers.{task.handler}.handler",
-            code=code.package,
-            layers=list(code.layers),
-            role=role,
-            log_group=group,
-            memory_size=task.memory_mib,
-            timeout=Duration.seconds(20),
-            retry_attempts=2,
-            tracing=lambda_.Tracing.ACTIVE,
-            dead_letter_queue=self.queue,
-            environment={"POWERTOOLS_SERVICE_NAME": "synkti", **task.environment},
-        )
 
 
 def _trigger(task: HandlerSpec, settings: FleetSettings) -> dict[str, Any]:
