@@ -1,7 +1,7 @@
-"""Handle CloudFormation's requests for a model: start a build that copies it, and responds when it is done.
+"""Handle CloudFormation's requests for a model: start a build that copies it, and that responds.
 
-A build gets the response for the case that it fails before it can say why, and the address for it. Where no build can
-be started the response is sent from here. The deletion of the resource deletes no model.
+A build receives the response for the case that it fails without a reason of its own, and the address for it. Where no
+build can be started the response is sent from here. The deletion of the resource deletes no model.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import boto3
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from lambdas.custom_resource import failed_response, put_response
 from node_agent.contract import environment as env
@@ -80,15 +80,15 @@ def handle_request(event: Mapping[str, Any], dependencies: RequestDependencies) 
                 {"name": name, "value": value, "type": "PLAINTEXT"} for name, value in variables.items()
             ],
         )
-    except ClientError as error:
+    except (BotoCoreError, ClientError) as error:
         reason = _reason(error)
         dependencies.send(url, {**response, "Reason": reason})
         return {"action": "failed", "reason": reason}
     return {"action": "started", "build": str(started["build"]["id"])}
 
 
-def _reason(error: ClientError) -> str:
-    described = error.response.get("Error", {})
+def _reason(error: BotoCoreError | ClientError) -> str:
+    described = error.response.get("Error", {}) if isinstance(error, ClientError) else {}
     if described.get("Code") == "AccountLimitExceededException":
         return f"{_NO_BUILDS} ({described.get('Message', '')})"
     return f"no build could be started: {error}"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import boto3
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from lambdas.custom_resource import failed_response, put_response
 from node_agent.contract import environment as env
@@ -53,7 +53,7 @@ def handle_request(event: Mapping[str, Any], dependencies: SizeDependencies) -> 
     else:
         try:
             done = _set_size(dependencies, _deployed(event["ResourceProperties"]))
-        except (ClientError, ValueError) as error:
+        except (BotoCoreError, ClientError, ValueError) as error:
             done = {"action": "failed", "reason": f"the size of {dependencies.group} was not set: {error}"}
     status = "FAILED" if done["action"] == "failed" else "SUCCESS"
     dependencies.send(event["ResponseURL"], {**response, "Status": status, "Reason": done["reason"]})
@@ -67,7 +67,7 @@ def _deployed(properties: Mapping[str, Any]) -> DeployedSize:
 
 
 def _set_size(dependencies: SizeDependencies, deployed: DeployedSize) -> dict[str, str]:
-    """Compare the group's size with the deployed one, and set it where they differ. Raises ClientError, ValueError."""
+    """Set the group's size where it differs from the deployed one. Raises botocore's errors, ValueError."""
     name = dependencies.group
     groups = dependencies.autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=[name])["AutoScalingGroups"]
     if not groups:

@@ -4,14 +4,14 @@ A connection costs this process CPU time, and its timeouts run meanwhile. If a t
 connected at once, all of them would time out together, at every node, again and again. Those that wait here choose
 their node afterwards, when the first ones have recorded which nodes do not answer.
 
-The two classes differ in more than `await`: one waits for a task, the other for a thread.
+The async and the sync class differ in more than `await`: one waits for a task, the other for a thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
@@ -23,6 +23,32 @@ _MAX_WAIT_S = 10.0
 
 _CONNECTED = ".send_request_headers."
 """Part of the event that httpcore sends to the `trace` extension when a request has its connection, new or not."""
+
+
+class _Slot:
+    """The slot of one request. is_held: False before it is granted, and after its release."""
+
+    trace: Callable[..., Any]
+
+    def __init__(self, give_back: Callable[[], None]) -> None:
+        self._give_back = give_back
+        self.is_held = False
+
+    def release(self) -> None:
+        """Release the slot, if it is held."""
+        if self.is_held:
+            self.is_held = False
+            self._give_back()
+
+    def on_event(self, event: str) -> None:
+        """Release the slot at the event by which the request has its connection."""
+        if _CONNECTED in event:
+            self.release()
+
+    def release_when_connected(self, request: httpx.Request) -> httpx.Request:
+        """Let the transport release the slot as soon as this request has its connection; return the request."""
+        request.extensions["trace"] = self.trace
+        return request
 
 
 class AsyncConnectionSlots:
@@ -49,12 +75,12 @@ class AsyncConnectionSlots:
             slot.release()
 
 
-class AsyncSlot:
-    """The slot of one request. is_held: False before it is granted, and after its release."""
+class AsyncSlot(_Slot):
+    """The slot of one request of an async transport."""
 
     def __init__(self, slots: asyncio.Semaphore) -> None:
+        super().__init__(slots.release)
         self._slots = slots
-        self.is_held = False
 
     async def acquire(self, within_s: float) -> None:
         """Wait for the slot; continue without one after `within_s` seconds."""
@@ -65,20 +91,9 @@ class AsyncSlot:
                 await self._slots.acquire()
             self.is_held = True
 
-    def release(self) -> None:
-        """Release the slot, if it is held."""
-        if self.is_held:
-            self.is_held = False
-            self._slots.release()
-
-    def release_when_connected(self, request: httpx.Request) -> httpx.Request:
-        """Let the transport release the slot as soon as this request has its connection; return the request."""
-        request.extensions["trace"] = self._trace
-        return request
-
-    async def _trace(self, event: str, info: dict[str, Any]) -> None:
-        if _CONNECTED in event:
-            self.release()
+    async def trace(self, event: str, info: dict[str, Any]) -> None:
+        """Receive an event of httpcore."""
+        self.on_event(event)
 
 
 class ConnectionSlots:
@@ -105,31 +120,20 @@ class ConnectionSlots:
             slot.release()
 
 
-class Slot:
-    """The slot of one request. is_held: False before it is granted, and after its release."""
+class Slot(_Slot):
+    """The slot of one request of a sync transport."""
 
     def __init__(self, slots: threading.Semaphore) -> None:
+        super().__init__(slots.release)
         self._slots = slots
-        self.is_held = False
 
     def acquire(self, within_s: float) -> None:
         """Wait for the slot; continue without one after `within_s` seconds."""
         self.is_held = self._slots.acquire(timeout=within_s)
 
-    def release(self) -> None:
-        """Release the slot, if it is held."""
-        if self.is_held:
-            self.is_held = False
-            self._slots.release()
-
-    def release_when_connected(self, request: httpx.Request) -> httpx.Request:
-        """Let the transport release the slot as soon as this request has its connection; return the request."""
-        request.extensions["trace"] = self._trace
-        return request
-
-    def _trace(self, event: str, info: dict[str, Any]) -> None:
-        if _CONNECTED in event:
-            self.release()
+    def trace(self, event: str, info: dict[str, Any]) -> None:
+        """Receive an event of httpcore."""
+        self.on_event(event)
 
 
 def _wait_s(within_s: float | None) -> float:

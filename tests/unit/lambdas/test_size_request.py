@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from lambdas import size_request
 from lambdas.size_request import SizeDependencies, handle_request
@@ -32,7 +34,7 @@ def event(kind: str = "Update", nodes: str = "3", **more: str) -> dict[str, Any]
 
 @pytest.fixture
 def dependencies(aws: None) -> SizeDependencies:
-    """A group that somebody has stopped."""
+    """A group that was stopped."""
     client = boto3.client("autoscaling")
     client.create_launch_configuration(LaunchConfigurationName="l", ImageId="ami-12c6146b", InstanceType="g5.xlarge")
     client.create_auto_scaling_group(
@@ -97,3 +99,15 @@ def test_the_handler_reads_its_environment(dependencies: SizeDependencies, monke
     monkeypatch.setattr(size_request, "put_response", Sent())
     assert size_requested.handler(event(), context)["action"] == "set"
     size_requested._dependencies.cache_clear()
+
+
+def test_an_aws_that_cannot_be_reached_fails_the_deployment_at_once(dependencies: SizeDependencies) -> None:
+    """Without a response CloudFormation would wait for an hour."""
+
+    class Unreachable:
+        def describe_auto_scaling_groups(self, **_: Any) -> Any:
+            raise EndpointConnectionError(endpoint_url="https://autoscaling")
+
+    done = handle_request(event(), replace(dependencies, autoscaling=Unreachable()))
+    assert (done["action"], "https://autoscaling" in done["reason"]) == ("failed", True)
+    assert statuses(dependencies) == ["FAILED"]
