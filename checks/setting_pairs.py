@@ -52,11 +52,11 @@ DIMENSIONS: tuple[tuple[Choice, ...], ...] = (
     ({"keep_failed_nodes": False}, {"keep_failed_nodes": True}),
     ({"compile_caches": False}, {"compile_caches": True}),
     ({"drills": False}, {"drills": True}),
-    ({"alarm_email": ""}, {"alarm_email": "somebody@example.com"}),
+    ({"alarm_email": ""}, {"alarm_email": "operator@example.com"}),
     (
         {"budget_usd": 0},
-        {"budget_usd": 1_000, "alarm_email": "somebody@example.com"},
-        {"budget_usd": 1_000, "budget_scope": "cluster", "alarm_email": "somebody@example.com"},
+        {"budget_usd": 1_000, "alarm_email": "operator@example.com"},
+        {"budget_usd": 1_000, "budget_scope": "cluster", "alarm_email": "operator@example.com"},
     ),
     (
         {"github_repository": ""},

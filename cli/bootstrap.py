@@ -87,7 +87,7 @@ def bootstrap(
     Instance types whose GPUs cannot hold the model are refused by name, before anything is created. Packages (4 GB) are
     uploaded, and the model is uploaded or copied from the hub by a build in the region, before the nodes are created,
     so that nodes need nothing from outside the region. Finally the fleet gets the size of synkti.toml, also after
-    synkti scale or synkti stop. It asks for confirmation before it creates anything that costs money.
+    synkti scale or synkti stop. It requests confirmation before it creates anything that costs money.
 
     \b
     Examples:

@@ -24,7 +24,7 @@ from node_agent.core.sizing.facts import ModelFiles
 from stacks.settings import FleetSettings
 
 Source: TypeAlias = ModelSource | HubName | None
-"""The model that is asked for: a folder, a name on the hub, or none."""
+"""The requested model: a folder, a name on the hub, or none."""
 
 
 def find_source(given: str | None, settings: FleetSettings | tuple[str, ...]) -> Source:
@@ -63,7 +63,7 @@ class ModelStep:
         CliError and AWS's errors of a push pass through.
 
         Args:
-            source: the model that is asked for.
+            source: the requested model.
 
         Returns:
             What was changed.
@@ -88,12 +88,12 @@ class ModelStep:
         return [f"models/{name}"] if changed else []
 
     def _fetch(self, source: HubName | None) -> bool:
-        """Copy the model from the hub, if one is asked for, or synkti.toml names one that is not there yet.
+        """Copy the model from the hub, if one is requested, or synkti.toml names one that is not there yet.
 
         The deployment of the model stack copies what synkti.toml names.
 
         Args:
-            source: the model that is asked for.
+            source: the requested model.
 
         Returns:
             Whether the bucket has a model that it had not.

@@ -78,7 +78,7 @@ class HubCopy:
 
         Args:
             model: as the hub lists it.
-            revision: the one that was asked for; "": a copy of any commit of this repository is left as it is.
+            revision: the requested one; "": a copy of any commit of this repository is left as it is.
             on_bytes: is called with bytes that are copied, from one thread; may raise to stop the copy.
 
         Returns:

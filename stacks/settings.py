@@ -184,7 +184,7 @@ class FleetSettings:
 
     image_id: str = _setting("", parsers.ami_id)
     """A machine image to use instead of AWS's GPU image. It is for x86-64 with glibc 2.35 or newer, like Ubuntu 24.04,
-    with NVIDIA's driver for CUDA 13, a C compiler, the AWS CLI, and any Python 3: nodes bring their own CPython 3.12.
+    with NVIDIA's driver for CUDA 13, a C compiler, the AWS CLI, and any Python 3: nodes install their own CPython 3.12.
     Where there is no wheelhouse it needs Python 3.12 with venv and headers itself."""
 
     base_image_id: str = _setting("", parsers.ami_id)
@@ -203,8 +203,8 @@ class FleetSettings:
     fleet is not stopped. 0: no budget. `synkti cost` estimates a deployment."""
 
     budget_scope: str = _setting("account", parsers.one_of("account", "cluster"))
-    """What counts: everything in the account; or what has the cluster's tag. The latter is nothing until somebody
-    activates the tag SynktiCluster as a cost allocation tag, in the billing console of the paying account."""
+    """What counts: everything in the account; or what has the cluster's tag. The latter is nothing until
+    the tag SynktiCluster is activated as a cost allocation tag, in the billing console of the paying account."""
 
     log_days: int = _setting(30, parsers.log_days)
     """Retention of the logs of nodes and Lambdas, in days."""

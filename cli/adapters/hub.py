@@ -22,7 +22,7 @@ from node_agent.contract.hub import DEFAULT_HUB, HubName
 from node_agent.core.sizing.facts import DOCUMENTS, MAX_DOCUMENT_BYTES, ModelFiles
 
 TRIES = 6
-"""Of one request. The waits between them are 1, 2, 4, 8 and 16 s, or what the hub asks for, a minute at most."""
+"""Of one request. The waits between them are 1, 2, 4, 8 and 16 s, or what the hub requests, a minute at most."""
 
 _TIMEOUT_S = 30.0
 _MAX_LISTING_BYTES = 32 * 1024 * 1024

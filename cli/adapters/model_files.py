@@ -108,7 +108,7 @@ def read_part(folder: Path, path: str, start: int, end: int) -> bytes:
 
 
 def _snapshot_folder(repository: Path, revision: str) -> Path:
-    """Return the folder of a revision; of `main`, else of the only one, where none is asked for. Raises NotFound."""
+    """Return the folder of a revision; of `main`, else of the only one, where none is requested. Raises NotFound."""
     folder = _revision(repository, revision or "main")
     if folder is not None:
         return folder

@@ -118,12 +118,12 @@ def explain(why: Refusal, status: int, name: HubName, hub: str, *, has_token: bo
         return f"{where} has no revision {name.revision or 'main'}", "see its branches and tags there"
     if why is Refusal.UNKNOWN and has_token:
         return (
-            f"the hub knows no {name.repository}, or the token may not read it",
+            f"the hub has no {name.repository}, or the token may not read it",
             f"compare the name with {where}, and see whether the token is still valid and may read that repository",
         )
     if why is Refusal.UNKNOWN:
         return (
-            f"the hub knows no {name.repository}, or it is private",
+            f"the hub has no {name.repository}, or it is private",
             f"compare the name with {where}; for a private one store a token: {_HOW_TO_STORE}",
         )
     return f"the hub failed to give {name.repository} ({status})", "run it again later; what has been copied stays"

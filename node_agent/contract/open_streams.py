@@ -1,7 +1,7 @@
 """A node's checkpoint record: the streams whose clients it serves, as of its last write.
 
 One item for each node, which the node writes at most every few seconds, whatever its number of streams and tokens. So
-that a Lambda can tell what an instance that ended has left behind, each line has a stream, its epoch, its last event,
+that a Lambda can derive what an instance that ended has left behind, each line has a stream, its epoch, its last event,
 and the nodes that have its journal.
 
 A Lambda adds the deadline at an interruption warning, and the end. Both, and the streams, belong to one incarnation of

@@ -4,8 +4,8 @@
 # the same lock files already contains it.
 #
 # The packages come from the wheelhouse in the models bucket, which `synkti wheelhouse` makes, and so do uv and CPython:
-# then nothing is downloaded from outside the region. Hashes are compared with those of the release, so that nobody who
-# can write to the bucket can change what is installed. Without a wheelhouse the package index is used.
+# then nothing is downloaded from outside the region. Hashes are compared with those of the release, so that
+# whoever can write to the bucket cannot change what is installed. Without a wheelhouse the package index is used.
 set -euo pipefail
 release=$1
 # shellcheck source=stacks/boot/instance.sh

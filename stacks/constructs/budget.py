@@ -1,7 +1,7 @@
 """The optional monthly budget, which sends mail and stops nothing.
 
-AWS Budgets sends the mail itself. An SNS topic would need a policy that admits Budgets, and a subscription that
-somebody confirms; without either the alarm would be lost silently.
+AWS Budgets sends the mail itself. An SNS topic would need a policy that admits Budgets, and a confirmed
+subscription; without either the alarm would be lost silently.
 """
 
 from __future__ import annotations

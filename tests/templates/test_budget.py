@@ -19,7 +19,7 @@ from stacks.settings_rules import BUDGET_REGIONS
 from tests.templates.test_permissions import granted
 
 KIND = "AWS::Budgets::Budget"
-ADDRESS = "somebody@example.com"
+ADDRESS = "operator@example.com"
 BUDGET = replace(SHIPPED, budget_usd=500, alarm_email=ADDRESS)
 
 

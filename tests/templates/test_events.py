@@ -123,7 +123,7 @@ def test_each_function_queue_and_capacity_failure_has_an_alarm(
     }  # fmt: skip
     assert not any("AlarmActions" in alarm["Properties"] for alarm in alarms.values())
     assert all(alarm["Properties"]["AlarmActions"] for alarm in notifying(everything))
-    assert everything.only("AWS::SNS::Subscription")["Endpoint"] == "somebody@example.com"
+    assert everything.only("AWS::SNS::Subscription")["Endpoint"] == "operator@example.com"
 
 
 def test_alarms_and_the_dashboard_count_the_events_of_their_cluster_only(production: Synthesized) -> None:

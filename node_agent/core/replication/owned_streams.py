@@ -12,7 +12,7 @@ Rules kept here:
   older owner may be orphaned late), or this node is draining (EC2 may report its end before the node has ended);
 * what could not be written stays due. A stream's newer status replaces its older one, and at MAX_CHANGES the oldest
   change is dropped, and counted: AWS may be unavailable for long;
-* a stream whose client wants no copies is not recorded: nobody could continue it.
+* a stream whose client wants no copies is not recorded: no node could continue it.
 
 No clock: times are unix seconds, passed in.
 """

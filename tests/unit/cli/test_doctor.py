@@ -246,7 +246,7 @@ def test_github_matters_only_where_a_repository_deploys() -> None:
     assert found("github repository", settings=well, facts=unknown).verdict is Verdict.UNKNOWN
 
 
-BUDGET = replace(SETTINGS, budget_usd=1_500, budget_scope="cluster", alarm_email="somebody@example.com")
+BUDGET = replace(SETTINGS, budget_usd=1_500, budget_scope="cluster", alarm_email="operator@example.com")
 
 
 def test_a_budget_that_counts_nothing_is_a_warning() -> None:

@@ -137,7 +137,7 @@ def test_the_token_goes_to_the_hub_and_not_to_where_it_redirects(bucket: str, hu
     [
         ("", {"gated": True}, "only to accounts that have accepted its terms", "hub_token_secret"),
         ("hf_other", {"gated": True}, "the token's account has no access", "accept its terms at"),
-        ("", {"private": True}, "knows no acme/tiny, or it is private", "create-secret"),
+        ("", {"private": True}, "has no acme/tiny, or it is private", "create-secret"),
         ("hf_other", {"private": True}, "or the token may not read it", "still valid"),
         ("hf\nother", {}, "it has line ends", "hf_"),
     ],
@@ -157,7 +157,7 @@ def test_a_model_that_needs_a_token_is_explained(
     ("source", "error", "message"),
     [
         ("acme/tiny@v9", NotFound, "has no revision v9"),
-        ("acme/nothing", HubRefused, "knows no acme/nothing"),
+        ("acme/nothing", HubRefused, "has no acme/nothing"),
         ("acme/half", NotFound, "b.safetensors"),
         ("acme/text", NotFound, "is no model"),
     ],

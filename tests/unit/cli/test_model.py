@@ -175,8 +175,8 @@ def test_a_model_in_hugging_faces_cache(
 def test_a_hub_that_is_away_is_an_error(bucket: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     monkeypatch.setattr(Hub.__init__, "__defaults__", ("", waits.append))
-    done = run("model", "push", "nobody/nothing")
-    assert (done.code, "http://127.0.0.1:9 does not give nobody/nothing" in done.err) == (1, True)
+    done = run("model", "push", "absent/nothing")
+    assert (done.code, "http://127.0.0.1:9 does not give absent/nothing" in done.err) == (1, True)
     assert waits == [1.0, 2.0, 4.0, 8.0, 16.0]
 
 

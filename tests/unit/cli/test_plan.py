@@ -156,7 +156,7 @@ def test_a_model_on_the_hub_and_one_that_is_nowhere(tmp_path: Path, run: Run, mo
         document = run("plan", "acme/llama@main", "-c", "instance_types=g6.xlarge", "--json").document
         assert document["fleet"]["context"] == 24_576
         assert not [path for where, path, _ in hub.requests if path.endswith("model.safetensors")], "no weights"
-        assert "knows no nobody/nothing" in run("plan", "nobody/nothing").err
+        assert "has no absent/nothing" in run("plan", "absent/nothing").err
 
 
 def test_every_known_type_is_shown_on_request() -> None:
