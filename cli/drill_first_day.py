@@ -71,34 +71,37 @@ STEPS: tuple[Step, ...] = (
 )
 
 
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--step", metavar="STEP", help="Run this step only; may be repeated.", show_default=False),
+]
+ReportFolder = Annotated[Path, typer.Option(metavar="FOLDER", help="Where the report is written.", file_okay=False)]
+FisRole = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ARN",
+        envvar="SYNKTI_FIS_ROLE",
+        help="The role of the experiment (interruption).",
+        show_default=False,
+    ),
+]
+Urls = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="URL",
+        help="A node's base URL, where its address is not reached; may be repeated.",
+        show_default=False,
+    ),
+]
+Within = Annotated[int, typer.Option(help="Seconds until a lost node has to be replaced.", min=60, max=86_400)]
+
+
 def first_day(
-    only: Annotated[
-        list[str] | None,
-        typer.Option("--step", metavar="STEP", help="Run this step only; may be repeated.", show_default=False),
-    ] = None,
-    report: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Where the report is written.", file_okay=False)
-    ] = Path(),
-    fis_role: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ARN",
-            envvar="SYNKTI_FIS_ROLE",
-            help="The role of the experiment (interruption).",
-            show_default=False,
-        ),
-    ] = None,
-    url: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="URL",
-            help="A node's base URL, where its address is not reached; may be repeated.",
-            show_default=False,
-        ),
-    ] = None,
-    within: Annotated[
-        int, typer.Option(help="Seconds until a lost node has to be replaced.", min=60, max=86_400)
-    ] = 2_700,
+    only: Only = None,
+    report: ReportFolder = Path(),
+    fis_role: FisRole = None,
+    url: Urls = None,
+    within: Within = 2_700,
     yes: Yes = False,
     cluster: Cluster = None,
     region: Region = None,
@@ -128,23 +131,27 @@ def first_day(
         KeyboardInterrupt: it was stopped; the report is written.
     """
     steps = _selected(only or ())
-    terminal = Terminal(as_json)
     fleet = open_fleet(cluster, region, profile)
     options = DayOptions(yes, fis_role, tuple(_checked(each) for each in url or ()), float(within))
-    day = FirstDay(terminal, fleet, options, CLOCK, time.time)
-    began, start = day.wall(), day.clock.now()
-    with _sigterm_as_ctrl_c():
-        records, interrupted = run_steps(day, steps)
-    made = Report(_environment(fleet), began, day.clock.now() - start, records, interrupted)
-    made = made.redacted(_redactor(fleet, options))
-    paths = _write(made, report)
-    terminal.document({**made.document(), "files": [str(path) for path in paths]})
-    terminal.line(made.summary)
-    terminal.status(f"the report: {', '.join(map(str, paths))}; read it before you attach it to an issue")
-    if interrupted:
+    made = _run(FirstDay(Terminal(as_json), fleet, options, CLOCK, time.time), steps, report)
+    if made.interrupted:
         raise KeyboardInterrupt
     if made.failed:
         raise typer.Exit(ExitCode.FINDINGS)
+
+
+def _run(day: FirstDay, steps: Sequence[Step], folder: Path) -> Report:
+    """Run the steps; write the report into the folder, print it, and return it. Raises Failed as `_write`."""
+    began, start = day.wall(), day.clock.now()
+    with _sigterm_as_ctrl_c():
+        records, interrupted = run_steps(day, steps)
+    made = Report(_environment(day.fleet), began, day.clock.now() - start, records, interrupted)
+    made = made.redacted(_redactor(day.fleet, day.options))
+    paths = _write(made, folder)
+    day.terminal.document({**made.document(), "files": [str(path) for path in paths]})
+    day.terminal.line(made.summary)
+    day.terminal.status(f"the report: {', '.join(map(str, paths))}; read it before you attach it to an issue")
+    return made
 
 
 def _selected(names: Sequence[str]) -> tuple[Step, ...]:

@@ -37,8 +37,8 @@ from node_agent.contract.table_schema import StreamStatus
 from tests.unit.cli import weights
 from tests.unit.cli.conftest import REGION, DeployedFleet, make_state
 from tests.unit.cli.fake_clock import FakeClock
+from tests.unit.cli.memory_cdk import MemoryCdk
 from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
-from tests.unit.cli.test_bootstrap import MemoryCdk
 from tests.unit.cli.test_connect_and_logs import MemorySsm
 from tests.unit.cli.test_streams import table_with_index
 from tests.unit.core.sizing.models import LLAMA_3_1_8B, WEIGHTS
@@ -184,7 +184,7 @@ class _World:
     def _streams(self, first: str, second: str) -> str:
         """A stream that is open at a node, and one that a lost node has left."""
         table, now = table_with_index(), self.began
-        mine = OpenStream("5b1f07c2a94e8d3360f1b7e2", 1, first, 412, now + 210, (second,))
+        mine = OpenStream("5b1f07c2a94e8d3360f1b7e2", 1, first, 412, now + 200, (second,))
         addresses = {second: "10.0.1.9:8001"}
         table.put_item(Item=OpenStreams(first, 7, (mine,), int(now) + 999, addresses).to_item())
         lost = Ownership(

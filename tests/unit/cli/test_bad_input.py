@@ -19,8 +19,8 @@ from cli.core import cdk_output
 from cli.core.clusters import Stack, busy_stacks
 from cli.errors import CliError, Failed, NoAccess
 from tests.unit.cli.conftest import DeployedFleet, Run
+from tests.unit.cli.memory_cdk import BUCKET, MemoryCdk, cdk, model
 from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
-from tests.unit.cli.test_bootstrap import BUCKET, MemoryCdk, cdk, model
 from tests.unit.core.sizing.models import LLAMA_3_1_8B
 
 __all__ = ["cdk", "model"]

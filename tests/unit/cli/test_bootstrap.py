@@ -1,109 +1,29 @@
-"""The steps of `synkti bootstrap`, with a CDK that only writes stacks down; and `synkti destroy`."""
+"""The steps of `synkti bootstrap`, with a CDK that only writes stacks down."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import boto3
 import pytest
 
-from cli import bootstrap, destroy, endpoint, nodes
+from cli import bootstrap, destroy
 from cli.adapters import account_facts, doctor_collector
 from cli.core.account_facts import ImageFacts
-from cli.core.clusters import Stack
 from cli.core.network import Subnet, Vpc, WayOut
 from cli.core.resource_import import import_template, retained
-from cli.destroy import deletion_order
-from cli.errors import Failed
-from cli.polling import Clock
-from node_agent.contract.names import auto_scaling_group_name, checkpoints_bucket_name, models_bucket_name
+from node_agent.contract.names import auto_scaling_group_name
 from tests.unit.cli import weights
-from tests.unit.cli.conftest import ACCOUNT, REGION, DeployedFleet, Run, make_fleet, make_state
+from tests.unit.cli.conftest import ACCOUNT, REGION, Run, make_fleet
 from tests.unit.cli.fake_clock import FakeClock
+from tests.unit.cli.memory_cdk import BUCKET, STATE, MemoryCdk, cdk, model
 from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
 from tests.unit.cli.stand_in_hub import stand_in_hub
 from tests.unit.core.sizing.models import LLAMA_3_1_8B, LLAMA_3_1_70B, WEIGHTS
 
-BUCKET = models_bucket_name("synkti", ACCOUNT, REGION)
-STATE = {
-    "Description": "Synkti synkti: what outlives nodes",
-    "Outputs": {"ModelsBucket": {"Value": BUCKET}},
-    "Resources": {
-        "Models": {"Type": "AWS::S3::Bucket", "DeletionPolicy": "Retain", "Properties": {}},
-        "Policy": {"Type": "AWS::S3::BucketPolicy", "Properties": {}},
-        "Checkpoints": {"Type": "AWS::S3::Bucket", "DeletionPolicy": "Delete", "Properties": {}},
-        "Records": {"Type": "AWS::DynamoDB::Table", "DeletionPolicy": "Retain", "Properties": {}},
-    },
-}
-
-
-class MemoryCdk:
-    """Deploys into CloudFormation in memory: the state stack, then the others. ran: the calls, in order."""
-
-    ran: list[str]
-    cloudformation: MemoryCloudFormation
-    fails: str = ""
-    lacking: list[str]
-    """The sets of packages that the wheelhouse lacks."""
-
-    def __init__(self, *_: object) -> None:
-        self.on_progress = None
-
-    def synth(self, output: Path) -> Path:
-        self.ran.append("synth")
-        output.mkdir()
-        stack = {"type": "aws:cloudformation:stack", "properties": {"templateFile": "state.json"}}
-        (output / "manifest.json").write_text(json.dumps({"artifacts": {"synkti-state": stack}}))
-        (output / "state.json").write_text(json.dumps(STATE))
-        return output
-
-    def bootstrap(self, account: str, region: str) -> None:
-        self.ran.append(f"bootstrap {account}/{region}")
-        boto3.client("ssm").put_parameter(Name=doctor_collector.TOOLKIT_PARAMETER, Value="30", Type="String")
-
-    def deploy(self, assembly: Path, names: Sequence[str], *, direct: bool, within_s: float) -> None:
-        self.ran.append("deploy " + (" ".join(names) or "everything"))
-        if self.fails in self.ran[-1] and self.fails:
-            raise Failed("cdk deploy failed:\n❌ synkti-fleet", "its whole output: log")
-        if "synkti-state" not in self.cloudformation.stacks:
-            make_state(self.cloudformation, "synkti")
-        if not names and "synkti-fleet" not in self.cloudformation.stacks:
-            make_fleet(self.cloudformation, "synkti", with_state=False).ready()
-
-
-@pytest.fixture
-def cdk(aws: MemoryCloudFormation, monkeypatch: pytest.MonkeyPatch) -> type[MemoryCdk]:
-    return install_cdk(aws, monkeypatch)
-
-
-def install_cdk(aws: MemoryCloudFormation, monkeypatch: pytest.MonkeyPatch) -> type[MemoryCdk]:
-    MemoryCdk.ran, MemoryCdk.cloudformation, MemoryCdk.fails, MemoryCdk.lacking = [], aws, "", []
-    monkeypatch.setattr(bootstrap, "Cdk", MemoryCdk)
-
-    def push(*_: object) -> list[str]:
-        """Push what is lacking: tests/unit/cli/test_wheelhouse.py has the command itself."""
-        pushed = MemoryCdk.lacking.copy()
-        MemoryCdk.lacking.clear()
-        MemoryCdk.ran += ["packages"] if pushed else []
-        return pushed
-
-    monkeypatch.setattr(bootstrap, "push_packages", push)
-    monkeypatch.setattr(nodes, "CLOCK", FakeClock().clock)
-    monkeypatch.setattr(endpoint, "is_reachable", lambda url: False)
-    monkeypatch.setattr(bootstrap, "is_reachable", lambda url: False)
-    monkeypatch.setattr(doctor_collector, "_quotas", lambda account, types: {"L-3819A6DF": 640.0, "L-DB2E81BA": 64.0})
-    return MemoryCdk
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    (tmp_path / "weights").mkdir()
-    for name, body in weights.model().items():
-        (tmp_path / "weights" / name).write_bytes(body)
-    return tmp_path / "weights"
+__all__ = ["cdk", "model"]  # fixtures
 
 
 def test_bootstrap_runs_all_steps_in_order(cdk: type[MemoryCdk], model: Path, run: Run) -> None:
@@ -294,9 +214,6 @@ def test_a_second_cluster_has_to_be_named(cdk: type[MemoryCdk], aws: MemoryCloud
     assert cdk.ran == []
 
 
-# --- what an earlier cluster left -------------------------------------------------------------------------------------
-
-
 def test_only_retained_resources_are_imported() -> None:
     known = {"AWS::S3::Bucket": BUCKET, "AWS::DynamoDB::Table": "synkti-records"}
     left = retained(STATE, known)
@@ -334,77 +251,3 @@ def test_a_failed_import_reports_the_reason(
     aws.unimportable = "it belongs to another stack"
     done = run("bootstrap", "--yes", "--no-wait")
     assert (done.code, "it belongs to another stack" in done.err) == (1, True)
-
-
-# --- destroy ----------------------------------------------------------------------------------------------------------
-
-
-def test_dependent_stacks_are_deleted_first() -> None:
-    parts = ("state", "image", "events", "fleet", "github", "extra")
-    stacks = [Stack(f"synkti-{part}", "CREATE_COMPLETE", "synkti", {}, 0.0) for part in parts]
-    assert [each.name.removeprefix("synkti-") for each in deletion_order("synkti", stacks)] == [
-        "extra",
-        "github",
-        "events",
-        "fleet",
-        "image",
-        "state",
-    ]
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = FakeClock().clock
-    monkeypatch.setattr(destroy, "CLOCK", clock)
-    return clock
-
-
-def test_destroy_lists_what_stays_before_the_confirmation(fleet: DeployedFleet, run: Run) -> None:
-    done = run("destroy")
-    assert done.code == 9
-    assert "delete: synkti-fleet, synkti-state" in done.err
-    assert f"retain: {BUCKET} (S3::Bucket)" in done.err
-    assert fleet.cloudformation.deleted == []
-
-
-def test_destroy_keeps_only_the_models(fleet: DeployedFleet, run: Run, clock: Clock) -> None:
-    s3 = boto3.client("s3")
-    checkpoints = checkpoints_bucket_name("synkti", ACCOUNT, REGION)
-    s3.create_bucket(Bucket=checkpoints)
-    s3.put_object(Bucket=checkpoints, Key="end-of-life/i-1/x.log", Body=b"the end")
-    fleet.cloudformation.stacks["synkti-state"].outputs = {"CheckpointsBucket": checkpoints}
-    document = run("destroy", "--yes", "--json").document
-    assert document["deleted"] == fleet.cloudformation.deleted == ["synkti-fleet", "synkti-state"]
-    assert document["kept"] == [{"kind": "AWS::S3::Bucket", "name": BUCKET}]
-    assert "Contents" not in s3.list_objects_v2(Bucket=checkpoints), (
-        "CloudFormation deletes no bucket that holds something"
-    )
-    assert run("destroy", "--yes").code == 4
-
-
-def test_a_stack_that_cannot_be_deleted_reports_the_reason(fleet: DeployedFleet, run: Run, clock: Clock) -> None:
-    fleet.cloudformation.undeletable["synkti-state"] = "the bucket is not empty"
-    done = run("destroy", "--yes")
-    assert done.code == 1
-    assert "Checkpoints: the bucket is not empty" in done.err
-    fleet.cloudformation.undeletable.clear()
-    assert run("destroy", "--yes").code == 0
-
-
-def test_a_deletion_is_waited_for_a_bounded_time(
-    fleet: DeployedFleet, run: Run, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def never(StackName: str) -> None:
-        fleet.cloudformation.stacks[StackName].status = "DELETE_IN_PROGRESS"
-
-    monkeypatch.setattr(fleet.cloudformation, "delete_stack", never)
-    done = run("destroy", "--yes")
-    assert (done.code, "the end of the stack synkti-fleet did not happen within 3600 s" in done.err) == (8, True)
-
-
-def test_ambiguous_clusters_are_not_destroyed(fleet: DeployedFleet, run: Run, clock: Clock) -> None:
-    make_fleet(fleet.cloudformation, "other")
-    assert run("destroy", "--yes").code == 5
-    assert fleet.cloudformation.deleted == []
-    assert run("destroy", "--yes", "--cluster", "other").code == 0
-    assert fleet.cloudformation.deleted == ["other-fleet", "other-state"]

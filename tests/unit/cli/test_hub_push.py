@@ -14,9 +14,9 @@ from tests.unit.cli import weights
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.fake_clock import FakeClock
 from tests.unit.cli.memory_builds import MemoryBuilds
+from tests.unit.cli.memory_cdk import BUCKET, MemoryCdk, install_cdk
 from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
 from tests.unit.cli.stand_in_hub import COMMIT, StandInHub, stand_in_hub
-from tests.unit.cli.test_bootstrap import BUCKET, MemoryCdk, install_cdk
 from tests.unit.cli.test_model import held, written
 from tests.unit.core.sizing.models import LLAMA_3_1_70B
 
