@@ -16,24 +16,33 @@ from stacks.image_stack import ImageStack
 from stacks.model_stack import ModelStack
 from stacks.partition import partition_problem
 from stacks.settings import FleetSettings, load, require_ids
+from stacks.settings_rules import NO_BUILD_REGIONS
 from stacks.state_stack import StateStack
 
 
-def build(app: App, settings: FleetSettings) -> list[Stack]:
+def build(app: App, settings: FleetSettings, region: str = "") -> list[Stack]:
     """Return the stacks of a cluster in the order of their dependencies; image and github only if configured.
 
-    Raises ConfigurationError where ids of existing resources are missing.
+    The model stack is left out where the region has no builds. Raises ConfigurationError as `require_ids`.
+
+    Args:
+        app: their app.
+        settings: the cluster's.
+        region: where the stacks will be deployed if the settings name none.
     """
     if settings.local:
         settings = settings.for_local_emulator()
     require_ids(settings)
     state = StateStack(app, settings)
-    model = ModelStack(app, settings, state)
+    has_builds = (settings.region or region) not in NO_BUILD_REGIONS
+    model = ModelStack(app, settings, state) if has_builds else None
     image = ImageStack(app, settings, state) if settings.bake_image else None
     fleet = FleetStack(app, settings, state)
-    fleet.add_stack_dependency(model)  # which may fetch the model that nodes, and an image, need
+    if model is not None:  # it may fetch the model that nodes, and an image, need
+        for stack in (fleet, image):
+            if stack is not None:
+                stack.add_stack_dependency(model)
     if image is not None:
-        image.add_stack_dependency(model)
         fleet.add_stack_dependency(image)
     events = EventsStack(app, settings, state)
     github = GithubStack(app, settings) if settings.github_repository else None
@@ -51,8 +60,9 @@ def main() -> int:
     app = App()
     try:
         settings = load(Path.cwd(), app.node.try_get_context)
-        _require_commercial_region(settings.region or os.environ.get("CDK_DEFAULT_REGION", ""))
-        build(app, settings)
+        region = settings.region or os.environ.get("CDK_DEFAULT_REGION", "")
+        _require_commercial_region(region)
+        build(app, settings, region)
     except ConfigurationError as error:
         for fault in error.faults:
             print(f"configuration: {fault}", file=sys.stderr)

@@ -16,7 +16,7 @@ from cli.core.result import Result
 from cli.errors import BadUsage, Failed, NotFound
 from cli.fleet import Fleet
 from cli.hub_copy import CopyOptions
-from cli.hub_push import push_from_hub
+from cli.hub_push import push_from_hub, require_builds
 from cli.model import push_model
 from cli.terminal import Terminal
 from node_agent.contract.hub import HubName, parse_hub_name
@@ -102,6 +102,7 @@ class ModelStep:
         wanted = source or (parse_hub_name(settings.model_source) if settings.model_source else None)
         if wanted is None or (was_whole and source is None):
             return False
+        require_builds(self.fleet.account.region)
         self.deploy_build()
         if source is not None or not self._is_whole():
             push_from_hub(self.fleet, wanted, settings.model, self.terminal, CopyOptions(), in_bootstrap=True)

@@ -14,7 +14,7 @@ from cli.adapters.model_builds import BuildState, ModelBuilds
 from cli.adapters.model_documents import files_from_here
 from cli.core.result import Unavailable
 from cli.deployment import read_request
-from cli.errors import Failed
+from cli.errors import Failed, NotFound
 from cli.fleet import Fleet
 from cli.hub_copy import Copied, CopyOptions
 from cli.hub_job import read_job, run_job
@@ -25,6 +25,7 @@ from node_agent.contract import environment as env
 from node_agent.contract.hub import HubName
 from node_agent.contract.names import model_project_name
 from stacks.settings import FleetSettings
+from stacks.settings_rules import NO_BUILD_REGIONS
 
 CLOCK = Clock()
 _WITHIN_S = 9 * 3_600.0
@@ -38,6 +39,7 @@ def push_from_hub(
 ) -> PushResult:
     """Copy a model from the hub in the region, as `model push`. Raises CliError and AWS's errors."""
     require_name(name)
+    require_builds(fleet.account.region)
     if not (options.unchecked or in_bootstrap):
         settings = read_request(fleet.cluster, fleet.account.region, fleet.account.profile, ()).settings
         has_token = isinstance(settings, FleetSettings) and bool(settings.hub_token_secret)
@@ -50,6 +52,15 @@ def push_from_hub(
     if not in_bootstrap:
         print_result(terminal, fleet, name, copied.files, copied.size, copied.digest, copied.sent_bytes)
     return PushResult(copied.digest, copied.sent_bytes)
+
+
+def require_builds(region: str) -> None:
+    """Raise NotFound where the region has no CodeBuild, which copies models from a hub."""
+    if region in NO_BUILD_REGIONS:
+        raise NotFound(
+            f"{region} has no CodeBuild, which copies models from a hub",
+            "download the model, and push its folder: synkti model push DIR",
+        )
 
 
 def copy_from_hub(fleet: Fleet, source: HubName, name: str, options: CopyOptions, terminal: Terminal) -> Copied:

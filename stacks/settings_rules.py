@@ -16,6 +16,9 @@ BUDGET_REGIONS = frozenset(
 )  # fmt: skip
 """The regions where CloudFormation has AWS::Budgets::Budget. A test compares them with its schemas."""
 
+NO_BUILD_REGIONS = frozenset({"ap-east-2", "ca-west-1", "mx-central-1"})
+"""The regions where CloudFormation has no AWS::CodeBuild::Project. A test compares them with its schemas."""
+
 Rules = tuple[tuple[bool, str], ...]
 """Whether a rule is broken, and the message for that."""
 
@@ -27,6 +30,7 @@ def validation_errors(settings: FleetSettings) -> list[str]:
         *_network_rules(settings),
         *_domain_rules(settings),
         *_budget_rules(settings),
+        *_hub_rules(settings),
         *_image_rules(settings),
         *_repository_rules(settings),
     )
@@ -104,6 +108,16 @@ def _budget_rules(s: FleetSettings) -> Rules:
         (
             bool(s.budget_usd) and bool(s.region) and s.region not in BUDGET_REGIONS,
             f"budget_usd={s.budget_usd}: CloudFormation has no budgets in {s.region}; create one in AWS's console",
+        ),
+    )
+
+
+def _hub_rules(s: FleetSettings) -> Rules:
+    return (
+        (
+            bool(s.model_source) and s.region in NO_BUILD_REGIONS,
+            f"model_source={s.model_source}: {s.region} has no CodeBuild, which copies models from a hub; "
+            "download the model, and push its folder: synkti model push DIR",
         ),
     )
 

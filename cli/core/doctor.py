@@ -22,6 +22,7 @@ from node_agent.contract.names import stack_name
 from node_agent.core.sizing.gpus import Unusable, known_gpus
 from stacks.partition import partition_problem
 from stacks.settings import FleetSettings
+from stacks.settings_rules import NO_BUILD_REGIONS
 
 NEEDED_NODE = 20
 """The oldest Node.js that the CDK's command-line tool runs on."""
@@ -233,8 +234,8 @@ def _stacks(o: DoctorInputs) -> Iterator[Finding]:
     if busy:
         found = f"{', '.join(busy)}: an operation is under way"
         yield Finding("stacks", Verdict.WARNING, found, "wait until it has ended")
-    parts = {stack_name(o.cluster, part) for part in ("state", "model", "fleet", "events")}
-    missing = sorted(parts - {stack.name for stack in o.stacks})
+    parts = ("state", "fleet", "events") if o.region in NO_BUILD_REGIONS else ("state", "model", "fleet", "events")
+    missing = sorted({stack_name(o.cluster, part) for part in parts} - {stack.name for stack in o.stacks})
     if missing:
         yield Finding("stacks", Verdict.WARNING, f"{', '.join(missing)} not deployed", "synkti bootstrap continues")
     elif not bad and not busy:

@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cfnlint.helpers import REGIONS
-from cfnlint.schema import ResourceNotFoundError
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 
 from checks.assemblies import EVERYTHING, SHIPPED, Synthesized, synthesize
 from node_agent.contract.tags import CLUSTER_TAG
 from stacks.constructs.budget import budget_name
 from stacks.settings import FleetSettings
-from stacks.settings_rules import BUDGET_REGIONS
 from tests.templates.test_permissions import granted
 
 KIND = "AWS::Budgets::Budget"
@@ -94,20 +91,6 @@ def test_a_budget_that_cloudformation_replaces_has_another_name(changed: dict[st
 
 def test_another_amount_changes_the_same_budget() -> None:
     assert budget_name(replace(BUDGET, budget_usd=600)) == budget_name(BUDGET)
-
-
-def test_the_regions_without_budgets_are_those_of_cloudformation() -> None:
-    def is_there(region: str) -> bool:
-        try:
-            PROVIDER_SCHEMA_MANAGER.get_resource_schema(region, KIND)
-        except ResourceNotFoundError:
-            return False
-        return True
-
-    commercial = {
-        region for region in REGIONS if not region.startswith(("us-gov-", "us-iso", "cn-", "eu-iso", "eusc-"))
-    }
-    assert {region for region in commercial if is_there(region)} == BUDGET_REGIONS
 
 
 def test_everything_that_is_checked_has_a_budget() -> None:

@@ -191,6 +191,7 @@ WARNINGS = [
     ("cdk bootstrap", {"toolkit": 5}, "version 5, and 6 is needed"),
     ("stacks", {"stacks": ()}, "is not deployed"),
     ("stacks", {"stacks": (stack("state"),)}, "synkti-events, synkti-fleet, synkti-model not deployed"),
+    ("stacks", {"region": "ca-west-1", "stacks": (stack("state"),)}, "synkti-events, synkti-fleet not deployed"),
     ("stacks", {"stacks": (*WELL.stacks[:3], stack("events", "UPDATE_IN_PROGRESS"))}, "under way"),  # type: ignore[index]
     ("model", {"model": ModelState(bucket=False)}, "no models bucket yet"),
     ("sessions", {"programs": frozenset({"aws"})}, "session-manager-plugin not installed"),

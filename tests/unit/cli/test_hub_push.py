@@ -10,6 +10,8 @@ import boto3
 import pytest
 
 from cli import hub_push
+from cli.errors import NotFound
+from cli.hub_push import require_builds
 from tests.unit.cli import weights
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.fake_clock import FakeClock
@@ -173,3 +175,10 @@ def test_doctor_says_that_a_deployment_fetches_the_model(
     done = run("doctor", "--no-templates")
     assert f"a deployment fetches model from the hub: {NAME}" in done.out
     assert "g6.xlarge cannot run model" in done.out, "the hub's config.json says so"
+
+
+def test_a_region_without_builds_is_named_before_anything_is_read() -> None:
+    require_builds("eu-central-1")
+    with pytest.raises(NotFound, match="ca-west-1 has no CodeBuild") as error:
+        require_builds("ca-west-1")
+    assert "synkti model push DIR" in error.value.advice

@@ -152,6 +152,7 @@ def test_a_wrong_value_is_named(name: str, value: object) -> None:
         ({"certificate_arn": ARN}, "no load balancer"),
         ({"budget_usd": 100}, "alarm_email has to say"),
         ({"budget_usd": 100, "alarm_email": "a@b.example", "region": "eu-north-1"}, "no budgets in eu-north-1"),
+        ({"model_source": "acme/tiny", "region": "mx-central-1"}, "mx-central-1 has no CodeBuild"),
         ({"domain": "llm.example.com"}, "no load balancer that it would name"),
         ({**BALANCED, "certificate_arn": ARN}, "domain has to be a name in the certificate"),
         ({**BALANCED, "hosted_zone_id": ZONE}, "domain has to say for which name"),
