@@ -7,6 +7,7 @@ logprobs count, the usage, and the shapes of its chunks, not its division into c
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,9 @@ _RANDOM = frozenset({"id", "created", "created_at", "completed_at", "item_id", "
 _OF_THE_MOMENT = frozenset({"server_load", "signature"})
 _HEADERS = ("content-type", "allow", "location", "x-request-id", "retry-after", "endpoint-load-metrics")
 _GENERATED = re.compile(r"[0-9a-f]{32}")
+_TOLERANCE = 0.002
+"""Of a logprob: an engine that computes other requests beside adds float32 numbers in another order."""
+_FLOAT = re.compile(r"-?\d+\.\d+(e-?\d+)?")
 _ROUTER = re.compile(r"(chatcmpl|cmpl|resp|msg)[-_][0-9a-zA-Z_-]+|0x[0-9a-f]+")
 
 
@@ -33,6 +37,18 @@ class HttpAnswer:
         return self.headers.get("content-type", "").startswith("text/event-stream")
 
 
+class NearFloat(float):
+    """A number that equals others within the tolerance. Rounded numbers would differ on both sides of a boundary."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, float) and math.isclose(self, other, rel_tol=0, abs_tol=_TOLERANCE)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = None  # type: ignore[assignment] # equal ones have no common hash
+
+
 @dataclass
 class StreamSummary:
     """The content of a stream, independent of its division into chunks.
@@ -47,7 +63,7 @@ class StreamSummary:
     values: dict[str, list[Any]] = field(default_factory=dict)
     usage: list[Any] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
-    ends: list[str] = field(default_factory=list)
+    ends: list[Any] = field(default_factory=list)
 
 
 def differences(stock: HttpAnswer, node: HttpAnswer) -> dict[str, tuple[Any, Any]]:
@@ -110,7 +126,7 @@ def normalized(value: Any, key: str = "") -> Any:
     if key in _OF_THE_MOMENT:
         return "?"
     if isinstance(value, float):
-        return round(value, 3)
+        return NearFloat(value)
     return _ROUTER.sub("<random>", value) if isinstance(value, str) else value
 
 
@@ -126,7 +142,7 @@ def summarize(stream: bytes) -> StreamSummary:
             _add_chunk(found, event)
         else:
             _add_event(found, name, event)
-    found.ends.sort()  # choices end in any order
+    found.ends.sort(key=_without_floats)  # choices end in any order
     return found
 
 
@@ -178,9 +194,12 @@ def _add_event(found: StreamSummary, name: str, event: dict[str, Any]) -> None:
             found.names.append(kind)
         return
     found.names.append(f"{name}/{kind}")
-    found.ends.append(
-        json.dumps(normalized({key: event[key] for key in event if key != "sequence_number"}), sort_keys=True)
-    )
+    found.ends.append(normalized({key: event[key] for key in event if key != "sequence_number"}))
+
+
+def _without_floats(value: Any) -> str:
+    """Return a key that is the same for values that differ in floats only."""
+    return _FLOAT.sub("~", json.dumps(value, sort_keys=True))
 
 
 def _shape(value: Any) -> str:
