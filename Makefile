@@ -20,6 +20,8 @@ CHEAP := $(filter-out tests/__pycache__/ $(WHOLE),$(sort $(wildcard tests/*/)))
 # The CDK says at each start that Node 20 is old, and would like to tell its makers that it was started.
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 export CDK_DISABLE_CLI_TELEMETRY := true
+# Else each of hundreds of processes compiles all of the source anew: a node starts in half of the CPU time with bytecode.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run boot chaos faults soak abuse fuzz simulate engine check test test-all test-stress bench lint synth checkov lock lock-engine clean
@@ -48,7 +50,7 @@ simulate: setup  ## a fleet of NODES=1000 on virtual time, SEED=1 (ARGS=quick: i
 lint: setup  ## style, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy .
+	$(BIN)/python -m checks.type_check
 	$(BIN)/lint-imports --no-logo
 
 abuse: setup  ## hostile clients and senders at a fleet of real agents: it keeps serving, and frees their memory
@@ -104,3 +106,4 @@ lock-engine: setup  ## the lock file of GPU nodes' engine anew (requirements/eng
 
 clean:  ## what was made in the checkout; the cache outside it stays
 	rm -rf .venv node_modules cdk.out out build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
