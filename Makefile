@@ -13,13 +13,15 @@ FAULTS_ROUNDS ?= 10
 ROUNDS ?= 5
 BIN := .venv/bin
 # Cheap tests first, so that their failures show first; a new folder of tests needs no word here. These wait for much of
-# their time, and run five files at a time; the others start whole engines and fleets, and run two at a time.
-WHOLE := tests/abuse/ tests/contract/ tests/e2e/
+# their time, and run five files at a time; the others start whole engines, fleets and the CDK, and run two at a time.
+WHOLE := tests/abuse/ tests/aws_calls/ tests/contract/ tests/e2e/ tests/templates/
 CHEAP := $(filter-out tests/__pycache__/ $(WHOLE),$(sort $(wildcard tests/*/)))
 
 # The CDK says at each start that Node 20 is old, and would like to tell its makers that it was started.
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 export CDK_DISABLE_CLI_TELEMETRY := true
+# Else each of hundreds of processes compiles all of the source anew: a node starts in half of the CPU time with bytecode.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run boot chaos faults soak abuse fuzz simulate engine check test test-all test-stress bench lint synth checkov lock lock-engine clean
@@ -48,7 +50,7 @@ simulate: setup  ## a fleet of NODES=1000 on virtual time, SEED=1 (ARGS=quick: i
 lint: setup  ## style, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy .
+	$(BIN)/python -m checks.type_check
 	$(BIN)/lint-imports --no-logo
 
 abuse: setup  ## hostile clients and senders at a fleet of real agents: it keeps serving, and frees their memory
@@ -61,7 +63,7 @@ check: lint  ## before each commit: style, types, layers, unit tests with few ge
 	SYNKTI_HYPOTHESIS=quick $(BIN)/python -m pytest -q --numprocesses=3 --dist=loadfile tests/unit
 
 test: lint  ## everything that CI runs: lint, unit, templates, scenarios, the contract of vLLM, whole fleets
-	@status=0; \
+	@status=0; export SYNKTI_HYPOTHESIS=quick; \
 	$(BIN)/python -m pytest --durations=8 --numprocesses=5 --dist=loadfile $(CHEAP) || status=1; \
 	$(MAKE) --no-print-directory engine || status=1; \
 	$(BIN)/python -m pytest --durations=8 --numprocesses=2 --dist=loadgroup $(WHOLE) || status=1; \
@@ -70,8 +72,8 @@ test: lint  ## everything that CI runs: lint, unit, templates, scenarios, the co
 test-stress: setup  ## unit tests and scenarios ROUNDS=5 times beside two busy loops a core: nothing depends on speed
 	$(BIN)/python -m checks.stress --rounds $(ROUNDS)
 
-test-all: test  ## what `make test` does, and what is long and rarely fails
-	$(BIN)/python -m pytest --durations=8 -m long tests
+test-all: test  ## what `make test` does, what is long and rarely fails, and every generated example
+	$(BIN)/python -m pytest --durations=8 --numprocesses=2 --dist=loadgroup -m 'long or hypothesis' tests
 
 fuzz: setup  ## every parser of what comes from outside, FUZZ_SECONDS=3 each (600 nightly): inputs that break one are kept in tests/fuzz/corpus
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest --numprocesses=2 tests/fuzz
@@ -104,3 +106,4 @@ lock-engine: setup  ## the lock file of GPU nodes' engine anew (requirements/eng
 
 clean:  ## what was made in the checkout; the cache outside it stays
 	rm -rf .venv node_modules cdk.out out build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -7,9 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from aws_cdk import App
-
-from app import build
 from stacks.settings import FleetSettings
 
 ACCOUNT = "123456789012"
@@ -82,6 +79,10 @@ class Synthesized:
 
 def synthesize(folder: Path, settings: FleetSettings) -> Synthesized:
     """Synthesize a deployment with these settings into `folder`. No request goes to an account."""
+    from aws_cdk import App  # noqa: PLC0415 # starts a Node process, which most who import this module do not need
+
+    from app import build  # noqa: PLC0415
+
     app = App(outdir=str(folder), analytics_reporting=False)
     stacks = build(app, settings)
     assembly = app.synth()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -71,18 +72,23 @@ def push_packages(
     """
     bucket = open_wheelhouse(account, cluster)
     missing = [each for each in locked_packages(root) if replace or not bucket.is_complete(each)]
-    for each in missing:
-        _push(bucket, each, root, terminal, replace=replace)
+    if missing:
+        with tempfile.TemporaryDirectory(prefix="synkti-") as scratch:
+            downloader = PackageDownloader(root / "requirements", Path(scratch), os.environ)
+            for each in missing:
+                _push(bucket, each, downloader, terminal, replace=replace)
     return [each.name for each in missing]
 
 
-def _push(bucket: WheelhouseBucket, each: PackageSet, root: Path, terminal: Terminal, *, replace: bool) -> None:
-    with tempfile.TemporaryDirectory(prefix="synkti-") as scratch:
-        with terminal.spinner(f"downloading the packages of requirements/{each.requirements}"):
-            folder = PackageDownloader(root / "requirements", Path(scratch), os.environ).download(each)
-        total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        with terminal.transfer(f"uploading {each.name}", total) as bar:
-            bucket.upload(each, folder, bar.add, replace=replace)
+def _push(
+    bucket: WheelhouseBucket, each: PackageSet, downloader: PackageDownloader, terminal: Terminal, *, replace: bool
+) -> None:
+    with terminal.spinner(f"downloading the packages of requirements/{each.requirements}"):
+        folder = downloader.download(each)
+    total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    with terminal.transfer(f"uploading {each.name}", total) as bar:
+        bucket.upload(each, folder, bar.add, replace=replace)
+    shutil.rmtree(folder)  # some GB, which the next set needs
 
 
 def open_wheelhouse(account: Account, cluster: str) -> WheelhouseBucket:

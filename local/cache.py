@@ -32,7 +32,7 @@ def build_once(name: str, build: Callable[[Path], None]) -> Path:
     folder = cache_dir() / name
     if (folder / _MARKER).exists():
         return folder
-    with _locked(folder.with_name(folder.name + ".lock")):
+    with locked(folder.with_name(folder.name + ".lock")):
         if (folder / _MARKER).exists():
             return folder
         shutil.rmtree(folder, ignore_errors=True)
@@ -55,8 +55,9 @@ def require_space(gib: float) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file, which is created, for the block. Other processes wait for it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # held by another run that builds the same; the lock ends with its process
+        fcntl.flock(file, fcntl.LOCK_EX)  # the lock ends with its process
         yield

@@ -39,11 +39,11 @@ class PackageDownloader:
         folder = self._scratch / package_set.name
         folder.mkdir()
         pin = self._pin()
+        if package_set.name == "tools":
+            self._download_python(pin, folder)
         lock = self._requirements / package_set.requirements
         command = [str(self._pip()), "-m", "pip", *download_arguments(str(lock), str(folder), pin.minor)]
         self._run(command, f"the packages of requirements/{lock.name} cannot be downloaded")
-        if package_set.name == "tools":
-            self._download_python(pin, folder)
         return folder
 
     def _pin(self) -> PythonPin:

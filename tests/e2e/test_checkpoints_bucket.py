@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,19 +23,11 @@ MIB = 1024 * 1024
 
 
 @pytest.fixture(scope="module")
-def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedAws]:
-    folder: Path = tmp_path_factory.mktemp("aws")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("AWS_")]:
-            patch.delenv(name)
-        embedded = EmbeddedAws(folder, folder)
-        try:
-            embedded.wait()
-            embedded.client("s3").create_bucket(Bucket=BUCKET)
-            _make_table(embedded)
-            yield embedded
-        finally:
-            embedded.stop()
+def aws(deployed_aws: EmbeddedAws) -> EmbeddedAws:
+    """Add a bucket and a table, which are not those of the stacks."""
+    deployed_aws.client("s3").create_bucket(Bucket=BUCKET)
+    _make_table(deployed_aws)
+    return deployed_aws
 
 
 def _make_table(aws: EmbeddedAws) -> None:

@@ -6,24 +6,23 @@ Where the embedded AWS keeps only records (docs/architecture.md), the templates 
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
 from local.aws import EmbeddedAws, run_tool
-from local.deploy import ROOT, deploy, synthesize
+from local.deploy import ROOT, synthesize
 from node_agent.contract.aws_events import INTERRUPTION_EVENT
 from node_agent.contract.capacity import LAUNCH_FAILED_EVENT, group_key
-from node_agent.contract.names import DRILL_EVENT_SOURCE, auto_scaling_group_name, table_name
+from node_agent.contract.names import DEFAULT_CLUSTER, DRILL_EVENT_SOURCE, auto_scaling_group_name, table_name
 from node_agent.contract.states import NodeState
 from node_agent.contract.table_schema import node_key
 from node_agent.contract.tags import NodeTags
 
-CLUSTER = "twice"
+CLUSTER = DEFAULT_CLUSTER
 WITHIN_S = 30.0
 NO_SPOT = "Could not launch Spot Instances. UnfulfillableCapacity - Unable to fulfill capacity"
 
@@ -31,20 +30,9 @@ pytestmark = pytest.mark.e2e
 _T = TypeVar("_T")
 
 
-@pytest.fixture(scope="module")
-def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedAws]:
-    """Run the embedded AWS with the stacks deployed."""
-    folder = tmp_path_factory.mktemp("aws")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("AWS_")]:
-            patch.delenv(name)
-        embedded = EmbeddedAws(folder, folder)
-        try:
-            embedded.wait()
-            deploy(embedded, folder, CLUSTER)
-            yield embedded
-        finally:
-            embedded.stop()
+@pytest.fixture
+def aws(deployed_aws: EmbeddedAws) -> EmbeddedAws:
+    return deployed_aws
 
 
 def until(look: Callable[[], _T | None], what: str) -> _T:

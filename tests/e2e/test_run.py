@@ -129,8 +129,10 @@ def test_a_run_loses_two_nodes_and_no_token_and_answers_until_ctrl_c(tmp_path: P
         run.assert_nothing_is_left()
 
 
+# Every signal but SIGKILL has one handler: tests/unit/local/test_interruptible_run.py.
 @pytest.mark.parametrize(
-    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM, signal.SIGKILL]
+    "number",
+    [*(pytest.param(each, marks=pytest.mark.long) for each in (signal.SIGINT, signal.SIGTERM)), signal.SIGKILL],
 )
 def test_a_run_stopped_by_a_signal_leaves_no_process_and_no_file(number: signal.Signals, tmp_path: Path) -> None:
     with running(tmp_path, "--engine", "sim") as run:
@@ -148,6 +150,7 @@ def test_a_fleet_that_cannot_start_fails_the_run_without_a_traceback(tmp_path: P
         run.assert_nothing_is_left()
 
 
+@pytest.mark.long  # its error's line and exit code: tests/unit/local/test_demo.py
 def test_an_embedded_aws_that_ends_fails_the_run_without_a_traceback(tmp_path: Path) -> None:
     with running(tmp_path, "--engine", "sim") as run:
         run.until(lambda: " ready" in run.output, within_s=120)

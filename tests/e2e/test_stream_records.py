@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +18,10 @@ import uvloop
 
 from cli.adapters.stream_records import StreamRecords
 from local.aws import EmbeddedAws
-from local.deploy import deploy
 from node_agent.adapters.stream_records import DynamoStreamRecords
 from node_agent.contract.aws_events import INTERRUPTION_EVENT, STATE_CHANGE_EVENT
 from node_agent.contract.capacity import SCHEDULED_EVENT
-from node_agent.contract.names import DRILL_EVENT_SOURCE, function_name, table_name
+from node_agent.contract.names import DEFAULT_CLUSTER, DRILL_EVENT_SOURCE, function_name, table_name
 from node_agent.contract.open_streams import OpenStreams
 from node_agent.contract.ownership import Ownership
 from node_agent.contract.table_schema import StreamStatus
@@ -34,27 +31,16 @@ from node_agent.dependencies import Dependencies
 from tests.scenarios.local_fleet import LocalFleet, eventually, local_fleet
 from tests.scenarios.test_resume import Reader
 
-CLUSTER = "records"
+CLUSTER = DEFAULT_CLUSTER
 WITHIN_S = 30.0
 
 pytestmark = pytest.mark.e2e
 
 
-@pytest.fixture(scope="module")
-def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedAws]:
-    """Run the embedded AWS with the stacks deployed."""
-    folder = tmp_path_factory.mktemp("aws")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("AWS_")]:
-            patch.delenv(name)
-        patch.setattr(owned_streams, "WRITE_EVERY_S", 1.0)
-        embedded = EmbeddedAws(folder, folder)
-        try:
-            embedded.wait()
-            deploy(embedded, folder, CLUSTER)
-            yield embedded
-        finally:
-            embedded.stop()
+@pytest.fixture
+def aws(deployed_aws: EmbeddedAws, monkeypatch: pytest.MonkeyPatch) -> EmbeddedAws:
+    monkeypatch.setattr(owned_streams, "WRITE_EVERY_S", 1.0)
+    return deployed_aws
 
 
 class Table:

@@ -15,11 +15,12 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from tests.fuzz.mutate import around
 from tests.fuzz.targets import TARGETS, Target
+from tests.generated import examples
 
 CORPUS = Path(__file__).parent / "corpus"
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))
 FIRST_SEED = int(os.environ.get("FUZZ_SEED", "0")) or time.time_ns() % 2**32
-_EXAMPLES = 150
+_EXAMPLES = examples(300)
 _BATCH = 500
 
 
@@ -48,6 +49,7 @@ def test_seeds_corpus_and_extreme_inputs_raise_only_documented_errors(name: str)
         check(name, TARGETS[name], data)
 
 
+@pytest.mark.hypothesis
 @pytest.mark.timeout(0 if SECONDS else 300)
 @pytest.mark.parametrize("name", TARGETS)
 def test_mutated_inputs_raise_only_documented_errors(name: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from checks.assemblies import EVERYTHING, SHIPPED, Synthesized, synthesize
+from lambdas.model_request import BUILD_MINUTES, COPY_S
 from node_agent.contract.errors import ConfigurationError
 from stacks.constructs.artifact import HUB_JOB, pack
 from stacks.settings import from_values
@@ -50,6 +51,10 @@ def test_a_deployment_waits_an_hour_for_the_copy_of_the_model_in_its_settings(
     assert (model["Name"], model["Source"], model["ServiceTimeout"]) == ("tiny", SOURCE, "3600")
     assert production.resources("Custom::SynktiModel") == {}, "without model_source nothing is copied"
     assert project(production)["Name"] == "synkti-model", "the build is there for synkti model push"
+
+
+def test_the_copy_ends_before_the_build_and_the_build_before_cloudformations_patience(sourced: Synthesized) -> None:
+    assert COPY_S < BUILD_MINUTES * 60 < int(sourced.only("Custom::SynktiModel")["ServiceTimeout"])
 
 
 def test_the_build_knows_its_bucket_and_the_fleet(everything: Synthesized) -> None:

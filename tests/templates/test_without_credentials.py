@@ -42,7 +42,25 @@ def test_the_deployments_have_every_allowed_pair_and_no_other() -> None:
     assert list(islice(pairwise(), 3)) == list(DEPLOYMENTS[:3])
 
 
-@pytest.mark.parametrize("number", range(len(DEPLOYMENTS)))
+def with_every_choice() -> set[int]:
+    """Return the numbers of a few deployments that together have every choice of every dimension."""
+    missing = [choice for dimension in DIMENSIONS for choice in dimension]
+    found = set[int]()
+    while missing:
+        number = max(range(len(DEPLOYMENTS)), key=lambda each: sum(has(DEPLOYMENTS[each], **one) for one in missing))
+        found.add(number)
+        missing = [choice for choice in missing if not has(DEPLOYMENTS[number], **choice)]
+    return found
+
+
+IN_EACH_RUN = with_every_choice()
+"""Deployments in `make test`; `make test-all` has all of them, and so every pair."""
+
+
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(each, marks=() if each in IN_EACH_RUN else pytest.mark.long) for each in range(len(DEPLOYMENTS))],
+)
 def test_no_pair_of_settings_needs_a_lookup(number: int, tmp_path: Path) -> None:
     assert synthesize(tmp_path, DEPLOYMENTS[number]).lookups == [], DEPLOYMENTS[number]
 

@@ -130,9 +130,9 @@ def test_the_settings_script_runs_without_installed_packages() -> None:
     assert done.stdout.splitlines()[0] == "wanted=false"
 
 
-def diff(before: Path, after: Path, home: Path) -> str:
+def diff(before: Path, after: Path, home: Path, root: Path = ROOT) -> str:
     quiet = {"PATH": os.environ["PATH"], "HOME": str(home), "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "1"}
-    command = [str(ROOT / ".github/diff.sh"), str(before), str(after)]
+    command = [str(root / ".github/diff.sh"), str(before), str(after)]
     return subprocess.run(command, capture_output=True, text=True, check=True, env=quiet).stdout
 
 
@@ -149,12 +149,26 @@ def test_a_diff_shows_the_changed_resources_without_an_account(production: Synth
     assert comment.count("There were no differences") == 3
 
 
-def test_a_long_diff_is_cut_to_the_size_limit_of_a_comment(
-    production: Synthesized, everything: Synthesized, tmp_path: Path
-) -> None:
-    comment = diff(production.folder, everything.folder, tmp_path)
+def assert_cut(comment: str) -> None:
     assert len(comment) < 65_536
     assert re.search(r"^\.\.\. and \d+ characters more$", comment, re.MULTILINE)
+
+
+def test_a_long_diff_is_cut_to_the_size_limit_of_a_comment(production: Synthesized, tmp_path: Path) -> None:
+    (tmp_path / ".github").mkdir()
+    shutil.copy(ROOT / ".github/diff.sh", tmp_path / ".github")
+    cdk = tmp_path / "node_modules/.bin/cdk"
+    cdk.parent.mkdir(parents=True)
+    cdk.write_text("#!/bin/bash\nprintf '[+] AWS::EC2::Instance %s\\n' $(seq 1000)\n")
+    cdk.chmod(0o755)
+    comment = diff(production.folder, production.folder, tmp_path, tmp_path)
+    assert "Stack synkti-events\n[+] AWS::EC2::Instance 1\n" in comment
+    assert_cut(comment)
+
+
+@pytest.mark.long  # the CDK's command line compares six stacks, for two seconds each
+def test_a_long_diff_of_the_cdk_is_cut_too(production: Synthesized, everything: Synthesized, tmp_path: Path) -> None:
+    assert_cut(diff(production.folder, everything.folder, tmp_path))
 
 
 @pytest.fixture

@@ -15,12 +15,13 @@ from node_agent.adapters import http_server_connection
 from node_agent.adapters.http_server import bind
 from node_agent.contract.errors import ConfigurationError
 from node_agent.ports import ServerRequest
+from tests.generated import examples
 from tests.unit.adapters.door_stage import LIMITS, Client, another, echo, in_pieces, post, run_scenario, until
 
 # requests and answers
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(st.text("abc", max_size=20), min_size=1, max_size=3), st.integers(1, 60))
 def test_requests_are_read_whole_in_any_cuts_and_answered_in_order(bodies: list[str], cut: int) -> None:
     async def story(client: Client) -> None:

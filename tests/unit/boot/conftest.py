@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-BOOT = Path(__file__).parents[3] / "stacks" / "boot"
+ROOT = Path(__file__).parents[3]
+BOOT = ROOT / "stacks" / "boot"
 NODE = "i-0123456789abcdef0"
 STAND_IN = """#!/bin/bash
 printf '%s\\n' "$(basename "$0") $*" >>"$CALLS"

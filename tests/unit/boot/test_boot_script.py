@@ -6,8 +6,7 @@ import shutil
 
 import pytest
 
-from stacks.constructs.artifact import ROOT
-from tests.unit.boot.conftest import Instance, arguments_of
+from tests.unit.boot.conftest import ROOT, Instance, arguments_of
 
 LOCKS = ("bootstrap", "agent", "engine")
 

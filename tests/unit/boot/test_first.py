@@ -5,25 +5,35 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stacks.constructs.artifact import AGENT, pack
-from stacks.constructs.boot import boot_variables, user_data
 from stacks.settings import FleetSettings
 from tests.unit.boot.conftest import NODE, Instance
 
-ARCHIVE = pack(AGENT)
+if TYPE_CHECKING:
+    from stacks.constructs.artifact import Archive
+
+# The CDK is imported where it is used: each process that collects this file would start a Node process.
+
+
+@pytest.fixture(scope="module")
+def archive() -> Archive:
+    from stacks.constructs.artifact import AGENT, pack  # noqa: PLC0415
+
+    return pack(AGENT)
 
 
 @pytest.fixture
-def script(instance: Instance) -> Path:
+def script(instance: Instance, archive: Archive) -> Path:
     """The user data as a launch template has it, for an archive that the stand-in of S3 gives out."""
+    from stacks.constructs.boot import boot_variables, user_data  # noqa: PLC0415
+
     stored = instance.root / "archive.tar"
-    stored.write_bytes(ARCHIVE.content)
+    stored.write_bytes(archive.content)
     instance.answers("aws", f'case "$*" in *s3://assets/*) cp {stored} "${{@: -1}}";; esac')
-    artifact: Any = SimpleNamespace(url="s3://assets/agent.tar", sha256=ARCHIVE.sha256)
+    artifact: Any = SimpleNamespace(url="s3://assets/agent.tar", sha256=archive.sha256)
     state: Any = SimpleNamespace(
         models=SimpleNamespace(bucket_name="synkti-models"),
         checkpoints=SimpleNamespace(bucket_name="synkti-checkpoints"),
@@ -37,11 +47,11 @@ def script(instance: Instance) -> Path:
     return path
 
 
-def test_the_archive_is_fetched_verified_unpacked_and_run(instance: Instance, script: Path) -> None:
+def test_the_archive_is_fetched_verified_unpacked_and_run(instance: Instance, script: Path, archive: Archive) -> None:
     done = instance.shell(str(script))
     assert done.returncode == 0, done.stderr
     release = instance.root / "opt/synkti/current"
-    assert release.resolve().name == ARCHIVE.sha256
+    assert release.resolve().name == archive.sha256
     assert (release / "node_agent/__main__.py").is_file()
     assert (release / "stacks/boot/boot.sh").stat().st_mode & 0o111
     units = {path.name for path in (instance.root / "etc/systemd/system").iterdir()}
@@ -75,14 +85,16 @@ def test_a_second_run_downloads_nothing(instance: Instance, script: Path) -> Non
     assert len([call for call in instance.calls if call.startswith("aws s3 cp")]) == before == 1
 
 
-def test_an_archive_other_than_the_deployed_one_is_not_unpacked(instance: Instance, script: Path) -> None:
-    (instance.root / "archive.tar").write_bytes(ARCHIVE.content + b"and more")
+def test_an_archive_other_than_the_deployed_one_is_not_unpacked(
+    instance: Instance, script: Path, archive: Archive
+) -> None:
+    (instance.root / "archive.tar").write_bytes(archive.content + b"and more")
     done = instance.shell(str(script))
     assert done.returncode == 1
     assert not (instance.root / "opt/synkti/current").exists()
     assert f"end-of-life/{NODE}/first-boot.log" in "".join(instance.calls)
     assert instance.calls[-1] == "systemctl poweroff"
-    assert hashlib.sha256(ARCHIVE.content).hexdigest() == ARCHIVE.sha256
+    assert hashlib.sha256(archive.content).hexdigest() == archive.sha256
 
 
 def test_an_unavailable_archive_is_retried_a_few_times(instance: Instance, script: Path) -> None:

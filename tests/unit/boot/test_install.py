@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from node_agent.contract.wheelhouse import PREFIX, package_sets
-from stacks.constructs.artifact import ROOT
-from tests.unit.boot.conftest import BOOT, Instance
+from tests.unit.boot.conftest import BOOT, ROOT, Instance
 from tests.unit.boot.wheelhouse import VERSION, Wheelhouse, make_wheelhouse
 
 # The part of `aws s3` that the script calls, on a folder: exit code 1 where nothing is listed, as the real one.

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stacks.constructs.artifact import ROOT
-from tests.unit.boot.conftest import Instance
+from tests.unit.boot.conftest import ROOT, Instance
 
 
 def test_the_number_of_requests_in_flight_is_published(instance: Instance) -> None:

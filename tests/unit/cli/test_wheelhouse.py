@@ -11,7 +11,7 @@ import pytest
 from cli.core.wheelhouse import is_complete, parse_pin
 from node_agent.contract.models import ModelFile, format_manifest, parse_manifest
 from node_agent.contract.wheelhouse import PREFIX, package_sets
-from stacks.constructs.artifact import ROOT
+from tests.unit.boot.conftest import ROOT
 from tests.unit.boot.wheelhouse import Wheelhouse, make_wheelhouse
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
@@ -48,8 +48,8 @@ def held(bucket: str) -> dict[str, bytes]:
     return {key: s3.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys}
 
 
-def test_the_bucket_has_what_nodes_look_for(
-    bucket: str, small: Wheelhouse, made: Wheelhouse, run: Run, tmp_path: Path
+def test_the_bucket_has_what_nodes_look_for_and_a_second_run_downloads_and_uploads_nothing(
+    bucket: str, small: Wheelhouse, made: Wheelhouse, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same files under the same keys as those that tests/unit/boot/test_install.py installs nodes from."""
     assert run("wheelhouse", "--json").document == {"cluster": "synkti", "uploaded": ["tools", "agent", "engine"]}
@@ -66,11 +66,6 @@ def test_the_bucket_has_what_nodes_look_for(
         listed = {f"{folder}/{file.path}" for file in parse_manifest(objects[key].decode())}
         assert listed == {other for other in objects if other.startswith(folder)} - {key}
 
-
-def test_a_second_run_downloads_and_uploads_nothing(
-    bucket: str, small: Wheelhouse, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run("wheelhouse")
     monkeypatch.setattr("cli.wheelhouse.PackageDownloader", None)
     assert run("wheelhouse").out == "the wheelhouse is complete\n"
 

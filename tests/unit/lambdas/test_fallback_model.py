@@ -21,6 +21,7 @@ from lambdas.environment import CapacityEnvironment
 from lambdas.launch_events import LaunchDependencies, handle_check, handle_launch_event
 from node_agent.contract.capacity import LAUNCH_FAILED_EVENT, LAUNCH_SUCCEEDED_EVENT, SCHEDULED_EVENT
 from node_agent.contract.timestamps import format_instant
+from tests.generated import examples
 
 GROUP = "synkti-fleet"
 SPOT, ON_DEMAND = "i-00000000000000001", "i-00000000000000002"
@@ -151,4 +152,4 @@ class Fallback(RuleBasedStateMachine):
 
 
 TestFallback = Fallback.TestCase
-TestFallback.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestFallback.settings = settings(max_examples=examples(60), stateful_step_count=25, deadline=None)

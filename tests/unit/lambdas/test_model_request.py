@@ -12,9 +12,8 @@ import pytest
 from botocore.stub import Stubber
 
 from lambdas import model_request
-from lambdas.model_request import BUILD_MINUTES, COPY_S, RequestDependencies, handle_request
+from lambdas.model_request import RequestDependencies, handle_request
 from node_agent.contract.errors import ConfigurationError
-from stacks.constructs.model_request import WAIT
 from tests.unit.lambdas.test_handlers import Context
 
 URL = "https://cloudformation-custom-resource-response.s3.amazonaws.com/x?Signature=y"
@@ -74,10 +73,6 @@ def test_a_request_starts_a_build_that_can_respond(kind: str, aws: None) -> None
     failed = json.loads(variables["SYNKTI_RESPONSE_FAILED"])
     assert (failed["Status"], failed["PhysicalResourceId"]) == ("FAILED", "models/tiny")
     assert {"StackId", "RequestId", "LogicalResourceId", "Reason"} < set(failed)
-
-
-def test_the_copy_ends_before_the_build_and_the_build_before_cloudformations_patience(aws: None) -> None:
-    assert COPY_S < BUILD_MINUTES * 60 < WAIT.to_seconds()
 
 
 def test_a_repeated_request_starts_no_second_build(aws: None) -> None:

@@ -30,6 +30,7 @@ from node_agent.contract.table_schema import StreamStatus
 from node_agent.core.journal.epochs import Epoch
 from node_agent.core.replication.owned_streams import OwnedStreams
 from node_agent.core.replication.replicated_log import CloseReason, ReplicatedLog
+from tests.generated import examples
 
 STREAMS = [f"{number:024x}" for number in range(3)]
 NODES = ["i-00000001", "i-00000002"]
@@ -251,4 +252,4 @@ class Streams(RuleBasedStateMachine):
 
 
 TestStreams = Streams.TestCase
-TestStreams.settings = settings(max_examples=200, stateful_step_count=40)
+TestStreams.settings = settings(max_examples=examples(200), stateful_step_count=40)

@@ -20,6 +20,7 @@ from node_agent.core.node.status import Liveness
 from sim.fleet import Fleet
 from sim.host import Host
 from sim.network import NetworkConditions
+from tests.generated import examples
 from tests.scenarios.fleets import agree
 
 HEALS_WITHIN_S = 120.0
@@ -201,4 +202,4 @@ class MembershipMachine(RuleBasedStateMachine):
 
 
 TestMembership = MembershipMachine.TestCase
-TestMembership.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestMembership.settings = settings(max_examples=examples(60), stateful_step_count=30, deadline=None)

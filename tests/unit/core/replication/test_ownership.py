@@ -15,6 +15,7 @@ from node_agent.core.journal.epochs import Epoch, EpochRange, EventId, event_id_
 from node_agent.core.replication.refusal import RefusalReason, ReplicaRefused
 from node_agent.core.replication.replica_store import ReplicaStore, newest
 from node_agent.core.replication.replicated_log import Command, DropReplica, OpenReplica, Replica, ReplicatedLog
+from tests.generated import examples
 
 NOW = 1000.0
 NODES = ("n0", "n1", "n2", "n3")
@@ -272,4 +273,4 @@ def test_lines_that_a_cut_off_owner_wrote_are_not_in_the_clients_journal() -> No
 
 
 TestOwnership = Ownership.TestCase
-TestOwnership.settings = settings(max_examples=400, stateful_step_count=50, deadline=None)
+TestOwnership.settings = settings(max_examples=examples(400), stateful_step_count=50, deadline=None)

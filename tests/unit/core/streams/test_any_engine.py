@@ -16,6 +16,7 @@ from node_agent.core.openai.generation_request import ApiRoute, read_generation
 from node_agent.core.streams.factory import new_stream, restore_stream
 from node_agent.core.streams.state import ENGINE_DONE, StreamState
 from node_agent.core.streams.stream_machine import StreamMachine
+from tests.generated import examples
 
 METHODS = ("resume", "forced")
 CAN_REQUEST = (StreamState.WAITING, StreamState.LOST, StreamState.AWAITING_NEXT_REQUEST)
@@ -61,7 +62,7 @@ def stream_for(route: ApiRoute, choices: int) -> StreamMachine:
     return new_stream(read_generation(route, orjson.dumps(body)), "s")
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.sampled_from(ROUTES), st.integers(1, 2), STEPS)
 def test_no_engine_causes_an_illegal_transition(route: ApiRoute, choices: int, steps: list[tuple[str, bytes]]) -> None:
     stream = stream_for(route, choices)

@@ -20,6 +20,7 @@ from node_agent.core.openai.sse import SseParser
 from node_agent.core.streams.chunk_stream import ChunkStream
 from node_agent.core.streams.factory import replay_journal
 from node_agent.core.streams.state import LOST_EVENT, StreamState
+from tests.generated import examples
 from tests.unit.core.streams.engine_script import FIRST_ID, PROMPT, PROMPT_TEXT, ScriptedModel
 
 CHARACTERS = "abc \n.é漢字🚀🌍👩‍💻ع"
@@ -160,7 +161,7 @@ def uninterrupted(model: ScriptedModel, request: GenerationRequest) -> Client:
     return client
 
 
-@settings(max_examples=1000)
+@settings(max_examples=examples(1000))
 @given(
     models(),
     st.sampled_from((ApiRoute.CHAT, ApiRoute.COMPLETION)),
@@ -197,7 +198,7 @@ def test_an_answer_that_was_cut_equals_the_one_that_was_not(
         assert usages[0] == usage(len(PROMPT), tokens)
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(
     models(),
     st.sampled_from((ApiRoute.CHAT, ApiRoute.COMPLETION)),

@@ -14,6 +14,7 @@ from node_agent.core.openai.generation_request import ApiRoute
 from node_agent.core.streams import chunk_template
 from node_agent.core.streams.chunk_stream import ChunkStream
 from node_agent.core.streams.factory import replay_journal
+from tests.generated import examples
 from tests.unit.core.streams.engine_script import ScriptedModel
 from tests.unit.core.streams.test_chunk_stream import engine_events, generation, models
 
@@ -79,7 +80,7 @@ def test_an_unsuitable_payload_makes_no_template(payload: bytes) -> None:
     assert chunk_template.derive(payload, "first", 7, CLIENT_CHUNK) is None
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(models(), st.sampled_from((ApiRoute.CHAT, ApiRoute.COMPLETION)), st.integers(0, 20), st.integers(1, 400))
 def test_a_client_and_a_keeper_get_the_same_whether_events_are_compared_or_read(
     model: ScriptedModel, route: ApiRoute, cut: int, step: int
