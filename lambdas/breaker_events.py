@@ -19,7 +19,7 @@ from lambdas.core.launch_breaker import BreakerAction, BreakerDecision, decide_b
 from lambdas.environment import CapacityEnvironment, capacity_from_environ
 from lambdas.node_events import logger, metrics
 from node_agent.contract.launch_breaker import parse_breaker_event
-from node_agent.contract.tags import VERSION_TAG, decode_tags
+from node_agent.contract.tags import CLUSTER_TAG, VERSION_TAG
 
 _RECORD = "the breaker's record of {group}"
 
@@ -86,10 +86,12 @@ def check_breaker(dependencies: BreakerDependencies) -> dict[str, str]:
 
 
 def _node_version(instance_id: str, dependencies: BreakerDependencies) -> str | None:
-    """Return the version in the instance's tag; None where it is no node of this cluster. EC2 keeps it for an hour."""
+    """Return the version in the instance's tag; None where it is no node of this cluster. EC2 keeps it for an hour.
+
+    Only the group's own tags count: an agent that ends by itself removes those that it wrote.
+    """
     found = dependencies.instances.find(instance_id)
-    tags = decode_tags(found.tags) if found is not None else None
-    if found is None or tags is None or tags.cluster != dependencies.environment.cluster:
+    if found is None or found.tags.get(CLUSTER_TAG) != dependencies.environment.cluster:
         return None
     return found.tags.get(VERSION_TAG)
 

@@ -42,6 +42,11 @@ def build_once(name: str, build: Callable[[Path], None]) -> Path:
     return folder
 
 
+def is_built(name: str) -> bool:
+    """Return whether the cache has a complete folder `name`."""
+    return (cache_dir() / name / _MARKER).exists()
+
+
 def require_space(gib: float) -> None:
     """Raise UserActionRequired if the disk of the cache has less than `gib` free."""
     folder = cache_dir()

@@ -19,11 +19,13 @@ from functools import partial
 from pathlib import Path
 
 from local.boot.packages import ensure_packages
-from local.boot.parts import PARTS
+from local.boot.parts import PARTS, VLLM_PART
 from local.boot.requirements import missing, read_machine
 from local.boot.root_image import ensure_root
 from local.boot.scene import SETTINGS
 from local.deploy import ROOT, synthesize
+from local.engine_env import ensure_engine
+from local.engines import VLLM, prepare_engine
 from local.errors import LocalRunError, UserActionRequired
 from local.interruptible_run import run_with_cleanup
 from node_agent.contract.names import DEFAULT_CLUSTER
@@ -62,13 +64,21 @@ def _log(text: str) -> None:
 
 async def _run(parts: list[str], out: Path, cgroups: str, folder: Path, scratch: Path) -> bool:
     packages = await asyncio.to_thread(ensure_packages, _log)
-    root = await asyncio.to_thread(ensure_root, packages, _log)
-    await asyncio.to_thread(synthesize, DEFAULT_CLUSTER, SETTINGS)
+    root = await asyncio.to_thread(ensure_root, packages.folder, _log)
+    python, more = packages.python, []
+    if python.is_substitute:
+        more += ["--downloads", str(python.pin.with_name("downloads.json")), "--python", python.title]
+    else:
+        await asyncio.to_thread(synthesize, DEFAULT_CLUSTER, SETTINGS)
+    if VLLM_PART in parts:
+        engine = await asyncio.to_thread(prepare_engine, VLLM, _log)
+        more += ["--vllm", str(ensure_engine(_log)), "--model", engine.model_dir]
     group = f"synkti-boot-{folder.name}"
     command = [
         "unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc",
-        sys.executable, "-m", "local.boot.inside", "--root", str(root), "--packages", str(packages),
-        "--folder", str(folder / "inside"), "--logs", str(out / "logs"), "--cgroups", cgroups, "--group", group, *parts,
+        sys.executable, "-m", "local.boot.inside", "--root", str(root), "--packages", str(packages.folder),
+        "--folder", str(folder / "inside"), "--logs", str(out / "logs"), "--cgroups", cgroups, "--group", group,
+        "--pin", str(python.pin), *more, *parts,
     ]  # fmt: skip
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(scratch)}
     remover = await asyncio.create_subprocess_exec(

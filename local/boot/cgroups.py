@@ -45,9 +45,14 @@ class ContainerGroups:
         (group / "memory.limit_in_bytes").write_text(str(limit_bytes))
         return group
 
-    def unit_group(self, container: str, unit: str) -> Path:
-        """Return the folder of a unit's group, as this machine sees it (v2 only)."""
-        return self._trees[0] / container / "payload" / "system.slice" / unit
+    def group_of(self, pid: int) -> Path:
+        """Return the folder of a process's group, its unit's (v2 only). Raises OSError once it has ended."""
+        return ROOT / unified_path(Path(f"/proc/{pid}/cgroup").read_text())
+
+
+def unified_path(groups: str) -> str:
+    """Return the path of a process's group below the unified hierarchy. Pure. groups: as /proc/<pid>/cgroup."""
+    return next(line.removeprefix("0::/") for line in groups.splitlines() if line.startswith("0::/"))
 
 
 def remove_groups(version: str, name: str) -> None:

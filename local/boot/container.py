@@ -62,6 +62,17 @@ class Container:
         options = f"lowerdir={image},upperdir={upper},workdir={work}"
         call(["mount", "-t", "overlay", "-o", options, "overlay", str(self.root)])
 
+    def mount_over(self, lower: Path, path: str) -> None:
+        """Mount a folder of this machine, below changes that are on its disk. path: inside. Raises LocalRunError."""
+        target = self.root / path.lstrip("/")
+        name = path.strip("/").replace("/", "-")
+        upper, work = self._disk / f"{name}-upper", self._disk / f"{name}-work"
+        for folder in (target, upper, work):
+            folder.mkdir(parents=True)
+        options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+        call(["mount", "-t", "overlay", "-o", options, "overlay", str(target)])
+        self._mounts.insert(0, target)
+
     def connect(self, address: str) -> None:
         """Create its network namespace. address: on the bridge. Raises LocalRunError."""
         create_namespace(self.name, address)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import shlex
 import sys
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,19 +22,22 @@ from rich.console import Console
 from local.aws import ACCOUNT, REGION, EmbeddedAws
 from local.boot.aws_gateway import AwsGateway, Certificates, service_hosts
 from local.boot.cgroups import ContainerGroups
+from local.boot.commands import call
 from local.boot.container import hide_leftovers
+from local.boot.cpython import PIN
 from local.boot.machine import BootedInstance, LaunchMetadata, MachineTemplate
 from local.boot.model import write_model
 from local.boot.network import GATEWAY, NETWORK, create_bridge
 from local.boot.packages import upload_packages
-from local.boot.parts import PARTS
+from local.boot.parts import VLLM_PART
+from local.boot.run_parts import run_parts
 from local.boot.scene import SETTINGS, Scene, deployed_user_data
+from local.boot.summary import OUTCOMES, format_summary, not_shown
 from local.demo.screen import Screen
 from local.deploy import deploy
 from local.ec2_emulator import Ec2Emulator
 from local.engines import MODEL
 from local.errors import LocalRunError
-from local.process_cleanup import tail
 from node_agent.contract.names import checkpoints_bucket_name, models_bucket_name
 from stacks.endpoints import GATEWAY_SERVICES, INTERFACE_SERVICES
 
@@ -54,8 +59,11 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    for name in ("--root", "--packages", "--folder", "--logs"):
+    for name in ("--root", "--packages", "--folder", "--logs", "--pin"):
         parser.add_argument(name, type=Path, required=True)
+    for name in ("--downloads", "--vllm", "--model"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--python", default="", help="what is in the place of the release's CPython")
     parser.add_argument("--cgroups", required=True)
     parser.add_argument("--group", required=True)
     parser.add_argument("parts", nargs="+")
@@ -65,6 +73,8 @@ def _options() -> argparse.Namespace:
 async def _run(options: argparse.Namespace, screen: Screen) -> bool:
     screen.heading("Synkti on instances that boot")
     hide_leftovers()
+    if options.pin != PIN:  # in this mount namespace only
+        call(["mount", "--bind", str(options.pin), str(PIN)])
     create_bridge()
     options.folder.mkdir(parents=True, exist_ok=True)
     groups = ContainerGroups(options.cgroups, options.group)
@@ -81,16 +91,27 @@ async def _run(options: argparse.Namespace, screen: Screen) -> bool:
     environ = aws.environ()
     metadata = LaunchMetadata(user_data, _ROLE, environ["AWS_ACCESS_KEY_ID"], environ["AWS_SECRET_ACCESS_KEY"])
     authority = certificates.authority.read_text()
-    template = MachineTemplate(options.root, options.folder / "nodes", options.logs, groups, hosts, authority, metadata)
+    template = MachineTemplate(
+        options.root, options.folder / "nodes", options.logs, groups, hosts, authority, metadata,
+        options.downloads.read_text() if options.downloads else "", options.vllm,
+    )  # fmt: skip
     await asyncio.to_thread(upload_packages, aws.client("s3"), buckets[0], options.packages)
     screen.log("uploaded: the packages that nodes install")
     boot = partial(BootedInstance, template)
     emulator = Ec2Emulator(aws, deployed.auto_scaling_group, boot, NETWORK, screen.log, is_private=True)
     async with httpx.AsyncClient(timeout=5) as http:
         scene = Scene(aws, deployed.cluster, emulator, template, screen, options.folder, http)
-        await scene.command("model", "push", str(write_model(options.folder / "model")), "--name", MODEL, "--unchecked")
+        model = options.model or write_model(options.folder / "model")
+        await scene.command("model", "push", str(model), "--name", MODEL, "--unchecked")
         screen.log(f"pushed: the model {MODEL!r}")
-        return await _run_parts(scene, options.parts)
+        outcomes = await run_parts(scene, options.parts)
+    (options.logs / OUTCOMES).write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1) + "\n")
+    screen.heading("Summary")
+    unshown = not_shown(options.python, options.cgroups, has_vllm=VLLM_PART in options.parts)
+    screen.print_text(format_summary(template.booted, outcomes, unshown))
+    passed = all(outcome.passed for outcome in outcomes)
+    screen.log("all parts passed" if passed else "not all parts passed", style="bold green" if passed else "bold red")
+    return passed
 
 
 def _assets_bucket(user_data: str) -> str:
@@ -98,38 +119,6 @@ def _assets_bucket(user_data: str) -> str:
     (line,) = [line for line in user_data.splitlines() if line.startswith("SYNKTI_AGENT_URL=")]
     (variable,) = shlex.split(line)
     return urlsplit(variable.partition("=")[2]).netloc
-
-
-async def _run_parts(scene: Scene, names: list[str]) -> bool:
-    """Run the parts one after another; return whether all passed. The first that fails ends the run."""
-    emulator_task = asyncio.create_task(scene.emulator.run())
-    try:
-        for name in names:
-            scene.screen.heading(name)
-            part = asyncio.create_task(PARTS[name](scene))
-            done, _ = await asyncio.wait({emulator_task, part}, return_when=asyncio.FIRST_COMPLETED)
-            if part not in done:
-                part.cancel()
-                await emulator_task  # raises what stopped it
-            try:
-                await part
-            except LocalRunError as error:
-                scene.screen.log(f"{name}: {error}", style="bold red")
-                for instance in scene.emulator.instances:
-                    scene.screen.print_text(f"{instance.log}:\n{tail(instance.log)}\n{_journal(instance)}")
-                return False
-        scene.screen.log(f"passed: {', '.join(names)}", style="bold green")
-        return True
-    finally:
-        emulator_task.cancel()
-        await asyncio.gather(emulator_task, return_exceptions=True)
-
-
-def _journal(instance: BootedInstance) -> str:
-    try:
-        return instance.container.run("journalctl --no-pager --lines 60 --unit 'synkti*' --unit 'cloud-*'")
-    except LocalRunError as error:
-        return str(error)
 
 
 if __name__ == "__main__":

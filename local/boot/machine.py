@@ -12,9 +12,9 @@ from pathlib import Path
 from local import imds
 from local.boot.cgroups import ContainerGroups
 from local.boot.container import Container
-from local.boot.image import Variant, image_files, image_links, write_image
+from local.boot.image import Variant, image_of, write_image
 from local.boot.network import namespace_path
-from local.boot.paths import CODE_FOLDER
+from local.boot.paths import CODE_FOLDER, VLLM_FOLDER
 from local.controlled_instance import ControlledInstance
 from local.deploy import ROOT
 from local.imds import InstanceMetadata
@@ -41,7 +41,9 @@ class LaunchMetadata:
 class MachineTemplate:
     """What all instances of a run share.
 
-    root: the cached image; hosts, authority: of AWS's services; variants: of the next instances.
+    root: the cached image; hosts, authority: of AWS's services; uv_downloads: uv's document of archives, empty for its
+    own; vllm: the environment with vLLM on this machine, None without one; variants: of the next instances; booted: the
+    number of instances so far.
     """
 
     root: Path
@@ -51,6 +53,9 @@ class MachineTemplate:
     hosts: list[str]
     authority: str
     metadata: LaunchMetadata
+    uv_downloads: str = ""
+    vllm: Path | None = None
+    booted: int = 0
     variants: list[Variant] = field(default_factory=list)
 
     def next_variant(self) -> Variant:
@@ -73,12 +78,16 @@ class BootedInstance(ControlledInstance):
         super().__init__(folder / "metadata.json", replace(metadata, **asdict(template.metadata)))
         self.container = Container(self.instance_id, folder, self.log, template.groups)
         self.container.mount(template.root)
-        write_image(self.container.root, image_files(template.hosts, template.authority, self.variant), image_links())
+        if self.variant.has_vllm and template.vllm is not None:
+            self.container.mount_over(template.vllm, VLLM_FOLDER)
+        image = image_of(template.hosts, template.authority, template.uv_downloads, self.variant)
+        write_image(self.container.root, image)
         binds = {f"{CODE_FOLDER}/{name}": str(ROOT / name) for name in ("local", "node_agent")}
         disks = {_STORE: _STORE_MIB} if self.variant.has_instance_store else {}
         self.container.connect(metadata.address)
         self._imds = self._start_imds(folder)
         self.container.boot(binds, disks)
+        template.booted += 1
 
     def _start_imds(self, folder: Path) -> subprocess.Popen[bytes]:
         command = [

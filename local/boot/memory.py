@@ -50,7 +50,7 @@ def _bounded_group(container: Container, victim: int) -> Iterator[Path]:
         (group / "cgroup.procs").write_text(str(victim))
         yield group
         return
-    group = groups.unit_group(container.name, "synkti.service")
+    group = groups.group_of(victim)
     limit = group / "memory.max"
     limit.write_text(str(int((group / "memory.current").read_text()) + _ROOM_BYTES))
     try:

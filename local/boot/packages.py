@@ -1,7 +1,8 @@
 """Downloads what a container installs at its boot, once, into the cache, and puts it into the models bucket.
 
 A container has no way to a package index: its node installs from the wheelhouse, as on EC2. The set with the engine is
-left out, because the image has the environment of a stand-in in its place.
+left out, because the image has the environment of a stand-in in its place. CPython's archive may be a substitute
+(local/boot/cpython).
 """
 
 from __future__ import annotations
@@ -12,24 +13,25 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cli.adapters.package_download import PackageDownloader
 from cli.adapters.wheelhouse_bucket import WheelhouseBucket
 from cli.errors import CliError
-from local.cache import build_once
+from local.boot.cpython import PIN, RunPython, choose_python
+from local.boot.image import IMAGE_PYTHON
+from local.cache import build_once, is_built
 from local.deploy import ROOT
 from local.errors import LocalRunError
-from node_agent.contract.wheelhouse import PackageSet, package_sets
-
-PYTHON = "3.11"
-"""The image's, which the stand-in of the engine's environment has: Debian 12 has it."""
+from node_agent.contract.wheelhouse import PYTHON_PIN, PackageSet, package_sets
 
 STAND_IN = frozenset({"uvicorn", "click", "h11", "httptools", "orjson", "setuptools", "uvloop"})
 """The fake engine's packages, and what builds the engine's plug-in."""
 
 _PLATFORMS = ("manylinux2014_x86_64", "manylinux_2_17_x86_64", "manylinux_2_28_x86_64", "manylinux_2_34_x86_64")
+_MIRROR = "UV_PYTHON_INSTALL_MIRROR"
 _DOWNLOAD_TIMEOUT_S = 900.0
 _LOCKS = ROOT / "requirements"
 
@@ -50,31 +52,56 @@ def locked(lock: str, names: Iterable[str]) -> str:
     return "\n".join(line for name in sorted(wanted) for line in found[name]) + "\n"
 
 
-def installed_sets() -> list[PackageSet]:
-    """Return the sets of the wheelhouse that a container installs: all but the engine's."""
-    return [each for each in package_sets(lambda name: (_LOCKS / name).read_bytes()) if each.name != "engine"]
+def installed_sets(pin: Path) -> list[PackageSet]:
+    """Return the sets of the wheelhouse that a container installs: all but the engine's. pin: CPython's lock file."""
+
+    def read(name: str) -> bytes:
+        return (pin if name == PYTHON_PIN else _LOCKS / name).read_bytes()
+
+    return [each for each in package_sets(read) if each.name != "engine"]
 
 
-def ensure_packages(log: Callable[[str], None]) -> Path:
-    """Return a folder with a folder for each of `installed_sets`, and the stand-in's packages. Raises LocalRunError."""
-    stand_in = locked("\n".join((_LOCKS / f"{name}.txt").read_text() for name in ("build", "dev")), STAND_IN)
-    sets = installed_sets()
-    digest = hashlib.sha256("".join([*(each.prefix for each in sets), stand_in]).encode()).hexdigest()[:12]
+@dataclass(frozen=True)
+class Packages:
+    """The packages of a run. folder: has a folder for each of `installed_sets`, and the stand-in's packages."""
 
-    def download(folder: Path) -> None:
-        log("the containers' packages are downloaded (once)")
-        downloader = PackageDownloader(_LOCKS, folder, os.environ)
-        try:
-            for each in sets:
-                downloader.download(each)
-        except CliError as error:
-            raise LocalRunError(str(error)) from error
-        shutil.rmtree(folder / "pip")  # the downloader's
-        lock = folder / "stand-in.txt"
-        lock.write_text(stand_in)
-        _download(lock, folder)
+    folder: Path
+    python: RunPython
 
-    return build_once(f"boot-packages-{digest}", download)
+
+def ensure_packages(log: Callable[[str], None]) -> Packages:
+    """Return the packages, downloaded if they are not in the cache. Raises LocalRunError."""
+    python = choose_python(os.environ, lambda: is_built(_name(PIN)), log)
+    return Packages(build_once(_name(python.pin), lambda folder: _build(folder, python, log)), python)
+
+
+def _name(pin: Path) -> str:
+    """Return the name of the packages' folder in the cache."""
+    content = "".join([*(each.prefix for each in installed_sets(pin)), _stand_in()])
+    return f"boot-packages-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+
+
+def _stand_in() -> str:
+    """Return the lock file of the stand-in's packages."""
+    return locked("\n".join((_LOCKS / f"{name}.txt").read_text() for name in ("build", "dev")), STAND_IN)
+
+
+def _build(folder: Path, python: RunPython, log: Callable[[str], None]) -> None:
+    log("the containers' packages are downloaded (once)")
+    locks = shutil.copytree(_LOCKS, folder / "locks")
+    shutil.copy(python.pin, locks / PYTHON_PIN)
+    environ = {**os.environ, **({_MIRROR: python.mirror.as_uri()} if python.mirror is not None else {})}
+    downloader = PackageDownloader(locks, folder, environ)
+    try:
+        for each in installed_sets(python.pin):
+            downloader.download(each)
+    except CliError as error:
+        raise LocalRunError(str(error)) from error
+    for scratch in ("pip", "locks"):
+        shutil.rmtree(folder / scratch)
+    lock = folder / "stand-in.txt"
+    lock.write_text(_stand_in())
+    _download(lock, folder)
 
 
 def upload_packages(s3: Any, bucket: str, packages: Path) -> None:
@@ -88,14 +115,14 @@ def upload_packages(s3: Any, bucket: str, packages: Path) -> None:
         packages: the folder of `ensure_packages`.
     """
     wheelhouse = WheelhouseBucket(s3, bucket)
-    for each in installed_sets():
+    for each in installed_sets(PIN):
         wheelhouse.upload(each, packages / each.name, lambda _: None, replace=False)
 
 
 def _download(lock: Path, folder: Path) -> None:
     command = [
         sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--require-hashes",
-        "--only-binary=:all:", "--no-deps", "--implementation", "cp", "--python-version", PYTHON,
+        "--only-binary=:all:", "--no-deps", "--implementation", "cp", "--python-version", IMAGE_PYTHON,
         *(word for platform in _PLATFORMS for word in ("--platform", platform)),
         "--dest", str(folder), "--requirement", str(lock),
     ]  # fmt: skip

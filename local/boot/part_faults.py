@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 
 from local.boot.machine import BootedInstance
 from local.boot.memory import run_out_of_memory
 from local.boot.scene import READY_WITHIN_S, Scene, require
+from local.errors import LocalRunError
+from node_agent.contract.names import ENGINE_PORT
 
-_RESTART_WITHIN_S = 30.0
-_WATCHDOG_WITHIN_S = 60.0
+_PID = re.compile(r"pid=(\d+)")
+_RESTART_WITHIN_S = 90.0
+_WATCHDOG_WITHIN_S = 120.0
 _TOKENS = 50
 
 
@@ -82,5 +86,8 @@ async def _restarted(
 async def _processes(scene: Scene, instance: BootedInstance) -> tuple[str, str]:
     """Return the numbers, inside, of the agent and its engine. Raises LocalRunError while one of them is missing."""
     agent = (await scene.unit(instance, "synkti.service"))["MainPID"]
-    engine = await scene.inside(instance, f"pgrep --parent {agent} --newest")
-    return agent, engine.strip()
+    listening = await scene.inside(instance, f"ss -Hltnp 'sport = :{ENGINE_PORT}'")
+    engine = _PID.search(listening)  # by its port: it may be in a unit of its own
+    if engine is None or agent == "0":
+        raise LocalRunError(f"{instance.instance_id} has no agent or no engine")
+    return agent, engine[1]

@@ -12,8 +12,9 @@ from local.engines import MODEL
 from node_agent.contract.models import manifest_key
 from node_agent.contract.names import models_bucket_name
 
-_LAUNCH_WITHIN_S = 30.0
-_GIVE_UP_WITHIN_S = 150.0
+_LAUNCH_WITHIN_S = 60.0
+_GIVE_UP_WITHIN_S = 600.0
+_SHOWN_WITHIN_S = 120.0
 ENGINE_WORDS = "ValueError: User-specified max_model_len (131072) is greater than the derived max_model_len (4096)"
 """As vLLM ends with settings that cannot work."""
 
@@ -21,7 +22,7 @@ ENGINE_WORDS = "ValueError: User-specified max_model_len (131072) is greater tha
 async def instance_store(scene: Scene) -> None:
     """An instance with a disk of its own keeps the model there; the others on the root volume. Raises LocalRunError."""
     other = (await scene.fleet())[-1]
-    target = await _replace_one(scene, Variant(has_instance_store=True))
+    target = await replace_one(scene, Variant(has_instance_store=True))
     await scene.fleet()
     for instance, folder in ((target, "/opt/dlami/nvme/synkti/models"), (other, "/opt/synkti/models")):
         environ = await scene.inside(instance, "cat /etc/synkti/node.env")
@@ -31,7 +32,7 @@ async def instance_store(scene: Scene) -> None:
 
 async def engine_gives_up(scene: Scene) -> None:
     """An engine whose settings cannot work: the node gives up at once, with vLLM's words. Raises LocalRunError."""
-    target = await _replace_one(scene, Variant(engine_error=ENGINE_WORDS))
+    target = await replace_one(scene, Variant(engine_error=ENGINE_WORDS))
     log = await _gives_up(scene, target)
     require(ENGINE_WORDS in log, f"the last log does not have the engine's words:\n{log[-2_000:]}")
     await _reported(scene, target, ENGINE_WORDS[:40])
@@ -45,7 +46,7 @@ async def no_model(scene: Scene) -> None:
     manifest = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
     s3.delete_object(Bucket=bucket, Key=key)
     try:
-        target = await _replace_one(scene, Variant())
+        target = await replace_one(scene, Variant())
         log = await _gives_up(scene, target)
         require("synkti-boot" in log, f"the last log does not have the failed unit:\n{log[-2_000:]}")
         await _reported(scene, target, "synkti-boot")
@@ -54,7 +55,17 @@ async def no_model(scene: Scene) -> None:
     await scene.fleet()
 
 
-async def _replace_one(scene: Scene, variant: Variant) -> BootedInstance:
+async def no_headers(scene: Scene) -> None:
+    """An image without Python's headers, which Triton needs: the node gives up at once. Raises LocalRunError."""
+    target = await replace_one(scene, Variant(has_headers=False))
+    log = await _gives_up(scene, target)
+    words = "this image cannot run a node: there is no"
+    require(words in log, f"the last log does not say what the image lacks:\n{log[-2_000:]}")
+    await _reported(scene, target, words)
+    await scene.fleet()
+
+
+async def replace_one(scene: Scene, variant: Variant) -> BootedInstance:
     """End the oldest instance at once; return its replacement, which is of the variant. Raises LocalRunError."""
     oldest = (await scene.fleet())[0]
     scene.template.variants.append(variant)
@@ -87,8 +98,9 @@ async def _reported(scene: Scene, target: BootedInstance, words: str) -> None:
     """Wait until `synkti nodes` shows why the instance gave up. Raises LocalRunError."""
 
     async def shown() -> bool:
-        text = await scene.command("nodes", with_errors=True)
-        return target.instance_id in text and words in " ".join(text.split())
+        text = " ".join((await scene.command("nodes", with_errors=True)).split())
+        require(target.instance_id in text and words in text, f"it shows: {text}")
+        return True
 
-    await scene.until(f"synkti nodes shows why {target.instance_id} gave up: {words}", shown, 60)
+    await scene.until(f"synkti nodes shows why {target.instance_id} gave up: {words}", shown, _SHOWN_WITHIN_S)
     scene.screen.log("synkti nodes shows why")

@@ -21,6 +21,7 @@ SUITE = "bookworm"
 PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "python3", "python3-venv", "cloud-init", "awscli", "curl", "ca-certificates",
     "logrotate", "iproute2", "procps",
+    "libnuma1",  # of vLLM on a CPU
     "gcc", "libpython3.11-dev",  # without a C compiler and Python's headers, no node starts
     "python3-cffi-backend",  # debootstrap does not see that it provides what python3-cryptography depends on
 )  # fmt: skip

@@ -26,10 +26,10 @@ from local.errors import LocalRunError
 from node_agent.contract.names import END_OF_LIFE_PREFIX, checkpoints_bucket_name
 
 NODES = 2
-SETTINGS = {"nodes": str(NODES), "model": MODEL, "ready_within_s": "300"}
+SETTINGS = {"nodes": str(NODES), "model": MODEL, "ready_within_s": "900"}
 """Of the deployment, beside those of every local run."""
 
-READY_WITHIN_S = 240.0
+READY_WITHIN_S = 600.0
 _POLL_S = 0.25
 _CLI_TIMEOUT_S = 120.0
 
@@ -73,23 +73,23 @@ class Scene:
             await asyncio.sleep(_POLL_S)
         raise LocalRunError(f"not within {within_s:.0f} s: {what}{last}")
 
-    async def fleet(self, size: int = NODES) -> list[BootedInstance]:
-        """Wait until so many instances serve and list each other as ready; return them. Raises LocalRunError."""
+    async def fleet(self, within_s: float = READY_WITHIN_S) -> list[BootedInstance]:
+        """Wait until all NODES instances serve and list each other as ready; return them. Raises LocalRunError."""
 
         async def whole() -> bool:
-            ready = [instance for instance in self.emulator.instances if await self._lists(instance, size)]
-            return len(ready) == len(self.emulator.instances) == size
+            ready = [instance for instance in self.emulator.instances if await self._lists(instance)]
+            return len(ready) == len(self.emulator.instances) == NODES
 
-        await self.until(f"{size} nodes serve and know each other", whole, READY_WITHIN_S)
+        await self.until(f"{NODES} nodes serve and know each other", whole, within_s)
         return list(self.emulator.instances)
 
-    async def _lists(self, instance: BootedInstance, size: int) -> bool:
+    async def _lists(self, instance: BootedInstance) -> bool:
         try:
             answer = await self.http.get(f"{instance.url}/v1/synkti/nodes")
         except httpx.HTTPError:
             return False
         states = [str(node["state"]) for node in answer.json()["nodes"]]
-        return states.count("ready") == size
+        return states.count("ready") == NODES
 
     async def is_ready(self, instance: BootedInstance) -> bool:
         """Return whether the instance's node accepts requests."""
@@ -103,14 +103,21 @@ class Scene:
         """Return the properties of one of the instance's units. Raises LocalRunError."""
         return await asyncio.to_thread(instance.unit, name)
 
-    async def stream(
+    async def read(
         self, instance: BootedInstance, tokens: int, on_chunk: Callable[[StreamResult], None] = lambda result: None
     ) -> StreamResult:
-        """Read a stream at the instance's client API; compare it with the known answer. Raises LocalRunError."""
-        request = DemoRequest(True, "Tell me a long story.", tokens)
+        """Read a stream at the instance's client API to its end. Raises LocalRunError where it fails."""
+        request = _request(tokens)
         result = await read_stream(instance.url, MODEL, request, lambda so_far, text: on_chunk(so_far))
         if result.error is not None:
             raise LocalRunError(f"the stream at {instance.instance_id} failed: {result.error}")
+        return result
+
+    async def stream(
+        self, instance: BootedInstance, tokens: int, on_chunk: Callable[[StreamResult], None] = lambda result: None
+    ) -> StreamResult:
+        """Read a stream of the fake engine; compare it with the known answer. Raises LocalRunError."""
+        request, result = _request(tokens), await self.read(instance, tokens, on_chunk)
         if result.output != prepare_engine(SIM, self.screen.log).reference(request):
             raise LocalRunError(f"the stream at {instance.instance_id} is not the uninterrupted answer")
         return result
@@ -165,6 +172,10 @@ class Scene:
         """Return the document of `synkti nodes --json`. Raises LocalRunError."""
         document: dict[str, Any] = json.loads(await self.command("nodes", "--json"))
         return document
+
+
+def _request(tokens: int) -> DemoRequest:
+    return DemoRequest(True, "Tell me a long story.", tokens)
 
 
 def require(condition: bool, what: str) -> None:

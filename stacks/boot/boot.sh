@@ -10,10 +10,11 @@ state=$root/var/lib/synkti
 id synkti >/dev/null 2>&1 || useradd --system --home-dir "$state" --shell /usr/sbin/nologin synkti
 
 # A package upgrade may replace the driver's libraries under a loaded driver, after which no engine starts; needrestart
-# may restart the agent. Nodes live for days and get new packages with a new image.
+# may restart the agent. Nodes live for days and get new packages with a new image. Stopped first: a timer that is masked
+# while it waits fails, and systemd then calls the whole instance degraded.
+systemctl stop apt-daily.timer apt-daily-upgrade.timer unattended-upgrades.service 2>/dev/null || true
 systemctl mask --quiet apt-daily.timer apt-daily-upgrade.timer apt-daily.service apt-daily-upgrade.service \
   unattended-upgrades.service || true
-systemctl stop apt-daily.timer apt-daily-upgrade.timer unattended-upgrades.service 2>/dev/null || true
 
 models=$(fast_disk)/models
 mkdir -p "$models" "$state" "$root/var/log/synkti"

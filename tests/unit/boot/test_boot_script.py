@@ -169,6 +169,7 @@ def test_no_package_is_upgraded_under_a_serving_engine(released: Instance) -> No
         assert name in masked.split()
     stopped = [call for call in released.calls if call.startswith("systemctl stop")]
     assert "unattended-upgrades.service" in stopped[0]
+    assert released.calls.index(stopped[0]) < released.calls.index(masked)  # masked while it waits, a timer fails
     released.answers("systemctl", 'case "$1" in mask|stop) exit 5;; esac')
     boot(released)  # an image without them
 

@@ -19,6 +19,7 @@ from lambdas.core.on_demand_fallback import GroupDescription
 from lambdas.environment import CapacityEnvironment
 from node_agent.contract.capacity import LAUNCH_FAILED_EVENT, LAUNCH_SUCCEEDED_EVENT
 from node_agent.contract.launch_breaker import GAVE_UP_EVENT, BreakerRecord, GiveUp, breaker_from_item
+from node_agent.contract.tags import NODE_TAGS
 from node_agent.contract.timestamps import format_instant
 
 GROUP = "synkti-fleet"
@@ -27,9 +28,13 @@ WORDS = "synkti: the engine cannot start: ValueError: 16.0 GiB KV cache is neede
 ABANDONED = "Instance failed to complete user's Lifecycle Action: Lifecycle Action with token x was abandoned"
 
 
+def node_id(number: int) -> str:
+    return f"i-{number:017x}"
+
+
 def nodes(count: int) -> dict[str, InstanceDescription]:
     tags = {"SynktiCluster": "synkti", "SynktiRole": "worker", "SynktiVersion": "v2"}
-    ids = [f"i-{number:017x}" for number in range(count)]
+    ids = [node_id(number) for number in range(count)]
     return {each: InstanceDescription(each, "us-east-1a", "g6.xlarge", tags) for each in ids}
 
 
@@ -126,6 +131,17 @@ def test_an_event_that_is_not_about_a_node_of_this_version_changes_nothing(
     raw = {**raw, **outer, "detail": {**raw["detail"], **{k: v for k, v in change.items() if k not in raw}}}
     assert handle_breaker_event(raw, world.dependencies) == {"action": "ignore", "reason": reason}
     assert world.records.records == {}
+
+
+def test_a_node_counts_by_the_tags_of_its_group_which_its_agent_does_not_remove(world: World) -> None:
+    untagged = {key: value for key, value in nodes(1)[node_id(0)].tags.items() if key not in NODE_TAGS}
+    foreign = {**untagged, "SynktiCluster": "another"}
+    for number, tags in enumerate((untagged, foreign)):
+        world.instances.instances[node_id(number)] = InstanceDescription(
+            node_id(number), "us-east-1a", "g6.xlarge", tags
+        )
+    assert world.gave_up(0)["action"] == "count"
+    assert world.gave_up(1)["reason"] == "not a node of this cluster"
 
 
 def test_nodes_of_an_older_version_do_not_count(world: World) -> None:

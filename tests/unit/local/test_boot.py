@@ -9,11 +9,12 @@ from dataclasses import replace
 import pytest
 
 from local.boot.aws_gateway import service_hosts
-from local.boot.image import Variant, image_files, image_links
+from local.boot.cgroups import unified_path
+from local.boot.image import Variant, image_files, image_links, image_of
 from local.boot.network import interface
 from local.boot.packages import STAND_IN, locked
 from local.boot.parts import PARTS
-from local.boot.paths import ENGINE_ERROR, ENGINE_FOLDER
+from local.boot.paths import ENGINE_ERROR, ENGINE_FOLDER, UV_DOWNLOADS, VLLM_FOLDER
 from local.boot.requirements import Machine, cgroup_version, missing
 from local.deploy import ROOT
 
@@ -99,11 +100,32 @@ def test_hosts_have_the_names_that_the_sdks_call() -> None:
 
 
 def test_an_image_resolves_the_services_names_and_no_others() -> None:
-    files = image_files(["ec2.us-east-1.amazonaws.com"], "PEM", Variant())
+    files = image_files(["ec2.us-east-1.amazonaws.com"], "PEM", "", Variant())
     assert files["etc/hosts"].splitlines()[1] == "10.71.1.1 ec2.us-east-1.amazonaws.com"
     assert files["etc/resolv.conf"] == ""
     assert ENGINE_ERROR[1:] not in files
-    assert image_files([], "PEM", Variant(engine_error="ValueError"))[ENGINE_ERROR[1:]] == "ValueError"
+    assert image_files([], "PEM", "", Variant(engine_error="ValueError"))[ENGINE_ERROR[1:]] == "ValueError"
+
+
+def test_an_image_has_uvs_document_only_where_cpython_is_a_substitute() -> None:
+    usual, changed = (image_files([], "PEM", document, Variant()) for document in ("", "{}"))
+    settings = "etc/systemd/system.conf.d/90-boot.conf"
+    assert UV_DOWNLOADS[1:] not in usual
+    assert "UV_PYTHON" not in usual[settings]
+    assert changed[UV_DOWNLOADS[1:]] == "{}"
+    assert f"UV_PYTHON_DOWNLOADS_JSON_URL={UV_DOWNLOADS}" in changed[settings]
+
+
+def test_the_variants_of_an_image() -> None:
+    usual, bare, real = (
+        image_of([], "PEM", "", variant) for variant in (Variant(), Variant(has_headers=False), Variant(has_vllm=True))
+    )
+    assert (usual.absent, usual.programs) == ((), frozenset())
+    assert bare.absent == ("usr/include/python3.11/Python.h",)
+    (program,) = real.programs
+    assert real.files[program].splitlines()[-1].startswith(f"exec {VLLM_FOLDER}/bin/python -m vllm.entrypoints")
+    assert VLLM_FOLDER in real.links.values()
+    assert ENGINE_FOLDER not in real.links.values()
 
 
 def test_the_stand_in_engine_is_where_the_install_script_expects_vllm() -> None:
@@ -112,7 +134,7 @@ def test_the_stand_in_engine_is_where_the_install_script_expects_vllm() -> None:
     assert 'folder=$home/env/$name-$(digest "$lock" "$requirements/python.txt")' in script
     locks = [(ROOT / "requirements" / name).read_bytes() for name in ("engine.txt", "python.txt")]
     digest = hashlib.sha256(b"".join(locks)).hexdigest()[:16]
-    assert image_links()[f"opt/synkti/env/engine-{digest}"] == ENGINE_FOLDER
+    assert image_links(Variant())[f"opt/synkti/env/engine-{digest}"] == ENGINE_FOLDER
 
 
 def test_the_names_of_interfaces_are_short_enough_and_differ() -> None:
@@ -121,5 +143,19 @@ def test_the_names_of_interfaces_are_short_enough_and_differ() -> None:
     assert max(map(len, names)) <= 15
 
 
+def test_the_page_names_every_part_and_no_other() -> None:
+    page = (ROOT / "docs" / "testing.md").read_text()
+    section = page.partition("## Instances that really boot")[2].partition("\n## ")[0]
+    table = section.partition("| part |")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| `([a-z-]+)` \|", table, flags=re.MULTILINE) == list(PARTS)
+
+
 def test_a_run_begins_with_a_boot() -> None:
     assert next(iter(PARTS)) == "boot"
+
+
+def test_the_group_of_a_process() -> None:
+    assert unified_path("0::/run/i-1/payload/system.slice/synkti.service\n") == (
+        "run/i-1/payload/system.slice/synkti.service"
+    )
+    assert unified_path("4:memory:/\n1:name=systemd:/a\n0::/b\n") == "b"
