@@ -24,13 +24,13 @@ _FIRST_TO_GO = "1000"
 _WITHIN_S = 20.0
 
 
-def run_out_of_memory(container: Container, inner_pid: str) -> None:
-    """Let the kernel kill the process. inner_pid: its number inside. Raises LocalRunError if it does not."""
+def run_out_of_memory(container: Container, unit: str, inner_pid: str) -> None:
+    """Let the kernel kill a process of the unit. inner_pid: its number inside. Raises LocalRunError if it does not."""
     victim = container.outer_pid(inner_pid)
     Path(f"/proc/{victim}/oom_score_adj").write_text(_FIRST_TO_GO)
     hog = subprocess.Popen([sys.executable, "-c", _HOG.format(bytes=_HOG_BYTES)], stdin=subprocess.PIPE)
     try:
-        with _bounded_group(container, victim) as group:
+        with _bounded_group(container, unit, victim) as group:
             (group / "cgroup.procs").write_text(str(hog.pid))
             if hog.stdin is not None:
                 hog.stdin.write(b"x")
@@ -42,7 +42,7 @@ def run_out_of_memory(container: Container, inner_pid: str) -> None:
 
 
 @contextlib.contextmanager
-def _bounded_group(container: Container, victim: int) -> Iterator[Path]:
+def _bounded_group(container: Container, unit: str, victim: int) -> Iterator[Path]:
     """Bound the memory of the victim's group; yield its folder."""
     groups: ContainerGroups = container.groups
     if groups.version == "v1":  # the container's systemd cannot bound memory there: a group of our own
@@ -50,7 +50,7 @@ def _bounded_group(container: Container, victim: int) -> Iterator[Path]:
         (group / "cgroup.procs").write_text(str(victim))
         yield group
         return
-    group = groups.unit_group(container.name, "synkti.service")
+    group = groups.unit_group(container.name, unit)
     limit = group / "memory.max"
     limit.write_text(str(int((group / "memory.current").read_text()) + _ROOM_BYTES))
     try:

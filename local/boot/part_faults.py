@@ -18,15 +18,16 @@ async def out_of_memory(scene: Scene) -> None:
     """The kernel kills the agent, then the engine of another node: each is restarted. Raises LocalRunError."""
     for target, victim in zip(await scene.fleet(), ("agent", "engine"), strict=True):
         agent, engine = await _processes(scene, target)
-        await asyncio.to_thread(run_out_of_memory, target.container, agent if victim == "agent" else engine)
+        unit, pid = ("synkti.service", agent) if victim == "agent" else ("synkti-engine.service", engine)
+        await asyncio.to_thread(run_out_of_memory, target.container, unit, pid)
         scene.screen.log(f"{target.instance_id}: the kernel killed the {victim}, out of memory")
         await _restarted(scene, target, agent, engine)
         now_agent, now_engine = await _processes(scene, target)
         require(now_engine != engine, "the engine was not restarted")
         if victim == "engine":
             require(now_agent == agent, "the agent was restarted although only its engine was killed")
-            unit = await scene.unit(target, "synkti.service")
-            require(unit["NRestarts"] == "0", f"systemd restarted the unit: {unit['Result']}")
+            agents = await scene.unit(target, "synkti.service")
+            require(agents["NRestarts"] == "0", f"systemd restarted the unit: {agents['Result']}")
         else:
             require(now_agent != agent, "the agent was not restarted")
     instances = await scene.fleet()
@@ -82,5 +83,6 @@ async def _restarted(
 async def _processes(scene: Scene, instance: BootedInstance) -> tuple[str, str]:
     """Return the numbers, inside, of the agent and its engine. Raises LocalRunError while one of them is missing."""
     agent = (await scene.unit(instance, "synkti.service"))["MainPID"]
-    engine = await scene.inside(instance, f"pgrep --parent {agent} --newest")
+    launcher = (await scene.unit(instance, "synkti-engine.service"))["MainPID"]
+    engine = await scene.inside(instance, f"pgrep --parent {launcher} --newest")
     return agent, engine.strip()
