@@ -16,6 +16,7 @@ from random import Random
 from node_agent.adapters.datagrams import UdpDatagrams
 from node_agent.adapters.engine_process import EngineProcess
 from node_agent.adapters.engine_steps import STEPS_DIR, EngineStepFiles
+from node_agent.adapters.engine_unit import EngineUnit
 from node_agent.adapters.http import HttpClient
 from node_agent.adapters.http_limits import Limits
 from node_agent.adapters.http_server import HttpServer
@@ -34,7 +35,7 @@ from node_agent.core.node.status import NodeStatus, Pool
 from node_agent.core.replication.replica_store import ReplicaStore
 from node_agent.dependencies import Dependencies
 from node_agent.kv.folder import MAX_WRITERS, BlockFolder
-from node_agent.ports import Identity
+from node_agent.ports import EngineGroup, Identity
 from node_agent.runtime.client_api.admission_queue import AdmissionQueue
 from node_agent.runtime.client_api.model_list import ModelList
 from node_agent.runtime.client_api.server import ClientApi
@@ -259,8 +260,7 @@ def _make_engine(inputs: Inputs, membership: MembershipParts, kv: KvService) -> 
     settings, node = inputs.settings, membership.node
     calls = EngineCalls(node, inputs.to_engine, settings.engine.address)
     client = EngineClient(node, calls, membership.signed, inputs.outside.key, kv.fetcher.fetch)
-    environ = engine_environ(settings, os.environ)
-    group = EngineProcess(settings.engine_argv, environ, settings.state_dir / "engine.group")
+    group = engine_group(settings, os.environ)
     steps = EngineStepFiles(settings.steps_dir)
     load = LoadMonitor(node, calls, inputs.to_engine, settings.engine.address, kv.prefill_tokens_per_s)
     watchdog = EngineWatchdog(
@@ -270,10 +270,17 @@ def _make_engine(inputs: Inputs, membership: MembershipParts, kv: KvService) -> 
     return EngineParts(calls, client, steps, load, supervisor)
 
 
-def engine_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the engine's environment: the agent's own, and where the plug-in counts the core's steps.
+def engine_group(settings: Settings, environ: Mapping[str, str]) -> EngineGroup:
+    """Return what runs the engine: its own unit where there is one, which has variables of its own, or this process."""
+    if settings.engine.socket is not None:
+        return EngineUnit(settings.engine_argv, engine_environ(settings, {}), settings.engine.socket)
+    return EngineProcess(settings.engine_argv, engine_environ(settings, environ), settings.state_dir / "engine.group")
 
-    An engine that keeps blocks imports from this package there (`node_agent/kv`).
+
+def engine_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return `environ`, and what the engine needs of this agent: where the plug-in counts the core's steps.
+
+    An engine that keeps blocks imports from this package (`node_agent/kv`).
     """
     environ = {**environ, STEPS_DIR: str(settings.steps_dir)}
     if not settings.kv_max_bytes:
@@ -283,7 +290,7 @@ def engine_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str, 
 
 
 def _make_supervisor(
-    inputs: Inputs, node: NodeContext, group: EngineProcess, lifetimes: LifetimeTracker, watchdog: EngineWatchdog
+    inputs: Inputs, node: NodeContext, group: EngineGroup, lifetimes: LifetimeTracker, watchdog: EngineWatchdog
 ) -> EngineSupervisor:
     settings = inputs.settings
 

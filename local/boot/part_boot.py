@@ -8,7 +8,14 @@ from local.boot.machine import BootedInstance
 from local.boot.scene import NODES, Scene, require
 from node_agent.contract.tags import STATE_TAG
 
-_UNITS = ("synkti.service", "synkti-ready.service", "synkti-logs.service", "synkti-load.timer")
+_UNITS = (
+    "synkti.service",
+    "synkti-engine.socket",
+    "synkti-engine.service",
+    "synkti-ready.service",
+    "synkti-logs.service",
+    "synkti-load.timer",
+)
 _ANSWER_TOKENS = 50
 _REPORTED_WITHIN_S = 60.0
 

@@ -10,12 +10,31 @@ import contextlib
 import fcntl
 import os
 import threading
+from typing import Protocol
 
 KEPT_BYTES = 64 * 1024
 """vLLM's errors have long stack traces, in two processes."""
 
 _PIPE_BYTES = 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
+
+
+class OutputEnd(Protocol):
+    """Where an engine's output goes. descriptor: its standard output and its standard error."""
+
+    descriptor: int
+
+    def begin(self) -> None:
+        """Close this process's own writing end, after the engine has inherited it."""
+        ...
+
+    def discard(self) -> None:
+        """Close it: no engine was started."""
+        ...
+
+    def end(self, within_s: float) -> str:
+        """Return the end of the output. within_s: how long to wait for the last bytes."""
+        ...
 
 
 class EngineOutput:

@@ -13,10 +13,10 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from node_agent.adapters.engine_output import EngineOutput
+from node_agent.adapters.engine_output import EngineOutput, OutputEnd
 from node_agent.adapters.shared_memory import PROC, SharedMemoryNotes, processes
 
 _BOOT_ID = PROC / "sys/kernel/random/boot_id"
@@ -30,7 +30,7 @@ _MAX_NOTE_BYTES = 256
 _OUTPUT_S = 1.0
 """How long the last bytes of an ended engine may take; a process that left the group may keep the pipe open."""
 
-_KILLED_S = 10.0
+KILLED_S = 10.0
 """How long a killed process may take to end; one stuck in the kernel cannot be awaited."""
 
 _log = logging.getLogger(__name__)
@@ -42,14 +42,22 @@ class EngineProcess:
     argv: the command.
     environ: the whole environment.
     group_file: where its process group is recorded.
+    make_output: called at each start, for what its output goes to.
     """
 
-    def __init__(self, argv: Sequence[str], environ: Mapping[str, str], group_file: Path) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        environ: Mapping[str, str],
+        group_file: Path,
+        make_output: Callable[[], OutputEnd] = EngineOutput,
+    ) -> None:
         self._argv = tuple(argv)
         self._environ = dict(environ)
         self._group_file = group_file
         self._process: asyncio.subprocess.Process | None = None
-        self._output: EngineOutput | None = None
+        self._make_output = make_output
+        self._output: OutputEnd | None = None
         self._shared = SharedMemoryNotes(group_file.with_suffix(".shm"))
         self._noting: asyncio.Task[None] | None = None
         self._oom_kills = 0  # of this host, at the start
@@ -58,8 +66,8 @@ class EngineProcess:
         """Start an engine. Raises OSError where the command cannot be run."""
         await self.reap_orphans()
         self._shared.begin()
-        self._oom_kills = _oom_kills()
-        output = EngineOutput()
+        self._oom_kills = oom_kills()
+        output = self._make_output()
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *self._argv,
@@ -81,6 +89,11 @@ class EngineProcess:
             _log.warning("the engine's process group cannot be noted: %s", error)
         self._noting = asyncio.create_task(self._keep_noting())
 
+    @property
+    def group(self) -> int:
+        """The engine's process group, which is the number of its first process; 0 before a start."""
+        return self._process.pid if self._process is not None else 0
+
     async def wait(self) -> int:
         """Wait until the engine's first process ends; return its exit status (negative: the signal)."""
         if self._process is None:
@@ -93,11 +106,11 @@ class EngineProcess:
 
     def had_oom_kill(self) -> bool:
         """Return whether the kernel has ended a process for lack of memory since the start, the engine's or another."""
-        return _oom_kills() > self._oom_kills
+        return oom_kills() > self._oom_kills
 
     def is_suspended(self) -> bool:
         """Return whether a process of the group is stopped by a signal (SIGSTOP) or a debugger."""
-        return self._process is not None and not _SUSPENDED.isdisjoint(_members(self._process.pid).values())
+        return self._process is not None and is_group_suspended(self._process.pid)
 
     def note_shared_memory(self) -> None:
         """Record what the engine has mapped now: after a SIGKILL its maps are gone."""
@@ -165,7 +178,7 @@ async def _end_group(group: int, grace_s: float) -> None:
         if await _group_ended(group, grace_s):
             return
     _signal(group, signal.SIGKILL)
-    await _group_ended(group, _KILLED_S)
+    await _group_ended(group, KILLED_S)
 
 
 async def _group_ended(group: int, within_s: float) -> bool:
@@ -183,13 +196,18 @@ def _signal(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
 
 
-def _oom_kills() -> int:
+def oom_kills() -> int:
     """Return how many processes the kernel has ended for lack of memory since the boot; 0 where it does not count."""
     try:
         fields = _VM_COUNTERS.read_bytes().split()
         return int(fields[fields.index(b"oom_kill") + 1])
     except (OSError, ValueError, IndexError):
         return 0
+
+
+def is_group_suspended(group: int) -> bool:
+    """Return whether a process of the group is stopped by a signal (SIGSTOP) or a debugger."""
+    return not _SUSPENDED.isdisjoint(_members(group).values())
 
 
 def _members(group: int) -> dict[int, bytes]:

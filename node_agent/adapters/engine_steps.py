@@ -49,10 +49,14 @@ class EngineStepFiles:
 
 
 def _read(path: Path) -> int | None:
-    """Return a file's count; None where it has none: the file is being made, or is not the plug-in's."""
+    """Return a file's count; None where it has none: the file is being made, or is not the plug-in's.
+
+    The engine may be another user: no link is followed, and a FIFO does not hold the agent's loop.
+    """
     try:
-        with path.open("rb") as file:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb", buffering=0) as file:
             data = file.read(_COUNT.size + 1)
     except OSError:
         return None
-    return _COUNT.unpack(data)[0] if len(data) == _COUNT.size else None
+    return _COUNT.unpack(data)[0] if data is not None and len(data) == _COUNT.size else None

@@ -6,22 +6,25 @@ Rules kept here:
   may be complete by name and not in fact; readers verify the checksum anyway;
 * the files themselves are the only record of what is stored. Each writer may add a share of the bound between two scans
   of them, and every scan leaves a share for each: so the bound holds with any writer;
-* the least recently used block is evicted first; a file's modification time is its last use.
+* the least recently used block is evicted first; a file's modification time is its last use;
+* no link is followed, and only regular files count: the engine may be compromised, and the agent is another user.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from node_agent.core.kv.blocks import NAME_SUFFIX
+from node_agent.kv.regular_files import open_regular, opened_folder, read_regular, regular_size
 
 LAYOUT = "layout.json"
 """What the engine stores here: its fingerprint, its block size, or why it stores nothing."""
@@ -36,6 +39,8 @@ MAX_WRITERS = 16
 _SHARES = 8
 _ABANDONED_S = 60.0
 _TEMPORARY = ".tmp"
+_MAX_LAYOUT_BYTES = 64 * 1024
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _numbers = itertools.count()
 
 
@@ -74,52 +79,60 @@ class BlockFolder:
         if size > self._share:
             return False
         self._make_room(size)
-        path = self.path(name)
-        unfinished = path.with_name(f"{name}.{os.getpid()}.{next(_numbers)}{_TEMPORARY}")
-        try:
-            with _opened(unfinished) as file:
-                for part in parts:
-                    file.write(part)
-            unfinished.replace(path)
-        except BaseException:
-            unfinished.unlink(missing_ok=True)
-            raise
+        unfinished = f"{name}.{os.getpid()}.{next(_numbers)}{_TEMPORARY}"
+        with self._folder_of(name, make=True) as folder:
+            if folder is None:
+                raise OSError(errno.ENOTDIR, f"{name[:2]} is no folder")
+            descriptor = os.open(unfinished, _CREATE, 0o666, dir_fd=folder)
+            try:
+                with open(descriptor, "wb") as file:
+                    file.writelines(parts)
+                os.replace(unfinished, name, src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(unfinished, dir_fd=folder)
+                raise
         return True
 
     def read(self, name: str) -> bytearray | None:
-        """Return the whole file, None where it is missing. Raises OSError."""
-        try:
-            with open(self.path(name), "rb", buffering=0) as file:
-                size = os.fstat(file.fileno()).st_size
-                data = bytearray(size)
-                got = file.readinto(data)
-            return data[: got or 0]
-        except FileNotFoundError:
-            return None
+        """Read the whole file, None where it is missing. Raises OSError."""
+        with self._folder_of(name) as folder:
+            return None if folder is None else read_regular(name, folder, self.max_bytes // _SHARES)
 
     def read_prefix(self, name: str, count: int) -> bytes | None:
         """Return the first `count` bytes of a block, None where it is missing. Raises OSError."""
-        try:
-            with self.path(name).open("rb") as file:
-                return file.read(count)
-        except FileNotFoundError:
+        with self._folder_of(name) as folder:
+            descriptor = None if folder is None else open_regular(name, folder)
+        if descriptor is None:
             return None
+        with open(descriptor, "rb") as file:
+            return file.read(count)
 
     def size(self, name: str) -> int | None:
         """Return the bytes of a block's file, None where it is missing. Raises OSError."""
-        try:
-            return self.path(name).stat().st_size
-        except FileNotFoundError:
-            return None
+        with self._folder_of(name) as folder:
+            return None if folder is None else regular_size(name, folder)
 
     def touch(self, name: str) -> None:
         """Mark a block as used now."""
-        with contextlib.suppress(FileNotFoundError):
-            os.utime(self.path(name))
+        with self._folder_of(name) as folder, contextlib.suppress(FileNotFoundError):
+            if folder is not None:
+                os.utime(name, dir_fd=folder, follow_symlinks=False)
 
     def remove(self, name: str) -> None:
         """Delete a block's file, if it exists. Raises OSError."""
-        self.path(name).unlink(missing_ok=True)
+        with self._folder_of(name) as folder, contextlib.suppress(FileNotFoundError):
+            if folder is not None:
+                os.unlink(name, dir_fd=folder)
+
+    @contextlib.contextmanager
+    def _folder_of(self, name: str, *, make: bool = False) -> Iterator[int | None]:
+        """Open the folder of a block's file for the context; None where it is missing. Raises OSError."""
+        path = self.root / name[:2]
+        if make:
+            path.mkdir(parents=True, exist_ok=True)
+        with opened_folder(path) as folder:
+            yield folder
 
     # room
 
@@ -133,30 +146,26 @@ class BlockFolder:
     def evict(self) -> int:
         """Remove the least recently used blocks until every writer has its share; return the bytes that remain."""
         now, files, kept = time.time(), [], 0
-        for entry in self._entries():
-            with contextlib.suppress(FileNotFoundError):
-                status = entry.stat()
-                if not entry.name.endswith(NAME_SUFFIX):
-                    if now - status.st_mtime > _ABANDONED_S:  # its writer was killed
-                        os.unlink(entry.path)
-                    continue
-                files.append((status.st_mtime_ns, status.st_size, entry.path))
-                kept += status.st_size
+        for path in self._folders():
+            with opened_folder(path) as folder:
+                for name, status in _regular_files(folder):
+                    if not name.endswith(NAME_SUFFIX):
+                        if now - status.st_mtime > _ABANDONED_S:  # its writer was killed
+                            _unlink(path, name)
+                        continue
+                    files.append((status.st_mtime_ns, status.st_size, path, name))
+                    kept += status.st_size
         files.sort(reverse=True)
         while files and kept > self.kept_bytes:
-            _, size, path = files.pop()
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+            _, size, path, name = files.pop()
+            _unlink(path, name)
             kept -= size
         return kept
 
-    def _entries(self) -> list[os.DirEntry[str]]:
-        found: list[os.DirEntry[str]] = []
-        with contextlib.suppress(FileNotFoundError):
-            for below in list(os.scandir(self.root)):
-                if below.is_dir():
-                    found += os.scandir(below.path)
-        return found
+    def _folders(self) -> list[str]:
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.root) as entries:
+            return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+        return []
 
     # files beside the blocks
 
@@ -170,7 +179,7 @@ class BlockFolder:
     def read_layout(self) -> dict[str, Any] | None:
         """Return what the engine recorded; None before it has."""
         with contextlib.suppress(OSError, ValueError, RecursionError):
-            status = json.loads((self.root / LAYOUT).read_text())
+            status = json.loads(self._read_beside(LAYOUT, _MAX_LAYOUT_BYTES) or b"")
             return status if isinstance(status, dict) else None
         return None
 
@@ -190,23 +199,37 @@ class BlockFolder:
         file takes twenty times as long as some lines of it.
         """
         found: dict[str, bytes] = {}
-        for path in ((self.root / LAST_BLOCKS).with_suffix(".old"), self.root / LAST_BLOCKS):
-            with contextlib.suppress(FileNotFoundError):
-                text = path.read_text(errors="replace")
-                for line in text.splitlines() if having in text else ():
-                    if having not in line:
-                        continue
-                    request, _, key = line.rpartition(" ")
-                    with contextlib.suppress(ValueError):  # a partial line: the engine is writing it
-                        found.pop(request, None)
-                        found[request] = bytes.fromhex(key)
+        for name in (Path(LAST_BLOCKS).with_suffix(".old").name, LAST_BLOCKS):
+            text = (self._read_beside(name, 2 * MAX_LAST_BLOCKS_BYTES) or b"").decode(errors="replace")
+            for line in text.splitlines() if having in text else ():
+                if having not in line:
+                    continue
+                request, _, key = line.rpartition(" ")
+                with contextlib.suppress(ValueError):  # a partial line: the engine is writing it
+                    found.pop(request, None)
+                    found[request] = bytes.fromhex(key)
         return found
 
+    def _read_beside(self, name: str, max_bytes: int) -> bytearray | None:
+        """Read a file beside the blocks; None where it is missing. Raises OSError."""
+        with opened_folder(self.root) as folder:
+            return None if folder is None else read_regular(name, folder, max_bytes)
 
-def _opened(path: Path) -> Any:
-    """Create a file, and its folder where that is missing."""
-    try:
-        return path.open("xb")
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("xb")
+
+def _regular_files(folder: int | None) -> list[tuple[str, os.stat_result]]:
+    """Return the regular files of an open folder, each with its status."""
+    found = []
+    if folder is not None:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    if entry.is_file(follow_symlinks=False):
+                        found.append((entry.name, entry.stat(follow_symlinks=False)))
+    return found
+
+
+def _unlink(path: str, name: str) -> None:
+    """Delete a file of a folder, if both exist."""
+    with opened_folder(path) as folder, contextlib.suppress(FileNotFoundError):
+        if folder is not None:
+            os.unlink(name, dir_fd=folder)

@@ -36,6 +36,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
     cluster = read.get("SYNKTI_CLUSTER", DEFAULT_CLUSTER, parse.cluster)
     model_name = read.required("SYNKTI_MODEL_NAME", parse.model_name)
     model_dir = read.required("SYNKTI_MODEL_DIR", parse.line)
+    state_dir = Path(read.line("SYNKTI_STATE_DIR", "/var/lib/synkti"))
     settings = Settings(
         cluster=cluster,
         model_name=model_name,
@@ -44,7 +45,8 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         peer=read.address("SYNKTI_PEER", "0.0.0.0", PEER_DOOR_PORT),  # noqa: S104 # the security group closes it
         advertise_address=read.get("SYNKTI_ADVERTISE_ADDRESS", None, parse.node_address),
         allowed_origins=read.get("SYNKTI_ALLOWED_ORIGINS", _NO_TEXTS, parse.origins),
-        state_dir=Path(read.line("SYNKTI_STATE_DIR", "/var/lib/synkti")),
+        state_dir=state_dir,
+        shared_dir=read.get("SYNKTI_SHARED_DIR", state_dir, lambda text: Path(parse.line(text))),
         runtime_dir=read.get("RUNTIME_DIRECTORY", None, lambda text: Path(parse.line(text)) if text else None),
         log_level=read.get("SYNKTI_LOG_LEVEL", "INFO", parse.log_level),
         term_grace_s=read.get("SYNKTI_TERM_GRACE_S", 90.0, parse.positive_seconds),
@@ -71,6 +73,7 @@ def _engine(read: EnvironReader, model_name: str, model_dir: str) -> EngineSetti
         start_s=read.get("SYNKTI_ENGINE_START_S", 900.0, parse.positive_seconds),
         restarts=read.get("SYNKTI_ENGINE_RESTARTS", 5, parse.size),
         stuck_s=read.get("SYNKTI_ENGINE_STUCK_S", STUCK_S, parse.positive_seconds),
+        socket=read.get("SYNKTI_ENGINE_SOCKET", None, lambda text: Path(parse.line(text)) if text else None),
     )
 
 

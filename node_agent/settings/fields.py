@@ -33,6 +33,9 @@ class EngineSettings:
     """How long the engine may make no progress, with requests in progress, until it is restarted. Longer where it
     compiles at requests, after its start; an engine of long steps gets more by itself."""
 
+    socket: Path | None
+    """Of the engine's own systemd unit, which then runs the command as its own user; None: it is a child process."""
+
 
 @dataclass(frozen=True)
 class AwsSettings:
@@ -133,6 +136,9 @@ class Settings:
     state_dir: Path
     """The agent's own folder: the note of the engine's process group, the engine's log."""
 
+    shared_dir: Path
+    """The folder that agent and engine share, where they are different users; the agent's own by default."""
+
     runtime_dir: Path | None
     """RUNTIME_DIRECTORY, which systemd sets: a folder in memory for what the next agent of this machine starts with
     while AWS is away. None: nothing is kept."""
@@ -152,7 +158,7 @@ class Settings:
     works. Longer where machines are slow; a slow engine needs none of it."""
 
     kv_max_bytes: int
-    """Of the KV blocks that the engine keeps on the disk (in `kv` of the state's folder), so that a context can move;
+    """Of the KV blocks that the engine keeps on the disk (in `kv` of the shared folder), so that a context can move;
     0: it keeps none."""
 
     engine: EngineSettings
@@ -163,12 +169,12 @@ class Settings:
     @property
     def kv_dir(self) -> Path:
         """The folder where the engine keeps KV blocks."""
-        return self.state_dir / "kv"
+        return self.shared_dir / "kv"
 
     @property
     def steps_dir(self) -> Path:
         """The folder where the plug-in counts the steps of the engine's core."""
-        return self.state_dir / "steps"
+        return self.shared_dir / "steps"
 
     @property
     def source_host(self) -> str | None:

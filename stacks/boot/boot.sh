@@ -7,7 +7,10 @@ set -euo pipefail
 . "$(dirname "$0")/instance.sh"
 release=$home/current
 state=$root/var/lib/synkti
-id synkti >/dev/null 2>&1 || useradd --system --home-dir "$state" --shell /usr/sbin/nologin synkti
+for user in synkti synkti-engine; do # the agent's, and vLLM's
+  id "$user" >/dev/null 2>&1 ||
+    useradd --system --user-group --home-dir "$root/var/lib/$user" --shell /usr/sbin/nologin "$user"
+done
 
 # A package upgrade may replace the driver's libraries under a loaded driver, after which no engine starts; needrestart
 # may restart the agent. Nodes live for days and get new packages with a new image. Stopped first: a timer that is masked
@@ -28,7 +31,7 @@ mkdir -p "$models" "$state" "$root/var/log/synkti"
   --python "$home/engine/bin/python" "$release/node_agent/engine_plugin" ||
   log "the engine's plug-in cannot be installed; this node cannot continue other nodes' streams that need it"
 
-# The agent's unit cannot gain privileges, so the GPU's device files are created here, one for each GPU. The first call
+# The engine's unit cannot gain privileges, so the GPU's device files are created here, one for each GPU. The first call
 # loads the driver, whose /proc entries list the GPUs.
 if command -v nvidia-modprobe >/dev/null; then
   nvidia-modprobe -c 0 -u
@@ -46,8 +49,6 @@ folder=$home/baked-models/$SYNKTI_MODEL_NAME
 
 "$release/stacks/boot/caches.sh" fetch || log "compiled kernels cannot be fetched; the engine compiles them"
 
-# VLLM_USE_FLASHINFER_SAMPLER: FlashInfer's sampler is compiled at the engine's start, for which the image needs nvcc:
-# without it the engine ends (vLLM issue 49497), with it each start takes longer. vLLM's own sampler needs neither.
 cat >"$root/etc/synkti/node.env.new" <<ENVIRONMENT
 SYNKTI_CLUSTER=$SYNKTI_CLUSTER
 SYNKTI_MODEL_NAME=$SYNKTI_MODEL_NAME
@@ -62,18 +63,45 @@ SYNKTI_VERSION=$SYNKTI_VERSION
 PYTHONUNBUFFERED=1
 AWS_REGION=$AWS_REGION
 AWS_DEFAULT_REGION=$AWS_REGION
+ENVIRONMENT
+mv "$root/etc/synkti/node.env.new" "$root/etc/synkti/node.env"
+
+# VLLM_USE_FLASHINFER_SAMPLER: FlashInfer's sampler is compiled at the engine's start, for which the image needs nvcc:
+# without it the engine ends (vLLM issue 49497), with it each start takes longer. vLLM's own sampler needs neither.
+compiled=/var/lib/synkti-engine/compiled
+cat >"$root/etc/synkti/engine.env.new" <<ENVIRONMENT
+PYTHONUNBUFFERED=1
 VLLM_NO_USAGE_STATS=1
 DO_NOT_TRACK=1
 VLLM_USE_FLASHINFER_SAMPLER=0
-VLLM_CACHE_ROOT=/var/lib/synkti/compiled/vllm
-TORCHINDUCTOR_CACHE_DIR=/var/lib/synkti/compiled/inductor
-TRITON_CACHE_DIR=/var/lib/synkti/compiled/triton
-FLASHINFER_WORKSPACE_BASE=/var/lib/synkti/compiled/flashinfer
+VLLM_CACHE_ROOT=$compiled/vllm
+TORCHINDUCTOR_CACHE_DIR=$compiled/inductor
+TRITON_CACHE_DIR=$compiled/triton
+FLASHINFER_WORKSPACE_BASE=$compiled/flashinfer
 HF_HUB_OFFLINE=1
 TRANSFORMERS_OFFLINE=1
 PATH=/opt/synkti/engine/bin:/usr/local/bin:/usr/bin:/bin
 ENVIRONMENT
-mv "$root/etc/synkti/node.env.new" "$root/etc/synkti/node.env"
+overrides=$root/run/systemd/system # they end with this boot of the instance
+mkdir -p "$overrides/synkti.service.d" "$overrides/synkti-engine.service.d"
+rm -f "$overrides/synkti-engine.service.d/metadata.conf"
+if grep --quiet '^SYNKTI_MODEL_DIR=.\?s3://' "$root/etc/synkti/model.env"; then
+  log "the engine reads its weights from S3, so its unit may use the instance's metadata, and with it the node's role"
+  printf 'SYNKTI_ENGINE_METADATA=needed\nAWS_REGION=%s\nAWS_DEFAULT_REGION=%s\n' "$AWS_REGION" "$AWS_REGION" \
+    >>"$root/etc/synkti/engine.env.new"
+  printf '[Service]\nIPAddressDeny=\n' >"$overrides/synkti-engine.service.d/metadata.conf"
+fi
+mv "$root/etc/synkti/engine.env.new" "$root/etc/synkti/engine.env"
+
+# The agent's bound is a sixteenth of the memory, and 1,536 MiB at least: three times its clients' bodies (256 MiB), its
+# replicas (256 MiB), and twice its own 120 MiB. The engine has the rest except 1 GiB for the system, and half at least.
+total_mib=$(($(awk '$1 == "MemTotal:" { print $2 }' "$root/proc/meminfo") / 1024))
+agent_mib=$((total_mib / 16 > 1536 ? total_mib / 16 : 1536))
+engine_mib=$((total_mib - agent_mib - 1024 > total_mib / 2 ? total_mib - agent_mib - 1024 : total_mib / 2))
+printf '[Service]\nMemoryMax=%sM\n' "$agent_mib" >"$overrides/synkti.service.d/memory.conf"
+printf '[Service]\nMemoryMax=%sM\n' "$engine_mib" >"$overrides/synkti-engine.service.d/memory.conf"
+log "of $total_mib MiB of memory the agent may use $agent_mib, the engine $engine_mib"
+systemctl daemon-reload
 
 install -m 0644 "$release/stacks/boot/logrotate.conf" "$root/etc/logrotate.d/synkti"
 watcher=$root/opt/aws/amazon-cloudwatch-agent/bin/amazon-cloudwatch-agent-ctl

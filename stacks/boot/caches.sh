@@ -9,7 +9,7 @@ set -euo pipefail
 [ "$SYNKTI_COMPILE_CACHES" = true ] || exit 0
 readonly MAX_MIB=2048
 
-compiled=$root/var/lib/synkti/compiled
+compiled=$root/var/lib/synkti-engine/compiled
 made_for=$(
   cat "$home/current/requirements/python.txt" "$home/current/requirements/engine.txt" "$root/etc/synkti/model.env"
   cat "$root/proc/driver/nvidia/version" 2>/dev/null || true
@@ -26,8 +26,8 @@ case $1 in
       log "the bucket has no compiled kernels for this node; its engine compiles them"
       exit 0
     fi
-    install -d -o synkti -g synkti -m 0700 "$compiled"
-    runuser -u synkti -- tar --extract --directory "$compiled" <"$archive" || rm -rf "$compiled"
+    install -d -o synkti-engine -g synkti-engine -m 0700 "$compiled"
+    runuser -u synkti-engine -- tar --extract --directory "$compiled" <"$archive" || rm -rf "$compiled"
     log "compiled kernels: $key"
     ;;
   store)

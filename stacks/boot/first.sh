@@ -35,7 +35,8 @@ if [ ! -d "$release" ]; then
 fi
 ln -sfn "$release" "$root/opt/synkti/current"
 mkdir -p "$root/var/log/synkti" # synkti-logs opens its file before systemd would create the folder
-install -m 0644 "$release"/stacks/boot/*.service "$release"/stacks/boot/*.timer "$root/etc/systemd/system/"
+install -m 0644 "$release"/stacks/boot/*.service "$release"/stacks/boot/*.socket "$release"/stacks/boot/*.timer \
+  "$root/etc/systemd/system/"
 systemctl daemon-reload
 systemctl enable synkti-logs.service synkti-ready.service synkti.service
 systemctl start --no-block synkti-logs.service synkti-boot.service synkti-ready.service

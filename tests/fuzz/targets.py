@@ -34,6 +34,7 @@ from node_agent.contract.timestamps import parse_instant
 from node_agent.core.common.address import parse_address
 from node_agent.core.common.request_auth import RequestVerifier, read_clock
 from node_agent.core.engine.last_words import last_words
+from node_agent.core.engine.launch import parse_report, parse_request, parse_stop
 from node_agent.core.engine.metrics import parse_metrics
 from node_agent.core.failure.error_body import classify_body as read_error
 from node_agent.core.failure.report import parse_loss
@@ -352,6 +353,9 @@ TARGETS: dict[str, Target] = {
     "synkti-toml": Target(_toml, (TOML,), (ConfigurationError,)),
     "notes": Target(_notes, (b'[["psm_a",12]]',), ()),
     "stamps": Target(_stamp, (b"v1 1000 nonce 00",), ()),
+    "launcher-requests": Target(parse_request, (b'{"argv": ["vllm", "serve"], "environ": {"A": "1"}}\n',)),
+    "launcher-stops": Target(parse_stop, (b"stop 1.500\n",)),
+    "launcher-reports": Target(parse_report, (b"started 4711\n", b"ended -9\n", b"refused No such file\n")),
     "peers-clocks": Target(lambda data: read_clock(KEY, data.decode("latin-1"), "n"), (b"v1 1000 d1 00",), ()),
     "kv-headers": Target(read_header, (bytes(200),)),
     "kv-indexes": Target(parse_index, (b'{"fingerprint":"00","names":[],"sizes":[],"object":""}',)),

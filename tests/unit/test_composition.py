@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from node_agent.composition import engine_environ, first_status
+from node_agent.adapters.engine_process import EngineProcess
+from node_agent.adapters.engine_unit import EngineUnit
+from node_agent.composition import engine_environ, engine_group, first_status
 from node_agent.contract.states import NodeState
 from node_agent.core.node.status import Pool
 from node_agent.ports import Identity
@@ -39,3 +41,18 @@ def test_an_engine_that_keeps_blocks_imports_this_package_first() -> None:
     keeping = settings(SYNKTI_KV_MAX_BYTES="1024")
     assert engine_environ(keeping, {})["PYTHONPATH"] == root
     assert engine_environ(keeping, {"PYTHONPATH": "/other"})["PYTHONPATH"] == os.pathsep.join((root, "/other"))
+
+
+def test_the_engine_is_a_child_process_unless_it_has_a_unit_of_its_own() -> None:
+    assert isinstance(engine_group(settings(), {}), EngineProcess)
+    assert isinstance(engine_group(settings(SYNKTI_ENGINE_SOCKET=""), {}), EngineProcess)
+    assert isinstance(engine_group(settings(SYNKTI_ENGINE_SOCKET="/run/synkti-engine.sock"), {}), EngineUnit)
+
+
+def test_agent_and_engine_share_only_one_folder() -> None:
+    shared = settings(SYNKTI_SHARED_DIR="/shared")
+    assert (shared.kv_dir, shared.steps_dir, shared.state_dir) == (
+        Path("/shared/kv"),
+        Path("/shared/steps"),
+        Path("/s"),
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -75,3 +76,14 @@ def test_an_invalid_count_is_none(tmp_path_factory: pytest.TempPathFactory, cont
     read = files.read()
     assert read == (struct.unpack("<Q", content)[0] if len(content) == 8 and name.isdigit() else None)
     files.forget()
+
+
+def test_a_link_or_a_fifo_of_a_compromised_engine_is_no_count(tmp_path: Path) -> None:
+    (tmp_path / "own").write_bytes(struct.pack("<Q", 5))
+    (tmp_path / "steps").mkdir()
+    (tmp_path / "steps/7").symlink_to(tmp_path / "own")
+    os.mkfifo(tmp_path / "steps/8")
+    files = EngineStepFiles(tmp_path / "steps")
+    assert files.read() is None
+    files.forget()
+    assert (tmp_path / "own").exists()

@@ -110,6 +110,8 @@ def instance(tmp_path: Path) -> Instance:
     # IMDS: a token, and who this is. Everything else is not answered, as by a node that does not serve.
     made.answers("curl", f'case "$*" in *api/token*) echo token;; *instance-id*) echo {NODE};; *) exit 22;; esac')
     made.answers("mountpoint", "exit 1")
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal:       16077104 kB\nMemFree:          100000 kB\n")
     return made
 
 

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from tests.unit.boot.conftest import ROOT, Instance, arguments_of
+from tests.unit.boot.conftest import BOOT, ROOT, Instance, arguments_of
 
 LOCKS = ("bootstrap", "agent", "engine")
 
@@ -156,7 +156,6 @@ def test_the_agent_is_started_with_its_environment(released: Instance) -> None:
     assert environ["SYNKTI_MODEL_DIR"] == str(released.root / "opt/synkti/models/tiny")
     assert (environ["SYNKTI_CLUSTER"], environ["SYNKTI_MODEL_NAME"]) == ("synkti", "tiny")
     assert arguments_of(env) == ["--max-model-len", "8192"]
-    assert environ["PATH"].startswith("/opt/synkti/engine/bin:")
     assert environ["AWS_DEFAULT_REGION"] == "us-east-1"
     assert released.calls[-1] == "systemctl start --no-block synkti.service synkti-load.timer"
 
@@ -177,12 +176,74 @@ def test_no_package_is_upgraded_under_a_serving_engine(released: Instance) -> No
 def test_the_engine_compiles_no_sampler_and_keeps_its_kernels_in_one_folder(released: Instance) -> None:
     """FlashInfer's sampler is compiled at each start and needs nvcc, without which the engine ends (vLLM #49497)."""
     boot(released)
-    lines = (released.root / "etc/synkti/node.env").read_text().splitlines()
-    environ = dict(line.split("=", 1) for line in lines)
+    environ = engines_environ(released)
     assert environ["VLLM_USE_FLASHINFER_SAMPLER"] == "0"
     folders = {environ[name] for name in ("VLLM_CACHE_ROOT", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")}
-    assert {folder.rpartition("/")[0] for folder in folders} == {"/var/lib/synkti/compiled"}, "which caches.sh shares"
+    assert {folder.rpartition("/")[0] for folder in folders} == {"/var/lib/synkti-engine/compiled"}
+    assert "compiled=$root/var/lib/synkti-engine/compiled" in (BOOT / "caches.sh").read_text(), "which it shares"
     assert "curl" not in {call.split()[0] for call in released.calls}, "nothing is fetched where it is off"
+
+
+def engines_environ(instance: Instance) -> dict[str, str]:
+    lines = (instance.root / "etc/synkti/engine.env").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines)
+
+
+def override(instance: Instance, unit: str, name: str) -> str | None:
+    """Return what boot.sh adds to a unit; None where it adds nothing."""
+    path = instance.root / f"run/systemd/system/{unit}.service.d/{name}.conf"
+    return path.read_text() if path.exists() else None
+
+
+def test_the_engine_gets_only_variables_of_its_own(released: Instance) -> None:
+    boot(released)
+    environ = engines_environ(released)
+    assert environ["PATH"].startswith("/opt/synkti/engine/bin:")
+    assert environ["HF_HUB_OFFLINE"] == environ["TRANSFORMERS_OFFLINE"] == "1"
+    assert not [name for name in environ if name.startswith(("SYNKTI_", "AWS_"))], "it needs nothing of the node"
+    assert override(released, "synkti-engine", "metadata") is None
+
+
+@pytest.mark.parametrize("quote", ["", "'"])
+def test_only_an_engine_that_reads_from_s3_may_use_the_nodes_role(released: Instance, quote: str) -> None:
+    inner = released.root / "answers/inner"
+    inner.write_text(inner.read_text().replace("SYNKTI_MODEL_DIR=%s", f"SYNKTI_MODEL_DIR={quote}s3://models/%s{quote}"))
+    output = boot(released)
+    assert "its unit may use the instance's metadata" in output
+    assert override(released, "synkti-engine", "metadata") == "[Service]\nIPAddressDeny=\n"
+    environ = engines_environ(released)
+    assert (environ["AWS_REGION"], environ["SYNKTI_ENGINE_METADATA"]) == ("us-east-1", "needed")
+
+
+def test_after_another_deployment_the_nodes_role_is_denied_again(released: Instance) -> None:
+    stale = released.root / "run/systemd/system/synkti-engine.service.d/metadata.conf"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("[Service]\nIPAddressDeny=\n")
+    boot(released)
+    assert override(released, "synkti-engine", "metadata") is None
+
+
+@pytest.mark.parametrize(
+    ("total_kib", "agent_mib", "engine_mib"),
+    [(16_077_104, 1_536, 13_140), (2_097_152_000, 128_000, 1_918_976), (4_194_304, 1_536, 2_048)],
+)
+def test_both_units_memory_is_a_share_of_the_instances(
+    released: Instance, total_kib: int, agent_mib: int, engine_mib: int
+) -> None:
+    (released.root / "proc/meminfo").write_text(f"MemTotal:  {total_kib} kB\n")
+    boot(released)
+    assert override(released, "synkti", "memory") == f"[Service]\nMemoryMax={agent_mib}M\n"
+    assert override(released, "synkti-engine", "memory") == f"[Service]\nMemoryMax={engine_mib}M\n"
+    calls = released.calls
+    assert calls.index("systemctl daemon-reload") < len(calls) - 1, "before the agent is started"
+
+
+def test_agent_and_engine_are_users_of_their_own(released: Instance) -> None:
+    released.answers("id", "exit 1")
+    boot(released)
+    made = [call for call in released.calls if call.startswith("useradd")]
+    assert [call.split()[-1] for call in made] == ["synkti", "synkti-engine"]
+    assert all("--system --user-group" in call and "--shell /usr/sbin/nologin" in call for call in made)
 
 
 def fetched(instance: Instance) -> list[str]:

@@ -31,7 +31,7 @@ def node(instance: Instance) -> Instance:
     for name in ("python.txt", "engine.txt"):
         (requirements / name).write_text(f"{name} of a release\n")
     (instance.root / "etc/synkti/model.env").write_text("SYNKTI_MODEL_DIR=/m\n")
-    (instance.root / "var/lib/synkti").mkdir(parents=True)
+    (instance.root / "var/lib/synkti-engine").mkdir(parents=True)
     instance.answers("curl", KIND.format(node=NODE, kind="g6.xlarge"))
     instance.answers("aws", BUCKET.format(bucket=instance.root / "bucket"))
     instance.answers("runuser", 'shift 3; exec "$@"')
@@ -41,7 +41,7 @@ def node(instance: Instance) -> Instance:
 
 
 def compiled(node: Instance) -> Path:
-    return node.root / "var/lib/synkti/compiled"
+    return node.root / "var/lib/synkti-engine/compiled"
 
 
 def stored(node: Instance) -> list[str]:
@@ -65,7 +65,7 @@ def test_what_one_node_has_compiled_the_next_one_finds(node: Instance) -> None:
     done = node.run("caches.sh", "fetch")
     assert done.returncode == 0, done.stderr
     assert (compiled(node) / "vllm/torch_compile_cache/kernel.so").read_bytes() == b"\x7fELF"
-    assert any(call.startswith("runuser -u synkti -- tar --extract") for call in node.calls), "not as root"
+    assert any(call.startswith("runuser -u synkti-engine -- tar --extract") for call in node.calls), "not as root"
 
 
 @pytest.mark.parametrize("changed", ["engine.txt", "python.txt", "model", "driver", "type"])

@@ -157,3 +157,51 @@ def test_a_use_is_noted_and_that_of_a_missing_block_is_none(tmp_path: Path) -> N
     folder.touch(name(1))
     folder.touch(name(2))
     assert folder.path(name(1)).stat().st_mtime > 1
+
+
+@pytest.fixture
+def trap(tmp_path: Path) -> BlockFolder:
+    """A folder in which a compromised engine, the agent's neighbour, has set links and FIFOs for every name."""
+    own = tmp_path / "of-the-agent"
+    own.mkdir()
+    (own / name(0)).write_bytes(b"secret")
+    (own / "old").write_bytes(b"secret")
+    os.utime(own / "old", (1, 1))
+    folder = BlockFolder(tmp_path / "kv", 10**6)
+    (tmp_path / "kv/01").mkdir(parents=True)
+    (tmp_path / "kv/00").symlink_to(own)
+    (tmp_path / "kv/01" / ("01" + name(0)[2:])).symlink_to(own / name(0))
+    os.mkfifo(tmp_path / "kv/01" / ("01" + name(1)[2:]))
+    (tmp_path / "kv/layout.json").symlink_to(own / name(0))
+    os.mkfifo(tmp_path / "kv/heads.log")
+    return folder
+
+
+@pytest.mark.parametrize("block", [name(0), "01" + name(0)[2:], "01" + name(1)[2:]])
+def test_a_link_or_a_fifo_of_the_engine_is_no_block(trap: BlockFolder, block: str) -> None:
+    assert (trap.read(block), trap.read_prefix(block, 4), trap.size(block)) == (None, None, None)
+
+
+def test_no_link_of_the_engine_leads_the_agent_to_its_own_files(trap: BlockFolder, tmp_path: Path) -> None:
+    own = tmp_path / "of-the-agent"
+    before = (own / name(0)).stat().st_mtime_ns
+    trap.touch(name(0))
+    trap.remove(name(0))
+    trap.evict()
+    with pytest.raises(OSError, match=r"exists|no folder|Not a directory"):
+        trap.write(name(2), b"block")
+    assert sorted(path.name for path in own.iterdir()) == [name(0), "old"]
+    assert (own / name(0)).stat().st_mtime_ns == before
+
+
+def test_no_fifo_of_the_engine_holds_the_agent(trap: BlockFolder) -> None:
+    assert trap.read_layout() is None
+    assert trap.last_blocks() == {}
+
+
+def test_a_file_beyond_the_bound_is_not_read_into_memory(tmp_path: Path) -> None:
+    folder = BlockFolder(tmp_path, 10**6)
+    folder.write(name(1), b"block")
+    os.truncate(folder.path(name(1)), 2**40)
+    with pytest.raises(OSError, match="more than"):
+        folder.read(name(1))
