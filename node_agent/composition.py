@@ -24,12 +24,15 @@ from node_agent.adapters.steady_clock import SteadyClock
 from node_agent.contract.states import NodeState
 from node_agent.contract.table_schema import NodeRecord, renewed
 from node_agent.core.common.address import Address
-from node_agent.core.common.request_auth import RequestVerifier
+from node_agent.core.common.cluster_keys import ClusterKeys
+from node_agent.core.common.request_auth import Refusal, RequestVerifier
 from node_agent.core.http.body_budget import BodyBudget
 from node_agent.core.membership import MemberChanged, Membership
 from node_agent.core.membership.wire.messages import BOOT_ID_BYTES
 from node_agent.core.node.lifecycle import Event
 from node_agent.core.node.peer_clocks import PeerClocks
+from node_agent.core.node.peer_keyring import PeerKeyring
+from node_agent.core.node.request_signer import PeerName, RequestSigner
 from node_agent.core.node.status import NodeStatus, Pool
 from node_agent.core.replication.replica_store import ReplicaStore
 from node_agent.dependencies import Dependencies
@@ -89,7 +92,7 @@ class MembershipParts:
 
     node: the state that all features share.
     to_peers: the HTTP client for requests to peers; signed: over it, for requests that have to be signed.
-    verifier: of peers' requests to this node.
+    keyring: the keys shared with peers; signer, verifier: of requests to peers, and of theirs to this node.
     """
 
     datagrams: UdpDatagrams
@@ -99,6 +102,8 @@ class MembershipParts:
     clock_monitor: ClockMonitor
     to_peers: HttpClient
     signed: SignedClient
+    keyring: PeerKeyring
+    signer: RequestSigner
     verifier: RequestVerifier
 
 
@@ -183,7 +188,13 @@ def compose(inputs: Inputs) -> Parts:
     drain = DrainController(node, engine.calls, publisher.put_drain, kv.handed_off)
     clients = _make_clients(inputs, node, engine, replication, drain, streams)
     peer_api = PeerApi(
-        node, engine.calls, replication.takeovers, membership.verifier, kv.fetcher.fetch, kv.server.answer
+        node,
+        engine.calls,
+        replication.takeovers,
+        membership.verifier,
+        membership.keyring.signing_key,
+        kv.fetcher.fetch,
+        kv.server.answer,
     )
     servers = _make_servers(inputs, clients.api, peer_api, replication.server)
     return Parts(membership, kv, engine, replication, publisher, drain, clients, peer_api, servers)
@@ -191,14 +202,24 @@ def compose(inputs: Inputs) -> Parts:
 
 def _make_membership(inputs: Inputs, on_peer_lost: Callable[[str], None]) -> MembershipParts:
     settings, key, clock = inputs.settings, inputs.outside.key, inputs.clock
-    datagrams, to_peers, clocks = UdpDatagrams(), HttpClient(settings.source_host), PeerClocks(key)
+    datagrams, to_peers, clocks = UdpDatagrams(), HttpClient(settings.source_host), PeerClocks()
+    keyring = PeerKeyring(ClusterKeys(key))
 
     def on_change(change: MemberChanged) -> None:
         if is_lost(change):
             on_peer_lost(change.status.instance_id)
 
     def on_peer_clock(address: str, line: str, nonce: str, took_s: float) -> None:
-        clocks.record(address, line, nonce, took_s, clock())
+        if (name := name_at(address)) is not None:
+            keys = keyring.shared_keys(name.instance_id)
+            signer.record_sync_clock(address, keys, line, nonce, took_s, clock())
+
+    def name_at(address: str) -> PeerName | None:
+        found = gossip.machine.name_at(address)
+        return None if found is None else PeerName(found[0], found[1].hex() if found[1] else None)
+
+    def on_unsent(reason: Refusal) -> None:
+        inputs.metrics.unsent_to_peers.labels(reason.name.lower()).inc()
 
     status = first_status(settings, inputs.outside.identity, int(clock() * 1000))
     boot_id = secrets.token_bytes(BOOT_ID_BYTES)
@@ -221,9 +242,11 @@ def _make_membership(inputs: Inputs, on_peer_lost: Callable[[str], None]) -> Mem
         clocks=clocks,
     )
     monitor = ClockMonitor(node, clocks, clock.wall_ahead_s, inputs.post)
-    signed = SignedClient(to_peers, clocks, clock)
-    verifier = RequestVerifier(key, audience=secrets.token_hex(8))
-    return MembershipParts(datagrams, gossip, node, clocks, monitor, to_peers, signed, verifier)
+    own_id = node.instance_id
+    signer = RequestSigner(own_id, keyring.signing_key, name_at, clocks)
+    signed = SignedClient(to_peers, signer, clock, on_unsent)
+    verifier = RequestVerifier(own_id, boot_id.hex(), keyring.shared_key)
+    return MembershipParts(datagrams, gossip, node, clocks, monitor, to_peers, signed, keyring, signer, verifier)
 
 
 def first_status(settings: Settings, identity: Identity, incarnation: int) -> NodeStatus:
@@ -247,7 +270,6 @@ def _make_kv(inputs: Inputs, membership: MembershipParts) -> KvService:
         membership.node,
         inputs.to_engine,
         membership.signed,
-        outside.key,
         settings.engine.address,
         folder,
         outside.blocks,
@@ -258,7 +280,7 @@ def _make_kv(inputs: Inputs, membership: MembershipParts) -> KvService:
 def _make_engine(inputs: Inputs, membership: MembershipParts, kv: KvService) -> EngineParts:
     settings, node = inputs.settings, membership.node
     calls = EngineCalls(node, inputs.to_engine, settings.engine.address)
-    client = EngineClient(node, calls, membership.signed, inputs.outside.key, kv.fetcher.fetch)
+    client = EngineClient(node, calls, membership.signed, kv.fetcher.fetch)
     environ = engine_environ(settings, os.environ)
     group = EngineProcess(settings.engine_argv, environ, settings.state_dir / "engine.group")
     steps = EngineStepFiles(settings.steps_dir)
@@ -310,15 +332,13 @@ def _make_supervisor(
 def _make_replication(
     inputs: Inputs, membership: MembershipParts, release_stream: Callable[[str], None]
 ) -> ReplicationParts:
-    settings, key, node = inputs.settings, inputs.outside.key, membership.node
+    settings, node = inputs.settings, membership.node
     store = ReplicaStore(max_bytes=settings.replication.max_kept_bytes)
-    links = TcpReplicaLinks(
-        key, inputs.clock, settings.replication.keeper_lag_s, settings.source_host, membership.clocks
-    )
+    links = TcpReplicaLinks(membership.signer, inputs.clock, settings.replication.keeper_lag_s, settings.source_host)
     recorder = StreamRecorder(node, store, inputs.outside.stream_records)
     manager = ReplicationManager(node, links, store, settings.replication.factor, inputs.random.random, recorder)
     checkpointer = Checkpointer(node, store, inputs.outside.checkpoints)
-    takeovers = Takeovers(node, membership.signed, key, store, release_stream, checkpointer, recorder)
+    takeovers = Takeovers(node, membership.signed, store, release_stream, checkpointer, recorder)
     server = ReplicationServer(store, membership.verifier, inputs.clock)
     return ReplicationParts(manager, server, checkpointer, recorder, takeovers)
 

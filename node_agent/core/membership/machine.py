@@ -62,7 +62,7 @@ from node_agent.core.membership.refusals import RefusalBroadcasts
 from node_agent.core.membership.sync_schedule import SyncSchedule
 from node_agent.core.membership.sync_sessions import SyncSessions
 from node_agent.core.membership.timers import Timers
-from node_agent.core.membership.wire.messages import MessageMac
+from node_agent.core.membership.wire.messages import MessageMac, read_header
 from node_agent.core.membership.wire.updates import Intro, Refusal, write_dead
 from node_agent.core.node.status import Liveness, NodeStatus
 
@@ -182,6 +182,22 @@ class Membership:
     def members(self) -> Mapping[str, Member]:
         """Members by instance id, read-only; a member's `load` is the newest that was received."""
         return self._table.by_id
+
+    def sender_of(self, message: bytes) -> str | None:
+        """Return the instance id of the member that an authentic message is from; None where it is no member's."""
+        member = self._table.by_boot_id.get(read_header(message).sender)
+        return None if member is None else member.status.instance_id
+
+    def name_at(self, address: str) -> tuple[str, bytes | None] | None:
+        """Return the instance id and the boot id of the member at a peer API's address (host:port).
+
+        None where no member is there; without a boot id where only EC2's tags name a node there.
+        """
+        member = self._table.by_address.get(address)
+        if member is not None:
+            return member.status.instance_id, member.boot_id
+        tagged = next((name for name, at in self._candidates.not_joined(self._table) if at == address), None)
+        return None if tagged is None else (tagged, None)
 
     @property
     def nodes(self) -> int:

@@ -175,6 +175,9 @@ class MemberTable:
         self.own_id = own_id
         self.by_boot_id: dict[bytes, Member] = {}
         self.by_id: dict[str, Member] = {}
+        self.by_address: dict[str, Member] = {}
+        """The newest member at each peer API's address: an address may outlive its instance."""
+
         self.present = ProbeOrder(rng)
         self._ring: list[bytes] = []  # of those present, sorted: a ring
         self.dead = ProbeOrder(rng)
@@ -244,6 +247,7 @@ class MemberTable:
         member.tagged = before.tagged if before is not None else False
         self.by_id[status.instance_id] = member
         self.by_boot_id[boot_id] = member
+        self.by_address[status.peer_address] = member
         self._add_to_order(member)
         self._toggle_in_summary(member)
         self._changed()
@@ -265,7 +269,13 @@ class MemberTable:
     def update(self, member: Member, status: NodeStatus) -> None:
         """Replace the status of a member, under the same boot id."""
         self._toggle_in_summary(member)
+        if (
+            status.peer_address != member.status.peer_address
+            and self.by_address.get(member.status.peer_address) is member
+        ):
+            del self.by_address[member.status.peer_address]
         member.status = status
+        self.by_address[status.peer_address] = member
         self._toggle_in_summary(member)
         self._changed()
 
@@ -324,6 +334,8 @@ class MemberTable:
         member.suspicion = None
         del self.by_id[member.status.instance_id]
         del self.by_boot_id[member.boot_id]
+        if self.by_address.get(member.status.peer_address) is member:
+            del self.by_address[member.status.peer_address]
 
     def _toggle_in_summary(self, member: Member) -> None:
         """Add a present member to the summary, or remove it: an exclusive or undoes itself."""

@@ -104,6 +104,14 @@ class Metrics:
     def _add_fleet(self) -> None:
         self.peers = self._gauge("synkti_peers", "Peers known, by what is held of them", "held")
         self.member_changes = self._counter("synkti_member_changes", "Peers that came to be held for this", "held")
+        self.refused_peers = self._counter(
+            "synkti_peer_messages_refused", "Requests and connections of other nodes that were refused", "reason"
+        )
+        self.unsent_to_peers = self._counter(
+            "synkti_peer_requests_unsent",
+            "Requests that were not sent, because no key is shared with the node",
+            "reason",
+        )
         self.health = self._gauge("synkti_local_health", "How far this node mistrusts itself, 0 is well")
         self.clock_off = self._gauge("synkti_clock_off_seconds", "How far this node's clock is ahead of most peers'")
         self.clock_is_off = self._gauge(
