@@ -30,7 +30,7 @@ import httpx
 from bench.context_engine import ContextEngine, context_engine
 from bench.context_overhead import measure_overhead
 from local.aws import EmbeddedAws
-from local.lone_node import lone_node
+from local.lone_node import lone_node, signer_for
 from node_agent.adapters.block_store import S3BlockStore
 from node_agent.adapters.http import HttpClient
 from node_agent.adapters.http_limits import Limits
@@ -38,19 +38,27 @@ from node_agent.adapters.http_server import HttpServer, bind
 from node_agent.contract.names import IN_S3
 from node_agent.contract.states import NodeState
 from node_agent.core.common.address import Address
-from node_agent.core.common.request_auth import AUTH_HEADER, RequestVerifier
+from node_agent.core.common.cluster_keys import cluster_key
+from node_agent.core.common.request_auth import (
+    AUTH_HEADER,
+    CLOCK_HEADER,
+    Rejected,
+    RequestVerifier,
+    request_content,
+)
 from node_agent.core.kv.transfer_policy import SourceOffer, choose_source
 from node_agent.core.kv.transfer_rates import ASSUMED_RATES, TransferRates
 from node_agent.core.node.status import NodeStatus, Pool
 from node_agent.kv.folder import BlockFolder
 from node_agent.ports import ServerRequest
-from node_agent.runtime.common.responses import answer_error
 from node_agent.runtime.kv.block_client import BlockClient
 from node_agent.runtime.kv.fetcher import ContextFetcher
 from node_agent.runtime.kv.local_blocks import LocalBlocks
 from node_agent.runtime.kv.server import BlockServer
 from node_agent.runtime.kv.source_lookup import SourceLookup
 from node_agent.runtime.node.context import NodeContext
+from node_agent.runtime.peer_api.signed_answer import SignedRequestProxy
+from node_agent.runtime.peer_api.signed_client import SignedClient
 
 KEY, PEER, BUCKET = b"the bench's own cluster key", "i-peer", "synkti-bench-checkpoints"
 MAX_BYTES = 4 * 1024**3
@@ -64,16 +72,19 @@ class SignedDoor:
 
     def __init__(self, folder: BlockFolder) -> None:
         self._kv = BlockServer(LocalBlocks(folder), time.monotonic)
-        self._doorkeeper = RequestVerifier(KEY)
+        self._verifier = RequestVerifier(PEER, "r", lambda *_: cluster_key(KEY))
 
     async def __call__(self, request: ServerRequest) -> None:
         """Answer a request for blocks; 401 where its signature is not the cluster's."""
         stamp = request.headers.get(AUTH_HEADER.encode(), b"").decode("latin-1")
-        why = self._doorkeeper.rejection_reason(stamp, request.method, request.target, request.body, time.time())
-        if why is not None:
-            answer_error(request, 401, "not_a_peer", why)
+        headers = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.items())
+        content = request_content(request.method, request.target, headers, request.body)
+        result = self._verifier.verify(stamp, content, time.time())
+        if isinstance(result, Rejected):
+            more = [] if result.clock is None else [(CLOCK_HEADER, result.clock.encode())]
+            request.respond(401, b"{}", more=more)
             return
-        await self._kv.answer(request)
+        await self._kv.answer(SignedRequestProxy(request, result))
 
 
 def _node(peer: Address) -> NodeContext:
@@ -119,7 +130,7 @@ async def measure(engine: ContextEngine, aws: EmbeddedAws, tokens: int, rounds: 
     await store.keep(stream, index, theirs.read)
     node, rates = _node(peer), TransferRates()
     rates.prefill_tokens_per_s = _ALWAYS
-    lookup = SourceLookup(node, BlockClient(client, KEY, node.wall_clock), store)
+    lookup = SourceLookup(node, BlockClient(SignedClient(client, signer_for(PEER, KEY), time.time)), store)
     contexts = ContextFetcher(node, lookup, LocalBlocks(engine.folder), rates, time.monotonic)
 
     async def bring(source: str) -> None:

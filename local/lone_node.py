@@ -8,8 +8,11 @@ from collections.abc import Callable, Iterable
 
 from node_agent.adapters.http import HttpClient
 from node_agent.core.common.address import Address
+from node_agent.core.common.cluster_keys import cluster_key
 from node_agent.core.membership import Membership, NodesDiscovered
 from node_agent.core.membership.wire.messages import BOOT_ID_BYTES
+from node_agent.core.node.peer_clocks import PeerClocks
+from node_agent.core.node.request_signer import PeerName, RequestSigner
 from node_agent.core.node.status import NodeStatus
 from node_agent.ports import Identity
 from node_agent.runtime.common.metrics import Metrics
@@ -32,6 +35,12 @@ def boot_id_of(instance_id: str) -> bytes:
 def add_peer(node: NodeContext, status: NodeStatus) -> None:
     """Add a peer to a node's members."""
     node.members.add_member(boot_id_of(status.instance_id), status)
+
+
+def signer_for(instance_id: str, secret: bytes, own_id: str = "i-own") -> RequestSigner:
+    """Return a signer of requests to one peer, whatever its address, that does not have its boot id yet."""
+    key = cluster_key(secret)
+    return RequestSigner(own_id, lambda _: key, lambda _: PeerName(instance_id, None), PeerClocks())
 
 
 def lone_node(own: NodeStatus, peers: Iterable[NodeStatus], clock: Callable[[], float]) -> NodeContext:

@@ -9,6 +9,7 @@ does not accept this node as a peer.
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
 import secrets
 import socket
@@ -16,8 +17,8 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from node_agent.core.common.address import Address
-from node_agent.core.common.request_auth import sign
-from node_agent.core.node.peer_clocks import PeerClocks
+from node_agent.core.common.request_auth import Refusal
+from node_agent.core.node.request_signer import RequestSigner, SignedRequest
 from node_agent.core.replication.ack_batches import AckBatches
 from node_agent.core.replication.link_loss import LinkLossReason
 from node_agent.core.replication.protocol import (
@@ -26,12 +27,13 @@ from node_agent.core.replication.protocol import (
     MAX_PREFACE_BYTES,
     PREFACE,
     REFUSED,
-    SIGNED_TARGET,
+    SIGNED_CONTENT,
     FrameReader,
     FrameWriter,
     Message,
     derive_connection_key,
     read_refused,
+    replica_proof,
 )
 from node_agent.ports import LinkListener
 
@@ -53,64 +55,52 @@ _log = logging.getLogger(__name__)
 class TcpReplicaLinks:
     """The ReplicaLinks port.
 
-    key: the cluster's.
+    signer: signs the handshakes.
     clock: unix seconds, steady.
     source: as HttpClient's.
-    clocks: known clocks of peers, updated here; None where they are not tracked.
     """
 
     def __init__(
-        self,
-        key: bytes,
-        clock: Callable[[], float],
-        lag_s: float,
-        source: str | None = None,
-        clocks: PeerClocks | None = None,
+        self, signer: RequestSigner, clock: Callable[[], float], lag_s: float, source: str | None = None
     ) -> None:
         self._source = (source, 0) if source else None
-        self._key = key
+        self._signer = signer
         self._clock = clock
         self._lag_s = lag_s
-        self._clocks = clocks
 
     def connect(self, address: Address, listener: LinkListener) -> TcpReplicaLink:
         """Return a link to a replica, which connects in the background. listener: receives the link's events."""
         return TcpReplicaLink(address, self._source, self, AckBatches(self._lag_s), listener)
 
-    def handshake(self, address: Address) -> Handshake:
-        """Return what a connection to a replica begins with, signed in the replica's time where that is known."""
-        nonce, now = secrets.token_hex(12), self._clock()
-        if self._clocks is None:
-            stamp = sign(self._key, *SIGNED_TARGET, b"", now, nonce)
-        else:
-            stamp = self._clocks.sign(str(address), *SIGNED_TARGET, b"", now, nonce)
-        return Handshake(self._key, nonce, stamp, now)
+    def handshake(self, address: Address, *, is_retry: bool = False) -> Handshake | None:
+        """Return what a connection to a replica begins with; None where this node shares no key with it.
+
+        is_retry: the replica has just sent its time and its boot id.
+        """
+        now = self._clock()
+        signed = self._signer.sign(str(address), SIGNED_CONTENT, now, secrets.token_hex(12), is_retry=is_retry)
+        if isinstance(signed, Refusal):
+            _log.warning("no journal is sent to %s: it is %s", address, signed.value)
+            return None
+        return Handshake(signed, now)
 
     def on_peer_clock(self, address: Address, handshake: Handshake, line: bytes) -> bool:
         """Record the time that a replica sent with its rejection; return whether a second handshake can succeed."""
-        if self._clocks is None:
-            return False
         now = self._clock()
-        return self._clocks.record(str(address), line.decode("latin-1"), handshake.nonce, now - handshake.at, now)
+        return self._signer.record_clock(
+            str(address), line.decode("latin-1"), handshake.signed, now - handshake.at, now
+        )
 
 
 class Handshake(NamedTuple):
-    """What a connection to a replica begins with.
+    """What a connection to a replica begins with. at: when it was signed, in this node's unix seconds."""
 
-    key: the cluster's.
-    nonce: this side's.
-    stamp: the signature over the nonce.
-    at: when that was made, in this node's unix seconds.
-    """
-
-    key: bytes
-    nonce: str
-    stamp: str
+    signed: SignedRequest
     at: float
 
 
 class TcpReplicaLink(asyncio.Protocol):
-    """The ReplicaLink port; it connects by itself, and once more where the replica's clock differs."""
+    """The ReplicaLink port; it connects by itself, and once more where the replica's clock or boot id differs."""
 
     def __init__(
         self,
@@ -139,6 +129,9 @@ class TcpReplicaLink(asyncio.Protocol):
         self._connecting = self._loop.create_task(self._connect())
 
     async def _connect(self) -> None:
+        if self._handshake is None:
+            self._fail(LinkLossReason.TURNED_AWAY)
+            return
         host, port = self._address.host, self._address.port
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
@@ -153,14 +146,14 @@ class TcpReplicaLink(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send the handshake, and bound the wait for its answer."""
         self._transport = transport  # type: ignore[assignment] # create_connection gives a Transport
-        if self._owner is None:
+        if self._owner is None or self._handshake is None:
             self.close()
             return
         self._handshake_timer = self._loop.call_later(HANDSHAKE_TIMEOUT_S, self._fail, LinkLossReason.SILENT)
         if (sock := transport.get_extra_info("socket")) is not None:
             for option in _TCP_OPTIONS:
                 sock.setsockopt(*option)
-        self._transport.write(PREFACE + self._handshake.stamp.encode() + b"\n")  # type: ignore[union-attr] # it was just set
+        self._transport.write(PREFACE + self._handshake.signed.header.encode() + b"\n")  # type: ignore[union-attr] # it was just set
 
     def data_received(self, data: bytes) -> None:
         """Process the answer to the handshake, then frames; an invalid one loses the link as broken."""
@@ -198,11 +191,15 @@ class TcpReplicaLink(asyncio.Protocol):
         if len(line) > MAX_PREFACE_BYTES or (end and not line.startswith(PREFACE)):
             self._fail(LinkLossReason.BROKEN)
             return b""
-        if not end:
+        if not end or self._handshake is None:
             self._received = received
             return b""
-        nonce = line.removeprefix(PREFACE).decode("latin-1")
-        key = derive_connection_key(self._handshake.key, self._handshake.nonce, nonce)
+        signed = self._handshake.signed
+        nonce, _, proof = line.removeprefix(PREFACE).decode("latin-1").partition(" ")
+        key = derive_connection_key(signed.key.secret, signed.nonce, nonce)
+        if not hmac.compare_digest(proof.encode(), replica_proof(key).encode()):
+            self._fail(LinkLossReason.BROKEN)
+            return b""
         self._writer, self._reader = FrameWriter(key, b"owner"), FrameReader(key, b"keeper")
         self._received = b""
         if self._handshake_timer is not None:
@@ -212,14 +209,15 @@ class TcpReplicaLink(asyncio.Protocol):
 
     def _retry_handshake(self, line: bytes) -> None:
         """Retry in the replica's time, once per link: a second rejection has another cause."""
-        if self._retries_handshake or not self._links.on_peer_clock(self._address, self._handshake, line):
+        handshake = self._handshake
+        if self._retries_handshake or not handshake or not self._links.on_peer_clock(self._address, handshake, line):
             self._fail(LinkLossReason.TURNED_AWAY)
             return
-        _log.info("the clock of replica %s differs; retrying the handshake in its time", self._address)
+        _log.info("replica %s has another clock, or another boot id; retrying the handshake", self._address)
         self._retries_handshake = True
         if self._handshake_timer is not None:
             self._handshake_timer.cancel()
-        self._handshake = self._links.handshake(self._address)
+        self._handshake = self._links.handshake(self._address, is_retry=True)
         self._received = b""
         transport, self._transport = self._transport, None
         if transport is not None:

@@ -18,6 +18,7 @@ effect of a failed load. Run on CPUs; it has not run on a GPU (model runner V2).
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
 )
 from vllm.logger import init_logger
 
-from node_agent.core.kv.blocks import HEADER_BYTES, engine_fingerprint
+from node_agent.core.kv.blocks import HEADER_BYTES, engine_fingerprint, names_key_id, read_names_key
 from node_agent.kv.folder import BlockFolder
 from node_agent.kv.loader import Loader
 from node_agent.kv.pages import BlockCopier
@@ -77,8 +78,8 @@ def _why_declined(config: Any, kv_cache: Any, version: str = vllm.__version__) -
     return None
 
 
-def _vllm_fingerprint(config: Any, kv_cache: Any, weights: str) -> bytes:
-    """Return the fingerprint of this engine's blocks. weights: a digest of the model's."""
+def _vllm_fingerprint(config: Any, kv_cache: Any, weights: str, secret: bytes) -> bytes:
+    """Return the fingerprint of this engine's blocks. weights: a digest of the model's; secret: for names."""
     model, group = config.model_config, kv_cache.kv_cache_groups[0]
     return engine_fingerprint(
         {
@@ -94,6 +95,7 @@ def _vllm_fingerprint(config: Any, kv_cache: Any, weights: str) -> bytes:
             "spec": repr(group.kv_cache_spec),
             "cache_dtype": str(config.cache_config.cache_dtype),
             "workers": config.parallel_config.tensor_parallel_size,
+            **({"names": names_key_id(secret)} if secret else {}),
         }
     )
 
@@ -123,13 +125,14 @@ class SynktiKvConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc] 
         self._loader: Loader | None = None
         self._broken: set[int] = set()
         self._fingerprint = b""
+        self._secret = read_names_key(os.environ)
         why = _why_declined(vllm_config, kv_cache_config)
         if why is None:
             weights = extra.get("weights") or weights_digest(Path(vllm_config.model_config.model))
             if weights is None:
                 why = "the weights are not identified"
             else:
-                self._fingerprint = _vllm_fingerprint(vllm_config, kv_cache_config, weights)
+                self._fingerprint = _vllm_fingerprint(vllm_config, kv_cache_config, weights, self._secret)
         if role == KVConnectorRole.SCHEDULER:
             self._start_scheduler(why)
 
@@ -137,7 +140,9 @@ class SynktiKvConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc] 
         block_tokens = self._vllm_config.cache_config.block_size
         layout = {"format": FORMAT, "vllm": vllm.__version__, "block_tokens": block_tokens, "shards": self._shards}
         if why is None:
-            self._requests = Requests(self._fingerprint, block_tokens, self._folder.contains, self._shards)
+            self._requests = Requests(
+                self._fingerprint, block_tokens, self._folder.contains, self._shards, self._secret
+            )
             layout["fingerprint"] = self._fingerprint.hex()
         else:
             _log.warning("Synkti stores no KV blocks: %s", why)

@@ -115,9 +115,18 @@ class Requests:
 
     has: returns whether a block's file of this name exists.
     shards: files per block.
+    secret: for the names of blocks, b"" for none.
     """
 
-    def __init__(self, fingerprint: bytes, block_tokens: int, has: Callable[[str], bool], shards: int = 1) -> None:
+    def __init__(
+        self,
+        fingerprint: bytes,
+        block_tokens: int,
+        has: Callable[[str], bool],
+        shards: int = 1,
+        secret: bytes = b"",
+    ) -> None:
+        self._secret = secret
         self._fingerprint = fingerprint
         self._block_tokens = block_tokens
         self._has = has
@@ -155,7 +164,8 @@ class Requests:
     def _chain(self, request: KnownRequest, salt: str) -> _Chain:
         chain = self._chains.get(request.request_id)
         if chain is None:
-            chain = self._chains[request.request_id] = _Chain(chain_root(self._fingerprint, salt), self._block_tokens)
+            root = chain_root(self._fingerprint, salt, self._secret)
+            chain = self._chains[request.request_id] = _Chain(root, self._block_tokens)
         return chain
 
     def _is_there(self, key: bytes) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from local.engine_env import engine_command, engine_environ, ensure_engine
-from local.lone_node import lone_node
+from local.lone_node import lone_node, signer_for
 from local.tiny_model import ensure_model
 from node_agent.adapters.http import HttpClient
 from node_agent.contract.states import NodeState
@@ -24,6 +24,7 @@ from node_agent.runtime.kv.fetcher import ContextFetcher
 from node_agent.runtime.kv.local_blocks import LocalBlocks
 from node_agent.runtime.kv.source_lookup import SourceLookup
 from node_agent.runtime.node.context import NodeContext
+from node_agent.runtime.peer_api.signed_client import SignedClient
 from tests.engines import VLLM_TIMEOUT_S
 from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, eventually, unready_fleet
 
@@ -80,7 +81,9 @@ async def _scenario(fleet: LocalFleet, node: LocalNode, elsewhere: Path) -> None
     client = HttpClient()
     neighbour, rates = _neighbour(node), TransferRates()
     rates.prefill_tokens_per_s = SLOW
-    lookup = SourceLookup(neighbour, BlockClient(client, b"cluster key", time.time), None)
+    lookup = SourceLookup(
+        neighbour, BlockClient(SignedClient(client, signer_for(node.instance_id, b"cluster key"), time.time)), None
+    )
     contexts = ContextFetcher(neighbour, lookup, LocalBlocks(here), rates, time.monotonic)
 
     async def fetched() -> bool:  # the engine may still be writing

@@ -32,6 +32,7 @@ from node_agent.contract.table_schema import record_from_item, stream_record_fro
 from node_agent.contract.tags import decode_tags, tags_from_ec2
 from node_agent.contract.timestamps import parse_instant
 from node_agent.core.common.address import parse_address
+from node_agent.core.common.cluster_keys import cluster_key
 from node_agent.core.common.request_auth import RequestVerifier, read_clock
 from node_agent.core.engine.last_words import last_words
 from node_agent.core.engine.launch import parse_report, parse_request, parse_stop
@@ -178,7 +179,7 @@ def _notes(data: bytes) -> object:
 
 
 def _stamp(data: bytes) -> object:
-    return RequestVerifier(KEY).rejection_reason(data.decode("latin-1"), "GET", "/", b"", 1.0)
+    return RequestVerifier("i", "r", lambda *_: cluster_key(KEY)).verify(data.decode("latin-1"), "", 1.0)
 
 
 def _safetensors(data: bytes) -> object:
@@ -352,11 +353,13 @@ TARGETS: dict[str, Target] = {
     "settings": Target(_environ, (ENVIRON,), (ConfigurationError,)),
     "synkti-toml": Target(_toml, (TOML,), (ConfigurationError,)),
     "notes": Target(_notes, (b'[["psm_a",12]]',), ()),
-    "stamps": Target(_stamp, (b"v1 1000 nonce 00",), ()),
+    "stamps": Target(_stamp, (b"v3 1000 0a1b2c3d i-a i/r nonce 00",), ()),
     "launcher-requests": Target(parse_request, (b'{"argv": ["vllm", "serve"], "environ": {"A": "1"}}\n',)),
     "launcher-stops": Target(parse_stop, (b"stop 1.500\n",)),
     "launcher-reports": Target(parse_report, (b"started 4711\n", b"ended -9\n", b"refused No such file\n")),
-    "peers-clocks": Target(lambda data: read_clock(KEY, data.decode("latin-1"), "n"), (b"v1 1000 d1 00",), ()),
+    "peers-clocks": Target(
+        lambda data: read_clock(cluster_key(KEY), data.decode("latin-1"), "n"), (b"v3 1000 d1 00",), ()
+    ),
     "kv-headers": Target(read_header, (bytes(200),)),
     "kv-indexes": Target(parse_index, (b'{"fingerprint":"00","names":[],"sizes":[],"object":""}',)),
     "kv-names": Target(parse_names, (b'["%b.kv"]' % (b"0" * 64),)),

@@ -11,13 +11,17 @@ from typing import Any
 import pytest
 import uvloop
 
-from node_agent.core.common.request_auth import AUTH_HEADER, sign
+from local.lone_node import signer_for
+from node_agent.adapters.http import HttpClient
+from node_agent.core.common.address import Address
 from node_agent.core.kv import transfer_policy
 from node_agent.core.kv.blocks import block_name, chain, chain_root, pack_header
 from node_agent.kv.folder import BlockFolder
+from node_agent.ports import Http
 from node_agent.runtime.kv import block_client, source_lookup
 from node_agent.runtime.kv.local_blocks import LocalBlocks
 from node_agent.runtime.kv.prefill_probe import PrefillProbe
+from node_agent.runtime.peer_api.signed_client import SignedClient
 from node_agent.testing.fakes import MemoryBlockStore, MemoryCheckpoints
 from tests.scenarios.local_fleet import LocalFleet, LocalNode, eventually, local_fleet
 from tests.scenarios.streams import CHAT, expected, run_scenario
@@ -246,19 +250,24 @@ def test_a_context_survives_the_stop_of_its_whole_fleet(tmp_path: Path, slow_pre
 
 def test_the_peer_api_serves_blocks_to_peers_only_and_no_other_files(tmp_path: Path) -> None:
     async def scenario(fleet: LocalFleet) -> None:
-        (node,) = fleet.nodes
+        node, peer = fleet.nodes
         names = write_context(node, "ab" * 12, 3)
+        address = Address(node.host, 8001)
 
         async def request(
-            method: str, target: str, body: bytes = b"", key: bytes = b"cluster key"
+            method: str, target: str, body: bytes = b"", client: Http = peer.agent.parts.membership.signed
         ) -> tuple[int, bytes]:
-            stamp = sign(key, method, target, body, time.time(), secrets.token_hex(12))
-            url = f"http://{node.host}:8001{target}"
-            answer = await fleet.http.request(method, url, content=body, headers={AUTH_HEADER: stamp})
-            return answer.status_code, answer.content
+            response = await client.open(address, method, target, headers={}, body=body, read_timeout_s=5)
+            answer = await response.read_all(1_000_000)
+            response.close()
+            return response.status, answer
 
         index_of = "/peer/v1/kv/of/" + "ab" * 12
-        assert (await request("GET", index_of, key=b"another key"))[0] == 401
+        unsigned = HttpClient()
+        stranger = SignedClient(unsigned, signer_for(node.instance_id, b"another key"), time.time)
+        for client in (unsigned, stranger):
+            assert (await request("GET", index_of, client=client))[0] == 401
+        await unsigned.close()
         status, index = await request("GET", index_of)
         assert status == 200
         assert all(name.encode() in index for name in names)
@@ -273,17 +282,17 @@ def test_the_peer_api_serves_blocks_to_peers_only_and_no_other_files(tmp_path: P
         for target in ("/peer/v1/kv/of/" + "cd" * 12, "/peer/v1/kv/of/..%2Fx", "/peer/v1/kv/else"):
             assert (await request("GET", target))[0] == 404
 
-    run_scenario(tmp_path, scenario, size=1, **ON)
+    run_scenario(tmp_path, scenario, size=2, **ON)
 
 
 def test_a_node_without_stored_blocks_answers_no_blocks(tmp_path: Path) -> None:
     async def scenario(fleet: LocalFleet) -> None:
-        (node,) = fleet.nodes
-        target = "/peer/v1/kv/of/" + "ab" * 12
-        stamp = sign(b"cluster key", "GET", target, b"", time.time(), secrets.token_hex(12))
-        answer = await fleet.http.get(f"http://{node.host}:8001{target}", headers={AUTH_HEADER: stamp})
-        assert answer.status_code == 404
-        assert answer.json()["error"]["code"] == "no_blocks"
+        node, peer = fleet.nodes
+        target, client = "/peer/v1/kv/of/" + "ab" * 12, peer.agent.parts.membership.signed
+        response = await client.open(Address(node.host, 8001), "GET", target, headers={}, read_timeout_s=5)
+        assert response.status == 404
+        assert b'"no_blocks"' in await response.read_all(10_000)
+        response.close()
         assert node.agent.parts.kv.rates.prefill_tokens_per_s is None
 
-    run_scenario(tmp_path, scenario, size=1)
+    run_scenario(tmp_path, scenario, size=2)

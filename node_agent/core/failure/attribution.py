@@ -65,6 +65,7 @@ connection to it.
     peer    lost unreachable                network  elsewhere  counts   unreachable
     peer    lost silence                    network  elsewhere  counts   silence
     peer    lost peer-silent                network  elsewhere  counts   peer-silent
+    peer    lost not-a-peer                 peer     elsewhere  -        not-a-peer
     peer    lost too-large                  client   once-more  -        too-large
     peer    lost something-new              peer     elsewhere  counts   other
     engine  lost handoff                    ours     elsewhere  -        handoff
@@ -168,6 +169,13 @@ _PEER_REFUSED = Verdict(
     "the peer API refused; its engine received no request",
 )
 _PEER_BUSY = Verdict(Fault.PEER, NextStep.ELSEWHERE, BreakerEffect.NO, "peer-busy", "the peer API accepts nothing now")
+_NOT_A_PEER = Verdict(
+    Fault.PEER,
+    NextStep.ELSEWHERE,
+    BreakerEffect.NO,
+    LossReason.NOT_A_PEER.value,
+    "this node shares no key with the node: nothing was sent",
+)
 _PEER_LIMIT = Verdict(
     Fault.OURS,
     NextStep.ELSEWHERE,
@@ -193,7 +201,7 @@ _PEER_LOSSES = {
     LossReason.REFUSED: "nothing listens at the peer",
     LossReason.RESET: "the peer's connection broke",
     LossReason.EOF: "the peer ended its answer before the answer's end",
-    LossReason.BROKEN: "what the peer sent is not HTTP",
+    LossReason.BROKEN: "what the peer sent is not HTTP, or not signed by it",
 }
 _NETWORK_LOSSES = {
     LossReason.UNREACHABLE: "no connection to the peer could be made in time",
@@ -235,6 +243,7 @@ def _verdicts_of_losses() -> dict[tuple[Origin, LossReason], Verdict]:
             found[by, loss] = Verdict(fault, NextStep.ELSEWHERE, BreakerEffect.YES, loss.value, text)
     for verdict in (_WRONG_MODEL, _DIED, _KILLED, _STUCK):
         found[Origin.ENGINE, LossReason(verdict.code)] = verdict
+    found[Origin.PEER, LossReason.NOT_A_PEER] = _NOT_A_PEER
     return found
 
 

@@ -24,13 +24,14 @@ class LossReason(Enum):
     RESET = "reset"
     EOF = "eof"
     SILENCE = "silence"
-    BROKEN = "broken"  # not HTTP
+    BROKEN = "broken"  # not HTTP, or a peer's answer that is not signed
     TOO_LARGE = "too-large"
 
     # this node ended it
     CLOSED = "closed"
     CLIENT_GONE = "client-gone"
     PEER_SILENT = "peer-silent"  # membership considers the peer dead
+    NOT_A_PEER = "not-a-peer"  # no key is shared with the node
 
     # what the engine sent
     ABORT = "abort"  # as a finish_reason

@@ -43,11 +43,12 @@ class ResponseHead:
             self.headers[name.lower()] = value
 
     def end(self, status: int, *, keeps_alive: bool) -> None:
-        """End the head, or an interim response before it, whose headers are stored."""
+        """End the head, or an interim response before it, whose headers are not the response's."""
         self.status, self.keeps_alive = status, keeps_alive
         self.is_complete = status >= 200
-        if not self.is_complete and SIGNS_HEADER in self.headers:
-            self.announces_keepalives = True
+        if not self.is_complete:
+            self.announces_keepalives = self.announces_keepalives or SIGNS_HEADER in self.headers
+            self.headers.clear()
 
     def fits(self, size: int) -> bool:
         """Count `size` more bytes after which the head is incomplete; return whether it is within its bound."""

@@ -7,6 +7,9 @@ A block holds the keys and values of all layers for `block_tokens` tokens. Rules
 * the chain begins with a fingerprint of what made the block (weights, layout, dtype, block size, ...) and with the
   request's cache salt, where it has one: blocks of another model, or of a tenant that wants none shared, have other
   keys;
+* the chain's root is keyed with a secret of the cluster, where the engine has one (NAMES_KEY): without it nobody can
+  find out from names whether a text is stored. The fingerprint has the secret's id, so that engines with different
+  secrets, as after a rotation of the cluster's key, do not offer each other blocks;
 * every block has a header with its fingerprint, its key, its position and a checksum. The receiver of a block verifies
   all of it first, whatever the source; a block that fails is never used, but computed again.
 
@@ -20,6 +23,7 @@ Standard library only: the engine's process imports this, too.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import struct
 from array import array
@@ -29,6 +33,10 @@ from typing import Any, NamedTuple
 MAGIC = b"SYNKTIK1"
 FINGERPRINT_BYTES = 16
 KEY_BYTES = 32
+NAMES_KEY = "SYNKTI_KV_NAMES_KEY"
+"""The variable in which an engine gets the secret for names, in hexadecimal digits."""
+
+NAMES_KEY_BYTES = 32
 NAME_SUFFIX = ".kv"
 MAX_BLOCK_BYTES = 256 * 1024 * 1024
 """The largest shard. 128 tokens of a 70B model are 40 MiB; a larger block is invalid."""
@@ -68,9 +76,29 @@ def engine_fingerprint(identity: Mapping[str, Any]) -> bytes:
     return hashlib.blake2b(canonical.encode(), digest_size=FINGERPRINT_BYTES, person=b"synkti kv made").digest()
 
 
-def chain_root(fingerprint: bytes, salt: str = "") -> bytes:
-    """Return the root of a chain. salt: the request's `cache_salt`."""
-    return hashlib.blake2b(salt.encode(), key=fingerprint, digest_size=KEY_BYTES, person=b"synkti kv root").digest()
+def names_key(cluster_secret: bytes) -> bytes:
+    """Return the secret for the names of blocks, which is made from a key of the cluster and reveals nothing of it."""
+    return hmac.new(cluster_secret, b"synkti: names of KV blocks, v1", hashlib.sha256).digest()
+
+
+def names_key_id(secret: bytes) -> str:
+    """Return what identifies a secret for names: a hash, empty where there is none."""
+    return hashlib.sha256(b"synkti: id of " + secret).hexdigest()[:8] if secret else ""
+
+
+def read_names_key(environ: Mapping[str, str]) -> bytes:
+    """Return the secret for names of an engine's environment; b"" where there is none that can be read."""
+    try:
+        secret = bytes.fromhex(environ.get(NAMES_KEY, ""))
+    except ValueError:
+        return b""
+    return secret if len(secret) == NAMES_KEY_BYTES else b""
+
+
+def chain_root(fingerprint: bytes, salt: str = "", secret: bytes = b"") -> bytes:
+    """Return the root of a chain. salt: the request's `cache_salt`; secret: as `names_key` returns it."""
+    key = fingerprint + secret
+    return hashlib.blake2b(salt.encode(), key=key, digest_size=KEY_BYTES, person=b"synkti kv root").digest()
 
 
 def next_key(parent: bytes, tokens: Sequence[int]) -> bytes:

@@ -1,7 +1,7 @@
 """Measure the offsets of peers' clocks, and decide whether this node's own clock is off.
 
 A node does not trust time: it signs for a peer in that peer's own time, as the peer last sent it
-(`core/common/request_auth`), so two nodes whose clocks are hours apart serve each other as well as any two. The peers'
+(`core/node/request_signer`), so two nodes whose clocks are hours apart serve each other as well as any two. The peers'
 clocks together are still evidence: where several agree with each other and not with this node, this node's clock is
 wrong. Such a node continues to serve, and publishes that it is at risk: AWS refuses signatures that are minutes off, so
 its records, checkpoints and drains may be lost, and other nodes are the better choice while there are some.
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from node_agent.core.common.request_auth import MAX_SKEW_S, read_clock, sign
+from node_agent.core.common.request_auth import MAX_SKEW_S, ReceiverClock
 
 ALLOWED_S = MAX_SKEW_S / 3
 """A message for a peer whose clock is no further away is signed in this node's time: the peer accepts it, with margin
@@ -38,50 +38,48 @@ class PeerClock:
     ahead_s: float
     """Its offset from this node's."""
 
-    audience: str
-    """The peer's audience for signatures (`core/common/request_auth`)."""
+    run: str
+    """The boot id of the peer's agent when it was measured."""
 
 
 class PeerClocks:
-    """The measured clocks of peers, by the addresses of their APIs (host:port). key: the cluster's."""
+    """The measured clocks of peers, by the addresses of their APIs (host:port)."""
 
-    def __init__(self, key: bytes) -> None:
-        self._key = key
+    def __init__(self) -> None:
         self._known: dict[str, PeerClock] = {}
 
-    def record(self, address: str, line: str, nonce: str, took_s: float, now: float) -> bool:
+    def record(self, address: str, clock: ReceiverClock, took_s: float, now: float) -> bool:
         """Record a peer's time, from its answer to a message.
 
         Args:
             address: of the peer's API, host:port.
-            line: the value of CLOCK_HEADER in the answer.
-            nonce: of the message.
+            clock: from the answer.
             took_s: seconds from the message to the answer.
             now: unix seconds when the answer arrived.
 
         Returns:
-            Whether it was recorded: not where its signature is wrong, or the answer took longer than MAX_ROUND_S.
+            Whether it was recorded: not where the answer took longer than MAX_ROUND_S.
         """
-        clock = read_clock(self._key, line, nonce)
-        if clock is None or not 0.0 <= took_s <= MAX_ROUND_S:
+        if not 0.0 <= took_s <= MAX_ROUND_S:
             return False
         self._known.pop(address, None)
         while len(self._known) >= MAX_PEERS:
             del self._known[next(iter(self._known))]
-        self._known[address] = PeerClock(clock.at - (now - took_s / 2), clock.audience)
+        self._known[address] = PeerClock(clock.at - (now - took_s / 2), clock.run)
         return True
 
-    def sign(self, address: str, method: str, target: str, body: bytes, now: float, nonce: str) -> str:
-        """Sign a message for a peer, in that peer's time."""
+    def run_at(self, address: str) -> str | None:
+        """Return the boot id that a peer had when it was last measured."""
         known = self._known.get(address)
-        if known is None or abs(known.ahead_s) <= ALLOWED_S:
-            return sign(self._key, method, target, body, now, nonce)
-        return sign(self._key, method, target, body, now + known.ahead_s, nonce, known.audience)
+        return None if known is None else known.run
 
-    def is_off(self, address: str) -> bool:
-        """Return whether messages for that peer need its own time."""
+    def time_at(self, address: str, now: float) -> float:
+        """Return the time to sign with for a peer, in unix seconds: its own where that differs from this node's.
+
+        now: this node's unix seconds.
+        """
         known = self._known.get(address)
-        return known is not None and abs(known.ahead_s) > ALLOWED_S
+        return now if known is None or abs(known.ahead_s) <= ALLOWED_S else now + known.ahead_s
 
     def ahead_s(self, address: str) -> float | None:
         """Return how far a peer's clock is ahead of this node's, in seconds; None where that was not measured."""

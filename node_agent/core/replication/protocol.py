@@ -15,10 +15,10 @@ A handle is the owner's number for a stream on this connection. Kinds, with the 
 An ACK is of whole frames: every message in them was accepted, except those of the REFUSED messages before it. So it
 costs the same for one stream as for a thousand.
 
-Every frame is signed with a key of this connection alone, which both sides derive from the cluster's key and from a
-nonce of each. The frame's number on the connection is signed with it. So a frame that is forged, repeated, omitted or
-replayed is refused, and the connection is closed. A message that cannot be read or stored fails its own stream only: it
-is answered with REFUSED, like a message of a kind that a later version has.
+Every frame is signed with a key of this connection alone, which both sides derive from the key that the two nodes
+share and from a nonce of each. The frame's number on the connection is signed with it. So a frame that is forged,
+repeated, omitted or replayed is refused, and the connection is closed. A message that cannot be read or stored fails
+its own stream only: it is answered with REFUSED, like a message of a kind that a later version has.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from typing import NamedTuple
 
 import orjson
 
+from node_agent.core.common.request_auth import request_content
 from node_agent.core.journal.epochs import Epoch, epoch_from_json
 from node_agent.core.replication.refusal import RefusalReason
 
@@ -122,25 +123,31 @@ def _ends_with_newline(lines: bytes) -> bool:
     return not lines or lines.endswith(b"\n")
 
 
-PREFACE = b"SYNKTI-JOURNAL/1 "
+PREFACE = b"SYNKTI-JOURNAL/2 "
 """The first bytes of a connection to a replica, at the port of the peer API, which otherwise serves HTTP: no method.
 
-The owner sends it with a signature of `core/common/request_auth`, the replica answers it with a nonce; each ends its
-line.
+The owner sends it with a signature of `core/common/request_auth`, the replica answers it with a nonce and a proof that
+it has derived the same key (`replica_proof`); each ends its line. So the owner sends no journal to another party.
 """
 
-CLOCK_PREFACE = b"SYNKTI-CLOCK/1 "
-"""The replica's answer to an owner whose signature has another time: the replica's own time
-(`core/common/request_auth`). The replica then closes the connection, and the owner connects again."""
+CLOCK_PREFACE = b"SYNKTI-CLOCK/2 "
+"""The replica's answer to an owner whose signature has another time, or is for another run of the replica's agent: the
+replica's own time and boot id (`core/common/request_auth`). The replica then closes the connection, and the owner
+connects again."""
 
 MAX_PREFACE_BYTES = 512
-SIGNED_TARGET = ("JOURNAL", "/")
-"""The handshake signs these in place of an HTTP method and its target."""
+SIGNED_CONTENT = request_content("JOURNAL", "/", (), b"")
+"""The handshake signs this in place of an HTTP request."""
 
 
 def derive_connection_key(key: bytes, client_nonce: str, server_nonce: str) -> bytes:
-    """Derive the key of one connection from the cluster's key and both sides' nonces."""
+    """Derive the key of one connection from the key that the two nodes share and both sides' nonces."""
     return hmac.new(key, f"journal {client_nonce} {server_nonce}".encode(), hashlib.sha256).digest()
+
+
+def replica_proof(connection_key: bytes) -> str:
+    """Return what proves to the owner that the other side has the connection's key."""
+    return hmac.new(connection_key, b"replica", hashlib.sha256).hexdigest()
 
 
 class FrameWriter:

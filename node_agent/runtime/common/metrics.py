@@ -104,6 +104,20 @@ class Metrics:
     def _add_fleet(self) -> None:
         self.peers = self._gauge("synkti_peers", "Peers known, by what is held of them", "held")
         self.member_changes = self._counter("synkti_member_changes", "Peers that came to be held for this", "held")
+        self.refused_peers = self._counter(
+            "synkti_peer_messages_refused", "Requests and connections of other nodes that were refused", "reason"
+        )
+        self.unsent_to_peers = self._counter(
+            "synkti_peer_requests_unsent",
+            "Requests that were not sent, because no key is shared with the node",
+            "reason",
+        )
+        self.cluster_key_reads = self._counter(
+            "synkti_cluster_key_reads", "Reads of the cluster's keys, by the outcome", "outcome"
+        )
+        self.foreign_nodes = self._gauge(
+            "synkti_foreign_key_nodes", "Nodes of this cluster that accept none of this node's cluster keys"
+        )
         self.health = self._gauge("synkti_local_health", "How far this node mistrusts itself, 0 is well")
         self.clock_off = self._gauge("synkti_clock_off_seconds", "How far this node's clock is ahead of most peers'")
         self.clock_is_off = self._gauge(
@@ -148,6 +162,7 @@ class Metrics:
         """Read membership's counts whenever the metrics are scraped."""
         self.peers.labels("alive").set_function(lambda: figures()["present"] - suspects())
         self.peers.labels("suspect").set_function(suspects)
+        self.peers.labels("unvouched").set_function(lambda: figures()["unvouched"])
         self.peers.labels("dead").set_function(lambda: figures()["dead"])
         self.health.set_function(lambda: figures()["health"])
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 from collections.abc import Awaitable, Callable, Mapping
 
 from node_agent.core.common.address import parse_address
-from node_agent.core.common.request_auth import AUTH_HEADER, sign
 from node_agent.core.continuation.timeouts import accept_timeout_s
 from node_agent.core.failure.loss import LossReason
 from node_agent.core.failure.report import parse_loss
@@ -71,13 +69,12 @@ Prefetch = Callable[[str, str], Awaitable[object]]
 
 
 class EngineClient:
-    """Sends requests to the engines of the fleet."""
+    """Sends requests to the engines of the fleet. client: of peer APIs, which signs requests."""
 
-    def __init__(self, node: NodeContext, calls: EngineCalls, client: Http, key: bytes, prefetch: Prefetch) -> None:
+    def __init__(self, node: NodeContext, calls: EngineCalls, client: Http, prefetch: Prefetch) -> None:
         self._node = node
         self._calls = calls
         self._client = client
-        self._key = key
         self._prefetch = prefetch
         self._at_peers: set[PeerEngineCall] = set()
 
@@ -118,10 +115,7 @@ class EngineClient:
                 method, target, headers, body, max_tokens, silence_timeout_s, own=True, turn=turn
             )
         peer_target = ENGINE_PREFIX + target
-        stamp = sign(self._key, method, peer_target, body, self._node.wall_clock(), secrets.token_hex(12))
-        extra = {AUTH_HEADER: stamp}
-        if max_tokens is not None:
-            extra[MAX_TOKENS_HEADER] = str(max_tokens)
+        extra = {} if max_tokens is None else {MAX_TOKENS_HEADER: str(max_tokens)}
         exchange = self._client.request(
             parse_address(target_node.peer_address),
             method,

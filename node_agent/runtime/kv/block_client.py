@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import orjson
 
 from node_agent.contract.errors import PeerRefused
 from node_agent.core.common.address import parse_address
-from node_agent.core.common.request_auth import AUTH_HEADER, sign
 from node_agent.core.kv.index import MAX_BLOCKS, Index, parse_index
 from node_agent.ports import Http
 from node_agent.runtime.kv.server import BLOCKS, INDEX_OF
@@ -20,16 +18,10 @@ _MAX_INDEX_BYTES = 128 * MAX_BLOCKS
 
 
 class BlockClient:
-    """Requests blocks through peer APIs.
+    """Requests blocks through peer APIs. client: signs the requests."""
 
-    key: the cluster's, which signs each request.
-    wall_clock: unix seconds.
-    """
-
-    def __init__(self, client: Http, key: bytes, wall_clock: Callable[[], float]) -> None:
+    def __init__(self, client: Http) -> None:
         self._client = client
-        self._key = key
-        self._wall_clock = wall_clock
 
     async def index(self, address: str, stream: str) -> Index:
         """Return the index of a peer's blocks of a stream.
@@ -49,8 +41,7 @@ class BlockClient:
     async def _request(
         self, address: str, method: str, target: str, body: bytes, read_timeout_s: float, max_bytes: int
     ) -> bytes:
-        stamp = sign(self._key, method, target, body, self._wall_clock(), secrets.token_hex(12))
-        headers = {"content-type": "application/json", AUTH_HEADER: stamp}
+        headers = {"content-type": "application/json"}
         exchange = await self._client.open(
             parse_address(address), method, target, headers=headers, body=body, read_timeout_s=read_timeout_s
         )

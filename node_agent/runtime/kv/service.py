@@ -28,8 +28,7 @@ class KvService:
 
     folder: of the engine's blocks, None where it stores none.
     store: None where there is no bucket.
-    to_engine, to_peers: HTTP clients.
-    key: the cluster's.
+    to_engine, to_peers: HTTP clients; that of peer APIs signs requests.
     engine: where it listens.
     random: draws the prompts of the prefill probe.
     """
@@ -39,7 +38,6 @@ class KvService:
         node: NodeContext,
         to_engine: Http,
         to_peers: Http,
-        key: bytes,
         engine: Address,
         folder: BlockFolder | None,
         store: BlockStore | None,
@@ -50,7 +48,7 @@ class KvService:
         self._local_blocks = local_blocks
         self.server = BlockServer(local_blocks, time.monotonic)
         self.rates = TransferRates()
-        lookup = SourceLookup(node, BlockClient(to_peers, key, node.wall_clock), store)
+        lookup = SourceLookup(node, BlockClient(to_peers), store)
         self.fetcher = ContextFetcher(node, lookup, local_blocks, self.rates, time.monotonic)
         self._uploader = ContextUploader(node, local_blocks, store, self.rates, time.monotonic)
 

@@ -20,7 +20,16 @@ import orjson
 
 from node_agent.contract.errors import openai_error
 from node_agent.contract.names import DURABILITY_HEADER, KV_HEADER, KV_PREFIX
-from node_agent.core.common.request_auth import AUTH_HEADER, CLOCK_ERRORS, CLOCK_HEADER, RequestVerifier, sign_clock
+from node_agent.core.common.cluster_keys import ClusterKey
+from node_agent.core.common.request_auth import (
+    AUTH_HEADER,
+    CLOCK_HEADER,
+    Refusal,
+    Rejected,
+    RequestVerifier,
+    request_content,
+    sign_clock,
+)
 from node_agent.core.continuation.timeouts import keepalive_interval_s
 from node_agent.core.failure.loss import Loss, LossReason, not_serving
 from node_agent.core.failure.report import format_loss
@@ -42,6 +51,7 @@ from node_agent.runtime.engine.keepalive import KeepAliveRequest, KeepAlives
 from node_agent.runtime.node.context import NodeContext
 from node_agent.runtime.node.crash_suspects import SUSPECT_HEADER
 from node_agent.runtime.node.gossip import MEMBERS_TARGET, sync_request_nonce
+from node_agent.runtime.peer_api.signed_answer import SignedRequestProxy
 from node_agent.runtime.replication.takeover import TAKE_TARGET, Takeovers
 
 _READ_TIMEOUT_S = 900.0
@@ -57,7 +67,8 @@ _log = logging.getLogger(__name__)
 class PeerApi:
     """Answers peers' requests.
 
-    prefetch: fetches a stream's context before this node's engine continues it; serve_blocks: answers KV_PREFIX.
+    signing_key: the key shared with a node, by its instance id, or why there is none;
+        prefetch: fetches a stream's context before this node's engine continues it; serve_blocks: answers KV_PREFIX.
     """
 
     def __init__(
@@ -66,6 +77,7 @@ class PeerApi:
         calls: EngineCalls,
         takeovers: Takeovers,
         verifier: RequestVerifier,
+        signing_key: Callable[[str], ClusterKey | Refusal],
         prefetch: Prefetch,
         serve_blocks: Callable[[ServerRequest], Awaitable[None]],
     ) -> None:
@@ -73,6 +85,7 @@ class PeerApi:
         self._calls = calls
         self._takeovers = takeovers
         self._verifier = verifier
+        self._signing_key = signing_key
         self._prefetch = prefetch
         self._serve_blocks = serve_blocks
         self.keepalives = KeepAlives(keepalive_interval_s(node.min_silence_s))
@@ -84,12 +97,21 @@ class PeerApi:
             self._sync_members(request)
             return
         stamp = request.headers.get(_AUTH)
-        why = self._verifier.rejection_reason(
-            stamp.decode("latin-1") if stamp else None, request.method, target, request.body, self._node.wall_clock()
+        headers = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.items())
+        verified = self._verifier.verify(
+            stamp.decode("latin-1") if stamp else None,
+            request_content(request.method, target, headers, request.body),
+            self._node.wall_clock(),
         )
-        if why is not None:
-            self._reject(request, stamp, why)
-        elif target == TAKE_TARGET:
+        if isinstance(verified, Rejected):
+            self._reject(request, verified)
+        else:
+            await self._serve(SignedRequestProxy(request, verified))
+
+    async def _serve(self, request: ServerRequest) -> None:
+        """Answer a peer's request."""
+        target = request.target
+        if target == TAKE_TARGET:
             self._send_journal(request)
         elif target.startswith(ENGINE_PREFIX + "/"):
             await self._relay_to_engine(request, target.removeprefix(ENGINE_PREFIX))
@@ -98,30 +120,36 @@ class PeerApi:
         else:
             answer_error(request, 404, "unknown_route", f"The peer API has no {target}.")
 
-    def _reject(self, request: ServerRequest, stamp: bytes | None, why: str) -> None:
+    def _reject(self, request: ServerRequest, rejected: Rejected) -> None:
         """Reject a request.
 
-        A peer that signed correctly with another clock receives this node's time, and may retry.
+        A peer that signed correctly, for another run of this agent or in another time, receives this node's, and may
+        retry.
         """
-        message = f"The peer API is for peers: {why}."
-        if stamp is None or why not in CLOCK_ERRORS:
-            _log.warning("peer API: refused %s %s: %s", request.method, request.target[:_MAX_LOGGED_CHARS], why)
-            answer_error(request, 401, "not_a_peer", message)
-            return
-        clock = self._verifier.signed_clock(stamp.decode("latin-1"), self._node.wall_clock())
+        message = f"The peer API is for peers: {rejected.reason.value}."
         body = orjson.dumps(openai_error(401, "not_a_peer", message))
-        request.respond(401, body, more=[(CLOCK_HEADER, clock.encode())])
+        if rejected.clock is not None:
+            request.respond(401, body, more=[(CLOCK_HEADER, rejected.clock.encode())])
+            return
+        self._node.metrics.refused_peers.labels(rejected.reason.name.lower()).inc()
+        what = request.target[:_MAX_LOGGED_CHARS]
+        _log.warning("peer API: refused %s %s of %s: %s", request.method, what, rejected.sender, rejected.reason.value)
+        request.respond(401, body)
 
     def _sync_members(self, request: ServerRequest) -> None:
         answer = self._node.gossip.on_sync_request(request.body)
         if answer is None:
             answer_error(request, 401, "not_a_peer", "The peer API is for peers: the message has no valid MAC.")
         else:
-            verifier = self._verifier
-            clock = sign_clock(
-                verifier.key, verifier.audience, self._node.wall_clock(), sync_request_nonce(request.body)
-            )
-            request.respond(200, answer, b"application/octet-stream", [(CLOCK_HEADER, clock.encode())])
+            request.respond(200, answer, b"application/octet-stream", self._clock_headers(request.body))
+
+    def _clock_headers(self, sync_request: bytes) -> list[tuple[bytes, bytes]]:
+        """Return this node's time, for a member that has sent a sync request; none for a node that has yet to join."""
+        key = self._signing_key(self._node.gossip.machine.sender_of(sync_request) or "")
+        if isinstance(key, Refusal):
+            return []
+        line = sign_clock(key, self._verifier.run, self._node.wall_clock(), sync_request_nonce(sync_request))
+        return [(CLOCK_HEADER, line.encode())]
 
     def _send_journal(self, request: ServerRequest) -> None:
         try:

@@ -17,7 +17,7 @@ import logging
 import secrets
 from collections.abc import Callable
 
-from node_agent.core.common.request_auth import CLOCK_ERRORS, RequestVerifier, nonce_of
+from node_agent.core.common.request_auth import Rejected, RequestVerifier
 from node_agent.core.journal.epochs import Epoch
 from node_agent.core.replication.protocol import (
     ACK,
@@ -28,7 +28,7 @@ from node_agent.core.replication.protocol import (
     MAX_PREFACE_BYTES,
     OPEN,
     PREFACE,
-    SIGNED_TARGET,
+    SIGNED_CONTENT,
     BadFrame,
     FrameReader,
     FrameWriter,
@@ -38,6 +38,7 @@ from node_agent.core.replication.protocol import (
     encode,
     encode_refused,
     read_open,
+    replica_proof,
 )
 from node_agent.core.replication.refusal import RefusalReason, ReplicaRefused
 from node_agent.core.replication.replica_store import (
@@ -79,6 +80,11 @@ class ReplicationServer:
         for connection in list(self.connections):
             connection.abort()
 
+    def disconnect(self, instance_id: str) -> None:
+        """Abort the connections of a node; the journals that it has sent stay, for whoever takes them over."""
+        for connection in [each for each in self.connections if each.sender == instance_id]:
+            connection.abort()
+
     def on_connect(self, connection: ReplicationConnection) -> None:
         """Add a connection, unverified; at the bound the oldest unverified one is aborted."""
         if len(self.unverified) >= MAX_UNVERIFIED:
@@ -97,11 +103,12 @@ class ReplicationServer:
 
 
 class ReplicationConnection(asyncio.Protocol):
-    """A connection of one owner, and its streams."""
+    """A connection of one owner, and its streams. sender: the owner's instance id, "" until it is verified."""
 
     def __init__(self, server: ReplicationServer, transport: asyncio.Transport) -> None:
         self._server = server
         self._transport = transport
+        self.sender = ""
         self._buffer = b""
         self._reader: FrameReader | None = None
         self._writer: FrameWriter | None = None
@@ -171,23 +178,28 @@ class ReplicationConnection(asyncio.Protocol):
             return b""
         signature = line.removeprefix(PREFACE).decode("latin-1")
         verifier, now = self._server.verifier, self._server.clock()
-        reason = verifier.rejection_reason(signature, *SIGNED_TARGET, b"", now)
-        if reason in CLOCK_ERRORS:
-            self._transport.write(CLOCK_PREFACE + verifier.signed_clock(signature, now).encode() + b"\n")
-            self._transport.close()
-            return b""
-        if reason is not None:
-            _log.warning("peer API: refused a replication connection: %s", reason)
-            self.abort()
+        verified = verifier.verify(signature, SIGNED_CONTENT, now)
+        if isinstance(verified, Rejected):
+            self._reject(verified)
             return b""
         nonce = secrets.token_hex(12)
-        key = derive_connection_key(self._server.verifier.key, nonce_of(signature), nonce)
+        key = derive_connection_key(verified.key.secret, verified.nonce, nonce)
+        self.sender = verified.sender
         self._reader, self._writer = FrameReader(key, b"owner"), FrameWriter(key, b"keeper")
         self._timer.cancel()
         self._server.on_verified(self)
-        self._transport.write(PREFACE + nonce.encode() + b"\n")
+        self._transport.write(b"%b%b %b\n" % (PREFACE, nonce.encode(), replica_proof(key).encode()))
         self._buffer = b""
         return rest
+
+    def _reject(self, rejected: Rejected) -> None:
+        """Close the connection of an owner that is not accepted, with this node's time where that lets it retry."""
+        if rejected.clock is not None:
+            self._transport.write(CLOCK_PREFACE + rejected.clock.encode() + b"\n")
+            self._transport.close()
+            return
+        _log.warning("peer API: refused a replication connection of %s: %s", rejected.sender, rejected.reason.value)
+        self.abort()
 
     def _handle(self, message: Message) -> bytes:
         """Apply a message. Returns the answer beside the ACK: empty, or a REFUSED with the reason."""

@@ -21,7 +21,6 @@ import orjson
 
 from node_agent.contract.errors import RequestRejected, TransientError
 from node_agent.core.common.address import parse_address
-from node_agent.core.common.request_auth import AUTH_HEADER, sign
 from node_agent.core.journal.epochs import Epoch, EpochRange, EventId, epoch_from_json, was_sent_by
 from node_agent.core.journal.stream_header import StreamHeader, parse_stream_header
 from node_agent.core.replication import replica_store
@@ -78,8 +77,7 @@ class Takeovers:
 
     Args:
         node: this node and its view of the fleet.
-        client: connects to peers.
-        key: the cluster's.
+        client: of peer APIs, which signs requests.
         store: this node's replicas.
         release: ends a stream that this node owns itself, so that its journal is in `store`.
         checkpointer: reads the checkpoints of terminated nodes.
@@ -90,7 +88,6 @@ class Takeovers:
         self,
         node: NodeContext,
         client: Http,
-        key: bytes,
         store: ReplicaStore,
         release: Callable[[str], None],
         checkpointer: Checkpointer,
@@ -98,7 +95,6 @@ class Takeovers:
     ) -> None:
         self._node = node
         self._client = client
-        self._key = key
         self._store = store
         self._release = release
         self._checkpointer = checkpointer
@@ -218,8 +214,7 @@ class Takeovers:
         """Request a peer's copy. Returns it, or whether it expired there; None where the peer does not answer."""
         body = orjson.dumps({"stream": stream, "owner": owner})
         async with self._gate:
-            signature = sign(self._key, "POST", TAKE_TARGET, body, self._node.wall_clock(), secrets.token_hex(12))
-            headers = {"content-type": "application/json", AUTH_HEADER: signature}
+            headers = {"content-type": "application/json"}
             try:
                 exchange = await self._client.open(
                     parse_address(address),

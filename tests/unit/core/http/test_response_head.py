@@ -31,6 +31,7 @@ def test_an_interim_response_announces_keepalives_and_the_head_does_not_withdraw
     head.add_header(SIGNS_HEADER.title(), b"1")
     head.end(102, keeps_alive=True)
     assert head.announces_keepalives
+    assert head.headers == {}, "they are not the response's: its signature does not cover them"
     head.end(200, keeps_alive=False)
     assert (head.is_complete, head.keeps_alive, head.announces_keepalives) == (True, False, True)
 

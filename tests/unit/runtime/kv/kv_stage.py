@@ -166,7 +166,7 @@ def contexts(
 ) -> ContextFetcher:
     node = node or make_node()
     client: Any = peers or NoPeers()
-    lookup = SourceLookup(node, BlockClient(client, b"key", node.wall_clock), store)
+    lookup = SourceLookup(node, BlockClient(client), store)
     return ContextFetcher(node, lookup, here, rates or prefilling(SLOW), clock or Clock())
 
 

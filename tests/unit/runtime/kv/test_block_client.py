@@ -1,4 +1,4 @@
-"""Requests for indexes and blocks: signed, bounded, and closed whatever comes back."""
+"""Requests for indexes and blocks: bounded, and closed whatever comes back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 
 from node_agent.contract.errors import PeerRefused
 from node_agent.core.common.address import Address
-from node_agent.core.common.request_auth import AUTH_HEADER, RequestVerifier
 from node_agent.core.failure.loss import LossReason
 from node_agent.core.kv.index import Index
 from node_agent.ports import ExchangeLost
@@ -19,7 +18,7 @@ from node_agent.runtime.kv.block_client import BlockClient
 from node_agent.runtime.kv.server import BLOCKS, INDEX_OF
 from tests.unit.runtime.kv.kv_stage import MADE, STREAM
 
-KEY, NOW, PEER = b"key", 1.7e9, "10.0.0.2:1"
+PEER = "10.0.0.2:1"
 T = TypeVar("T")
 INDEX = Index(MADE, ("0" * 64 + ".kv",), (200,))
 
@@ -50,7 +49,7 @@ class Peer:
 
 
 def client_of(peer: Any) -> BlockClient:
-    return BlockClient(peer, KEY, lambda: NOW)
+    return BlockClient(peer)
 
 
 def result(work: Coroutine[Any, Any, T]) -> T:
@@ -70,16 +69,6 @@ def test_blocks_are_requested_by_their_names() -> None:
     assert result(client_of(peer).blocks(PEER, INDEX.names, 6)) == b"blocks"
     ((_, method, target, _, body),) = peer.requests
     assert (method, target, orjson.loads(body)) == ("POST", BLOCKS, list(INDEX.names))
-
-
-def test_every_request_has_a_signature_that_a_peer_accepts_once() -> None:
-    peer, verifier = Peer(b""), RequestVerifier(KEY)
-    for _ in range(2):
-        result(client_of(peer).blocks(PEER, INDEX.names, 0))
-    for _, method, target, headers, body in peer.requests:
-        assert verifier.rejection_reason(headers[AUTH_HEADER], method, target, body, NOW) is None
-    _, method, target, headers, body = peer.requests[0]
-    assert verifier.rejection_reason(headers[AUTH_HEADER], method, target, body, NOW) is not None
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,11 @@ from node_agent.adapters import replication_client
 from node_agent.adapters.http_server import HttpServer, bind
 from node_agent.adapters.replication_client import TcpReplicaLink, TcpReplicaLinks
 from node_agent.core.common.address import Address
-from node_agent.core.common.request_auth import RequestVerifier, nonce_of, sign_clock
+from node_agent.core.common.cluster_keys import ClusterKey, cluster_key
+from node_agent.core.common.request_auth import Refusal, RequestVerifier, read_stamp, sign_clock
 from node_agent.core.journal.epochs import Epoch
 from node_agent.core.node.peer_clocks import PeerClocks
+from node_agent.core.node.request_signer import PeerName, RequestSigner
 from node_agent.core.replication.link_loss import LinkLossReason
 from node_agent.core.replication.protocol import APPEND, CLOCK_PREFACE, DROP, MAX_PREFACE_BYTES, OPEN, PREFACE, encode
 from node_agent.core.replication.refusal import RefusalReason
@@ -27,9 +29,13 @@ from node_agent.ports import ServerRequest
 from node_agent.runtime.replication import server
 from node_agent.runtime.replication.server import ReplicationServer
 
-KEY = b"cluster key"
+KEY = cluster_key(b"cluster key")
 NOW = 1000.0
 LAG_S = 5.0
+
+
+def signer(key: ClusterKey | Refusal, clocks: PeerClocks | None = None) -> RequestSigner:
+    return RequestSigner("i-owner", lambda _: key, lambda _: PeerName("i-replica", "d1"), clocks or PeerClocks())
 
 
 async def http(request: ServerRequest) -> None:
@@ -41,15 +47,15 @@ class Ends:
 
     def __init__(self) -> None:
         self.store = ReplicaStore()
-        self.journals = ReplicationServer(self.store, RequestVerifier(KEY), lambda: NOW)
+        self.journals = ReplicationServer(self.store, RequestVerifier("i-replica", "d1", lambda *_: KEY), lambda: NOW)
         self.listener = bind("127.0.0.1", 0, "peer door")
         self.address = Address("127.0.0.1", self.listener.getsockname()[1])
         self.server = HttpServer(http, alternate=self.journals.alternate_protocol())
         self.received: asyncio.Queue[object] = asyncio.Queue()
         self.why: asyncio.Future[LinkLossReason] = asyncio.get_running_loop().create_future()
 
-    def link(self, key: bytes = KEY, at: float = NOW, address: Address | None = None) -> TcpReplicaLink:
-        return TcpReplicaLinks(key, lambda: at, LAG_S, "127.0.0.1").connect(address or self.address, self)
+    def link(self, key: ClusterKey = KEY, at: float = NOW, address: Address | None = None) -> TcpReplicaLink:
+        return TcpReplicaLinks(signer(key), lambda: at, LAG_S, "127.0.0.1").connect(address or self.address, self)
 
     async def until(self, check: Callable[[], bool]) -> None:
         """The deadline is the story's."""
@@ -128,8 +134,8 @@ def test_a_dropped_journal_is_gone_and_the_port_still_serves_http() -> None:
     run_scenario(scenario)
 
 
-@pytest.mark.parametrize(("key", "at"), [(b"another key", NOW), (KEY, NOW - 3600)])
-def test_a_wrong_key_and_a_replayed_handshake_are_refused(key: bytes, at: float) -> None:
+@pytest.mark.parametrize(("key", "at"), [(cluster_key(b"another key"), NOW), (KEY, NOW - 3600)])
+def test_a_wrong_key_and_a_replayed_handshake_are_refused(key: ClusterKey, at: float) -> None:
     async def scenario(ends: Ends) -> None:
         ends.link(key, at).send(open_message())
         assert await ends.why is LinkLossReason.TURNED_AWAY, "a refused handshake is no evidence of a lost node"
@@ -141,8 +147,8 @@ def test_a_wrong_key_and_a_replayed_handshake_are_refused(key: bytes, at: float)
 @pytest.mark.parametrize("skew_s", [60.0, -45.0, 900.0, -86_400.0])
 def test_a_keeper_with_another_clock_gets_a_handshake_in_its_own_time(skew_s: float) -> None:
     async def scenario(ends: Ends) -> None:
-        clocks = PeerClocks(KEY)
-        links = TcpReplicaLinks(KEY, lambda: NOW - skew_s, LAG_S, "127.0.0.1", clocks)
+        clocks = PeerClocks()
+        links = TcpReplicaLinks(signer(KEY, clocks), lambda: NOW - skew_s, LAG_S, "127.0.0.1")
         for number in range(2):  # the second one needs no refusal any more
             link = links.connect(ends.address, ends)
             link.send(open_message(), number)
@@ -163,18 +169,46 @@ def test_a_keeper_that_only_sends_its_time_is_lost_after_the_second_time() -> No
             nonlocal connections
             connections += 1
             stamp = (await reader.readline()).decode().strip().removeprefix(PREFACE.decode())
-            line = sign_clock(KEY, "d1", NOW + 3600 * connections, nonce_of(stamp))
+            read = read_stamp(stamp)
+            assert read is not None
+            line = sign_clock(KEY, "d1", NOW + 3600 * connections, read.nonce)
             writer.write(CLOCK_PREFACE + line.encode() + b"\n")
             await writer.drain()
             writer.close()
 
         server = await asyncio.start_server(door, "127.0.0.1", 0)
         address = Address("127.0.0.1", server.sockets[0].getsockname()[1])
-        TcpReplicaLinks(KEY, lambda: NOW, LAG_S, "127.0.0.1", PeerClocks(KEY)).connect(address, ends).send(
-            open_message()
-        )
+        ends.link(address=address).send(open_message())
         assert await ends.why is LinkLossReason.TURNED_AWAY
         assert connections == 2
+        server.close()
+
+    run_scenario(scenario)
+
+
+def test_no_journal_is_sent_to_a_node_that_shares_no_key_or_has_not_proved_that_it_has_it() -> None:
+    async def scenario(ends: Ends) -> None:
+        received, is_over = bytearray(), asyncio.Event()
+
+        async def door(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            received.extend(await reader.readline())
+            writer.write(PREFACE + b"nonce " + b"0" * 64 + b"\n")
+            with contextlib.suppress(ConnectionError):
+                received.extend(await reader.read())
+            writer.close()
+            is_over.set()
+
+        server = await asyncio.start_server(door, "127.0.0.1", 0)
+        address = Address("127.0.0.1", server.sockets[0].getsockname()[1])
+        ends.link(address=address).send(open_message())
+        assert await ends.why is LinkLossReason.BROKEN
+        await is_over.wait()
+        assert received.count(b"\n") == 1, "the handshake alone"
+        ends.why = asyncio.get_running_loop().create_future()
+        links = TcpReplicaLinks(signer(Refusal.UNKNOWN_NODE), lambda: NOW, LAG_S, "127.0.0.1")
+        links.connect(ends.address, ends).send(open_message())
+        assert await ends.why is LinkLossReason.TURNED_AWAY
+        assert not ends.journals.connections
         server.close()
 
     run_scenario(scenario)

@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 
 from node_agent.adapters.replication_client import Handshake, TcpReplicaLink, TcpReplicaLinks
 from node_agent.core.common.address import Address
+from node_agent.core.common.cluster_keys import cluster_key
 from node_agent.core.common.request_auth import RequestVerifier
+from node_agent.core.node.peer_clocks import PeerClocks
+from node_agent.core.node.request_signer import PeerName, RequestSigner
 from node_agent.core.replication.ack_batches import AckBatches
 from node_agent.core.replication.link_loss import LinkLossReason
 from node_agent.core.replication.protocol import (
@@ -34,15 +37,18 @@ from node_agent.core.replication.protocol import (
     FrameWriter,
     derive_connection_key,
     encode,
+    replica_proof,
 )
 from node_agent.core.replication.refusal import RefusalReason
 from node_agent.core.replication.replica_store import ReplicaStore
 from node_agent.runtime.replication.server import ReplicationConnection, ReplicationServer
 
-KEY = b"cluster key"
+KEY = cluster_key(b"cluster key")
 NOW = 1000.0
 ADDRESS = Address("127.0.0.1", 1)
-LINKS = TcpReplicaLinks(KEY, lambda: NOW, lag_s=1.0)
+LINKS = TcpReplicaLinks(
+    RequestSigner("i-owner", lambda _: KEY, lambda _: PeerName("i-replica", "d1"), PeerClocks()), lambda: NOW, lag_s=1.0
+)
 ROOM = 64 * 1024
 UINT32 = st.integers(0, 2**32 - 1)
 CUTS = st.lists(st.integers(1, 400), max_size=20)
@@ -90,17 +96,26 @@ def in_a_loop(scenario: Callable[[], None]) -> None:
 
 def connection() -> tuple[ReplicationConnection, Wire, ReplicaStore]:
     store, wire = ReplicaStore(max_bytes=ROOM), Wire()
-    return ReplicationConnection(ReplicationServer(store, RequestVerifier(KEY), lambda: NOW), wire), wire, store
+    return (
+        ReplicationConnection(
+            ReplicationServer(store, RequestVerifier("i-replica", "d1", lambda *_: KEY), lambda: NOW), wire
+        ),
+        wire,
+        store,
+    )
 
 
 def greeted() -> tuple[ReplicationConnection, Wire, ReplicaStore, FrameWriter, FrameReader]:
     """A connection of a peer, and the peer's reader and writer."""
     at_keeper, wire, store = connection()
     greeting = LINKS.handshake(ADDRESS)
-    at_keeper.data_received(PREFACE + greeting.stamp.encode() + b"\n")
+    assert greeting is not None
+    at_keeper.data_received(PREFACE + greeting.signed.header.encode() + b"\n")
     line, _, rest = wire.written.partition(b"\n")
     assert not rest
-    key = derive_connection_key(KEY, greeting.nonce, line.removeprefix(PREFACE).decode())
+    nonce, _, proof = line.removeprefix(PREFACE).decode().partition(" ")
+    key = derive_connection_key(KEY.secret, greeting.signed.nonce, nonce)
+    assert proof == replica_proof(key)
     wire.written = b""
     return at_keeper, wire, store, FrameWriter(key, b"owner"), FrameReader(key, b"keeper")
 
@@ -218,6 +233,7 @@ def linked(owner: Owner) -> tuple[TcpReplicaLink, Wire, Handshake]:
     wire = Wire()
     link = TcpReplicaLink(ADDRESS, None, LINKS, AckBatches(1.0), owner)
     greeting = link._handshake
+    assert greeting is not None
     link._connecting.cancel()
     link.connection_made(wire)
     return link, wire, greeting
@@ -247,8 +263,9 @@ def test_no_answer_of_a_keeper_acknowledges_an_event_that_was_not_sent(
     def scenario() -> None:
         owner = Owner()
         link, _, greeting = linked(owner)
-        link.data_received(PREFACE + b"nonce\n")
-        sealer = FrameWriter(derive_connection_key(KEY, greeting.nonce, "nonce"), b"keeper")
+        key = derive_connection_key(KEY.secret, greeting.signed.nonce, "nonce")
+        link.data_received(PREFACE + b"nonce " + replica_proof(key).encode() + b"\n")
+        sealer = FrameWriter(key, b"keeper")
         link.send(encode(APPEND, 1, 1, b"x\n"), "receipt")
         link._flush()
         sealed = b"".join(sealer.frame(b"".join(messages)) for messages in frames)
