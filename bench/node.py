@@ -15,6 +15,7 @@ import sys
 import uvloop
 
 from node_agent.adapters.http import HttpClient
+from node_agent.adapters.node_key import NodeKey
 from node_agent.adapters.process_memory import tune_gc
 from node_agent.agent import Agent
 from node_agent.contract.states import NodeState
@@ -34,11 +35,13 @@ async def run(instance_id: str, address: str, peers: dict[str, str]) -> int:
     settings = from_environ(os.environ)
     instances = MemoryInstances({instance_id: address, **peers}, settings.peer.port)
     for peer in peers:
-        await instances.tag(peer, NodeTags(settings.cluster, NodeState.READY))
+        tags = NodeTags(settings.cluster, NodeState.READY, public_key=NodeKey.of_seed(peer.encode()).public)
+        await instances.tag(peer, tags)
     # Each in a zone of its own, because replicas are chosen outside the entry's pool.
     zone = _REGION + _ZONES[sorted({instance_id, *peers}).index(instance_id) % len(_ZONES)]
     identity = Identity(instance_id, zone, _REGION, "g5.xlarge", address)
-    outside = Dependencies(identity, MemoryMetadata(identity), instances, MemoryRecords(), _KEY)
+    own_key = NodeKey.of_seed(instance_id.encode())  # so that each process has the others' public keys without an EC2
+    outside = Dependencies(identity, MemoryMetadata(identity), instances, MemoryRecords(), _KEY, node_key=own_key)
     client = HttpClient()
     try:
         return await Agent(settings, outside, client).run()

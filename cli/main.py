@@ -12,7 +12,7 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError
 from typer.exceptions import TyperException
 
-from cli import drill, model
+from cli import cluster_key, drill, model
 from cli.aws_errors import to_cli_error
 from cli.bootstrap import bootstrap
 from cli.connect import connect
@@ -29,6 +29,7 @@ from cli.nodes import nodes
 from cli.plan import plan
 from cli.resume import resume
 from cli.scale import scale
+from cli.shut_out import shut_out
 from cli.stop import stop
 from cli.streams import streams
 from cli.wheelhouse import wheelhouse
@@ -78,6 +79,8 @@ app.command(short_help="Print the base URL for OpenAI clients.")(endpoint)
 app.command(short_help="Open a shell on a node, or forward a port.")(connect)
 app.command(short_help="Print a node's log.")(logs)
 app.command(short_help="Drain a node and terminate its instance.")(drain)
+app.command(short_help="Exclude a node that may be in someone else's hands.")(shut_out)
+app.add_typer(cluster_key.app, name="cluster-key", short_help="The key with which nodes sign: status, rotate.")
 app.add_typer(drill.app, name="drill", short_help="Rehearse the loss of a node, or check a new fleet.")
 app.command(short_help="Set the number of nodes.")(scale)
 app.command(short_help="Set the number of nodes to zero.")(stop)

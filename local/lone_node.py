@@ -38,7 +38,7 @@ def add_peer(node: NodeContext, status: NodeStatus) -> None:
 
 
 def signer_for(instance_id: str, secret: bytes, own_id: str = "i-own") -> RequestSigner:
-    """Return a signer of requests to one peer, whatever its address, that does not know its boot id yet."""
+    """Return a signer of requests to one peer, whatever its address, that does not have its boot id yet."""
     key = cluster_key(secret)
     return RequestSigner(own_id, lambda _: key, lambda _: PeerName(instance_id, None), PeerClocks())
 

@@ -113,6 +113,9 @@ class Agent:
         self.parts = compose(
             Inputs(settings, outside, client, metrics, self._clock, monotonic, self._random, self._reactor.post)
         )
+        keys = self.parts.membership.cluster_keys
+        keys.on_change = lambda: self.parts.publisher.publish_keys(keys.keys.key_ids)
+        self.parts.membership.gossip.on_tags_differ = self.parts.publisher.publish_again
         self.unexpected = Unexpected(metrics, monotonic)
         self._background = BackgroundTasks(self.unexpected)
         self.notify: Callable[[str], None] = _ignore_state
@@ -182,6 +185,8 @@ class Agent:
             "metadata": watch,
             "discovery": discover,
             "gossip": parts.membership.gossip.run,
+            "cluster-key": parts.membership.key_reader.run,
+            "foreign-keys": parts.membership.foreign_keys.run,
             "clock-watch": parts.membership.clock_monitor.run,
             "engine-load": parts.engine.load.run,
             "signs": parts.peer_api.keepalives.run,
@@ -229,7 +234,15 @@ class Agent:
         parts.replication.recorder.on_state(effect.state, effect.deadline)
         if effect.step == "ready":
             self._background.start(parts.kv.measure_prefill())
-        tags = NodeTags(self._settings.cluster, effect.state, self._settings.advertise_address, effect.deadline)
+        public_key = self._outside.node_key.public
+        tags = NodeTags(
+            self._settings.cluster,
+            effect.state,
+            self._settings.advertise_address,
+            effect.deadline,
+            public_key,
+            parts.membership.cluster_keys.keys.key_ids,
+        )
         parts.publisher.publish(tags, effect.state, TimelineStep(effect.step, effect.source, effect.at))
 
     async def _retire(self, retire: Retire, loops: dict[str, asyncio.Task[None]]) -> None:

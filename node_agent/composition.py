@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
+from typing import Protocol
 
 from node_agent.adapters.datagrams import UdpDatagrams
 from node_agent.adapters.engine_process import EngineProcess
@@ -24,20 +25,23 @@ from node_agent.adapters.steady_clock import SteadyClock
 from node_agent.contract.states import NodeState
 from node_agent.contract.table_schema import NodeRecord, renewed
 from node_agent.core.common.address import Address
-from node_agent.core.common.cluster_keys import ClusterKeys
+from node_agent.core.common.cluster_keys import ClusterKeys, parse_cluster_keys
 from node_agent.core.common.request_auth import Refusal, RequestVerifier
 from node_agent.core.http.body_budget import BodyBudget
-from node_agent.core.membership import MemberChanged, Membership
+from node_agent.core.kv.blocks import NAMES_KEY, names_key
+from node_agent.core.membership import Cause, MemberChanged, Membership
+from node_agent.core.membership.pair_keys import PairMessageKeys
 from node_agent.core.membership.wire.messages import BOOT_ID_BYTES
-from node_agent.core.node.lifecycle import Event
+from node_agent.core.node.lifecycle import Event, TermRequested
 from node_agent.core.node.peer_clocks import PeerClocks
 from node_agent.core.node.peer_keyring import PeerKeyring
 from node_agent.core.node.request_signer import PeerName, RequestSigner
 from node_agent.core.node.status import NodeStatus, Pool
+from node_agent.core.node.vouched_nodes import VouchedNodes
 from node_agent.core.replication.replica_store import ReplicaStore
 from node_agent.dependencies import Dependencies
 from node_agent.kv.folder import MAX_WRITERS, BlockFolder
-from node_agent.ports import Identity
+from node_agent.ports import Identity, PeerKeys
 from node_agent.runtime.client_api.admission_queue import AdmissionQueue
 from node_agent.runtime.client_api.model_list import ModelList
 from node_agent.runtime.client_api.server import ClientApi
@@ -53,7 +57,9 @@ from node_agent.runtime.engine.supervisor import EnginePlan, EngineSupervisor
 from node_agent.runtime.engine.watchdog import EngineWatchdog
 from node_agent.runtime.kv.service import KvService
 from node_agent.runtime.node.clock_monitor import ClockMonitor
+from node_agent.runtime.node.cluster_key_reader import ClusterKeyReader
 from node_agent.runtime.node.context import NodeContext
+from node_agent.runtime.node.foreign_keys import ForeignKeyMonitor
 from node_agent.runtime.node.gossip import Gossip, is_lost
 from node_agent.runtime.node.state_publisher import StatePublisher
 from node_agent.runtime.peer_api.server import PeerApi
@@ -64,6 +70,17 @@ from node_agent.runtime.replication.server import ReplicationServer
 from node_agent.runtime.replication.stream_recorder import StreamRecorder
 from node_agent.runtime.replication.takeover import Takeovers
 from node_agent.settings import Settings
+
+
+class PeerLost(Protocol):
+    """Receives a peer that is dead or shut out, by its instance id."""
+
+    def __call__(self, instance_id: str, *, is_shut_out: bool) -> None:
+        """Receive it."""
+
+
+SHUT_OUT_WITHIN_S = 6.0
+"""How long a node that was shut out may take to end its clients' streams, which continue elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +109,8 @@ class MembershipParts:
 
     node: the state that all features share.
     to_peers: the HTTP client for requests to peers; signed: over it, for requests that have to be signed.
+    peer_keys: the public keys of the nodes that EC2 vouches for.
+    cluster_keys: the cluster's keys; key_reader: reads them again; foreign_keys: reports nodes with others.
     keyring: the keys shared with peers; signer, verifier: of requests to peers, and of theirs to this node.
     """
 
@@ -102,6 +121,10 @@ class MembershipParts:
     clock_monitor: ClockMonitor
     to_peers: HttpClient
     signed: SignedClient
+    peer_keys: PeerKeys
+    cluster_keys: ClusterKeys
+    key_reader: ClusterKeyReader
+    foreign_keys: ForeignKeyMonitor
     keyring: PeerKeyring
     signer: RequestSigner
     verifier: RequestVerifier
@@ -173,9 +196,11 @@ class Parts:
 def compose(inputs: Inputs) -> Parts:
     """Make all parts of a node, inside a running loop."""
 
-    def on_peer_lost(instance_id: str) -> None:
+    def on_peer_lost(instance_id: str, *, is_shut_out: bool) -> None:
         """Fail the requests at a peer that is dead now, and record what it had ended."""
         engine.client.abort_peer(instance_id)  # no peer is known before the node runs
+        if is_shut_out:
+            replication.server.disconnect(instance_id)
         replication.recorder.on_peer_lost(instance_id)
 
     membership = _make_membership(inputs, on_peer_lost)
@@ -200,14 +225,16 @@ def compose(inputs: Inputs) -> Parts:
     return Parts(membership, kv, engine, replication, publisher, drain, clients, peer_api, servers)
 
 
-def _make_membership(inputs: Inputs, on_peer_lost: Callable[[str], None]) -> MembershipParts:
+def _make_membership(inputs: Inputs, on_peer_lost: PeerLost) -> MembershipParts:
     settings, key, clock = inputs.settings, inputs.outside.key, inputs.clock
     datagrams, to_peers, clocks = UdpDatagrams(), HttpClient(settings.source_host), PeerClocks()
-    keyring = PeerKeyring(ClusterKeys(key))
+    own_key, vouched = inputs.outside.node_key, VouchedNodes()
+    cluster_keys = ClusterKeys(parse_cluster_keys(key))
+    keyring = PeerKeyring(cluster_keys, vouched, own_key.shared_secret)
 
     def on_change(change: MemberChanged) -> None:
         if is_lost(change):
-            on_peer_lost(change.status.instance_id)
+            on_peer_lost(change.status.instance_id, is_shut_out=change.reason is Cause.SHUT_OUT)
 
     def on_peer_clock(address: str, line: str, nonce: str, took_s: float) -> None:
         if (name := name_at(address)) is not None:
@@ -221,16 +248,19 @@ def _make_membership(inputs: Inputs, on_peer_lost: Callable[[str], None]) -> Mem
     def on_unsent(reason: Refusal) -> None:
         inputs.metrics.unsent_to_peers.labels(reason.name.lower()).inc()
 
-    status = first_status(settings, inputs.outside.identity, int(clock() * 1000))
+    status = first_status(settings, inputs.outside.identity, int(clock() * 1000), own_key.public)
     boot_id = secrets.token_bytes(BOOT_ID_BYTES)
     gossip = Gossip(
-        Membership(status, boot_id, key, inputs.monotonic(), inputs.random.random),
+        Membership(
+            status, boot_id, PairMessageKeys(keyring), inputs.monotonic(), inputs.random.random, vouched=vouched
+        ),
         datagrams,
         to_peers,
         inputs.monotonic,
         inputs.metrics,
         on_change=on_change,
         on_peer_clock=on_peer_clock,
+        on_shut_out=lambda: inputs.post(TermRequested(clock(), clock() + SHUT_OUT_WITHIN_S)),
     )
     node = NodeContext(
         inputs.outside.identity,
@@ -242,14 +272,30 @@ def _make_membership(inputs: Inputs, on_peer_lost: Callable[[str], None]) -> Mem
         clocks=clocks,
     )
     monitor = ClockMonitor(node, clocks, clock.wall_ahead_s, inputs.post)
-    own_id = node.instance_id
+    own_id, reader = node.instance_id, _make_key_reader(inputs, cluster_keys)
     signer = RequestSigner(own_id, keyring.signing_key, name_at, clocks)
     signed = SignedClient(to_peers, signer, clock, on_unsent)
     verifier = RequestVerifier(own_id, boot_id.hex(), keyring.shared_key)
-    return MembershipParts(datagrams, gossip, node, clocks, monitor, to_peers, signed, keyring, signer, verifier)
+    return MembershipParts(
+        datagrams, gossip, node, clocks, monitor, to_peers, signed, vouched, cluster_keys, reader,
+        ForeignKeyMonitor(vouched, cluster_keys, inputs.metrics), keyring, signer, verifier,
+    )  # fmt: skip
 
 
-def first_status(settings: Settings, identity: Identity, incarnation: int) -> NodeStatus:
+def _make_key_reader(inputs: Inputs, keys: ClusterKeys) -> ClusterKeyReader:
+    aws, outside = inputs.settings.aws, inputs.outside
+    return ClusterKeyReader(
+        outside.secrets,
+        aws.cluster_key_secret,
+        keys,
+        outside.remember_key,
+        inputs.metrics,
+        aws.cluster_key_read_s,
+        inputs.random.random,
+    )
+
+
+def first_status(settings: Settings, identity: Identity, incarnation: int, public_key: str) -> NodeStatus:
     """Return this node's status before anything is ready."""
     peer = settings.advertise_address or str(Address(identity.private_address, settings.peer.port))
     return NodeStatus(
@@ -260,6 +306,7 @@ def first_status(settings: Settings, identity: Identity, incarnation: int) -> No
         pool=Pool(identity.zone, identity.instance_type),
         model=settings.model_name,
         incarnation=incarnation,
+        public_key=public_key,
     )
 
 
@@ -281,7 +328,7 @@ def _make_engine(inputs: Inputs, membership: MembershipParts, kv: KvService) -> 
     settings, node = inputs.settings, membership.node
     calls = EngineCalls(node, inputs.to_engine, settings.engine.address)
     client = EngineClient(node, calls, membership.signed, kv.fetcher.fetch)
-    environ = engine_environ(settings, os.environ)
+    environ = engine_environ(settings, os.environ, membership.cluster_keys.current.secret)
     group = EngineProcess(settings.engine_argv, environ, settings.state_dir / "engine.group")
     steps = EngineStepFiles(settings.steps_dir)
     load = LoadMonitor(node, calls, inputs.to_engine, settings.engine.address, kv.prefill_tokens_per_s)
@@ -292,15 +339,17 @@ def _make_engine(inputs: Inputs, membership: MembershipParts, kv: KvService) -> 
     return EngineParts(calls, client, steps, load, supervisor)
 
 
-def engine_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
+def engine_environ(settings: Settings, environ: Mapping[str, str], cluster_secret: bytes) -> dict[str, str]:
     """Return the engine's environment: the agent's own, and where the plug-in counts the core's steps.
 
-    An engine that keeps blocks imports from this package there (`node_agent/kv`).
+    An engine that keeps blocks imports from this package there (`node_agent/kv`), and gets a secret for their names,
+    which is made from the cluster's key.
     """
     environ = {**environ, STEPS_DIR: str(settings.steps_dir)}
     if not settings.kv_max_bytes:
         return environ
     above = str(Path(__file__).resolve().parents[1])
+    environ[NAMES_KEY] = names_key(cluster_secret).hex()
     return {**environ, "PYTHONPATH": os.pathsep.join(filter(None, (above, environ.get("PYTHONPATH"))))}
 
 

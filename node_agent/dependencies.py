@@ -10,7 +10,8 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import TypeVar
 
@@ -24,12 +25,14 @@ from node_agent.adapters.dynamodb import DynamoRecords
 from node_agent.adapters.ec2 import Ec2
 from node_agent.adapters.http import HttpClient
 from node_agent.adapters.imds import Imds
+from node_agent.adapters.node_key import NodeKey
 from node_agent.adapters.remembered import Remembered
 from node_agent.adapters.secrets import SecretsManager
 from node_agent.adapters.stream_records import MAX_CONCURRENCY as STREAM_CONCURRENCY
 from node_agent.adapters.stream_records import DynamoStreamRecords
-from node_agent.contract.errors import TransientError
+from node_agent.contract.errors import StoreUnavailable, TransientError
 from node_agent.core.common.backoff import Backoff
+from node_agent.core.common.cluster_keys import parse_cluster_keys
 from node_agent.ports import (
     BlockStore,
     Checkpoints,
@@ -38,6 +41,7 @@ from node_agent.ports import (
     Metadata,
     Records,
     ScalingGroup,
+    Secrets,
     StreamRecords,
 )
 from node_agent.settings import Settings
@@ -56,7 +60,8 @@ class Dependencies:
     """The node's connections to the outside, made before anything is started.
 
     records, stream_records, group: None where there is no table, no Auto Scaling group that waits; checkpoints, blocks:
-    no bucket.
+    no bucket. key: the secret with the cluster's keys; node_key: this node's own; secrets: where that secret is read
+    again, None where it is fixed; remember_key: stores it for the next agent.
     """
 
     identity: Identity
@@ -68,6 +73,9 @@ class Dependencies:
     checkpoints: Checkpoints | None = None
     blocks: BlockStore | None = None
     stream_records: StreamRecords | None = None
+    node_key: NodeKey = field(default_factory=NodeKey.generate)
+    secrets: Secrets | None = None
+    remember_key: Callable[[bytes], None] = lambda document: None
 
 
 async def connect(settings: Settings, client: HttpClient) -> Dependencies:
@@ -78,14 +86,38 @@ async def connect(settings: Settings, client: HttpClient) -> Dependencies:
     identity = await _retry_transient(metadata.identity, remembered.identity())
     remembered.keep_identity(identity)
     store = SecretsManager(aws_client("secretsmanager", identity.region))
-    key = await _retry_transient(lambda: store.read(aws.cluster_key_secret), remembered.key())
+    key = await _retry_transient(partial(_read_keys, store, aws.cluster_key_secret), _usable(remembered.key()))
     remembered.keep_key(key)
+    node_key = remembered.node_key() or NodeKey.generate()
+    remembered.keep_node_key(node_key)
     instances = Ec2(aws_client("ec2", identity.region), settings.peer.port)
     records = DynamoRecords(aws_client("dynamodb", identity.region), aws.table) if aws.table else None
     group = AutoScaling(aws_client("autoscaling", identity.region), aws.group) if aws.group else None
     checkpoints, blocks = _checkpoints(settings, identity.region), _blocks(settings, identity.region)
     streams = _stream_records(settings, identity.region)
-    return Dependencies(identity, metadata, instances, records, key, group, checkpoints, blocks, streams)
+    return Dependencies(
+        identity, metadata, instances, records, key, group, checkpoints, blocks, streams, node_key, store,
+        remembered.keep_key,
+    )  # fmt: skip
+
+
+def _usable(document: bytes | None) -> bytes | None:
+    """Return the stored secret; None where it has no usable key, or none is stored."""
+    try:
+        parse_cluster_keys(document or b"")
+    except ValueError:
+        return None
+    return document
+
+
+async def _read_keys(secrets: Secrets, name: str) -> bytes:
+    """Return the secret with the cluster's keys. Raises StoreUnavailable, also where it has no usable key."""
+    document = await secrets.read(name)
+    try:
+        parse_cluster_keys(document)
+    except ValueError as error:
+        raise StoreUnavailable(f"the secret {name}: {error}") from error
+    return document
 
 
 def _stream_records(settings: Settings, region: str) -> StreamRecords | None:

@@ -141,11 +141,10 @@ class Fleet:
         Returns:
             The instances, all tagged as ready.
         """
-        return [
-            TaggedNode(name, host.address, NodeState.READY)
-            for name, host in self.hosts.items()
-            if host.is_up or name in still_shown
-        ]
+        return [self._tag(host) for name, host in self.hosts.items() if host.is_up or name in still_shown]
+
+    def _tag(self, host: Host) -> TaggedNode:
+        return TaggedNode(host.instance_id, host.address, NodeState.READY)
 
     def split(self, *sides: list[Host]) -> None:
         """Cut the network between these sides; `split()` heals it."""

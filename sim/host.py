@@ -28,7 +28,9 @@ from node_agent.core.membership import (
     Tick,
 )
 from node_agent.core.membership.member_table import MemberTable, Rng
+from node_agent.core.membership.message_keys import MessageKeys
 from node_agent.core.node.status import Load, NodeStatus, TaggedNode
+from node_agent.core.node.vouched_nodes import VouchedNodes
 from sim.network import ConnectResult, Network
 from sim.scheduler import Scheduler
 
@@ -48,12 +50,13 @@ class Host:
         network: Network[Host],
         status: NodeStatus,
         boot_id: bytes,
-        key: bytes,
+        key: bytes | MessageKeys,
         seed: str,
         watch: Watch,
         config: GossipConfig | None = None,
         max_nodes: int = 2_000,
         make_table: Callable[[Rng], MemberTable] | None = None,
+        vouched: VouchedNodes | None = None,
     ) -> None:
         self.scheduler = scheduler
         self.network = network
@@ -75,8 +78,9 @@ class Host:
         rng = random.Random(seed).random  # noqa: S311 # a simulation
         table = make_table(rng) if make_table is not None else None
         self.membership = Membership(
-            status, boot_id, key, scheduler.now, rng, config=config, max_nodes=max_nodes, table=table
-        )
+            status, boot_id, key, scheduler.now, rng, config=config, max_nodes=max_nodes, table=table,
+            vouched=vouched,
+        )  # fmt: skip
         self._due = float("inf")
         self._wait()
 

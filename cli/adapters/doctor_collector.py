@@ -14,6 +14,7 @@ from cli.account import Account
 from cli.adapters.account_facts import default_vpc
 from cli.adapters.cdk import node_version, templates_of
 from cli.adapters.gpu_types import describe_types, gpus_of, offered_zones
+from cli.adapters.instances import Instances
 from cli.adapters.model_documents import bucket_files, hub_files
 from cli.adapters.models_bucket import ModelsBucket
 from cli.adapters.results import result_of
@@ -21,6 +22,7 @@ from cli.adapters.stacks import Stacks
 from cli.adapters.wheelhouse_bucket import WheelhouseBucket
 from cli.aws_errors import error_code
 from cli.core.account_facts import AccountFacts
+from cli.core.cluster_key import split_fleets
 from cli.core.clusters import clusters_of
 from cli.core.doctor_inputs import DoctorInputs, ModelState
 from cli.core.quotas import quota_of
@@ -105,6 +107,7 @@ def collect(
         files=files or ask(lambda: _model_files(account, cluster, settings)),
         lacking_packages=ask(lambda: _lacking_packages(account, cluster, packages)),
         templates=templates if isinstance(templates, Unavailable) else ask(lambda: templates),
+        fleets=ask(lambda: split_fleets(Instances(ec2, cluster).nodes())),
         counts_tag=ask(lambda: _counts_tag(account, settings)),
     )
 

@@ -13,7 +13,7 @@ from cli.core.scaling_group import GroupState, LaunchFailure, launch_failures
 from cli.errors import NotFound
 from node_agent.contract.group_size import GroupSize
 from node_agent.contract.names import LAUNCH_PROCESS
-from node_agent.contract.tags import CLUSTER_TAG
+from node_agent.contract.tags import CLUSTER_TAG, SHUT_OUT_TAG
 
 
 class Instances:
@@ -33,6 +33,18 @@ class Instances:
         every = [i for page in pages for reservation in page["Reservations"] for i in reservation["Instances"]]
         nodes = [node for instance in every if (node := node_of(instance)) is not None]
         return tuple(sorted(nodes, key=lambda node: (node.launched_at, node.instance_id)))
+
+    def shut_out(self, instance_id: str, *, undo: bool = False) -> None:
+        """Tag an instance as shut out. undo: remove the tag."""
+        tag = {"Key": SHUT_OUT_TAG}
+        if undo:
+            self._client.delete_tags(Resources=[instance_id], Tags=[tag])
+        else:
+            self._client.create_tags(Resources=[instance_id], Tags=[{**tag, "Value": "yes"}])
+
+    def terminate(self, instance_id: str) -> None:
+        """Terminate an instance at once: no hook of its group waits for it. The group launches another."""
+        self._client.terminate_instances(InstanceIds=[instance_id])
 
     def is_running(self, instance_id: str) -> bool:
         """Return whether an instance is pending or running, also where it has no tags any more."""

@@ -45,6 +45,7 @@ def evaluate(o: DoctorInputs) -> tuple[Finding, ...]:
         *_fit(o),
         *_templates(o),
         _sessions(o),
+        *_fleets(o),
     )
 
 
@@ -62,6 +63,18 @@ def _settings(o: DoctorInputs) -> Finding:
     return Finding(
         "settings", Verdict.FAULT, "; ".join(o.settings), "synkti.toml has every setting, with its meaning and default"
     )
+
+
+def _fleets(o: DoctorInputs) -> Iterator[Finding]:
+    """Yield a fault where nodes of the cluster have different keys; nothing where there are none, or one fleet."""
+    if isinstance(o.fleets, Unavailable):
+        yield Finding("cluster key", Verdict.UNKNOWN, o.fleets.reason)
+        return
+    if len(o.fleets) > 1:
+        rest = ", ".join(name for group in o.fleets[1:] for name in group)
+        found = f"the nodes are {len(o.fleets)} fleets, because they share no cluster key: {rest} stand apart"
+        advice = "synkti cluster-key status shows who has which; drain the nodes that stand apart"
+        yield Finding("cluster key", Verdict.FAULT, found, advice)
 
 
 def _node(o: DoctorInputs) -> Finding:

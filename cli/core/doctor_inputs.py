@@ -102,5 +102,8 @@ class DoctorInputs:
     templates: Result[Mapping[str, str | None]]
     """CloudFormation's error by stack: "" for none, None where the template is too long to validate."""
 
+    fleets: Result[Sequence[Sequence[str]]] = ()
+    """The nodes in groups that share a cluster key, the largest first."""
+
     counts_tag: Result[bool | None] = None
     """Whether bills are split by the cluster's tag, which a budget of the cluster needs; None: no budget needs it."""

@@ -12,7 +12,7 @@ from typing import Any
 from cli.errors import Ambiguous, BadUsage, NotFound
 from node_agent.contract.names import FRONT_DOOR_PORT
 from node_agent.contract.states import NodeState
-from node_agent.contract.tags import VERSION_TAG, decode_tags
+from node_agent.contract.tags import SHUT_OUT_TAG, VERSION_TAG, decode_tags
 from node_agent.contract.timestamps import format_instant
 
 NODE_EC2_STATES = ("pending", "running")
@@ -45,10 +45,16 @@ class Node:
     deadline: float | None
     """Unix seconds."""
 
+    cluster_keys: tuple[str, ...] = ()
+    """The ids of the cluster keys that it accepts, the one first with which it signs; () where it has no such tag."""
+
+    is_shut_out: bool = False
+
     @property
     def is_ready(self) -> bool:
         """True where it accepts requests, also while at risk, and its instance runs: a killed node keeps its tags."""
-        return self.state is not None and self.state.takes_requests and self.ec2_state == "running"
+        takes = self.state is not None and self.state.takes_requests
+        return takes and self.ec2_state == "running" and not self.is_shut_out
 
     @property
     def host(self) -> str | None:
@@ -77,6 +83,7 @@ class Node:
             "version": self.version,
             "launched_at": format_instant(self.launched_at),
             "deadline": format_instant(self.deadline) if self.deadline else None,
+            "shut_out": self.is_shut_out,
         }
 
 
@@ -99,6 +106,8 @@ def node_of(instance: Mapping[str, Any]) -> Node | None:
         version=tags.get(VERSION_TAG),
         launched_at=instance["LaunchTime"].timestamp(),
         deadline=decoded.deadline,
+        cluster_keys=decoded.cluster_keys,
+        is_shut_out=SHUT_OUT_TAG in tags,
     )
 
 
@@ -171,6 +180,7 @@ def table_row(node: Node, now: float, age: str) -> tuple[str, ...]:
     state = node.state.value if node.state else node.ec2_state
     if node.state is NodeState.DRAINING and node.deadline is not None:
         state += f", {max(0, round(node.deadline - now))} s left"
+    state = "shut out" if node.is_shut_out else state
     address = f"{host}:{FRONT_DOOR_PORT}" if (host := node.host) else "-"
     version = node.version[:12] if node.version else "-"
     return node.instance_id, state, node.instance_type, node.zone, node.purchase_option, address, version, age

@@ -81,7 +81,7 @@ class Ec2:
         address = (tags.address if tags else None) or private
         if tags is None or address is None or not isinstance(instance_id, str) or not instance_id:
             return None
-        return TaggedNode(instance_id, address, tags.state)
+        return TaggedNode(instance_id, address, tags.state, tags.public_key, tags.cluster_keys, tags.is_shut_out)
 
 
 def _maps(value: object) -> list[Mapping[str, Any]]:

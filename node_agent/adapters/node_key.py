@@ -1,4 +1,4 @@
-"""A node's own key: an elliptic-curve key pair that each run of an agent makes and that never leaves its process.
+"""A node's own key: an elliptic-curve key pair that never leaves its machine.
 
 Peers learn the public half from the node's EC2 tag, which only that instance may write. With it they
 
@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -42,7 +44,7 @@ class PemPair:
 
 
 class NodeKey:
-    """The key pair of this run of the agent."""
+    """The key pair of a node; its private half stays in its memory (`adapters/remembered`)."""
 
     def __init__(self, private_key: ec.EllipticCurvePrivateKey) -> None:
         self._private = private_key
@@ -53,6 +55,27 @@ class NodeKey:
     def generate(cls) -> NodeKey:
         """Make a new key pair."""
         return cls(ec.generate_private_key(_CURVE))
+
+    @classmethod
+    def of_seed(cls, seed: bytes) -> NodeKey:
+        """Make the key pair that a text determines: for benchmarks, whose processes have no EC2 to exchange keys by."""
+        number = int.from_bytes(hashlib.sha256(seed).digest())
+        return cls(ec.derive_private_key(1 + number % (_CURVE.group_order - 1), _CURVE))
+
+    @classmethod
+    def from_pem(cls, pem: bytes) -> NodeKey | None:
+        """Return the key pair that `to_pem` wrote; None for anything else."""
+        try:
+            key = serialization.load_pem_private_key(pem, password=None)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            return None
+        return cls(key) if isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name == _CURVE.name else None
+
+    def to_pem(self) -> bytes:
+        """Return the private key in PEM."""
+        return self._private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
 
     def shared_secret(self, public: str) -> bytes:
         """Return the secret that only this node and the owner of that public key can derive, 32 bytes.
@@ -75,12 +98,7 @@ class NodeKey:
             .not_valid_after(now + _VALIDITY)
             .sign(self._private, hashes.SHA256())
         )
-        return PemPair(
-            certificate.public_bytes(serialization.Encoding.PEM),
-            self._private.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            ),
-        )
+        return PemPair(certificate.public_bytes(serialization.Encoding.PEM), self.to_pem())
 
 
 def is_public_key(text: str) -> bool:

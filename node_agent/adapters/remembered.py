@@ -1,8 +1,9 @@
-"""Store what an agent learned at its start for the next agent of the same machine: its identity, and the cluster's key.
+"""Store what the next agent of the same machine needs: its identity, the cluster's key, and the node's own key.
 
-IMDS and Secrets Manager may be unavailable when an agent restarts. Neither answer changes while a machine runs, so the
-last ones suffice. They lie in a folder in memory that systemd makes for the agent's user alone and removes with the
-unit ($RUNTIME_DIRECTORY); nothing reaches a disk, an image or a log.
+IMDS and Secrets Manager may be unavailable when an agent restarts; the last answers suffice. With the same key of its
+own the next agent is at once what EC2 vouches for: its peers need not read its tags again. The files lie in a folder in
+memory that systemd makes for the agent's user alone and removes with the unit ($RUNTIME_DIRECTORY); nothing reaches a
+disk, an image or a log.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import os
 from dataclasses import asdict, fields
 from pathlib import Path
 
+from node_agent.adapters.node_key import NodeKey
 from node_agent.ports import Identity
 
-_KEY, _IDENTITY = "cluster.key", "identity.json"
+_KEY, _IDENTITY, _NODE_KEY = "cluster.key", "identity.json", "node.key"
 _MAX_BYTES = 64 * 1024
 _log = logging.getLogger(__name__)
 
@@ -33,6 +35,14 @@ class Remembered:
     def keep_key(self, key: bytes) -> None:
         """Store the cluster's key; a failure is only logged."""
         self._write(_KEY, key)
+
+    def node_key(self) -> NodeKey | None:
+        """Return the key of this node's last agent, None where it is not stored."""
+        return NodeKey.from_pem(self._read(_NODE_KEY) or b"")
+
+    def keep_node_key(self, key: NodeKey) -> None:
+        """Store this node's own key; a failure is only logged."""
+        self._write(_NODE_KEY, key.to_pem())
 
     def identity(self) -> Identity | None:
         """Return this instance's identity, None where it is not stored, or by an agent with other fields."""

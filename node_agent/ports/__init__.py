@@ -7,6 +7,7 @@ from node_agent.ports.aws import Identity, Instances, Metadata, Records, Scaling
 from node_agent.ports.engine import EngineGroup, EngineSteps
 from node_agent.ports.gossip import Datagrams
 from node_agent.ports.http import AlternateProtocol, ExchangeLost, Http, Response, ServerRequest
+from node_agent.ports.identity import PeerKeys
 from node_agent.ports.kv import BlockStore
 from node_agent.ports.replication import Checkpoints, LinkListener, ReplicaLink, ReplicaLinks, StreamRecords
 
@@ -23,6 +24,7 @@ __all__ = [
     "Instances",
     "LinkListener",
     "Metadata",
+    "PeerKeys",
     "Records",
     "ReplicaLink",
     "ReplicaLinks",

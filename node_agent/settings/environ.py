@@ -86,6 +86,7 @@ def _vllm_command(model_dir: str, model_name: str, address: Address) -> tuple[st
 def _aws(read: EnvironReader, cluster: str) -> AwsSettings:
     return AwsSettings(
         cluster_key_secret=read.line("SYNKTI_CLUSTER_KEY_SECRET", cluster_key_secret_name(cluster)),
+        cluster_key_read_s=read.get("SYNKTI_CLUSTER_KEY_READ_S", 300.0, parse.positive_seconds),
         table=read.optional("SYNKTI_TABLE", table_name(cluster)),
         checkpoints_bucket=read.optional("SYNKTI_CHECKPOINTS_BUCKET"),
         group=read.optional("SYNKTI_GROUP"),

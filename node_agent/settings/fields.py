@@ -41,6 +41,9 @@ class AwsSettings:
     cluster_key_secret: str
     """The name in Secrets Manager under which the peers' common key lies; the key itself is in no variable."""
 
+    cluster_key_read_s: float
+    """The key is read again so often, with jitter by half, for a rotation."""
+
     table: str | None
     """SYNKTI_TABLE: the DynamoDB table; the cluster's own by default, none where it is empty."""
 

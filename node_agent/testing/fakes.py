@@ -89,7 +89,11 @@ class MemoryInstances:
             if tags is not None and tags.cluster == cluster:
                 address = tags.address or node_address(f"{self._addresses.get(instance_id)}:{self._peer_port}")
                 if address is not None:
-                    found.append(TaggedNode(instance_id, address, tags.state))
+                    found.append(
+                        TaggedNode(
+                            instance_id, address, tags.state, tags.public_key, tags.cluster_keys, tags.is_shut_out
+                        )
+                    )
         return found if most_calls is None else found[: most_calls * PAGE_NODES]
 
     def _known(self, instance_id: str) -> None:

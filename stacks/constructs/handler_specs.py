@@ -13,7 +13,7 @@ from node_agent.contract.aws_events import INTERRUPTION_EVENT, REBALANCE_EVENT, 
 from node_agent.contract.capacity import LAUNCH_FAILED_EVENT, LAUNCH_SUCCEEDED_EVENT
 from node_agent.contract.launch_breaker import GAVE_UP_EVENT
 from node_agent.contract.ownership import STATUS_INDEX
-from node_agent.contract.tags import CLUSTER_TAG, NODE_TAGS
+from node_agent.contract.tags import CLUSTER_TAG, STATE_TAGS
 from stacks.constructs.event_function import HandlerSpec
 from stacks.constructs.node_role import group_arn
 from stacks.settings import FleetSettings
@@ -143,7 +143,7 @@ def _tag_policy(stack: Stack, settings: FleetSettings) -> iam.PolicyStatement:
         resources=[stack.format_arn(service="ec2", resource="instance", resource_name="*")],
         conditions={
             "StringEquals": {f"ec2:ResourceTag/{CLUSTER_TAG}": settings.cluster},
-            "ForAllValues:StringEquals": {"aws:TagKeys": [CLUSTER_TAG, *NODE_TAGS]},
+            "ForAllValues:StringEquals": {"aws:TagKeys": [CLUSTER_TAG, *STATE_TAGS]},
             "Null": {"aws:TagKeys": "false"},  # ForAllValues is true of no keys, too
         },
     )

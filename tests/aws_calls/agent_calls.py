@@ -63,7 +63,7 @@ async def _attempt(call: Awaitable[object]) -> None:
 
 async def _instance() -> None:
     ec2 = Ec2(aws_client("ec2", REGION))
-    await ec2.tag(NODE, NodeTags(CLUSTER, NodeState.READY))
+    await ec2.tag(NODE, NodeTags(CLUSTER, NodeState.READY, public_key="A" * 44))
     await ec2.tag(NODE, NodeTags(CLUSTER, NodeState.DRAINING, deadline=1_800_000_000.0, address="10.0.0.1:8001"))
     await ec2.untag(NODE)
     await ec2.nodes(CLUSTER)

@@ -18,6 +18,7 @@ from cli import fleet, logs
 from cli.account import Account
 from cli.adapters import account_facts, buckets, doctor_collector
 from cli.adapters.breaker import read_breaker
+from cli.adapters.cluster_key_secret import ClusterKeySecret
 from cli.adapters.instances import Group, Instances
 from cli.adapters.model_builds import ModelBuilds
 from cli.adapters.models_bucket import ModelsBucket
@@ -38,8 +39,9 @@ from cli.wheelhouse import locked_packages
 from node_agent.contract.errors import SynktiError
 from node_agent.contract.group_size import GroupSize
 from node_agent.contract.models import ModelFile
-from node_agent.contract.names import model_project_name, node_log_group_name, stack_name
+from node_agent.contract.names import cluster_key_secret_name, model_project_name, node_log_group_name, stack_name
 from node_agent.contract.table_schema import StreamStatus
+from node_agent.core.common.cluster_keys import ClusterKeySet, cluster_key
 from stacks.settings import FleetSettings
 from tests.aws_calls.agent_calls import CHECKPOINTS, CLUSTER, GROUP, MODEL, MODELS, NODE, TABLE
 from tests.aws_calls.drill_calls import call_as_drills
@@ -84,7 +86,15 @@ def _environment() -> Iterator[None]:
 
 
 def _group(account: Account) -> None:
-    Instances(account.client("ec2"), CLUSTER).nodes()
+    instances = Instances(account.client("ec2"), CLUSTER)
+    instances.nodes()
+    instances.shut_out(NODE)
+    instances.shut_out(NODE, undo=True)
+    instances.terminate(NODE)
+    key = ClusterKeySecret(account.client("secretsmanager"), cluster_key_secret_name(CLUSTER))
+    with suppress(CliError):
+        key.read()
+    key.write(ClusterKeySet(cluster_key(b"a key")))
     group = Group(account.client("autoscaling"), GROUP)
     group.resume_launches()
     group.resize(GroupSize(1, 3, 2))

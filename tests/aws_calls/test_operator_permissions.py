@@ -18,6 +18,9 @@ NOT_BY_BOTO3 = {
 SHARED = frozenset({"node_agent/adapters/model_store.py", "lambdas/adapters/autoscaling.py"})
 """Adapters of the agent and of the Lambdas that the command line uses, too."""
 
+AMBIGUOUS = {"DeleteTags": "ec2"}
+"""Operations that two services have, and whose is called."""
+
 IN_A_BUILD = frozenset({"cli/hub_job.py"})
 """What runs with the build's role: test_role_permissions.py."""
 
@@ -50,5 +53,6 @@ def test_the_page_has_the_actions_of_each_call_and_no_other() -> None:
 
 
 def _actions(operation: str) -> tuple[str, ...]:
-    (service,) = [each for each in SOURCES["cli"] if operation in operation_names(each)]
+    services = [each for each in SOURCES["cli"] if operation in operation_names(each)]
+    (service,) = [AMBIGUOUS[operation]] if operation in AMBIGUOUS else services
     return actions_of(service, operation)

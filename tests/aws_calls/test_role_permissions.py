@@ -16,7 +16,7 @@ from checks.assemblies import ACCOUNT, REGION
 from node_agent.contract.launch_breaker import GAVE_UP_EVENT
 from node_agent.contract.names import CACHES_PREFIX, NODE_EVENT_SOURCE
 from node_agent.contract.ownership import STATUS_INDEX
-from node_agent.contract.tags import CLUSTER_TAG
+from node_agent.contract.tags import CLUSTER_KEYS_TAG, CLUSTER_TAG, KEY_TAG, SHUT_OUT_TAG
 from node_agent.contract.wheelhouse import PREFIX as WHEELS_PREFIX
 from tests.aws_calls.agent_calls import CHECKPOINTS, CLUSTER, GROUP, MODELS, NODE, TABLE
 from tests.aws_calls.authorization import actions_of, group_arn, requests_of
@@ -125,7 +125,10 @@ def test_a_node_tags_itself_and_no_other_instance(operation: str, roles: Roles) 
     def allowed(instance_id: str, *keys: str, **more: str | None) -> bool:
         return decided(roles, "NodeRole", tagging(instance_id, *keys, operation=operation), **more)
 
-    assert allowed(NODE, "SynktiState", "SynktiRole")
+    assert allowed(NODE, "SynktiState", "SynktiRole", KEY_TAG)
+    assert allowed(NODE, CLUSTER_KEYS_TAG)
+    assert not allowed(OTHER_NODE, KEY_TAG), "by this tag EC2 vouches for that node"
+    assert not allowed(NODE, SHUT_OUT_TAG), "a node that was shut out cannot let itself in"
     assert not allowed(OTHER_NODE, "SynktiState"), "of its cluster"
     assert not allowed(STRANGER, "SynktiState"), "of nobody's cluster"
     assert not allowed(NODE, "SynktiState", "Name"), "a tag of somebody else"
@@ -142,6 +145,8 @@ def test_lambdas_tag_nodes_of_their_cluster_and_no_other_instance(role: str, rol
     assert decided(roles, role, tagging(OTHER_NODE, "SynktiState", "SynktiDeadline"))
     assert not decided(roles, role, tagging(STRANGER, "SynktiState"))
     assert not decided(roles, role, tagging(NODE, "Name"))
+    for tag in (KEY_TAG, CLUSTER_KEYS_TAG, SHUT_OUT_TAG):
+        assert not decided(roles, role, tagging(NODE, tag)), tag
     assert not decided(roles, role, tagging(NODE)), "without keys"
     assert not decided(roles, role, tagging(NODE, "SynktiState", operation="DeleteTags"))
     assert not decided(roles, role, tagging(NODE, "SynktiState"), **{f"ResourceTag/{CLUSTER_TAG}": None})

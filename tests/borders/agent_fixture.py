@@ -36,6 +36,7 @@ from node_agent.testing.fakes import (
     MemoryMetadata,
     MemoryRecords,
     MemoryScalingGroup,
+    MemorySecrets,
     MemoryStreamRecords,
 )
 from tests.borders.asgi import LocalEngine
@@ -194,7 +195,7 @@ def _environ(host: str, folder: Path) -> dict[str, str]:
     return {
         "SYNKTI_MODEL_NAME": MODEL, "SYNKTI_MODEL_DIR": "unused", "SYNKTI_FRONT_HOST": host, "SYNKTI_PEER_HOST": host,
         "SYNKTI_ENGINE_HOST": host, "SYNKTI_ADVERTISE_ADDRESS": f"{host}:8001", "SYNKTI_STATE_DIR": str(folder),
-        "SYNKTI_BOOT_SPREAD_S": "0.1",
+        "SYNKTI_BOOT_SPREAD_S": "0.1", "SYNKTI_CLUSTER_KEY_READ_S": "20",
     }  # fmt: skip
 
 
@@ -215,12 +216,13 @@ async def run_agent(
         "Metadata": MemoryMetadata(identity), "Instances": instances, "Records": MemoryRecords(),
         "Checkpoints": MemoryCheckpoints(), "BlockStore": MemoryBlockStore(),
         "ScalingGroup": MemoryScalingGroup({"i-00000000"}), "StreamRecords": MemoryStreamRecords(),
+        "Secrets": MemorySecrets({"synkti/cluster-key": KEY}),
     }  # fmt: skip
     odd = {name: FaultyAdapter(twin, turns.get(name, {})) for name, twin in twins.items()}
     ports: dict[str, Any] = odd
     outside = Dependencies(
         identity, ports["Metadata"], ports["Instances"], ports["Records"], KEY, ports["ScalingGroup"],
-        ports["Checkpoints"], ports["BlockStore"], ports["StreamRecords"],
+        ports["Checkpoints"], ports["BlockStore"], ports["StreamRecords"], secrets=ports["Secrets"],
     )  # fmt: skip
     to_engine = HttpClient()
     agent = Agent(

@@ -239,8 +239,11 @@ ADAPTERS: dict[str, Callable[[list[Any]], Any]] = {
 }
 OTHERS = {"Response", "Http", "ServerRequest", "Datagrams", "ReplicaLink", "ReplicaLinks", "LinkListener",
 "EngineGroup",
-          "EngineSteps"}  # fmt: skip
-"""Ports over sockets and processes: tests/borders/test_whole_agent.py, tests/fuzz and their adapters' own tests."""
+          "EngineSteps", "PeerKeys"}  # fmt: skip
+"""Ports over sockets and processes, and PeerKeys, which is our own record of what Instances returned.
+
+Their tests are tests/borders/test_whole_agent.py, tests/fuzz and those of their adapters.
+"""
 
 ALLOWED = {
     ("Records", "advance"): (StaleEpoch, RecordMissing, StoreUnavailable),

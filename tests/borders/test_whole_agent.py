@@ -78,6 +78,13 @@ def returns(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Return]:
 
 
 STORED = turns(STORE_ERROR)
+SECRETS = st.one_of(
+    st.binary(max_size=60).filter(lambda data: not data.strip() or data.lstrip().startswith(b"{")),
+    st.sampled_from([b"", b"{}", b"[]", b'{"current": 1}', b'{"next": "x"}', b'{"current": "' + b"x" * 5_000 + b'"}']),
+    st.just(b'{"current": "cluster key", "next": "another key"}'),
+)
+"""Unusable documents, and a usable one with the key that the agent has."""
+
 PORT_TURNS: dict[tuple[str, str], st.SearchStrategy[list[Turn]]] = {
     ("Metadata", "interruption"): turns(METADATA_ERROR),  # a notice starts a drain: tested below
     ("Metadata", "rebalance"): turns(METADATA_ERROR, returns(FLOATS)),
@@ -102,6 +109,7 @@ PORT_TURNS: dict[tuple[str, str], st.SearchStrategy[list[Turn]]] = {
         STORE_ERROR, returns(st.builds(Index, st.binary(max_size=8), st.just(()), st.just(())))
     ),
     ("BlockStore", "fetch"): turns(STORE_ERROR, returns(st.binary(max_size=100))),
+    ("Secrets", "read"): turns(STORE_ERROR, returns(SECRETS)),
     ("ScalingGroup", "complete_termination"): turns(STORE_ERROR, returns(st.booleans())),
 }
 """What a call of a port's method may do."""
@@ -120,7 +128,8 @@ BYTES = {
 
 OURS = {
     ("Metadata", "identity"): "read before an agent is there; its border is tests/borders/test_adapters.py",
-    ("Secrets", "read"): "read before an agent is there; its border is tests/borders/test_adapters.py",
+    ("PeerKeys", "public_key"): "our own record of EC2's listings, which Instances.nodes covers",
+    ("PeerKeys", "node_of"): "as public_key",
     ("EngineGroup", "start"): "our own process: tests/unit/adapters/test_engine_process.py covers /proc",
     ("EngineGroup", "wait"): "an exit status; tests/unit/runtime/engine/test_supervisor.py",
     ("EngineGroup", "had_oom_kill"): "as start",

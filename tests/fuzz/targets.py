@@ -352,7 +352,7 @@ TARGETS: dict[str, Target] = {
     "settings": Target(_environ, (ENVIRON,), (ConfigurationError,)),
     "synkti-toml": Target(_toml, (TOML,), (ConfigurationError,)),
     "notes": Target(_notes, (b'[["psm_a",12]]',), ()),
-    "stamps": Target(_stamp, (b"v1 1000 nonce 00",), ()),
+    "stamps": Target(_stamp, (b"v3 1000 0a1b2c3d i-a i/r nonce 00",), ()),
     "peers-clocks": Target(
         lambda data: read_clock(cluster_key(KEY), data.decode("latin-1"), "n"), (b"v3 1000 d1 00",), ()
     ),

@@ -15,6 +15,7 @@ import pytest
 import uvloop
 
 from node_agent.adapters import engine_process
+from node_agent.core.common.request_auth import Refusal
 from tests.scenarios.local_fleet import MODEL, LocalFleet, eventually, local_fleet
 
 TRIGGERS = {
@@ -249,7 +250,8 @@ def test_a_node_that_rejects_its_peers_requests_fails_no_client_request(shared: 
 
     async def scenario() -> None:
         verifier = shared.fleet.nodes[2].agent.parts.replication.server.verifier
-        key, verifier.key = verifier.key, b"another key"
+        peer_key = verifier.peer_key
+        verifier.peer_key = lambda *_: Refusal.FOREIGN_KEY
         try:
             for number in range(40):
                 answer = await shared.request(number % SIZE, shared.body(f"refused {stream} {number}", stream=stream))
@@ -259,6 +261,6 @@ def test_a_node_that_rejects_its_peers_requests_fails_no_client_request(shared: 
             resumed = await shared.fleet.http.get(shared.fleet.nodes[0].url + "/v1/streams/" + "0" * 24)
             assert (resumed.status_code, error_of(resumed)["code"]) == (503, "journal_behind")
         finally:
-            verifier.key = key
+            verifier.peer_key = peer_key
 
     shared.runner.run(scenario())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from node_agent.composition import engine_environ, first_status
 from node_agent.contract.states import NodeState
+from node_agent.core.kv.blocks import NAMES_KEY, names_key
 from node_agent.core.node.status import Pool
 from node_agent.ports import Identity
 from node_agent.settings import Settings, from_environ
@@ -19,23 +20,26 @@ def settings(**more: str) -> Settings:
 
 
 def test_a_node_starts_at_its_private_address() -> None:
-    status = first_status(settings(), IDENTITY, 7)
+    status = first_status(settings(), IDENTITY, 7, "a key")
     assert (status.instance_id, status.state, status.incarnation) == ("i-1", NodeState.STARTING, 7)
+    assert status.public_key == "a key"
     assert (status.peer_address, status.client_address) == ("10.0.0.7:8001", "10.0.0.7:8000")
     assert status.pool == Pool("us-east-1a", "g5.xlarge")
 
 
 def test_the_host_of_an_advertised_address_holds_for_both_apis() -> None:
-    status = first_status(settings(SYNKTI_ADVERTISE_ADDRESS="192.0.2.1:9001"), IDENTITY, 7)
+    status = first_status(settings(SYNKTI_ADVERTISE_ADDRESS="192.0.2.1:9001"), IDENTITY, 7, "a key")
     assert (status.peer_address, status.client_address) == ("192.0.2.1:9001", "192.0.2.1:8000")
 
 
 def test_the_engine_counts_its_steps_in_the_states_folder() -> None:
-    assert engine_environ(settings(), {"HOME": "/h"}) == {"HOME": "/h", "SYNKTI_STEPS_DIR": "/s/steps"}
+    assert engine_environ(settings(), {"HOME": "/h"}, b"key") == {"HOME": "/h", "SYNKTI_STEPS_DIR": "/s/steps"}
 
 
 def test_an_engine_that_keeps_blocks_imports_this_package_first() -> None:
     root = str(Path(__file__).resolve().parents[2])
     keeping = settings(SYNKTI_KV_MAX_BYTES="1024")
-    assert engine_environ(keeping, {})["PYTHONPATH"] == root
-    assert engine_environ(keeping, {"PYTHONPATH": "/other"})["PYTHONPATH"] == os.pathsep.join((root, "/other"))
+    assert engine_environ(keeping, {}, b"key")["PYTHONPATH"] == root
+    environ = engine_environ(keeping, {"PYTHONPATH": "/other"}, b"key")
+    assert environ["PYTHONPATH"] == os.pathsep.join((root, "/other"))
+    assert environ[NAMES_KEY] == names_key(b"key").hex() != b"key".hex()

@@ -10,10 +10,10 @@ restart. So the receiver needs to store no nonce longer than its process lives.
 A message is rejected when its signature is wrong, when it is for another receiver, when it is older or newer than the
 allowed skew, or when its nonce was used within that time.
 
-Only the receiver's clock decides what is old. A sender that does not know the receiver's boot id, or whose clock
+Only the receiver's clock decides what is old. A sender that does not have the receiver's boot id, or whose clock
 differs, is rejected once: the receiver answers with its boot id and its time, signed over the nonce of the message that
 it answers (an old answer, or another party's, changes nothing), and the sender signs again. Nodes that are members of
-one fleet know each other's boot ids by gossip, so this costs them nothing.
+one fleet have each other's boot ids by gossip, so this costs them nothing.
 
 An answer is signed over the request's nonce, its status, its headers and its body; of a stream all but the body
 (TLS protects that). Signing costs nothing per token.
@@ -43,7 +43,7 @@ MAX_NONCES = 200_000
 """Nonces in memory; at the bound the oldest are removed, still far more than a node receives in the allowed skew."""
 
 UNKNOWN_RUN = "?"
-"""In place of a boot id that the sender does not know."""
+"""In place of a boot id that the sender does not have."""
 
 _UNSIGNED_HEADERS = frozenset(
     (AUTH_HEADER, ANSWER_AUTH_HEADER.decode(), CLOCK_HEADER.decode(),
@@ -216,7 +216,7 @@ class Rejected:
     """A message that is not accepted.
 
     clock: this receiver's signed time, for the sender of a message that was rejected by one of CLOCK_REFUSALS.
-    sender: who it says that it is from; "" where it does not.
+    sender: the instance id in the message, which may be false; "" where there is none.
     """
 
     reason: Refusal
@@ -233,7 +233,7 @@ class RequestVerifier:
     def __init__(self, instance_id: str, run: str, peer_key: PeerKey, max_nonces: int = MAX_NONCES) -> None:
         self._instance_id = instance_id
         self.run = run
-        self._peer_key = peer_key
+        self.peer_key = peer_key
         self._max = max_nonces
         self._seen: set[str] = set()
         self._order: deque[tuple[float, str]] = deque()
@@ -243,7 +243,7 @@ class RequestVerifier:
         stamp = read_stamp(header or "")
         if header is None or stamp is None:
             return Rejected(Refusal.UNSIGNED)
-        key = self._peer_key(stamp.sender, stamp.key_id)
+        key = self.peer_key(stamp.sender, stamp.key_id)
         if isinstance(key, Refusal):
             return Rejected(key, sender=stamp.sender)
         if not _is_equal(_hmac(key, *header.split(" ")[:-1], content), stamp.signature):

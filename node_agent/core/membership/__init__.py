@@ -1,6 +1,6 @@
 """Which nodes are in the fleet. `Membership` is the machine; other packages import nothing else from here."""
 
-from node_agent.core.membership.change_reason import ChangeReason
+from node_agent.core.membership.change_reason import Cause, ChangeReason
 from node_agent.core.membership.config import GossipConfig
 from node_agent.core.membership.events import (
     Effect,
@@ -26,6 +26,7 @@ from node_agent.core.membership.member_table import MAX_NODES, Member, View
 
 __all__ = [
     "MAX_NODES",
+    "Cause",
     "ChangeReason",
     "Effect",
     "Event",

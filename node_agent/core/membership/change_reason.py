@@ -18,6 +18,8 @@ class Cause(Enum):
     GOSSIP = "gossip"  # another node's update
     COMPARISON = "comparison"  # a sync of the member tables
     LEFT = "it left"
+    VOUCHED = "EC2 vouches for it"
+    SHUT_OUT = "it was shut out"
 
     def __str__(self) -> str:
         """Return the text in logs."""

@@ -28,10 +28,11 @@ class Received(NamedTuple):
 
 
 class NodesDiscovered(NamedTuple):
-    """A complete listing from EC2: every running node of the cluster."""
+    """A listing from EC2: the running nodes of the cluster. is_complete: every one of them."""
 
     at: float
     nodes: Iterable[TaggedNode]
+    is_complete: bool = True
 
 
 class PeerRequestFailed(NamedTuple):

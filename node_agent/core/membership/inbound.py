@@ -8,11 +8,13 @@ MAC valid? -> for this boot id? -> sender known? -> number unused? -> apply the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from node_agent.core.membership.change_reason import Cause
 from node_agent.core.membership.member_state import MemberState, pending_accusation
 from node_agent.core.membership.member_table import Member, MemberTable
+from node_agent.core.membership.message_keys import MessageKeys
 from node_agent.core.membership.outbound import LocalNode, MessageEncoder
 from node_agent.core.membership.prober import Prober
 from node_agent.core.membership.replay_window import ReplayWindow
@@ -23,13 +25,21 @@ from node_agent.core.membership.wire.messages import (
     UNKNOWN_BOOT_ID,
     Header,
     MessageKind,
-    MessageMac,
+    MessageMacs,
     read_header,
 )
-from node_agent.core.membership.wire.updates import Intro, read_updates, write_dead
+from node_agent.core.membership.wire.updates import Intro, Loads, Refusal, Update, read_updates, write_dead
 from node_agent.core.node.status import Liveness
 
 _MAX_ACCUSATIONS = 16
+
+
+class _Verified(NamedTuple):
+    """An authentic message. sender: the member that it is from; None where it has no member's key."""
+
+    header: Header
+    content: bytes
+    sender: Member | None
 
 
 class MessageReceiver:
@@ -42,7 +52,8 @@ class MessageReceiver:
         self,
         local: LocalNode,
         table: MemberTable,
-        mac: MessageMac,
+        keys: MessageKeys,
+        macs: MessageMacs,
         encoder: MessageEncoder,
         member_state: MemberState,
         prober: Prober,
@@ -51,7 +62,8 @@ class MessageReceiver:
     ) -> None:
         self._local = local
         self._table = table
-        self._mac = mac
+        self._keys = keys
+        self._macs = macs
         self._encoder = encoder
         self._member_state = member_state
         self._prober = prober
@@ -61,31 +73,62 @@ class MessageReceiver:
         self._accusations: dict[bytes, bytes] = {}
         """Those that other nodes hold against members that are alive here, by their boot ids."""
 
-    def _verify(self, message: bytes) -> tuple[Header, bytes] | None:
-        content = self._mac.verify(message)
-        if content is None:
-            self.rejected["mac"] += 1
-            return None
+    def _verify(self, message: bytes) -> _Verified | None:
+        """Verify that a message is authentic, and for this boot id. None where it is not: the reason is counted."""
         try:
-            header = read_header(content)
+            header = read_header(message)
         except ValueError:
-            self.rejected["malformed"] += 1
+            is_authentic = self._macs.verify(self._keys.of(None), message) is not None
+            self.rejected["malformed" if is_authentic else "mac"] += 1
             return None
         if header.sender == self._local.boot_id:
             return None  # this node's own message
-        is_join = header.receiver == UNKNOWN_BOOT_ID and header.kind is MessageKind.JOIN
-        if header.receiver != self._local.boot_id and not is_join:
+        is_join = header.kind is MessageKind.JOIN
+        is_for_local = header.receiver == self._local.boot_id
+        sender = self._table.by_boot_id.get(header.sender)
+        if sender is not None and self._table.is_shut_out(sender.status.instance_id):
+            self.rejected["shut out"] += 1
+            return None
+        content = self._macs.verify(self._keys_of(header, sender), message)
+        if content is not None:
+            is_members = sender is not None
+        elif is_join:
+            content, is_members = self._macs.verify(self._keys.of(None), message), False
+        if content is None:
+            self._on_unverified(header, sender)
+            return None
+        if not is_for_local and not (is_join and header.receiver == UNKNOWN_BOOT_ID):
             self.rejected["other boot id"] += 1
             return None
-        return header, content
+        return _Verified(header, content, sender if is_members else None)
+
+    def _keys_of(self, header: Header, sender: Member | None) -> Iterator[bytes]:
+        """Yield the keys that a message may have."""
+        if sender is not None:
+            yield from self._keys.of(sender.status)
+            return
+        intro = self._prober.intro_to_verify(header.sender) if header.kind is MessageKind.ACK else None
+        if intro is not None:
+            yield from self._keys.of(intro.status)
+        yield from self._keys.of(None)
+
+    def _on_unverified(self, header: Header, sender: Member | None) -> None:
+        """Count a message whose MAC no key has.
+
+        One for this boot id may be from a member that is not in this table yet: a sync adds it. Syncs for
+        such messages are bounded in time (`sync_schedule`).
+        """
+        is_unknown = sender is None and header.receiver == self._local.boot_id
+        self.rejected["unknown sender" if is_unknown else "mac"] += 1
+        if is_unknown:
+            self._member_state.sync_needed = True
 
     def on_datagram(self, data: bytes) -> None:
         """Handle a datagram."""
         verified = self._verify(data)
         if verified is None:
             return
-        header, content = verified
-        sender = self._table.by_boot_id.get(header.sender)
+        header, content, sender = verified
         try:
             if sender is None:
                 self._on_unknown_sender(header, content)
@@ -120,16 +163,32 @@ class MessageReceiver:
     def _add_verified(self, intro: Intro, header: Header, content: bytes) -> None:
         member = self._member_state.apply_intro(intro, Cause.ANSWERED, seen_up_to=header.number)
         for update in read_updates(content, HEADER_BYTES):
-            if member is not None or self._member_state.is_about_local_node(update):
+            if (member is not None and self._may_report(member, update)) or self._member_state.is_about_local_node(
+                update
+            ):
                 self._member_state.apply(update)
         if member is not None and not self._sync_sessions.completed:
             self._sync_sessions.start(member)
+
+    def _may_report(self, sender: Member, update: Update) -> bool:
+        """Return whether a member's update counts: of a node that EC2 does not vouch for only what is about itself.
+
+        What such a node holds against this one counts, too: this node refutes it.
+        """
+        if sender.is_vouched:
+            return True
+        if isinstance(update, Loads | Refusal):
+            return False
+        return update.boot_id == sender.boot_id or self._member_state.is_about_local_node(update)
 
     def _on_join(self, header: Header, content: bytes) -> None:
         """Answer with this node's introduction and any accusation of the sender; verify a new sender."""
         intro = _sender_intro(header, content)
         if intro is None:
             self.rejected["malformed"] += 1
+            return
+        if self._table.is_shut_out(intro.status.instance_id):
+            self.rejected["shut out"] += 1
             return
         for update in read_updates(content, HEADER_BYTES):
             if self._member_state.is_about_local_node(update):
@@ -141,7 +200,8 @@ class MessageReceiver:
             first += pending_accusation(member, self._local.boot_id)
         elif intro.status.incarnation <= known:
             first += write_dead(intro.boot_id, known, self._local.boot_id)
-        self._send(intro.status.peer_address, self._ack(header, first))
+        answer = self._encoder.encode_answer_to_join(header, self._table.nodes, first, intro)
+        self._send(intro.status.peer_address, answer)
         if intro.status.incarnation > known:
             self._prober.verify(intro)
 
@@ -155,7 +215,8 @@ class MessageReceiver:
         was_dead = sender.liveness is Liveness.DEAD
         self._member_state.received_stale_accusation = False
         for update in read_updates(content, at):
-            self._member_state.apply(update)
+            if self._may_report(sender, update):
+                self._member_state.apply(update)
         if self._member_state.received_stale_accusation and not self._local.has_left:
             again = self._encoder.encode_datagram(
                 MessageKind.GOSSIP, sender.boot_id, self._table.nodes, first=self._local.alive
@@ -183,15 +244,14 @@ class MessageReceiver:
     def on_sync_request(self, body: bytes) -> bytes | None:
         """Return the response to a sync request; None where the request is rejected."""
         verified = self._verify(body)
-        if verified is None or verified[0].kind is not MessageKind.SYNC_REQUEST:
+        if verified is None or verified.header.kind is not MessageKind.SYNC_REQUEST:
             return None
-        header, content = verified
-        sender = self._table.by_boot_id.get(header.sender)
+        header, content, sender = verified
         if sender is not None and not self._is_fresh(sender, header):
             return None
         try:
             response, accusations = self._sync_sessions.respond(
-                header, content, HEADER_BYTES, from_member=sender is not None
+                header, content, HEADER_BYTES, from_member=sender is not None and sender.is_vouched
             )
         except ValueError:
             self.rejected["malformed"] += 1
@@ -202,13 +262,14 @@ class MessageReceiver:
     def on_sync_response(self, body: bytes) -> None:
         """Handle the response to a sync request of this node."""
         verified = self._verify(body)
-        if verified is None or verified[0].kind is not MessageKind.SYNC_RESPONSE:
+        if verified is None or verified.header.kind is not MessageKind.SYNC_RESPONSE:
             return
-        header, content = verified
-        sender = self._table.by_boot_id.get(header.sender)
+        header, content, sender = verified
         if sender is None or not self._is_fresh(sender, header):
             return
         self._prober.on_ack(header)
+        if not sender.is_vouched:
+            return
         try:
             self._accusations |= self._sync_sessions.on_response(header, content, HEADER_BYTES)
         except ValueError:

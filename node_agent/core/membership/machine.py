@@ -27,6 +27,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from node_agent.contract.errors import InvalidTransition
+from node_agent.core.common.cluster_keys import ClusterKeys
 from node_agent.core.failure.loss import LossReason
 from node_agent.core.membership.active_clock import ActiveClock
 from node_agent.core.membership.broadcast_queue import BroadcastQueue, LoadQueue
@@ -39,6 +40,7 @@ from node_agent.core.membership.events import (
     LocalLoadSet,
     LocalRefusalAdded,
     LocalStateSet,
+    MemberChanged,
     NodesDiscovered,
     PeerRequestFailed,
     Received,
@@ -55,6 +57,7 @@ from node_agent.core.membership.join_candidates import JoinCandidates
 from node_agent.core.membership.local_health import LocalHealth
 from node_agent.core.membership.member_state import MemberState, pending_accusation
 from node_agent.core.membership.member_table import MAX_NODES, Member, MemberTable, Rng, View
+from node_agent.core.membership.message_keys import ClusterMessageKeys, MessageKeys
 from node_agent.core.membership.outbound import LocalNode, MessageEncoder
 from node_agent.core.membership.probe_schedule import MAX_JOIN_PROBES, ProbeSchedule
 from node_agent.core.membership.prober import Prober
@@ -62,9 +65,10 @@ from node_agent.core.membership.refusals import RefusalBroadcasts
 from node_agent.core.membership.sync_schedule import SyncSchedule
 from node_agent.core.membership.sync_sessions import SyncSessions
 from node_agent.core.membership.timers import Timers
-from node_agent.core.membership.wire.messages import MessageMac, read_header
+from node_agent.core.membership.wire.messages import MessageMacs, read_header
 from node_agent.core.membership.wire.updates import Intro, Refusal, write_dead
 from node_agent.core.node.status import Liveness, NodeStatus
+from node_agent.core.node.vouched_nodes import VouchedNodes
 
 
 class Membership:
@@ -73,24 +77,26 @@ class Membership:
     Args:
         status: of this node at first.
         boot_id: BOOT_ID_BYTES random bytes.
-        key: the cluster's.
+        key: the keys of messages; or a fixed one of the cluster's, for all of them.
         at: now.
         rng: uniform in [0, 1) at every call.
         max_nodes: the bound on members.
         table: the table of a simulation that has one of its own.
+        vouched: the record of which nodes EC2 vouches for, updated here; None where every member counts.
     """
 
     def __init__(
         self,
         status: NodeStatus,
         boot_id: bytes,
-        key: bytes,
+        key: bytes | MessageKeys,
         at: float,
         rng: Rng,
         *,
         config: GossipConfig | None = None,
         max_nodes: int = MAX_NODES,
         table: MemberTable | None = None,
+        vouched: VouchedNodes | None = None,
     ) -> None:
         self.config = config = config or GossipConfig()
         self._rng = rng
@@ -99,10 +105,16 @@ class Membership:
         self._health = LocalHealth()
         self._broadcasts = BroadcastQueue()
         self._loads = LoadQueue(max_nodes)
-        mac = MessageMac(key)
+        macs = MessageMacs()
+        keys = key if not isinstance(key, bytes) else ClusterMessageKeys(ClusterKeys(key))
         self._local = LocalNode(status, boot_id, self._broadcasts)
-        self._encoder = MessageEncoder(self._local, mac, self._broadcasts, self._loads)
-        self._table = table or MemberTable(status.instance_id, rng, max_nodes)
+        self._vouched = vouched
+        self._table = table or MemberTable(
+            status.instance_id, rng, max_nodes, vouched.vouches_for if vouched is not None else lambda status: True
+        )
+        self._encoder = MessageEncoder(self._local, self._table, keys, macs, self._broadcasts, self._loads)
+        if vouched is not None:
+            self._table.is_shut_out = vouched.is_shut_out
         self._candidates = JoinCandidates(max_nodes)
         self._effects: list[Effect] = []
         self._gossip_now = False
@@ -123,7 +135,7 @@ class Membership:
             self._prober.next_number, self._send_sync,
         )  # fmt: skip
         self._receiver = MessageReceiver(
-            self._local, self._table, mac, self._encoder, self._member_state, self._prober, self._sync_sessions,
+            self._local, self._table, keys, macs, self._encoder, self._member_state, self._prober, self._sync_sessions,
             self._send,
         )  # fmt: skip
         self._sync = SyncSchedule(self._table, self._sync_sessions, timers, config, clock, rng)
@@ -225,6 +237,7 @@ class Membership:
         return {
             "present": len(self._table.present),
             "dead": len(self._table.dead),
+            "unvouched": len(self._table.view.unvouched),
             "health": self._health.score,
             "refutations": self._member_state.refutations,
             "updates": len(self._broadcasts),
@@ -319,9 +332,16 @@ class Membership:
         self._discovery_done = True
         table, now = self._table, self._clock.now
         nodes = tuple(tagged.nodes)
+        if self._vouched is not None:
+            self._vouched.update(nodes, is_complete=tagged.is_complete)
+            for member in table.vouch_again():
+                self._on_vouched(member)
+            nodes = tuple(node for node in nodes if not node.is_shut_out)
         tagged_ids = {node.instance_id for node in nodes}
         for member in list(table.by_id.values()):
             member.tagged = member.status.instance_id in tagged_ids
+            if table.is_shut_out(member.status.instance_id):
+                self._member_state.shut_out(member)
             if (
                 member.liveness is Liveness.DEAD
                 and not member.tagged
@@ -331,6 +351,12 @@ class Membership:
         self._candidates.replace(nodes, table, now)
         if not len(table.present):
             self._probes.probe_candidates(MAX_JOIN_PROBES)
+
+    def _on_vouched(self, member: Member) -> None:
+        """Report a member for which EC2 vouches now, and sync with it: what it had sent of others was dropped."""
+        if member.liveness.is_present:
+            self._effects.append(MemberChanged(member.status, member.liveness, member.liveness, Cause.VOUCHED))
+            self._sync_sessions.start(member)
 
     def _on_leaving(self, _: Leaving) -> None:
         self._local.leave()

@@ -127,6 +127,8 @@ class MemberState:
             stale, or the table is full.
         """
         boot_id, status = intro
+        if self._table.is_shut_out(status.instance_id):
+            return None
         if status.instance_id == self._table.own_id:
             if boot_id != self._local.boot_id and status.incarnation >= self._local.status.incarnation:
                 self._refute(status.incarnation)  # this instance before a restart, with a clock that was ahead
@@ -134,13 +136,16 @@ class MemberState:
             return None
         known = self._table.by_boot_id.get(boot_id)
         if known is not None:
-            self._mark_alive(known, status, reason)
+            # The rest of a status is fixed for a boot id: no other node can give a member another address or key.
+            self._mark_alive(known, _with_state_of(known.status, status), reason)
             return None
         newest = self._table.newest_incarnation(status.instance_id)
         if status.incarnation <= newest:
             self._on_stale_intro(intro, newest)
             return None
         before = self._table.by_id.get(status.instance_id)
+        if before is not None and self._is_impostor(before, status):
+            return None
         member = self._table.add(boot_id, status, self._clock.now, seen_up_to)
         if member is None:
             return None
@@ -151,6 +156,13 @@ class MemberState:
             self._broadcasts.add(boot_id, write_intro(boot_id, status))
         self._on_change(MemberChanged(status, before.liveness if before else None, Liveness.ALIVE, reason))
         return member
+
+    def _is_impostor(self, before: Member, status: NodeStatus) -> bool:
+        """Return whether an introduction has another key than the present member for which EC2 vouches.
+
+        An agent that has restarted with a new key is let in once EC2 has that, or once its old boot id is dead.
+        """
+        return before.is_vouched and before.liveness.is_present and not self._table.vouches_for(status)
 
     def _apply_alive(self, update: Alive) -> None:
         if update.boot_id == self._local.boot_id:
@@ -247,6 +259,17 @@ class MemberState:
         if liveness is Liveness.LEFT:
             self._timers.schedule(self._clock.now + LEFT_RETENTION_S, self._forget_left, member)
 
+    def shut_out(self, member: Member) -> None:
+        """Treat a member as one that left, at this node: each node reads by itself who is shut out."""
+        before = member.liveness
+        if before is Liveness.LEFT:
+            return
+        self._table.set_liveness(member, Liveness.LEFT, self._clock.now)
+        self._loads.drop(member.boot_id)
+        self._broadcasts.drop(member.boot_id)
+        self._on_change(MemberChanged(member.status, before, Liveness.LEFT, Cause.SHUT_OUT))
+        self._timers.schedule(self._clock.now + LEFT_RETENTION_S, self._forget_left, member)
+
     def _forget_left(self, member: Member) -> None:
         if self._table.has(member):
             self._table.forget(member)
@@ -264,6 +287,16 @@ class MemberState:
         self._health.increase()
         self.refutations += 1
         self.refutation_pending = True
+
+
+def _with_state_of(status: NodeStatus, newer: NodeStatus) -> NodeStatus:
+    """Return a status with what of a newer one may change under the same boot id."""
+    return replace(
+        status,
+        state=newer.state,
+        continuation_methods=newer.continuation_methods,
+        incarnation=newer.incarnation,
+    )
 
 
 def pending_accusation(member: Member, by: bytes) -> bytes:

@@ -39,12 +39,12 @@ class Member:
     """Another node.
 
     since: when its liveness last changed, in active time; order_index: its index in its probe order; window: None while
-    no message of it was received.
+    no message of it was received; is_vouched: whether EC2 vouches for it, without which it gets no request.
     """
 
     __slots__ = (
-        "boot_id", "liveness", "load", "load_version", "order_index", "since", "status", "suspicion", "tagged",
-        "window",
+        "boot_id", "is_vouched", "liveness", "load", "load_version", "order_index", "since", "status", "suspicion",
+        "tagged", "window",
     )  # fmt: skip
 
     def __init__(self, boot_id: bytes, status: NodeStatus, since: float, window: ReplayWindow | None) -> None:
@@ -57,6 +57,7 @@ class Member:
         self.load: Load = IDLE
         self.load_version = 0
         self.tagged = False
+        self.is_vouched = True
         self.order_index = -1
 
     @property
@@ -76,7 +77,10 @@ class Tombstone:
 
 @dataclass(frozen=True)
 class View:
-    """The fleet at one moment, without this node; rebuilt only after a change. The order means nothing."""
+    """The fleet at one moment, without this node; rebuilt only after a change. The order means nothing.
+
+    All but `unvouched` are nodes that EC2 vouches for.
+    """
 
     version: int
     alive: tuple[NodeStatus, ...]
@@ -90,6 +94,9 @@ class View:
 
     known: tuple[NodeStatus, ...]
     """All members, dead ones included, without those that left."""
+
+    unvouched: tuple[NodeStatus, ...] = ()
+    """Present members that EC2 does not vouch for (yet)."""
 
 
 class ProbeOrder:
@@ -169,10 +176,23 @@ class ProbeOrder:
 
 
 class MemberTable:
-    """Members by instance id and by boot id. own_id: this node's, which is never a member."""
+    """Members by instance id and by boot id.
 
-    def __init__(self, own_id: str, rng: Rng, max_nodes: int = MAX_NODES) -> None:
+    own_id: this node's, which is never a member; vouches_for: whether EC2 vouches for a node, True for all by default.
+    """
+
+    def __init__(
+        self,
+        own_id: str,
+        rng: Rng,
+        max_nodes: int = MAX_NODES,
+        vouches_for: Callable[[NodeStatus], bool] = lambda status: True,
+    ) -> None:
         self.own_id = own_id
+        self.vouches_for = vouches_for
+        self.is_shut_out: Callable[[str], bool] = lambda instance_id: False
+        """Whether an operator has excluded an instance."""
+
         self.by_boot_id: dict[bytes, Member] = {}
         self.by_id: dict[str, Member] = {}
         self.by_address: dict[str, Member] = {}
@@ -200,7 +220,7 @@ class MemberTable:
         return self._view
 
     def _build_view(self) -> View:
-        members = self.by_id.values()
+        members = [member for member in self.by_id.values() if member.is_vouched]
         alive = tuple(m.status for m in members if m.liveness is Liveness.ALIVE)
         return View(
             version=self.version,
@@ -208,6 +228,7 @@ class MemberTable:
             serving=tuple(status for status in alive if status.state.takes_requests),
             suspects=tuple(m.status for m in members if m.liveness is Liveness.SUSPECT),
             known=tuple(m.status for m in members if m.liveness is not Liveness.LEFT),
+            unvouched=tuple(m.status for m in self.by_id.values() if not m.is_vouched and m.liveness.is_present),
         )
 
     def _changed(self) -> None:
@@ -245,6 +266,7 @@ class MemberTable:
             self._remove(before)
         member = Member(boot_id, status, now, window)
         member.tagged = before.tagged if before is not None else False
+        member.is_vouched = self.vouches_for(status)
         self.by_id[status.instance_id] = member
         self.by_boot_id[boot_id] = member
         self.by_address[status.peer_address] = member
@@ -278,6 +300,15 @@ class MemberTable:
         self.by_address[status.peer_address] = member
         self._toggle_in_summary(member)
         self._changed()
+
+    def vouch_again(self) -> list[Member]:
+        """Decide again for which members EC2 vouches, after a listing; return those that it newly vouches for."""
+        changed = [m for m in self.by_id.values() if m.is_vouched is not self.vouches_for(m.status)]
+        for member in changed:
+            member.is_vouched = not member.is_vouched
+        if changed:
+            self._changed()
+        return [member for member in changed if member.is_vouched]
 
     def set_liveness(self, member: Member, liveness: Liveness, now: float) -> None:
         """Set a member's liveness."""

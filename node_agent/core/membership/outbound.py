@@ -6,6 +6,8 @@ from dataclasses import replace
 
 from node_agent.contract.states import NodeState
 from node_agent.core.membership.broadcast_queue import BroadcastQueue, LoadQueue, retransmit_limit
+from node_agent.core.membership.member_table import MemberTable
+from node_agent.core.membership.message_keys import MessageKeys
 from node_agent.core.membership.wire.loads import write_load
 from node_agent.core.membership.wire.messages import (
     BOOT_ID_BYTES,
@@ -14,11 +16,11 @@ from node_agent.core.membership.wire.messages import (
     MAX_DATAGRAM,
     Header,
     MessageKind,
-    MessageMac,
+    MessageMacs,
     write_header,
 )
 from node_agent.core.membership.wire.statuses import MAX_INCARNATION, check_status
-from node_agent.core.membership.wire.updates import write_alive, write_intro, write_left
+from node_agent.core.membership.wire.updates import Intro, write_alive, write_intro, write_left
 from node_agent.core.node.status import IDLE, Load, NodeStatus
 
 
@@ -95,18 +97,54 @@ class LocalNode:
 class MessageEncoder:
     """Numbers, addresses and authenticates messages. sent: how many so far."""
 
-    def __init__(self, local: LocalNode, mac: MessageMac, broadcasts: BroadcastQueue, loads: LoadQueue) -> None:
+    def __init__(
+        self,
+        local: LocalNode,
+        table: MemberTable,
+        keys: MessageKeys,
+        macs: MessageMacs,
+        broadcasts: BroadcastQueue,
+        loads: LoadQueue,
+    ) -> None:
         self._local = local
-        self._mac = mac
+        self._table = table
+        self._keys = keys
+        self._macs = macs
         self._broadcasts = broadcasts
         self._loads = loads
         self.sent = 0
 
     def encode(self, kind: MessageKind, receiver: bytes, probe: int, content: bytes) -> bytes:
-        """Return an authenticated message without piggybacked updates."""
+        """Return an authenticated message without piggybacked updates.
+
+        A JOIN, and any message to a node that is no member, is authenticated as if the receiver lacked this one.
+        """
+        member = self._table.by_boot_id.get(receiver) if kind is not MessageKind.JOIN else None
+        return self._encode(kind, receiver, probe, content, member.status if member is not None else None)
+
+    def _encode(
+        self, kind: MessageKind, receiver: bytes, probe: int, content: bytes, status: NodeStatus | None
+    ) -> bytes:
         self.sent += 1
         header = write_header(Header(kind, self._local.boot_id, receiver, self.sent, probe))
-        return self._mac.append(header + content)
+        return self._macs.append(self._keys.to(status), header + content)
+
+    def encode_answer_to_join(self, join: Header, nodes: int, first: bytes, intro: Intro) -> bytes:
+        """Return the ACK of a JOIN, in which the sender has introduced itself.
+
+        It is authenticated with the pair's key where the sender has this node's introduction, as its message shows.
+        """
+        room = MAX_DATAGRAM - MAC_BYTES - HEADER_BYTES - len(first)
+        content = first + self._next_updates(room, nodes)
+        knows_this_node = join.receiver == self._local.boot_id
+        return self._encode(
+            MessageKind.ACK, join.sender, join.probe, content, intro.status if knows_this_node else None
+        )
+
+    def _next_updates(self, room: int, nodes: int) -> bytes:
+        sent = self._broadcasts.next_batch(room, retransmit_limit(nodes))
+        room -= sum(map(len, sent))
+        return b"".join((*sent, self._loads.next_batch(room)))
 
     def encode_datagram(
         self, kind: MessageKind, receiver: bytes, nodes: int, probe: int = 0, target: bytes = b"", first: bytes = b""
@@ -116,6 +154,4 @@ class MessageEncoder:
         nodes: how many there are, this one included; target: for PING_REQ; first: updates that have to be in it.
         """
         room = MAX_DATAGRAM - MAC_BYTES - HEADER_BYTES - len(target) - len(first)
-        sent = self._broadcasts.next_batch(room, retransmit_limit(nodes))
-        room -= sum(map(len, sent))
-        return self.encode(kind, receiver, probe, b"".join((target, first, *sent, self._loads.next_batch(room))))
+        return self.encode(kind, receiver, probe, b"".join((target, first, self._next_updates(room, nodes))))

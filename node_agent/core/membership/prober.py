@@ -144,6 +144,12 @@ class Prober:
         probe.intro = intro
         self._send_join(probe, b"")
 
+    def intro_to_verify(self, boot_id: bytes) -> Intro | None:
+        """Return the introduction with this boot id that is being verified."""
+        if (ProbeReason.VERIFY, boot_id) not in self._in_progress:
+            return None
+        return next((probe.intro for probe in self._pending.values() if probe.intro and probe.boot_id == boot_id), None)
+
     def _start(self, reason: ProbeReason, boot_id: bytes, address: str) -> Probe | None:
         if len(self._pending) >= MAX_PENDING or (reason, boot_id) in self._in_progress:
             return None

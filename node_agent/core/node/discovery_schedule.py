@@ -21,6 +21,9 @@ FIRST_READ_WITHIN_S = 3.0
 FIRST_READ_CALLS = 1
 """The first read is one page, however large the fleet: the nodes on it announce all others."""
 
+UNVOUCHED_FIRST_S = 0.5
+"""The first wait of a node that has a member which EC2 has not vouched for yet."""
+
 ALONE_FIRST_S = 2.0
 """The first wait of a node that found no other: its peers may be booting, too."""
 
@@ -47,6 +50,7 @@ class DiscoverySchedule:
         self._first_within_s = first_within_s
         self._factor = 1.0
         self._alone_s = ALONE_FIRST_S
+        self._unvouched_s = UNVOUCHED_FIRST_S
 
     def first_delay_s(self, chance: float) -> float:
         """Return the wait before the first read, in seconds."""
@@ -60,6 +64,21 @@ class DiscoverySchedule:
             return _jittered(wait_s * self._factor, chance)
         self._alone_s = ALONE_FIRST_S
         return _jittered(interval_s(nodes) * self._factor, chance)
+
+    def unvouched_delay_s(self, nodes: int, chance: float) -> float:
+        """Return the longest wait from now on, in seconds, while a member waits until EC2 vouches for it.
+
+        Twice as long each time, up to the usual wait, and never so short that all nodes together use more than SHARE:
+        a node that EC2 never vouches for costs no more calls than the usual ones.
+        """
+        usual_s = interval_s(nodes)
+        least_s = usual_s if usual_s > MIN_INTERVAL_S else nodes * calls_needed(nodes) / (SHARE * REFILL_PER_S)
+        wait_s, self._unvouched_s = max(self._unvouched_s, least_s), min(usual_s, 2 * self._unvouched_s)
+        return _jittered(min(usual_s, wait_s) * self._factor, chance)
+
+    def all_vouched(self) -> None:
+        """Record that EC2 vouches for all members: the next one that is new is looked up soon."""
+        self._unvouched_s = UNVOUCHED_FIRST_S
 
     def retry_delay_s(self, nodes: int, chance: float) -> float:
         """Return the wait after a read that EC2 throttled (RequestLimitExceeded) or did not answer, in seconds.

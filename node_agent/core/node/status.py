@@ -46,6 +46,9 @@ class NodeStatus:
     continuation_methods: tuple[str, ...] = ()
     """Those of CONTINUATION_METHODS that its engine supports."""
 
+    public_key: str = ""
+    """Its own, as it publishes it; `vouched_nodes` compares it with EC2's."""
+
     def to_json(self) -> dict[str, Any]:
         """Convert to JSON, for people and programs that observe the fleet: `model` is "" while it serves none."""
         return {
@@ -122,3 +125,9 @@ class TaggedNode:
     instance_id: str
     peer_address: str
     state: NodeState | None
+    public_key: str | None = None
+    cluster_keys: tuple[str, ...] = ()
+    """The ids of the cluster keys that it accepts, the one first with which it signs."""
+
+    is_shut_out: bool = False
+    """Whether an operator has excluded it from the fleet."""

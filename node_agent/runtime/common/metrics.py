@@ -112,6 +112,12 @@ class Metrics:
             "Requests that were not sent, because no key is shared with the node",
             "reason",
         )
+        self.cluster_key_reads = self._counter(
+            "synkti_cluster_key_reads", "Reads of the cluster's keys, by the outcome", "outcome"
+        )
+        self.foreign_nodes = self._gauge(
+            "synkti_foreign_key_nodes", "Nodes of this cluster that accept none of this node's cluster keys"
+        )
         self.health = self._gauge("synkti_local_health", "How far this node mistrusts itself, 0 is well")
         self.clock_off = self._gauge("synkti_clock_off_seconds", "How far this node's clock is ahead of most peers'")
         self.clock_is_off = self._gauge(
@@ -156,6 +162,7 @@ class Metrics:
         """Read membership's counts whenever the metrics are scraped."""
         self.peers.labels("alive").set_function(lambda: figures()["present"] - suspects())
         self.peers.labels("suspect").set_function(suspects)
+        self.peers.labels("unvouched").set_function(lambda: figures()["unvouched"])
         self.peers.labels("dead").set_function(lambda: figures()["dead"])
         self.health.set_function(lambda: figures()["health"])
 

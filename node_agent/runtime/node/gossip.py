@@ -9,13 +9,14 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from node_agent.contract.errors import TransientError
 from node_agent.core.common.address import Address, parse_address
 from node_agent.core.common.request_auth import CLOCK_HEADER
 from node_agent.core.failure.loss import LossReason
 from node_agent.core.membership import (
+    Cause,
     Effect,
     Event,
     Leaving,
@@ -32,8 +33,8 @@ from node_agent.core.membership import (
     SyncRequested,
     Tick,
 )
-from node_agent.core.node.discovery_schedule import FIRST_READ_CALLS, DiscoverySchedule
-from node_agent.core.node.status import Liveness
+from node_agent.core.node.discovery_schedule import FIRST_READ_CALLS, PAGE_NODES, DiscoverySchedule
+from node_agent.core.node.status import Liveness, TaggedNode
 from node_agent.ports import Datagrams, ExchangeLost, Http, Instances
 from node_agent.runtime.common.metrics import Metrics
 
@@ -56,10 +57,12 @@ class Gossip:
         client: for requests to peer APIs.
         monotonic: seconds.
         on_change: receives every change of a member, after the machine has it.
+        on_shut_out: called once where this node itself has the tag of nodes that are shut out.
         on_peer_clock: receives a peer API's address, its signed time, the request's nonce, and the seconds that the
             exchange took.
 
-    `on_refusal` receives every content of requests that the fleet refuses, and for how many seconds.
+    `on_refusal` receives every content of requests that the fleet refuses, and for how many seconds. `on_tags_differ`
+    is called where EC2 lists this node with another key or address than its own.
     """
 
     def __init__(
@@ -72,16 +75,21 @@ class Gossip:
         *,
         on_change: Callable[[MemberChanged], None] | None = None,
         on_peer_clock: Callable[[str, str, str, float], None] | None = None,
+        on_shut_out: Callable[[], None] = lambda: None,
     ) -> None:
         self.machine = machine
         self.monotonic = monotonic
         self._on_change = on_change or _ignore_change
+        self._on_shut_out = on_shut_out
+        self._is_shut_out = False
         self._on_peer_clock = on_peer_clock or _ignore_clock
         self.on_refusal: Callable[[bytes, float], None] = lambda content, left_s: None
+        self.on_tags_differ: Callable[[], None] = lambda: None
         self._datagrams = datagrams
         self._client = client
         self._metrics = metrics
         self._deadline_moved = asyncio.Event()
+        self._unvouched_came = asyncio.Event()
         self._exchanges: set[asyncio.Task[None]] = set()
         metrics.watch_members(lambda: machine.stats, lambda: len(machine.view.suspects))
 
@@ -112,6 +120,8 @@ class Gossip:
                 name, at = status.instance_id, status.peer_address
                 _log.info("%s at %s: %s, was %s: %s", name, at, after.value, was, reason)
                 self._metrics.member_changes.labels(after.value).inc()
+                if self.machine.view.unvouched:
+                    self._unvouched_came.set()
                 self._on_change(effect)
 
     def on_datagram(self, data: bytes) -> None:
@@ -155,18 +165,43 @@ class Gossip:
             try:
                 async with asyncio.timeout(_DISCOVERY_TIMEOUT_S):
                     found = await instances.nodes(cluster, most_calls)
-                most_calls = None
-                self.handle(
-                    NodesDiscovered(
-                        self.monotonic(), [node for node in found if _address(node.peer_address) is not None]
-                    )
-                )
+                nodes = [node for node in found if _address(node.peer_address) is not None]
+                is_complete, most_calls = most_calls is None or len(found) < PAGE_NODES, None
+                self.handle(NodesDiscovered(self.monotonic(), nodes, is_complete))
+                self._compare_own_tags(nodes)
                 wait_s = reads.next_delay_s(self.machine.nodes, chance())
             except (TransientError, TimeoutError) as error:
                 wait_s = reads.retry_delay_s(self.machine.nodes, chance())
                 why = str(error) or f"EC2 did not answer within {_DISCOVERY_TIMEOUT_S:.0f} s"
                 _log.warning("%s; the known peers stay; reading again in %.0f s", why, wait_s)
-            await asyncio.sleep(wait_s)
+            await self._wait_for_next_read(wait_s, reads, chance)
+
+    def _compare_own_tags(self, nodes: Sequence[TaggedNode]) -> None:
+        """Compare what EC2 lists of this node: it may be shut out, or a person may have edited its tags."""
+        status = self.machine.status
+        own = next((node for node in nodes if node.instance_id == status.instance_id), None)
+        if own is None or self._is_shut_out:
+            return
+        if own.is_shut_out:
+            self._is_shut_out = True
+            _log.error("an operator has shut this node out: it stops serving")
+            self._on_shut_out()
+        elif (own.public_key or "", own.peer_address) != (status.public_key, status.peer_address):
+            _log.warning("EC2 lists this node with another key or address than its own: writing its tags again")
+            self.on_tags_differ()
+
+    async def _wait_for_next_read(self, wait_s: float, reads: DiscoverySchedule, chance: Callable[[], float]) -> None:
+        """Wait that long; less where a member waits until EC2 vouches for it, also one that comes meanwhile."""
+        due = self.monotonic() + wait_s
+        self._unvouched_came.clear()
+        if not self.machine.view.unvouched:
+            reads.all_vouched()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._unvouched_came.wait()
+        if self.machine.view.unvouched:
+            due = min(due, self.monotonic() + reads.unvouched_delay_s(self.machine.nodes, chance()))
+        await asyncio.sleep(max(0.0, due - self.monotonic()))
 
     def _start_exchange(self, ask: SendSync) -> None:
         if len(self._exchanges) >= _MAX_EXCHANGES:
@@ -226,5 +261,5 @@ def _ignore_change(changed: MemberChanged) -> None:
 
 
 def is_lost(changed: MemberChanged) -> bool:
-    """Return whether a peer is dead now: requests that are open there do not end by themselves."""
-    return changed.after is Liveness.DEAD
+    """Return whether a peer is dead or shut out now: requests that are open there do not end by themselves."""
+    return changed.after is Liveness.DEAD or changed.reason is Cause.SHUT_OUT

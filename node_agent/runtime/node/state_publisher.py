@@ -57,6 +57,7 @@ class StatePublisher:
         self._instances = instances
         self._records = records
         self._tags: NodeTags | None = None
+        self._last_tags: NodeTags | None = None
         self._drain: DrainRecord | None = None
         self._drain_written: DrainRecord | None = None
         self._steps: deque[tuple[NodeState, TimelineStep]] = deque(maxlen=_MAX_STEPS)
@@ -66,11 +67,24 @@ class StatePublisher:
 
     def publish(self, tags: NodeTags | None, state: NodeState, step: TimelineStep) -> None:
         """Queue tags and a step; return at once. tags: None where they stay as they are."""
+        self._last_tags = tags if tags is not None or state is NodeState.GONE else self._last_tags
         if tags is not None:
             self._tags = tags
             self._tag_lane.wake()
         self._steps.append((state, step))
         self._step_lane.wake()
+
+    def publish_keys(self, key_ids: tuple[str, ...]) -> None:
+        """Queue the tags again with other ids of cluster keys."""
+        if self._last_tags is not None:
+            self._last_tags = replace(self._last_tags, cluster_keys=key_ids)
+        self.publish_again()
+
+    def publish_again(self) -> None:
+        """Queue the newest tags again; nothing before there are tags, or after their end."""
+        if self._last_tags is not None:
+            self._tags = self._last_tags
+            self._tag_lane.wake()
 
     def put_drain(self, record: DrainRecord) -> None:
         """Queue the record of a drain; return at once. Only the newest is written."""

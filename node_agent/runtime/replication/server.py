@@ -80,6 +80,11 @@ class ReplicationServer:
         for connection in list(self.connections):
             connection.abort()
 
+    def disconnect(self, instance_id: str) -> None:
+        """Abort the connections of a node; the journals that it has sent stay, for whoever takes them over."""
+        for connection in [each for each in self.connections if each.sender == instance_id]:
+            connection.abort()
+
     def on_connect(self, connection: ReplicationConnection) -> None:
         """Add a connection, unverified; at the bound the oldest unverified one is aborted."""
         if len(self.unverified) >= MAX_UNVERIFIED:

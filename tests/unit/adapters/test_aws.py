@@ -150,10 +150,10 @@ def test_nodes_discover_each_other_by_their_tags(fleet: Fleet) -> None:
     async def story() -> None:
         assert await fleet.port.nodes("synkti") == []
         await fleet.port.tag(first, NodeTags("synkti", NodeState.READY))
-        await fleet.port.tag(second, NodeTags("synkti", NodeState.STARTING, "127.0.0.2:9001"))
+        await fleet.port.tag(second, NodeTags("synkti", NodeState.STARTING, "127.0.0.2:9001", public_key="K" * 44))
         assert sorted(await fleet.port.nodes("synkti"), key=lambda node: fleet.ids.index(node.instance_id)) == [
             TaggedNode(first, f"{fleet.addresses[0]}:8001", NodeState.READY),
-            TaggedNode(second, "127.0.0.2:9001", NodeState.STARTING),
+            TaggedNode(second, "127.0.0.2:9001", NodeState.STARTING, "K" * 44),
         ]
         assert await fleet.port.nodes("another") == []
         await fleet.port.untag(first)

@@ -4,6 +4,8 @@ import ssl
 from datetime import UTC, datetime
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,6 +33,19 @@ def test_a_certificate_has_the_key_of_its_node() -> None:
     assert public_key_of_certificate(ssl.PEM_cert_to_DER_cert(pair.certificate.decode())) == key.public
     assert b"PRIVATE KEY" in pair.private_key
     assert b"PRIVATE KEY" not in pair.certificate
+
+
+def test_a_key_is_read_again_and_nothing_else_is_one() -> None:
+    key = NodeKey.generate()
+    again = NodeKey.from_pem(key.to_pem())
+    assert again is not None
+    assert again.public == key.public
+    other_curve = ec.generate_private_key(ec.SECP384R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    for pem in (b"", b"x", key.to_pem()[:-40], other_curve):
+        assert NodeKey.from_pem(pem) is None
+    assert NodeKey.of_seed(b"i-1").public == NodeKey.of_seed(b"i-1").public != NodeKey.of_seed(b"i-2").public
 
 
 @pytest.mark.parametrize("text", ["", "AAAA", "=" * 44, "ä" * 44, "A" * 44, "A" * 100_000])

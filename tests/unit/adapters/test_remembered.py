@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from node_agent import dependencies
+from node_agent.adapters.node_key import NodeKey
 from node_agent.adapters.remembered import Remembered
 from node_agent.contract.errors import StoreUnavailable
 from node_agent.ports import Identity
+from node_agent.testing.fakes import MemorySecrets
 
 WHO = Identity("i-1", "us-east-1a", "us-east-1", "g5.xlarge", "10.0.0.1")
 
@@ -21,8 +23,13 @@ def test_stored_values_are_read_by_the_next_agent_and_only_its_user(tmp_path: Pa
     kept.keep_key(b"\x00key\xff")
     kept.keep_identity(WHO)
     kept.keep_key(b"\x00another\xff")
+    own = NodeKey.generate()
+    kept.keep_node_key(own)
     again = Remembered(tmp_path)
     assert (again.key(), again.identity()) == (b"\x00another\xff", WHO)
+    read = again.node_key()
+    assert read is not None
+    assert read.public == own.public
     for path in tmp_path.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
@@ -32,13 +39,27 @@ def test_without_a_folder_nothing_is_stored(tmp_path: Path) -> None:
         kept = Remembered(folder)
         kept.keep_key(b"key")
         assert kept.key() is None
+        assert kept.node_key() is None
         assert kept.identity() is None
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"instance_id": "i-1"}', b"9" * 100_000])
 def test_an_unreadable_file_counts_as_absent(content: bytes, tmp_path: Path) -> None:
-    (tmp_path / "identity.json").write_bytes(content)
+    for name in ("identity.json", "node.key"):
+        (tmp_path / name).write_bytes(content)
+    assert Remembered(tmp_path).node_key() is None
     assert Remembered(tmp_path).identity() is None
+
+
+def test_a_secret_without_a_key_counts_as_unavailable_and_a_stored_one_as_absent() -> None:
+    assert dependencies._usable(b"key") == b"key"
+    for document in (None, b"", b"{}", b"{"):
+        assert dependencies._usable(document) is None
+    secrets = MemorySecrets({"good": b'{"current": "key"}', "bad": b'{"next": "hidden"}'})
+    assert asyncio.run(dependencies._read_keys(secrets, "good")) == b'{"current": "key"}'
+    with pytest.raises(StoreUnavailable, match="no current key") as error:
+        asyncio.run(dependencies._read_keys(secrets, "bad"))
+    assert "hidden" not in str(error.value)
 
 
 class Away:

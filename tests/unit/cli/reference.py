@@ -31,9 +31,11 @@ from cli.adapters.instances import Instances
 from cli.core.nodes import Node
 from cli.exit_codes import DESCRIPTIONS
 from cli.main import main
+from node_agent.contract.names import cluster_key_secret_name
 from node_agent.contract.open_streams import OpenStream, OpenStreams
 from node_agent.contract.ownership import Ownership
 from node_agent.contract.table_schema import StreamStatus
+from node_agent.core.common.cluster_keys import ClusterKeySet, cluster_key
 from tests.unit.cli import weights
 from tests.unit.cli.conftest import REGION, DeployedFleet, make_state
 from tests.unit.cli.fake_clock import FakeClock
@@ -166,6 +168,9 @@ class _World:
         example = self._example("drill", "first-day", "--step", "fleet", "--step", "alarm", "--step", "fallback")
         yield "", ("drill", "first-day"), [example]
         yield "", ("drain",), [self._example("drain", first, "--yes")]
+        yield "", ("shut-out",), [self._shut_out(fleet.ids[1])]
+        yield "", ("cluster-key", "status"), [self._cluster_key()]
+        yield "", ("cluster-key", "rotate"), []
         yield "", ("scale",), [self._example("scale", "5")]
         yield "", ("stop",), [self._example("stop")]
         suspend = boto3.client("autoscaling").suspend_processes
@@ -180,6 +185,18 @@ class _World:
         yield "", ("plan",), [self._example("plan", "./Llama-3.1-8B-Instruct")]
         yield "", ("cost",), [self._example("cost", "--prices", "file")]
         yield "", ("gateway",), []
+
+    def _shut_out(self, node: str) -> str:
+        example = self._example("shut-out", node, "--yes")
+        _output_of(("shut-out", node, "--undo"))
+        return example
+
+    def _cluster_key(self) -> str:
+        """A rotation that waits for nodes which have not read its first step."""
+        keys = ClusterKeySet(cluster_key(b"the first key"), next=cluster_key(b"the next key"))
+        name = cluster_key_secret_name("synkti")
+        boto3.client("secretsmanager").create_secret(Name=name, SecretString=keys.to_document())
+        return self._example("cluster-key", "status")
 
     def _streams(self, first: str, second: str) -> str:
         """A stream that is open at a node, and one that a lost node has left."""

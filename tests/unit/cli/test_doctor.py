@@ -40,6 +40,17 @@ LONG = replace(SETTINGS, engine_args=("--max-model-len", "131072"))
 OWN_CODE = {"model_type": "mine", "auto_map": {"AutoModel": "mine.Mine"}}
 
 
+def test_nodes_that_share_no_cluster_key_are_a_fault() -> None:
+    def found(**inputs: Any) -> list[Finding]:
+        return [each for each in evaluate(replace(WELL, **inputs)) if each.check == "cluster key"]
+
+    assert found() == found(fleets=(("i-1", "i-2"),)) == []
+    (fault,) = found(fleets=(("i-1", "i-2"), ("i-3",)))
+    assert (fault.verdict, "i-3 stand apart" in fault.found, bool(fault.advice)) == (Verdict.FAULT, True, True)
+    (unknown,) = found(fleets=Unavailable("not allowed"))
+    assert (unknown.verdict, unknown.found) == (Verdict.UNKNOWN, "not allowed")
+
+
 def files_of(config: Any, size: int) -> ModelFiles:
     return ModelFiles({"config.json": json.dumps(config).encode()}, {"model.safetensors": size})
 

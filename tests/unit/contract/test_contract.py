@@ -65,6 +65,7 @@ def test_cluster_names_fit_in_a_bucket_name(name: str, ok: bool) -> None:
         state=st.sampled_from(NodeState),
         address=st.none() | st.just("127.0.0.2:8001"),
         deadline=st.none() | st.integers(min_value=0, max_value=4_000_000_000).map(float),
+        public_key=st.none() | st.just("AZaz09-_" * 5 + "AAAA"),
     )
 )
 def test_tags_round_trip(tags: NodeTags) -> None:
@@ -73,8 +74,11 @@ def test_tags_round_trip(tags: NodeTags) -> None:
 
 def test_tags_that_a_person_edited_are_read_in_part() -> None:
     tags = decode_tags(
-        {"SynktiCluster": "c1", "SynktiRole": "worker", "SynktiState": "happy", "SynktiDeadline": "soon"}
-    )
+        {
+            "SynktiCluster": "c1", "SynktiRole": "worker", "SynktiState": "happy", "SynktiDeadline": "soon",
+            "SynktiKey": "a key",
+        }
+    )  # fmt: skip
     assert tags == NodeTags("c1", None)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import struct
+from collections.abc import Iterable
 from enum import IntEnum
 from hashlib import blake2b
 from typing import NamedTuple
@@ -20,6 +21,8 @@ UNKNOWN_BOOT_ID = bytes(BOOT_ID_BYTES)
 _HEADER = struct.Struct(">BB6s6sII")
 HEADER_BYTES = _HEADER.size
 _PERSON = b"synkti-gossip-1"
+MAX_MACS = 4_096
+"""One for each peer, twice during a rotation of the cluster's key."""
 
 
 class MessageKind(IntEnum):
@@ -55,7 +58,7 @@ class Header(NamedTuple):
 
 
 class MessageMac:
-    """Authenticates messages: its MAC proves that the sender has the cluster's key. It does not encrypt."""
+    """Authenticates messages: its MAC proves that the sender has the key. It does not encrypt."""
 
     def __init__(self, key: bytes) -> None:
         self._keyed = blake2b(key=blake2b(key, digest_size=64).digest(), digest_size=MAC_BYTES, person=_PERSON)
@@ -70,9 +73,36 @@ class MessageMac:
         return content + self._compute(content)
 
     def verify(self, message: bytes) -> bytes | None:
-        """Return the content of a message, None where its MAC is not the cluster's."""
+        """Return the content of a message, None where its MAC is not the key's."""
         content = message[:-MAC_BYTES]
         return content if hmac.compare_digest(self._compute(content), message[-MAC_BYTES:]) else None
+
+
+class MessageMacs:
+    """The MACs of several keys; those used last are kept, because to make one takes longer than to use it."""
+
+    def __init__(self) -> None:
+        self._macs: dict[bytes, MessageMac] = {}
+
+    def append(self, key: bytes, content: bytes) -> bytes:
+        """Return the content with its MAC appended."""
+        return self._mac(key).append(content)
+
+    def verify(self, keys: Iterable[bytes], message: bytes) -> bytes | None:
+        """Return the content of a message, None where its MAC is that of none of the keys."""
+        for key in keys:
+            content = self._mac(key).verify(message)
+            if content is not None:
+                return content
+        return None
+
+    def _mac(self, key: bytes) -> MessageMac:
+        mac = self._macs.get(key)
+        if mac is None:
+            if len(self._macs) >= MAX_MACS:
+                self._macs.clear()
+            mac = self._macs[key] = MessageMac(key)
+        return mac
 
 
 def write_header(header: Header, target: bytes = b"") -> bytes:

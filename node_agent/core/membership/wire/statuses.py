@@ -21,6 +21,7 @@ MAX_TEXT_BYTES = {
     "instance_type": 32,
     "model": 128,
     "version": 32,
+    "public_key": 44,
 }
 """Of each text, in bytes of UTF-8: an introduction must leave room in a datagram for what it is sent with."""
 
@@ -67,4 +68,5 @@ def texts_of(status: NodeStatus) -> dict[str, str]:
         "instance_type": status.pool.instance_type,
         "model": status.model,
         "version": status.version,
+        "public_key": status.public_key,
     }

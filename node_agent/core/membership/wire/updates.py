@@ -213,10 +213,11 @@ def _read_intro(content: bytes) -> Intro:
             raise ValueError("a text longer than its introduction")
         texts.append(_text(content[at + 1 : at + 1 + length]))
         at += 1 + length
-    instance_id, peer, front, zone, instance_type, model, version = texts
+    instance_id, peer, front, zone, instance_type, model, version, public_key = texts
     status = NodeStatus(
-        instance_id, peer, front, state, Pool(zone, instance_type), model, incarnation, version, continuation_methods
-    )
+        instance_id, peer, front, state, Pool(zone, instance_type), model, incarnation, version, continuation_methods,
+        public_key,
+    )  # fmt: skip
     return Intro(boot_id, status)
 
 

@@ -143,7 +143,16 @@ def test_a_death_after_a_suspicion_has_the_number_of_suspectors() -> None:
 
 
 def test_the_texts_of_the_reasons_in_logs() -> None:
-    texts = ["answered", "silent", "refused", "gossip", "comparison", "it left"]
+    texts = [
+        "answered",
+        "silent",
+        "refused",
+        "gossip",
+        "comparison",
+        "it left",
+        "EC2 vouches for it",
+        "it was shut out",
+    ]
     assert [str(cause) for cause in Cause] == texts
     assert str(NotRefuted(2)) == "not refuted, 2 suspectors"
 

@@ -15,7 +15,9 @@ from node_agent.core.node.discovery_schedule import (
     MAX_BACKED_OFF,
     MIN_INTERVAL_S,
     REFILL_PER_S,
+    SHARE,
     DiscoverySchedule,
+    calls_needed,
     interval_s,
 )
 from sim.ec2_calls import BURST, looks
@@ -53,6 +55,21 @@ def test_a_node_that_finds_no_peer_lists_soon_again_and_then_at_the_common_rate(
     assert waits == [2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
     assert reads.next_delay_s(2, 0.5) == MIN_INTERVAL_S
     assert reads.next_delay_s(1, 0.5) == 2.0
+
+
+def test_a_member_without_a_voucher_is_looked_up_soon_and_ever_more_seldom() -> None:
+    reads = DiscoverySchedule()
+    assert [reads.unvouched_delay_s(3, 0.5) for _ in range(8)] == [1.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+    reads.all_vouched()
+    assert reads.unvouched_delay_s(2, 0.0) < 0.5
+
+
+@pytest.mark.parametrize("nodes", [3, 10, 89, 90, 500, 3_000])
+def test_lookups_of_new_members_stay_within_the_share_of_the_bucket(nodes: int) -> None:
+    """All nodes of the fleet learn of the new member at the same moment."""
+    wait_s = DiscoverySchedule().unvouched_delay_s(nodes, 0.5)
+    assert nodes * calls_needed(nodes) / wait_s <= SHARE * REFILL_PER_S * 1.01
+    assert wait_s <= interval_s(nodes)
 
 
 def test_a_throttled_fleet_slows_down_and_recovers_by_halves() -> None:

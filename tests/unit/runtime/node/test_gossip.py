@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from node_agent.core.common.address import Address
 from node_agent.core.membership import GossipConfig, MemberChanged, Membership, NodesDiscovered
 from node_agent.core.node.discovery_schedule import DiscoverySchedule
 from node_agent.core.node.status import Liveness, NodeStatus, Pool, TaggedNode
+from node_agent.core.node.vouched_nodes import VouchedNodes
 from node_agent.ports import ServerRequest
 from node_agent.runtime.common.metrics import Metrics
 from node_agent.runtime.node import gossip
@@ -126,6 +128,74 @@ def test_a_network_without_datagrams_still_has_a_fleet() -> None:
 def test_an_unsigned_request_gets_no_answer() -> None:
     async def story(one: Party, two: Party, air: Air) -> None:
         assert one.gossip.on_sync_request(b"let me in") is None
+
+    run_scenario(story)
+
+
+class Ec2Listing:
+    """EC2 that lists these nodes. reads: the instants."""
+
+    def __init__(self, *nodes: TaggedNode) -> None:
+        self.found = list(nodes)
+        self.reads: list[float] = []
+
+    async def nodes(self, cluster: str, most_calls: int | None) -> list[TaggedNode]:
+        self.reads.append(asyncio.get_running_loop().time())
+        return self.found
+
+
+@pytest.mark.parametrize(
+    ("changes", "called"),
+    [
+        ({}, []),
+        ({"is_shut_out": True}, ["shut out"]),
+        ({"public_key": "B" * 44}, ["tags differ"]),
+        ({"public_key": None}, ["tags differ"]),
+        ({"peer_address": "10.0.0.9:8001"}, ["tags differ"]),
+    ],
+)
+def test_a_node_compares_what_ec2_lists_of_itself(changes: dict[str, Any], called: list[str]) -> None:
+    async def story(one: Party, two: Party, air: Air) -> None:
+        calls: list[str] = []
+        status = replace(one.gossip.machine.status, public_key="A" * 44)
+        clock = asyncio.get_running_loop().time
+        machine = Membership(status, bytes([9] * 6), b"key", clock(), lambda: 0.3)
+        own = Gossip(machine, air, one.client, clock, Metrics(), on_shut_out=lambda: calls.append("shut out"))
+        own.on_tags_differ = lambda: calls.append("tags differ")
+        ec2 = Ec2Listing(replace(one.tag, **{"public_key": "A" * 44, **changes}))
+        looking = asyncio.ensure_future(own.discover(ec2, "c", DiscoverySchedule(0.0), lambda: 0.5))  # type: ignore[arg-type] # plays EC2
+        await until(lambda: bool(ec2.reads))
+        await asyncio.sleep(0.1)
+        looking.cancel()
+        assert calls == called
+
+    run_scenario(story)
+
+
+def test_a_member_that_waits_for_ec2_is_looked_up_soon_and_the_reads_get_rarer() -> None:
+    async def story(one: Party, two: Party, air: Air) -> None:
+        clock = asyncio.get_running_loop().time
+        machine = Membership(
+            one.gossip.machine.status, bytes([9] * 6), b"key", clock(), lambda: 0.3, vouched=VouchedNodes()
+        )
+        own = Gossip(machine, air, one.client, clock, Metrics())
+        ec2 = Ec2Listing()
+        looking = asyncio.ensure_future(own.discover(ec2, "c", DiscoverySchedule(0.0), lambda: 0.5))  # type: ignore[arg-type] # plays EC2
+        await asyncio.sleep(0.5)
+        assert len(ec2.reads) == 1
+        machine.add_member(bytes([2] * 6), replace(two.gossip.machine.status, public_key="B" * 44))
+        own.handle(NodesDiscovered(clock(), [], is_complete=False))
+        began = clock()
+        own._unvouched_came.set()
+        await asyncio.sleep(10.0)
+        waits = [later - earlier for earlier, later in itertools.pairwise([began, *ec2.reads[1:]])]
+        assert waits[0] <= 1.5
+        assert waits == sorted(waits)
+        assert len(waits) <= 5
+        ec2.found = [replace(two.tag, public_key="B" * 44)]
+        await until(lambda: not machine.view.unvouched)
+        assert [status.instance_id for status in machine.view.alive] == ["i-2"]
+        looking.cancel()
 
     run_scenario(story)
 

@@ -72,6 +72,28 @@ def test_tags_collapse_to_the_newest_and_every_step_is_recorded() -> None:
     assert records.records["i-1"].state is NodeState.DRAINING
 
 
+def test_other_cluster_keys_are_published_with_the_newest_tags_and_not_after_the_end() -> None:
+    instances, records = Flaky(0), MemoryRecords()
+    publisher = StatePublisher(RECORD, instances, records, lambda: 0.0)
+
+    async def story() -> None:
+        publisher.publish_keys(("11111111",))
+        assert await publisher.flush(5.0)
+        assert instances.written == [], "there are no tags yet"
+        publisher.publish(NodeTags("synkti", NodeState.READY), NodeState.READY, READY)
+        assert await publisher.flush(5.0)
+        publisher.publish_keys(("22222222", "11111111"))
+        assert await publisher.flush(5.0)
+        tags = decode_tags(instances.tags["i-1"])
+        assert tags == NodeTags("synkti", NodeState.READY, cluster_keys=("22222222", "11111111"))
+        publisher.publish(None, NodeState.GONE, READY)
+        publisher.publish_keys(("33333333",))
+        assert await publisher.flush(5.0)
+
+    publish(story(), publisher)
+    assert instances.written == [NodeState.READY, NodeState.READY]
+
+
 def test_a_throttled_write_is_retried_until_it_succeeds() -> None:
     instances, records = Flaky(2), MemoryRecords()
     publisher = StatePublisher(RECORD, instances, records, lambda: 0.0)

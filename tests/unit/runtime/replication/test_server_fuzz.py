@@ -233,6 +233,7 @@ def linked(owner: Owner) -> tuple[TcpReplicaLink, Wire, Handshake]:
     wire = Wire()
     link = TcpReplicaLink(ADDRESS, None, LINKS, AckBatches(1.0), owner)
     greeting = link._handshake
+    assert greeting is not None
     link._connecting.cancel()
     link.connection_made(wire)
     return link, wire, greeting
