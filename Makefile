@@ -24,7 +24,7 @@ export CDK_DISABLE_CLI_TELEMETRY := true
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run boot chaos faults soak abuse fuzz simulate engine check test test-all test-stress bench lint synth checkov lock lock-engine clean
+.PHONY: help setup run boot chaos faults soak abuse fuzz simulate engine check test test-all test-stress bench lint synth checkov audit lock lock-engine clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
@@ -92,6 +92,9 @@ synth: setup  ## the CloudFormation templates, without any AWS account
 checkov: setup  ## the templates before checkov, each finding accepted with a reason or mended
 	@$(BIN)/python -m checks.checkov
 
+audit: setup  ## every locked package before the databases of known vulnerabilities (pip-audit, npm audit)
+	@$(BIN)/python -m checks.audit
+
 lock: setup  ## the lock files anew, after a change of dependencies in pyproject.toml or requirements/*.in
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev pyproject.toml requirements/agent.in -o requirements/dev.txt
 	$(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes --no-emit-index-url --no-header -c requirements/dev.txt requirements/agent.in -o requirements/agent.txt
@@ -99,6 +102,7 @@ lock: setup  ## the lock files anew, after a change of dependencies in pyproject
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/build.in -o requirements/build.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/bench.in -o requirements/bench.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/checkov.in -o requirements/checkov.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/audit.in -o requirements/audit.txt
 	@$(MAKE) --no-print-directory lock-engine
 
 lock-engine: setup  ## the lock file of GPU nodes' engine anew (requirements/engine.in)

@@ -103,5 +103,6 @@ def test_an_issue_form_has_the_fields_that_github_requires(name: str) -> None:
 def test_the_dev_container_is_pinned_and_sets_itself_up() -> None:
     container = json.loads(text(".devcontainer/devcontainer.json"))
     assert container["postCreateCommand"] == "make setup"
-    for reference in (container["image"], *container["features"]):
+    (image,) = re.findall(r"^FROM (\S+)$", text(f".devcontainer/{container['build']['dockerfile']}"), re.MULTILINE)
+    for reference in (image, *container["features"]):
         assert re.search(r":\d+\.\d+\.\d+(-|$)|@sha256:[0-9a-f]{64}$", reference), reference
