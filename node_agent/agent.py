@@ -113,8 +113,7 @@ class Agent:
         self.parts = compose(
             Inputs(settings, outside, client, metrics, self._clock, monotonic, self._random, self._reactor.post)
         )
-        keys = self.parts.membership.cluster_keys
-        keys.on_change = lambda: self.parts.publisher.publish_keys(keys.keys.key_ids)
+        self.parts.membership.cluster_keys.on_change = self._use_cluster_keys
         self.parts.membership.gossip.on_tags_differ = self.parts.publisher.publish_again
         self.unexpected = Unexpected(metrics, monotonic)
         self._background = BackgroundTasks(self.unexpected)
@@ -123,6 +122,8 @@ class Agent:
     async def run(self) -> int:
         """Run until the node retires; return its exit code."""
         self._prepare_state_dir()
+        if self.parts.certificate is not None:
+            await self.parts.certificate.load_first()
         listeners = await self._listen()
         if self._signals:
             self._handle_signals()
@@ -139,6 +140,12 @@ class Agent:
         now = self._clock()
         self._reactor.post(TermRequested(now, now + self._settings.term_grace_s))
 
+    def _use_cluster_keys(self) -> None:
+        membership = self.parts.membership
+        self.parts.publisher.publish_keys(membership.cluster_keys.keys.key_ids)
+        if membership.tls is not None:
+            membership.tls.use_cluster_keys([key.secret for key in membership.cluster_keys.accepted])
+
     def _prepare_state_dir(self) -> None:
         try:
             self._settings.state_dir.mkdir(parents=True, exist_ok=True)
@@ -146,13 +153,19 @@ class Agent:
             _log.warning("the state's folder cannot be made: %s", error)
         self.parts.engine.steps.forget()
 
-    async def _listen(self) -> tuple[socket.socket, socket.socket]:
-        """Bind all sockets, before anything else is started; return those of the client API and the peer API."""
-        clients, peers, membership = self._settings.front, self._settings.peer, self.parts.membership
-        listeners = bind(clients.host, clients.port, "front door"), bind(peers.host, peers.port, "peer door")
+    async def _listen(self) -> tuple[socket.socket, socket.socket, socket.socket]:
+        """Bind all sockets, before anything else is started; return those of the servers."""
+        settings, membership = self._settings, self.parts.membership
+        clients, peers, admin = settings.front, settings.peer, settings.admin
+        listeners = (
+            bind(clients.host, clients.port, "front door"),
+            bind(peers.host, peers.port, "peer door"),
+            bind(admin.host, admin.port, "admin listener"),
+        )
         datagrams = bind(peers.host, peers.port, "peers' datagrams", socket.SOCK_DGRAM)
         await membership.datagrams.open(datagrams, membership.gossip.on_datagram)
-        _log.info("%s listens for clients on %s, for peers on %s", membership.node.instance_id, clients, peers)
+        node = membership.node.instance_id
+        _log.info("%s listens for clients on %s, for peers on %s, for metrics on %s", node, clients, peers, admin)
         return listeners
 
     def _handle_signals(self) -> None:
@@ -180,7 +193,7 @@ class Agent:
         discover = partial(
             parts.membership.gossip.discover, outside.instances, settings.cluster, schedule, self._random.random
         )
-        return {
+        loops: dict[str, Callable[[], Awaitable[None]]] = {
             _SUPERVISOR: parts.engine.supervisor.run,
             "metadata": watch,
             "discovery": discover,
@@ -199,6 +212,9 @@ class Agent:
             "memory": partial(monitor_memory, resident_bytes, release_free_memory, self._busy_connections),
             "tick": self._tick,
         }
+        if parts.certificate is not None:
+            loops["certificate"] = parts.certificate.run
+        return loops
 
     def _busy_connections(self) -> int:
         return sum(server.busy for server in self.parts.servers)

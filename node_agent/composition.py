@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Protocol
 
+from node_agent.adapters.certificate_files import CertificateFiles
 from node_agent.adapters.datagrams import UdpDatagrams
 from node_agent.adapters.engine_process import EngineProcess
 from node_agent.adapters.engine_steps import STEPS_DIR, EngineStepFiles
@@ -21,6 +22,7 @@ from node_agent.adapters.engine_unit import EngineUnit
 from node_agent.adapters.http import HttpClient
 from node_agent.adapters.http_limits import Limits
 from node_agent.adapters.http_server import HttpServer
+from node_agent.adapters.peer_tls import PeerTls
 from node_agent.adapters.replication_client import TcpReplicaLinks
 from node_agent.adapters.steady_clock import SteadyClock
 from node_agent.contract.states import NodeState
@@ -43,7 +45,9 @@ from node_agent.core.replication.replica_store import ReplicaStore
 from node_agent.dependencies import Dependencies
 from node_agent.kv.folder import MAX_WRITERS, BlockFolder
 from node_agent.ports import EngineGroup, Identity, PeerKeys
+from node_agent.runtime.admin_api.server import AdminApi
 from node_agent.runtime.client_api.admission_queue import AdmissionQueue
+from node_agent.runtime.client_api.certificate_watcher import CertificateWatcher
 from node_agent.runtime.client_api.model_list import ModelList
 from node_agent.runtime.client_api.server import ClientApi
 from node_agent.runtime.client_api.stream_registry import StreamRegistry
@@ -71,6 +75,9 @@ from node_agent.runtime.replication.server import ReplicationServer
 from node_agent.runtime.replication.stream_recorder import StreamRecorder
 from node_agent.runtime.replication.takeover import Takeovers
 from node_agent.settings import Settings
+
+_ADMIN_BODY_BYTES = 64 * 1024
+_ADMIN_CONNECTIONS = 128
 
 
 class PeerLost(Protocol):
@@ -113,6 +120,7 @@ class MembershipParts:
     peer_keys: the public keys of the nodes that EC2 vouches for.
     cluster_keys: the cluster's keys; key_reader: reads them again; foreign_keys: reports nodes with others.
     keyring: the keys shared with peers; signer, verifier: of requests to peers, and of theirs to this node.
+    tls: of connections between nodes, None where they have none.
     """
 
     datagrams: UdpDatagrams
@@ -129,6 +137,7 @@ class MembershipParts:
     keyring: PeerKeyring
     signer: RequestSigner
     verifier: RequestVerifier
+    tls: PeerTls | None
 
 
 @dataclass(frozen=True)
@@ -185,8 +194,11 @@ class Parts:
     drain: DrainController
     clients: ClientParts
     peer_api: PeerApi
-    servers: tuple[HttpServer, HttpServer]
-    """Of the client API, and of the peer API."""
+    servers: tuple[HttpServer, HttpServer, HttpServer]
+    """Of the client API, of the peer API, and of the admin API."""
+
+    certificate: CertificateWatcher | None
+    """Of the client API; None where it has none."""
 
     @property
     def node(self) -> NodeContext:
@@ -212,7 +224,7 @@ def compose(inputs: Inputs) -> Parts:
     replication = _make_replication(inputs, membership, streams.release)
     publisher = _make_publisher(inputs, node.incarnation)
     drain = DrainController(node, engine.calls, publisher.put_drain, kv.handed_off)
-    clients = _make_clients(inputs, node, engine, replication, drain, streams)
+    clients = _make_clients(inputs, node, engine, replication, streams)
     peer_api = PeerApi(
         node,
         engine.calls,
@@ -222,16 +234,34 @@ def compose(inputs: Inputs) -> Parts:
         kv.fetcher.fetch,
         kv.server.answer,
     )
-    servers = _make_servers(inputs, clients.api, peer_api, replication.server)
-    return Parts(membership, kv, engine, replication, publisher, drain, clients, peer_api, servers)
+    servers = (*_make_servers(inputs, clients.api, peer_api, replication.server), _make_admin(inputs, node, drain))
+    certificate = _make_certificate(inputs, servers[0])
+    if (tls := membership.tls) is not None:
+        servers[1].use_tls(lambda: tls.server, tls)
+    return Parts(membership, kv, engine, replication, publisher, drain, clients, peer_api, servers, certificate)
+
+
+def _make_certificate(inputs: Inputs, clients: HttpServer) -> CertificateWatcher | None:
+    tls = inputs.settings.tls
+    if tls.certificate is None or tls.key is None:
+        return None
+    watcher = CertificateWatcher(CertificateFiles(tls.certificate, tls.key), inputs.metrics, inputs.clock)
+    clients.use_tls(watcher.context)
+    return watcher
 
 
 def _make_membership(inputs: Inputs, on_peer_lost: PeerLost) -> MembershipParts:
     settings, key, clock = inputs.settings, inputs.outside.key, inputs.clock
-    datagrams, to_peers, clocks = UdpDatagrams(), HttpClient(settings.source_host), PeerClocks()
     own_key, vouched = inputs.outside.node_key, VouchedNodes()
     cluster_keys = ClusterKeys(parse_cluster_keys(key))
     keyring = PeerKeyring(cluster_keys, vouched, own_key.shared_secret)
+
+    def nodes_at(address: Address) -> set[str]:
+        at = str(address)
+        return {status.instance_id for status in node.present if status.peer_address == at}
+
+    tls = _make_peer_tls(inputs, cluster_keys, vouched, nodes_at) if settings.tls.peers else None
+    datagrams, to_peers, clocks = UdpDatagrams(), HttpClient(settings.source_host, tls), PeerClocks()
 
     def on_change(change: MemberChanged) -> None:
         if is_lost(change):
@@ -279,8 +309,23 @@ def _make_membership(inputs: Inputs, on_peer_lost: PeerLost) -> MembershipParts:
     verifier = RequestVerifier(own_id, boot_id.hex(), keyring.shared_key)
     return MembershipParts(
         datagrams, gossip, node, clocks, monitor, to_peers, signed, vouched, cluster_keys, reader,
-        ForeignKeyMonitor(vouched, cluster_keys, inputs.metrics), keyring, signer, verifier,
+        ForeignKeyMonitor(vouched, cluster_keys, inputs.metrics), keyring, signer, verifier, tls,
     )  # fmt: skip
+
+
+def _make_peer_tls(
+    inputs: Inputs, cluster_keys: ClusterKeys, peers: PeerKeys, nodes_at: Callable[[Address], Collection[str]]
+) -> PeerTls:
+    outside = inputs.outside
+    return PeerTls(
+        outside.node_key,
+        outside.identity.instance_id,
+        [key.secret for key in cluster_keys.accepted],
+        peers,
+        nodes_at=nodes_at,
+        on_rejected=lambda why: inputs.metrics.peer_rejections.labels(why).inc(),
+        clock=inputs.monotonic,
+    )
 
 
 def _make_key_reader(inputs: Inputs, keys: ClusterKeys) -> ClusterKeyReader:
@@ -392,7 +437,9 @@ def _make_replication(
 ) -> ReplicationParts:
     settings, node = inputs.settings, membership.node
     store = ReplicaStore(max_bytes=settings.replication.max_kept_bytes)
-    links = TcpReplicaLinks(membership.signer, inputs.clock, settings.replication.keeper_lag_s, settings.source_host)
+    links = TcpReplicaLinks(
+        membership.signer, inputs.clock, settings.replication.keeper_lag_s, settings.source_host, membership.tls
+    )
     recorder = StreamRecorder(node, store, inputs.outside.stream_records)
     manager = ReplicationManager(node, links, store, settings.replication.factor, inputs.random.random, recorder)
     checkpointer = Checkpointer(node, store, inputs.outside.checkpoints)
@@ -419,7 +466,6 @@ def _make_clients(
     node: NodeContext,
     engine: EngineParts,
     replication: ReplicationParts,
-    drain: DrainController,
     streams: StreamRegistry,
 ) -> ClientParts:
     admission = AdmissionQueue(node, inputs.random.random)
@@ -431,9 +477,9 @@ def _make_clients(
         replication.manager,
         replication.takeovers,
         streams,
-        drain,
         models,
         inputs.settings.allowed_origins,
+        "http" if inputs.settings.tls.certificate is None else "https",
     )
     return ClientParts(api, admission, models, streams)
 
@@ -462,3 +508,14 @@ def _make_servers(
         on_refused=metrics.refusal_counter("peer"),
     )
     return clients, peers
+
+
+def _make_admin(inputs: Inputs, node: NodeContext, drain: DrainController) -> HttpServer:
+    """Make the admin API's server, whose bounds are its own: a node that is full of clients still has metrics."""
+    limits = Limits(
+        body_bytes=_ADMIN_BODY_BYTES,
+        connections=_ADMIN_CONNECTIONS,
+        connections_per_address=_ADMIN_CONNECTIONS,
+        unread_s=inputs.settings.limits.unread_s,
+    )
+    return HttpServer(AdminApi(node, drain), limits, on_refused=inputs.metrics.refusal_counter("admin"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,11 @@ def one_set_of_methods_for_each_service() -> Iterator[None]:
 def one_tls_context() -> Iterator[None]:
     """Load the certificates that httpx trusts once: else each client does, and takes 30 ms of CPU time for it."""
     context = httpx.create_ssl_context()
+
+    def create(verify: ssl.SSLContext | bool = True, **_: object) -> ssl.SSLContext:
+        return verify if isinstance(verify, ssl.SSLContext) else context
+
     with pytest.MonkeyPatch.context() as patch:
         for library in ("httpx", "httpx2"):
-            patch.setattr(f"{library}._transports.default.create_ssl_context", lambda **_: context)
+            patch.setattr(f"{library}._transports.default.create_ssl_context", create)
         yield

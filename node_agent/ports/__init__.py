@@ -10,10 +10,12 @@ from node_agent.ports.http import AlternateProtocol, ExchangeLost, Http, Respons
 from node_agent.ports.identity import PeerKeys
 from node_agent.ports.kv import BlockStore
 from node_agent.ports.replication import Checkpoints, LinkListener, ReplicaLink, ReplicaLinks, StreamRecords
+from node_agent.ports.tls import Certificate, LoadedCertificate, UnusableCertificateError
 
 __all__ = [
     "AlternateProtocol",
     "BlockStore",
+    "Certificate",
     "Checkpoints",
     "Datagrams",
     "EngineGroup",
@@ -23,6 +25,7 @@ __all__ = [
     "Identity",
     "Instances",
     "LinkListener",
+    "LoadedCertificate",
     "Metadata",
     "PeerKeys",
     "Records",
@@ -33,4 +36,5 @@ __all__ = [
     "Secrets",
     "ServerRequest",
     "StreamRecords",
+    "UnusableCertificateError",
 ]

@@ -239,7 +239,7 @@ ADAPTERS: dict[str, Callable[[list[Any]], Any]] = {
 }
 OTHERS = {
     "Response", "Http", "ServerRequest", "Datagrams", "ReplicaLink", "ReplicaLinks", "LinkListener", "EngineGroup",
-    "EngineSteps", "PeerKeys",
+    "EngineSteps", "PeerKeys", "Certificate",
 }  # fmt: skip
 """Ports over sockets and processes, and PeerKeys, which is our own record of what Instances returned: these are in
 tests/borders/test_whole_agent.py, tests/fuzz and their adapters' own tests."""

@@ -130,6 +130,8 @@ OURS = {
     ("Metadata", "identity"): "read before an agent is there; its border is tests/borders/test_adapters.py",
     ("PeerKeys", "public_key"): "our own record of EC2's listings, which Instances.nodes covers",
     ("PeerKeys", "node_of"): "as public_key",
+    ("Certificate", "versions"): "our own files; tests/unit/adapters/test_certificate_files.py",
+    ("Certificate", "load"): "as versions, which has files with any content",
     ("EngineGroup", "start"): "our own process: tests/unit/adapters/test_engine_process.py covers /proc",
     ("EngineGroup", "wait"): "an exit status; tests/unit/runtime/engine/test_supervisor.py",
     ("EngineGroup", "had_oom_kill"): "as start",

@@ -105,6 +105,8 @@ class PeerApi:
         )
         if isinstance(verified, Rejected):
             self._reject(request, verified)
+        elif request.peer not in ("", verified.sender):
+            answer_error(request, 401, "not_a_peer", "This request was signed by another node than the connection's.")
         else:
             await self._serve(SignedRequestProxy(request, verified))
 

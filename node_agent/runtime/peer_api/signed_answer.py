@@ -39,6 +39,11 @@ class SignedRequestProxy:
         return self._request.address
 
     @property
+    def peer(self) -> str:
+        """The node at the other end of the connection, by TLS; empty without TLS."""
+        return self._request.peer
+
+    @property
     def method(self) -> str:
         """The method."""
         return self._request.method
