@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
+from node_agent.adapters.control_tokens import read_control_tokens
 from node_agent.adapters.datagrams import UdpDatagrams
 from node_agent.adapters.engine_process import EngineProcess
 from node_agent.adapters.engine_steps import STEPS_DIR, EngineStepFiles
@@ -31,6 +32,7 @@ from node_agent.core.membership.wire.messages import BOOT_ID_BYTES
 from node_agent.core.node.lifecycle import Event
 from node_agent.core.node.peer_clocks import PeerClocks
 from node_agent.core.node.status import NodeStatus, Pool
+from node_agent.core.policy.request_policy import RequestPolicy
 from node_agent.core.replication.replica_store import ReplicaStore
 from node_agent.dependencies import Dependencies
 from node_agent.kv.folder import MAX_WRITERS, BlockFolder
@@ -273,9 +275,10 @@ def _make_engine(inputs: Inputs, membership: MembershipParts, kv: KvService) -> 
 def engine_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
     """Return the engine's environment: the agent's own, and where the plug-in counts the core's steps.
 
-    An engine that keeps blocks imports from this package there (`node_agent/kv`).
+    An engine that keeps blocks imports from this package there (`node_agent/kv`). It follows no redirect of a medium's
+    URL, which could lead from an allowed domain to any address.
     """
-    environ = {**environ, STEPS_DIR: str(settings.steps_dir)}
+    environ = {**environ, STEPS_DIR: str(settings.steps_dir), "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0"}
     if not settings.kv_max_bytes:
         return environ
     above = str(Path(__file__).resolve().parents[1])
@@ -356,6 +359,7 @@ def _make_clients(
         drain,
         models,
         inputs.settings.allowed_origins,
+        RequestPolicy(inputs.settings.policy, read_control_tokens(inputs.settings.model_dir), inputs.outside.key),
     )
     return ClientParts(api, admission, models, streams)
 
