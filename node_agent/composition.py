@@ -15,6 +15,7 @@ from random import Random
 from typing import Protocol
 
 from node_agent.adapters.certificate_files import CertificateFiles
+from node_agent.adapters.control_tokens import read_control_tokens
 from node_agent.adapters.datagrams import UdpDatagrams
 from node_agent.adapters.engine_process import EngineProcess
 from node_agent.adapters.engine_steps import STEPS_DIR, EngineStepFiles
@@ -41,6 +42,7 @@ from node_agent.core.node.peer_keyring import PeerKeyring
 from node_agent.core.node.request_signer import PeerName, RequestSigner
 from node_agent.core.node.status import NodeStatus, Pool
 from node_agent.core.node.vouched_nodes import VouchedNodes
+from node_agent.core.policy.request_policy import RequestPolicy
 from node_agent.core.replication.replica_store import ReplicaStore
 from node_agent.dependencies import Dependencies
 from node_agent.kv.folder import MAX_WRITERS, BlockFolder
@@ -397,9 +399,10 @@ def engine_environ(settings: Settings, environ: Mapping[str, str], cluster_secre
     """Return `environ`, and what the engine needs of this agent: where the plug-in counts the core's steps.
 
     An engine that keeps blocks imports from this package (`node_agent/kv`), and gets a secret for their names, which is
-    made from the cluster's key.
+    made from the cluster's key. It follows no redirect of a
+    medium's URL, which could lead from an allowed domain to any address.
     """
-    environ = {**environ, STEPS_DIR: str(settings.steps_dir)}
+    environ = {**environ, STEPS_DIR: str(settings.steps_dir), "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0"}
     if not settings.kv_max_bytes:
         return environ
     above = str(Path(__file__).resolve().parents[1])
@@ -480,6 +483,7 @@ def _make_clients(
         models,
         inputs.settings.allowed_origins,
         "http" if inputs.settings.tls.certificate is None else "https",
+        RequestPolicy(inputs.settings.policy, read_control_tokens(inputs.settings.model_dir), inputs.outside.key),
     )
     return ClientParts(api, admission, models, streams)
 

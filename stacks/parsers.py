@@ -10,6 +10,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Network
 from typing import Any
 
+from node_agent.contract.client_requests import GUARDED_FIELDS, OPTIONAL_ROUTES, is_field_name, is_media_domain
 from node_agent.contract.hub import parse_hub_name
 from node_agent.contract.models import is_model_name
 from node_agent.contract.names import is_cluster_name, is_origin
@@ -140,6 +141,30 @@ def origins(value: Any) -> tuple[str, ...]:
     found = string_list(value)
     if wrong := [each for each in found if not is_origin(each)]:
         raise ValueError(f"{wrong[0]!r} is no origin; they look like https://chat.example.com")
+    return found
+
+
+def optional_routes(value: Any) -> tuple[str, ...]:
+    """Parse a list of optional routes, such as /tokenize. May be empty."""
+    found = string_list(value)
+    if wrong := [each for each in found if each not in OPTIONAL_ROUTES]:
+        raise ValueError(f"{wrong[0]!r} is none of the routes {', '.join(sorted(OPTIONAL_ROUTES))}")
+    return found
+
+
+def guarded_fields(value: Any) -> tuple[str, ...]:
+    """Parse a list of guarded fields, or of members such as chat_template_kwargs.enable_thinking. May be empty."""
+    found = string_list(value)
+    if wrong := [each for each in found if not is_field_name(each)]:
+        raise ValueError(f"{wrong[0]!r} is none of the fields {', '.join(sorted(GUARDED_FIELDS))}")
+    return found
+
+
+def media_domains(value: Any) -> tuple[str, ...]:
+    """Parse a list of domains, such as images.example.com; addresses are none. May be empty."""
+    found = string_list(value)
+    if wrong := [each for each in found if not is_media_domain(each)]:
+        raise ValueError(f"{wrong[0]!r} is no domain: one looks like images.example.com; addresses are not accepted")
     return found
 
 

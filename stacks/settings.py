@@ -133,6 +133,21 @@ class FleetSettings:
     allowed_origins: tuple[str, ...] = _setting((), parsers.origins)
     """Origins of web pages that may call the nodes from a browser (CORS); `*`: all. None by default."""
 
+    allowed_routes: tuple[str, ...] = _setting((), parsers.optional_routes)
+    """Routes of vLLM that clients may call beside chats, such as /tokenize or /v1/embeddings."""
+
+    allowed_fields: tuple[str, ...] = _setting((), parsers.guarded_fields)
+    """Fields of requests that reach into the engine, such as priority, or chat_template_kwargs.enable_thinking."""
+
+    allowed_media_domains: tuple[str, ...] = _setting((), parsers.media_domains)
+    """Domains from which engines fetch images, audio and videos for clients, over https. None by default."""
+
+    max_data_url_kib: int = _setting(0, parsers.int_in_or_zero(1, 16_384))
+    """Size of one image, audio or video in a request itself, as base64; 0: none is accepted."""
+
+    cache_salt: str = _setting("shared", parsers.one_of("shared", "per-key"))
+    """per-key: requests of different keys share no prefix cache, so that none can measure what others have sent."""
+
     load_balancer: str = _setting("none", parsers.one_of("none", "internal", "public"))
     """A load balancer in front of all nodes, inside the VPC or on the internet."""
 

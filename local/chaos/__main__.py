@@ -96,7 +96,7 @@ async def _run(options: argparse.Namespace, screen: Screen, can_cut_network: boo
     await aws_proxy.start()
     environ = {**aws.environ(), **engine.environ, "TMPDIR": str(scratch), "AWS_ENDPOINT_URL": aws_proxy.url}
     environ |= {"SYNKTI_TERM_GRACE_S": str(TERM_GRACE_S), "SYNKTI_ENGINE_RESTARTS": "50"}
-    environ["SYNKTI_LOG_LEVEL"] = "DEBUG"
+    environ |= {"SYNKTI_LOG_LEVEL": "DEBUG", "SYNKTI_ALLOWED_FIELDS": "cache_salt"}  # the workload salts contexts
     command = fake_engine_command(*FAKE_ENGINE_ARGS) if engine.name == SIM else engine.command
     kind = InstanceTemplate(CLUSTER, MODEL, engine.model_dir, command, environ, folder / "nodes", logs, FAULTY_AGENT)
     fleet = ChaosFleet(aws, aws_proxy, kind, free_network(), scale.nodes)

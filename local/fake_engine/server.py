@@ -69,6 +69,7 @@ class FakeVllm:
         self._config = config
         self.responder = Responder(config)
         self._core, self._faults = self.responder.core, self.responder.faults
+        self._received = 0  # requests with a body, those that are refused included
         self._routes: dict[tuple[str, str], Callable[[Scope, Receive, Send, bytes], Awaitable[None]]] = {
             ("POST", "/v1/chat/completions"): self._complete,
             ("POST", "/v1/completions"): self._complete,
@@ -101,6 +102,7 @@ class FakeVllm:
             if not event.get("more_body"):
                 break
         method, path, send = scope["method"], scope["path"], with_request_id(scope, send)
+        self._received += method == "POST"
         route = self._routes.get((method, path))
         if route is None:
             await self._route_error(send, method, path, scope.get("query_string", b""))
@@ -249,6 +251,7 @@ class FakeVllm:
             "generation_tokens_total": core.generated,
         }
         lines = [f"vllm:{name}{label} {float(value)}" for name, value in figures.items()]
+        lines.append(f"fake_engine_received_total {self._received}")
         await respond(send, 200, ("\n".join(lines) + "\n").encode(), b"text/plain; version=0.0.4; charset=utf-8")
 
     async def _models(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 
 from node_agent.contract.errors import ConfigurationError
@@ -20,6 +21,10 @@ from node_agent.core.continuation.timeouts import MIN_INTER_TOKEN_S
 from node_agent.core.engine.liveness import STUCK_S
 from node_agent.core.engine.polled_paths import access_log_arguments
 from node_agent.core.node.discovery_schedule import FIRST_READ_WITHIN_S
+from node_agent.core.policy.bounds import RequestBounds
+from node_agent.core.policy.cache_salt import SaltMode
+from node_agent.core.policy.media import NO_DOMAIN
+from node_agent.core.policy.request_policy import PolicySettings
 from node_agent.core.replication.ack_batches import LAG_S
 from node_agent.core.replication.replica_store import MAX_BYTES
 from node_agent.core.replication.replicated_log import REPLICATION_FACTOR
@@ -66,6 +71,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         engine=_engine(read, model_name, model_dir),
         aws=_aws(read, cluster),
         limits=_limits(read),
+        policy=_policy(read),
         replication=_replication(read),
     )
     if read.faults:
@@ -85,7 +91,8 @@ def _tls(read: EnvironReader) -> TlsSettings:
 def _engine(read: EnvironReader, model_name: str, model_dir: str) -> EngineSettings:
     address = read.address("SYNKTI_ENGINE", "127.0.0.1", ENGINE_PORT)
     further = read.get("SYNKTI_ENGINE_ARGS", _NO_TEXTS, parse.arguments)
-    default_command = (*_vllm_command(model_dir, model_name, address), *further)
+    domains = read.get("SYNKTI_ALLOWED_MEDIA_DOMAINS", _NO_TEXTS, parse.media_domains)
+    default_command = (*_vllm_command(model_dir, model_name, address, domains), *further)
     return EngineSettings(
         address=address,
         command=read.get("SYNKTI_ENGINE_COMMAND", default_command, parse.command),
@@ -96,10 +103,11 @@ def _engine(read: EnvironReader, model_name: str, model_dir: str) -> EngineSetti
     )
 
 
-def _vllm_command(model_dir: str, model_name: str, address: Address) -> tuple[str, ...]:
-    """Build `vllm serve` on its own address, with request ids and load figures, and without lines about polls."""
+def _vllm_command(model_dir: str, model_name: str, address: Address, domains: tuple[str, ...]) -> tuple[str, ...]:
+    """Build `vllm serve` on its own address, with request ids, load figures, few log lines, and media domains."""
     return (
         "vllm", "serve", model_dir, "--served-model-name", model_name,
+        "--allowed-media-domains", *(domains or (NO_DOMAIN,)),
         "--host", address.host, "--port", str(address.port),
         "--enable-request-id-headers", "--enable-server-load-tracking", *access_log_arguments(),
     )  # fmt: skip
@@ -125,6 +133,23 @@ def _limits(read: EnvironReader) -> RequestLimits:
         max_connections_per_address=read.get("SYNKTI_MAX_CONNECTIONS_PER_ADDRESS", 4_096, parse.count),
         max_streams=read.get("SYNKTI_MAX_STREAMS", 2_000, parse.count),
         unread_s=read.get("SYNKTI_UNREAD_S", 120.0, parse.positive_seconds),
+    )
+
+
+def _policy(read: EnvironReader) -> PolicySettings:
+    bounds = RequestBounds()
+    values = {
+        field.name: read.get(f"SYNKTI_{field.name.upper()}", getattr(bounds, field.name), parse.count)
+        for field in fields(RequestBounds)
+    }
+    values["max_choices"] = read.get("SYNKTI_MAX_CHOICES", bounds.max_choices, parse.choices)
+    return PolicySettings(
+        allowed_routes=read.get("SYNKTI_ALLOWED_ROUTES", _NO_TEXTS, parse.optional_routes),
+        allowed_fields=read.get("SYNKTI_ALLOWED_FIELDS", _NO_TEXTS, parse.guarded_fields),
+        allowed_media_domains=read.get("SYNKTI_ALLOWED_MEDIA_DOMAINS", _NO_TEXTS, parse.media_domains),
+        max_data_url_bytes=read.get("SYNKTI_MAX_DATA_URL_BYTES", 0, parse.size),
+        cache_salt=read.get("SYNKTI_CACHE_SALT", SaltMode.SHARED, parse.salt_mode),
+        bounds=RequestBounds(**values),
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from node_agent.core.common.address import Address
 from node_agent.core.kv.vllm_args import kv_arguments
+from node_agent.core.policy.request_policy import PolicySettings
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,7 @@ class Settings:
     engine: EngineSettings
     aws: AwsSettings
     limits: RequestLimits
+    policy: PolicySettings
     replication: ReplicationSettings
 
     @property

@@ -12,7 +12,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from node_agent.contract.addresses import read_node_address
+from node_agent.contract.client_requests import GUARDED_FIELDS, OPTIONAL_ROUTES, is_field_name, is_media_domain
 from node_agent.contract.names import is_cluster_name, is_origin
+from node_agent.core.openai.generation_request import MAX_CHOICES
+from node_agent.core.policy.cache_salt import SaltMode
 from node_agent.core.replication.replicated_log import MAX_REPLICAS
 
 MAX_MODEL_BYTES = 128
@@ -172,3 +175,47 @@ def origins(text: str) -> tuple[str, ...]:
     if wrong := [origin for origin in found if not is_origin(origin)]:
         raise ValueError(f"{wrong[0]!r} is no origin: one looks like https://chat.example.com")
     return found
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, map(str.strip, text.split(","))))
+
+
+def optional_routes(text: str) -> tuple[str, ...]:
+    """Parse paths of optional routes with commas between them."""
+    found = _names(text)
+    if wrong := [path for path in found if path not in OPTIONAL_ROUTES]:
+        raise ValueError(f"{wrong[0]!r} is none of the routes {', '.join(sorted(OPTIONAL_ROUTES))}")
+    return found
+
+
+def guarded_fields(text: str) -> tuple[str, ...]:
+    """Parse names of guarded fields, and of members of guarded objects, with commas between them."""
+    found = _names(text)
+    if wrong := [name for name in found if not is_field_name(name)]:
+        raise ValueError(f"{wrong[0]!r} is none of the fields {', '.join(sorted(GUARDED_FIELDS))}")
+    return found
+
+
+def media_domains(text: str) -> tuple[str, ...]:
+    """Parse domains with commas between them: DNS names in lower case, no addresses."""
+    found = _names(text)
+    if wrong := [name for name in found if not is_media_domain(name)]:
+        raise ValueError(f"{wrong[0]!r} is no domain: one looks like images.example.com; addresses are not accepted")
+    return found
+
+
+def salt_mode(text: str) -> SaltMode:
+    """Parse `shared` or `per-key`."""
+    try:
+        return SaltMode(text)
+    except ValueError:
+        raise ValueError("shared or per-key") from None
+
+
+def choices(text: str) -> int:
+    """Parse the bound of one request's answers, which a stream's journal also has."""
+    value = count(text)
+    if value > MAX_CHOICES:
+        raise ValueError(f"from 1 to {MAX_CHOICES}")
+    return value

@@ -84,6 +84,11 @@ def _node_variables(settings: FleetSettings) -> dict[str, str]:
         "SYNKTI_LINGER_S": str(_LINGER_S if settings.load_balancer != "none" else 0),
         "SYNKTI_ADMIN_HOST": "0.0.0.0" if settings.metrics_cidrs else "127.0.0.1",  # noqa: S104 # the security group
         "SYNKTI_ALLOWED_ORIGINS": ",".join(settings.allowed_origins),
+        "SYNKTI_ALLOWED_ROUTES": ",".join(settings.allowed_routes),
+        "SYNKTI_ALLOWED_FIELDS": ",".join(settings.allowed_fields),
+        "SYNKTI_ALLOWED_MEDIA_DOMAINS": ",".join(settings.allowed_media_domains),
+        "SYNKTI_MAX_DATA_URL_BYTES": str(settings.max_data_url_kib * 1024),
+        "SYNKTI_CACHE_SALT": settings.cache_salt,
         "SYNKTI_READY_WITHIN_S": str(settings.ready_within_s),
         "SYNKTI_COMPILE_CACHES": str(settings.compile_caches).lower(),
         "SYNKTI_KEEP_FAILED_NODES": str(settings.keep_failed_nodes).lower(),

@@ -83,7 +83,7 @@ def padded(size: int) -> bytes:
 def numbers_that_grow(size: int) -> bytes:
     """Return a valid body within the bound whose numbers become four times as long when serialized again."""
     numbers = b"1e15," * (size // 5)
-    return orjson.dumps({**PLAIN_STREAM, "max_tokens": TOKENS, "user": "u"})[:-1] + b',"x":[%b1]}' % numbers
+    return orjson.dumps({**PLAIN_STREAM, "max_tokens": TOKENS})[:-1] + b',"user":[%b1]}' % numbers
 
 
 TOO_LARGE = {
@@ -135,7 +135,7 @@ def test_a_rejected_request_leaves_no_journal(tmp_path: Path) -> None:
     async def scenario(fleet: LocalFleet) -> None:
         entry = fleet.nodes[0]
         for _ in range(5):
-            body = {**PLAIN_STREAM, "prompt": "x " * 100_000}  # longer than the context
+            body = {**PLAIN_STREAM, "prompt": "x " * 30_000}  # longer than the context
             response = await fleet.http.post(f"{entry.url}/v1/completions", json=body)
             assert response.status_code == 400, response.text
 

@@ -28,6 +28,14 @@ DIFFERENCES = {
     "method-not-allowed": _of("body", 405, "the error is in OpenAI's form and names the methods"),
     "too-many-answers": _of("status content-type body", 400, "prompts times n are bounded as a product"),
     "tokenize-bound": _of("status body", 413, "tokenizing is bounded by the context length"),
+    "field-not-allowed": _of(
+        "status content-type body", 400, "the field reaches into the engine, and needs the operator's permission"
+    ),
+    "media-not-allowed": _of(
+        "status content-type body", 400, "nothing is fetched or decoded for clients without the operator's permission"
+    ),
+    "limit-exceeded": _of("status content-type body", 400, "every count has a bound, and the error names it"),
+    "prompt-bound": _of("status body", 413, "a prompt far beyond the context is not tokenized"),
     "large-number": _of("body", None, "a whole number beyond 64 bits is read as a number with a point"),
     "cors": _of("", None, "no page of another origin may call unless `allowed_origins` says so"),
 }

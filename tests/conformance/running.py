@@ -16,6 +16,7 @@ import uvloop
 
 from local.engine_env import engine_command, ensure_engine, ensure_plugin
 from local.tiny_model import ensure_model
+from node_agent.contract.client_requests import OPTIONAL_ROUTES
 from tests.conformance.cases import MODEL, Case
 from tests.conformance.compare import HttpAnswer
 from tests.scenarios.local_fleet import LocalFleet, eventually, fake_engine_command, unready_fleet
@@ -23,6 +24,9 @@ from tests.scenarios.local_fleet import LocalFleet, eventually, fake_engine_comm
 WITHIN_S = 240.0
 TIMEOUT_S = 120.0
 OTHER_NAME = "tiny-too"
+ROUTES = ",".join(sorted(path for path in OPTIONAL_ROUTES if "audio" not in path))
+FIELDS = "cache_salt,chat_template_kwargs,priority,use_beam_search,vllm_xargs"
+"""What the node allows, so that its answers can be compared."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,13 @@ def engine_pair(folder: Path, command: Callable[[str], Sequence[str]], origins: 
         left = asyncio.Event()
         leave.append(partial(asyncio.get_running_loop().call_soon_threadsafe, left.set))
         async with unready_fleet(
-            folder, 1, models=(MODEL,), engine=lambda host, port: list(command(host)), SYNKTI_ALLOWED_ORIGINS=origins
+            folder,
+            1,
+            models=(MODEL,),
+            engine=lambda host, port: list(command(host)),
+            SYNKTI_ALLOWED_ORIGINS=origins,
+            SYNKTI_ALLOWED_ROUTES=ROUTES,
+            SYNKTI_ALLOWED_FIELDS=FIELDS,
         ) as fleet:
             node = fleet.nodes[0]
             await eventually("the node is ready", partial(fleet.ready, node), WITHIN_S)

@@ -115,6 +115,7 @@ async def two_nodes(folder: Path) -> AsyncIterator[ChaosFleet]:
     try:
         await asyncio.to_thread(aws.wait)
         environ = {**aws.environ(), **engine.environ, "TMPDIR": str(cleanup.scratch), "SYNKTI_TABLE": ""}
+        environ["SYNKTI_ALLOWED_FIELDS"] = "cache_salt"
         kind = InstanceTemplate(
             "kvlive", MODEL, engine.model_dir, engine.command, environ, folder / "run" / "nodes", folder
         )

@@ -51,6 +51,10 @@ from node_agent.core.openai.generation_request import ApiRoute, PassThroughReque
 from node_agent.core.openai.model_cards import read_cards
 from node_agent.core.openai.request_body import read_body
 from node_agent.core.openai.sse import EventTooLarge, SseParser
+from node_agent.core.policy.cache_salt import SaltMode
+from node_agent.core.policy.control_tokens import ControlTokens
+from node_agent.core.policy.regex import pattern_defect
+from node_agent.core.policy.request_policy import PolicySettings, RequestPolicy
 from node_agent.core.replication.protocol import BadFrame, FrameReader, FrameWriter, check_append, read_open
 from node_agent.core.sizing.engine_options import read_options
 from node_agent.core.sizing.facts import CONFIG, ModelFiles, parse_facts
@@ -95,6 +99,19 @@ def _tags(data: bytes) -> object:
         return decode_tags(tags_from_ec2(json.loads(data)))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
         return None
+
+
+def _policy(data: bytes) -> object:
+    """Apply the policy of each route to a body, with everything turned on."""
+    settings = PolicySettings(allowed_media_domains=("a.example",), max_data_url_bytes=100, cache_salt=SaltMode.PER_KEY)
+    policy = RequestPolicy(settings, ControlTokens(frozenset({"<|a|>"}), frozenset({7})), KEY)
+    for path in ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/embeddings"):
+        policy.apply(path, read_body(data).value, 10**6, 4_096, "a")
+    return None
+
+
+def _form(data: bytes) -> object:
+    return RequestPolicy().apply_form("/v1/audio/transcriptions", data, b"multipart/form-data; boundary=x")
 
 
 def _membership(data: bytes) -> object:
@@ -226,6 +243,18 @@ def _http_server(data: bytes) -> object:
 
 CHAT = b'{"model":"m","messages":[{"role":"user","content":"a"}],"stream":true,"max_tokens":5,"n":2,"seed":1}'
 PLAIN = b'{"model":"m","prompt":["a",[1,2]],"stream":true,"echo":false,"stop":["x"],"logprobs":1,"max_tokens":3}'
+SCHEMA_BODY = (
+    b'{"model":"m","messages":[],"response_format":{"type":"json_schema","json_schema":{"schema":{"$ref":"#/$defs/a",'
+    b'"$defs":{"a":{"pattern":"^a{1,3}$","items":{"$ref":"#"}}}}}},"tools":[{"function":{"parameters":{"type":"object"}}}]}'
+)
+PARTS_BODY = (
+    b'{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"a","x":1},{"type":"image_url",'
+    b'"image_url":{"url":"https://a.example/b"}},{"type":"image","source":{"type":"base64","data":"AAAA"}}]}]}'
+)
+FORM = (
+    b'--x\r\ncontent-disposition: form-data; name="file"; filename="a"\r\ncontent-type: a/b\r\n\r\nRIFF\r\n--x\r\n'
+    b'content-disposition: form-data; name="n"\r\n\r\n2\r\n--x--\r\n'
+)
 OPENING = orjson.dumps(
     {"kind": "/v1/chat/completions", "body": orjson.loads(CHAT), "runs": [[0, 1, "i-1"]], "durable": True}
 )
@@ -350,6 +379,9 @@ TARGETS: dict[str, Target] = {
     "event-ids": Target(_text(parse_event_id), (b"a" * 24 + b"/7", b"a" * 24 + b"/7/2-i-1")),
     "chat-bodies": Target(_generation(ApiRoute.CHAT), (CHAT,), REFUSALS),
     "completion-bodies": Target(_generation(ApiRoute.COMPLETION), (PLAIN,), REFUSALS),
+    "policies": Target(_policy, (CHAT, PLAIN, SCHEMA_BODY, PARTS_BODY), (RequestRejected,)),
+    "forms": Target(_form, (FORM,), (RequestRejected,)),
+    "patterns": Target(_text(pattern_defect), (b"^(?:a{1,3}|[^]b]+)*$",), ()),
     "settings": Target(_environ, (ENVIRON,), (ConfigurationError,)),
     "synkti-toml": Target(_toml, (TOML,), (ConfigurationError,)),
     "notes": Target(_notes, (b'[["psm_a",12]]',), ()),

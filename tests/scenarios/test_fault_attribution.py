@@ -177,13 +177,12 @@ def test_requests_at_the_same_engine_as_a_deadly_request_are_answered(shared: Sh
 
 
 GRAMMAR: dict[str, Any] = {"structured_outputs": {"grammar": "root ::= "}}
-SCHEMA: dict[str, Any] = {
-    "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"$ref": "#"}}}
-}
-TYPOS: dict[str, dict[str, Any]] = {
-    "regex": {"structured_outputs": {"regex": "("}},
-    "bias": {"logit_bias": {"99999999": 1}},
-}
+BIAS: dict[str, Any] = {"logit_bias": {"99999999": 1}}
+ENDLESS: tuple[dict[str, Any], ...] = (
+    {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"$ref": "#"}}}},
+    {"structured_outputs": {"regex": "("}},
+)
+"""vLLM 0.32 answers 500 to the first. Both are refused before an engine."""
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
@@ -192,10 +191,8 @@ def test_errors_caused_by_clients_open_no_breaker_and_are_forwarded(shared: Shar
         await shared.all_up()
         cases: list[tuple[dict[str, Any], int, str | int]] = [
             (shared.body("g", stream=stream, **GRAMMAR), 500, 500),
-            (shared.body("s", stream=stream, **SCHEMA), 500, 500),
             (shared.body("error-500", stream=stream), 500, 500),
-            (shared.body("r", stream=stream, **TYPOS["regex"]), 400, 400),
-            (shared.body("b", stream=stream, **TYPOS["bias"]), 400, 400),
+            (shared.body("b", stream=stream, **BIAS), 400, 400),
             (shared.body("error-400", stream=stream), 400, 400),
         ]
         for number in range(4):
@@ -204,6 +201,20 @@ def test_errors_caused_by_clients_open_no_breaker_and_are_forwarded(shared: Shar
                 assert answer.status_code == (200 if stream else status), answer.text
                 assert error_of(answer)["code"] == code
             await assert_requests_succeed(shared)
+
+    shared.runner.run(scenario())
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("fields", ENDLESS, ids=lambda fields: next(iter(fields)))
+def test_a_grammar_without_end_or_sense_reaches_no_engine(
+    shared: SharedFleet, fields: dict[str, Any], stream: bool
+) -> None:
+    async def scenario() -> None:
+        answer = await shared.request(0, shared.body("g", stream=stream, **fields))
+        assert answer.status_code == 400, "a stream, too, is refused before it begins"
+        assert error_of(answer)["code"] == "invalid_schema"
+        await assert_requests_succeed(shared)
 
     shared.runner.run(scenario())
 

@@ -228,7 +228,7 @@ def test_each_bad_request_gets_its_own_error_and_the_fleet_still_serves(tmp_path
             return response.status_code, error_body["code"], error_body["message"]
 
         assert (await error(b"{"))[:2] == (400, "invalid_request")
-        assert (await error({**PLAIN, "n": 2_000}, PATHS["plain"]))[:2] == (400, "invalid_request")
+        assert (await error({**PLAIN, "n": 2_000}, PATHS["plain"]))[:2] == (400, "limit_exceeded")
         for wrong in (b"[]", {"model": MODEL}, {**CHAT, "max_tokens": "many"}, {**CHAT, "stream": "maybe"}):
             assert (await error(wrong))[0] == 400  # the engine's own error
         status, code, message = await error({**CHAT, "model": "gpt-7"})
@@ -305,11 +305,12 @@ def test_other_routes_are_forwarded_and_the_models_of_the_fleet_are_listed(tmp_p
         url = fleet.nodes[0].url
         tokens = await fleet.http.post(f"{url}/tokenize", json={"model": MODEL, "prompt": "héllo"})
         assert tokens.json()["tokens"] == fake_model.encode("héllo")
+        assert (await fleet.http.post(f"{url}/detokenize", json={"tokens": [1]})).status_code == 404, "not allowed"
         assert (await fleet.http.get(f"{url}/v1/nothing")).status_code == 404
         models = (await fleet.http.get(f"{url}/v1/models")).json()
         assert [card["id"] for card in models["data"]] == [MODEL]
 
-    run_scenario(tmp_path, scenario, size=2)
+    run_scenario(tmp_path, scenario, size=2, SYNKTI_ALLOWED_ROUTES="/tokenize")
 
 
 def test_the_peer_api_rejects_unsigned_requests(tmp_path: Path) -> None:

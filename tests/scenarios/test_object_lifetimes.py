@@ -103,7 +103,7 @@ async def rejected(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient) 
 
 
 async def rejected_by_the_engine(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient) -> None:
-    answer = await http.post(f"{node.url}/v1/completions", json={**PLAIN, "stream": True, "prompt": "x " * 100_000})
+    answer = await http.post(f"{node.url}/v1/completions", json={**PLAIN, "stream": True, "prompt": "x " * 30_000})
     assert answer.status_code == 400, answer.text
 
 

@@ -14,11 +14,15 @@ import httpx
 import pytest
 import uvloop
 
+from node_agent.contract.client_requests import OPTIONAL_ROUTES
 from tests.scenarios.local_fleet import LocalFleet, eventually, unready_fleet
 
 PAGE = "https://chat.example.com"
 JSON = {"content-type": "application/json"}
 Scenario = Callable[[LocalFleet], Coroutine[Any, Any, None]]
+
+
+ALLOWED = {"SYNKTI_ALLOWED_ROUTES": ",".join(sorted(OPTIONAL_ROUTES)), "SYNKTI_ALLOWED_FIELDS": "vllm_xargs"}
 
 
 def run_on_echo_engines(folder: Path, scenario: Scenario, models: tuple[str, ...] = ("m",), **extra: Any) -> None:
@@ -30,7 +34,7 @@ def run_on_echo_engines(folder: Path, scenario: Scenario, models: tuple[str, ...
         def command(host: str, port: int) -> list[str]:
             return [sys.executable, "-m", "tests.scenarios.echo_engine", host, str(port), next(served)]
 
-        async with unready_fleet(folder, 2, models=models, engine=command, **extra) as fleet:
+        async with unready_fleet(folder, 2, models=models, engine=command, **{**ALLOWED, **extra}) as fleet:
             for node in fleet.nodes:
                 await eventually("the node is ready", partial(fleet.ready, node))
                 await eventually("the node lists both", partial(fleet.sees, node, 2))
@@ -67,7 +71,15 @@ def test_content_types_and_named_headers_cross_both_hops_and_no_others(tmp_path:
         "tracestate": "a=b",
         "cookie": "secret",
         "authorization": "Bearer secret",
+        "proxy-authorization": "Bearer secret",
+        "x-api-key": "secret",
+        "x-forwarded-for": "10.0.0.1",
+        "x-forwarded-host": "evil.example",
+        "forwarded": "for=10.0.0.1",
+        "x-original-url": "/sleep",
+        "x-http-method-override": "DELETE",
         "x-data-parallel-rank": "1",
+        "x-kv-transfer-params": "{}",
     }
 
     async def scenario(fleet: LocalFleet) -> None:
@@ -76,6 +88,7 @@ def test_content_types_and_named_headers_cross_both_hops_and_no_others(tmp_path:
             received = answer.json()
             assert base64.b64decode(received["body"]) == form
             there = received["headers"]
+            assert there["host"].startswith("127."), "the node's own, never the client's"
             assert {name: there[name] for name in headers if name in there} == {
                 name: headers[name] for name in ("content-type", "x-request-id", "traceparent", "tracestate")
             }
@@ -84,6 +97,55 @@ def test_content_types_and_named_headers_cross_both_hops_and_no_others(tmp_path:
             assert "location" not in answer.headers
 
     run_on_echo_engines(tmp_path, scenario)
+
+
+def test_an_engine_receives_the_path_of_the_route_and_only_known_fields(tmp_path: Path) -> None:
+    body = {
+        "model": "m",
+        "messages": [{"role": "user", "content": "a"}],
+        "max_tokens": 1,
+        "store": True,
+        "new": {"a": 1},
+    }
+
+    async def scenario(fleet: LocalFleet) -> None:
+        url = fleet.nodes[0].url
+        answer = (await fleet.http.post(f"{url}/v1/messages?beta=true", json=body)).json()
+        assert answer["target"] == "/v1/messages"
+        known = {key: value for key, value in body.items() if key not in ("store", "new")}
+        assert json.loads(base64.b64decode(answer["body"])) == known
+        plain = await fleet.http.post(f"{url}/v1/messages", content=b"anything", headers={"content-type": "text/plain"})
+        assert plain.json()["body"] == "", "what an engine does not read it does not receive"
+        stored = (
+            await fleet.http.request("GET", f"{url}/v1/responses/resp_1?starting_after=5&x=1", content=b"x")
+        ).json()
+        assert (stored["target"], stored["body"]) == ("/v1/responses/resp_1?starting_after=5", "")
+        for path in (
+            "/v1/responses/resp_1/x",
+            "/v1/anything",
+            "/v1%2Fmessages",
+            "//v1/messages",
+            "/v1/load_lora_adapter",
+        ):
+            refused = await fleet.http.post(url + path, json=body)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (404, "unknown_route"), path
+
+    run_on_echo_engines(tmp_path, scenario)
+
+
+def test_the_salt_of_a_caller_is_the_same_at_every_node(tmp_path: Path) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "a"}], "max_tokens": 1}
+
+    async def scenario(fleet: LocalFleet) -> None:
+        salts = set()
+        for node in fleet.nodes:
+            received = (await fleet.http.post(f"{node.url}/v1/messages", json=body)).json()["body"]
+            salts.add(json.loads(base64.b64decode(received))["cache_salt"])
+        assert [len(salt) for salt in salts] == [43]
+        refused = await fleet.http.post(f"{fleet.nodes[0].url}/v1/messages", json={**body, "cache_salt": salts.pop()})
+        assert refused.status_code == 400
+
+    run_on_echo_engines(tmp_path, scenario, SYNKTI_CACHE_SALT="per-key")
 
 
 def test_every_response_has_a_request_id_and_the_engine_receives_the_same(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_a_seeded_answer_without_the_plug_in_ends_with_an_error_that_names_the_s
 
 def test_a_client_cannot_make_an_engine_resume(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with local_fleet(tmp_path, 1, engine_options=("--plugged",)) as fleet:
+        async with local_fleet(tmp_path, 1, engine_options=("--plugged",), SYNKTI_ALLOWED_FIELDS="vllm_xargs") as fleet:
             url, smuggled = fleet.nodes[0].url, {"vllm_xargs": {"synkti_resume_ids": [65, 66]}}
             chunks, _ = await request_and_kill(fleet, 0, **smuggled)
             assert text(chunks) == RIGHT.text

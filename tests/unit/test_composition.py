@@ -34,8 +34,9 @@ def test_the_host_of_an_advertised_address_holds_for_both_apis() -> None:
     assert (status.peer_address, status.client_address) == ("192.0.2.1:9001", "192.0.2.1:8000")
 
 
-def test_the_engine_counts_its_steps_in_the_states_folder() -> None:
-    assert engine_environ(settings(), {"HOME": "/h"}, b"key") == {"HOME": "/h", "SYNKTI_STEPS_DIR": "/s/steps"}
+def test_the_engine_counts_its_steps_in_the_states_folder_and_follows_no_redirect_of_a_medium() -> None:
+    environ = engine_environ(settings(), {"HOME": "/h", "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "1"}, b"key")
+    assert environ == {"HOME": "/h", "SYNKTI_STEPS_DIR": "/s/steps", "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0"}
 
 
 def test_an_engine_that_keeps_blocks_imports_this_package_first() -> None:

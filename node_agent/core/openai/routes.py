@@ -1,21 +1,25 @@
 """List the routes of the client API with their methods, and redirect paths with a trailing slash.
 
-vLLM 0.32's routes have the same paths here. Its routes for operators (sleep, pause, collective_rpc, server_info,
-start_profile, reset_prefix_cache, scale_elastic_ep) and for one engine alone (/invocations, /docs, /inference/v1,
-kv_event_sources) are absent: each would act on one engine of the fleet, without authorization.
+The list is exact: a path is a route only as it is spelled here, so that no second spelling (an escape, a doubled slash,
+an absolute URL) means a route for an engine and none for this node. The path is compared as received, never decoded.
+
+vLLM 0.32's routes have the same paths here. Some need the operator's permission (`contract/client_requests`). Its
+routes for operators (load_lora_adapter, sleep, pause, collective_rpc, server_info, start_profile, reset_prefix_cache,
+scale_elastic_ep) and for one engine alone (/invocations, /docs, /inference/v1, kv_event_sources) are absent: each would
+act on one engine of the fleet, without authorization.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
+
+from node_agent.contract.client_requests import OPTIONAL_ROUTES
 from node_agent.core.openai.generation_request import ApiRoute
 
 STREAMS = "/v1/streams/"
-API = "/v1/"
-
-TOKENIZER_ROUTES = frozenset({"/tokenize", "/detokenize", "/v1/messages/count_tokens"})
-"""Routes that only run the tokenizer, on the CPU of the engine's one API server."""
-
-BATCH_ROUTE = "/v1/chat/completions/batch"
+AUDIO_ROUTES = frozenset({"/v1/audio/transcriptions", "/v1/audio/translations"})
+"""Routes whose body is a form."""
 
 _GET, _POST = ("GET",), ("POST",)
 NODE_ROUTES = {
@@ -39,47 +43,81 @@ ADMIN_ROUTES = {
 
 _ENGINE_ROUTES = {
     "/version": _GET,
-    **dict.fromkeys(
-        (
-            "/tokenize", "/detokenize", "/rerank", "/v1/rerank", "/v2/rerank", "/score", "/v1/score", "/pooling",
-            "/classify", "/v1/embeddings", "/v2/embed", "/generative_scoring", "/v1/messages/count_tokens", BATCH_ROUTE,
-            "/v1/audio/transcriptions", "/v1/audio/translations",
-        ),
-        _POST,
-    ),
-}  # fmt: skip
+    "/v1/messages/count_tokens": _POST,
+    **dict.fromkeys(sorted(OPTIONAL_ROUTES), _POST),
+}
 """Routes that an engine answers, and their methods. An engine that does not serve a route responds 404."""
 
 _METHODS = {**NODE_ROUTES, **_ENGINE_ROUTES, **{route.value: _POST for route in ApiRoute}}
 
-NOT_FOUND_MESSAGE = (
-    "There is no route {path}; the API is under /v1, and a node's health at /health (as vLLM's), /healthz (the process "
-    "runs) and /readyz (it accepts requests). Metrics and drains are at the admin listener, SYNKTI_ADMIN_PORT."
+_ID = r"[A-Za-z0-9][A-Za-z0-9_-]{0,255}"
+_PATTERNS = (
+    (re.compile(r"/v1/streams/[A-Za-z0-9_.-]{1,256}", re.ASCII), _GET),
+    (re.compile(f"/v1/responses/{_ID}", re.ASCII), _GET),
+    (re.compile(f"/v1/responses/{_ID}/cancel", re.ASCII), _POST),
 )
+"""Routes with an id in them. That of a stream is compared with the streams that there are."""
+
+_RESPONSE_QUERY = re.compile(
+    r"(?:stream|starting_after|include(?:\[\]|%5B%5D)?)=[\w.-]{1,128}", re.ASCII | re.IGNORECASE
+)
+"""What vLLM reads of the query of a stored response."""
 
 ADMIN_NOT_FOUND_MESSAGE = "The admin listener has no route {path}; it has " + ", ".join(ADMIN_ROUTES) + "."
 
 
-def allowed_methods(path: str) -> tuple[str, ...] | None:
-    """Return the methods of a route, () where the route does not exist, None where only the engine can decide."""
+def not_found_message(path: str) -> str:
+    """Return the message for a path that is no route, or an optional one that is not allowed."""
+    if path in OPTIONAL_ROUTES:
+        return f"The route {path} is not enabled; the fleet's operator can enable it (SYNKTI_ALLOWED_ROUTES)."
+    return (
+        f"There is no route {path[:200]}; the API is under /v1, and a node's health at /health (as vLLM's), /healthz "
+        "(the process runs) and /readyz (it accepts requests). Metrics and drains are at the admin listener, "
+        "SYNKTI_ADMIN_PORT."
+    )
+
+
+def allowed_methods(path: str, allowed: Collection[str] = ()) -> tuple[str, ...]:
+    """Return the methods of a route, () where the route does not exist.
+
+    path: as received, without the query.
+    allowed: the optional routes that the operator allows.
+    """
     known = _METHODS.get(path)
     if known is not None:
-        return known
-    if path in ADMIN_ROUTES:  # an engine would answer its own
-        return ()
-    if path.startswith(STREAMS):
-        return _GET
-    return None if path.startswith(API) else ()
+        return () if path in OPTIONAL_ROUTES and path not in allowed else known
+    return next((methods for pattern, methods in _PATTERNS if pattern.fullmatch(path)), ())
 
 
-def without_trailing_slash(target: str) -> str | None:
+def is_engine_route(method: str, target: str) -> bool:
+    """Return whether a peer may send such a request on to this node's engine. target: path and query."""
+    return method in allowed_methods(raw_path(target), OPTIONAL_ROUTES)
+
+
+def raw_path(target: str) -> str:
+    """Return the path of a request's target as received: neither decoded nor normalized."""
+    return target.partition("?")[0]
+
+
+def engine_target(target: str) -> str:
+    """Return the target that an engine receives: the route, and of a stored response also the query that it knows."""
+    path, _, query = target.partition("?")
+    if not query or path in _METHODS:
+        return path
+    kept = "&".join(pair for pair in query.split("&") if _RESPONSE_QUERY.fullmatch(pair))
+    return f"{path}?{kept}" if kept else path
+
+
+def without_trailing_slash(target: str, allowed: Collection[str] = ()) -> str | None:
     """Return the target to which vLLM's server redirects a path with a trailing slash; None for no redirect.
 
-    target: path and query, as received. Only paths under a known root match: `//host/` would redirect to another host.
+    target: path and query, as received.
+    allowed: as for `allowed_methods`. Only a path that is a route behind it matches: `//host/` would redirect to
+        another host.
     """
     path, mark, query = target.partition("?")
     shorter = path.rstrip("/")
-    if shorter == path or not (shorter in _METHODS or (shorter + "/").startswith(API)) or shorter + "/" == API:
+    if shorter == path or not allowed_methods(shorter, allowed):
         return None
     return shorter + mark + query
 

@@ -2,31 +2,33 @@
 
     /v1/chat/completions, /v1/completions   streamed: a ClientStream; else a BufferedRequest
     /v1/responses, /v1/messages             the same
-    other /v1 routes, /tokenize, ...        relayed, retried before the first byte
+    /v1/messages/count_tokens, /version     relayed, retried before the first byte
+    /tokenize, /v1/embeddings, ...          the same, where the operator allows them
     /v1/streams/<id>                        a stream that began anywhere, from Last-Event-ID on
     /v1/models, /health, ...                this node's own (`runtime/client_api/node_routes`)
 
-`core/openai/routes` has them all. This API reads and answers as vLLM does; docs/compatibility.md lists the exceptions
-with their reasons. Every response carries X-Request-Id; every error says what to do, in the form of its route.
+`core/openai/routes` has them all; `core/policy` decides what of a request reaches an engine. This API reads and answers
+as vLLM does; docs/compatibility.md lists the exceptions with their reasons. Every response carries X-Request-Id; every
+error says what to do, in the form of its route.
 """
 
 from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Collection, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from dataclasses import replace
 from typing import Any
 
 from node_agent.contract.errors import FleetFull, NoReadyPeer, RequestRejected
 from node_agent.contract.names import DURABILITY_HEADER, SESSION_HEADER
+from node_agent.core.access.caller import ANYBODY, Caller
 from node_agent.core.http.cors import Origins
 from node_agent.core.journal.epochs import Epoch, EpochRange, EventId, parse_event_id
 from node_agent.core.journal.stream_header import StreamHeader
 from node_agent.core.openai import client_headers, routes
 from node_agent.core.openai.client_headers import REQUEST_ID, stream_reader
 from node_agent.core.openai.generation_request import (
-    MAX_CHOICES,
     ApiRoute,
     GenerationRequest,
     PassThroughRequest,
@@ -34,6 +36,8 @@ from node_agent.core.openai.generation_request import (
     parse_generation,
 )
 from node_agent.core.openai.request_body import Body, read_body
+from node_agent.core.policy.fields import PASSED
+from node_agent.core.policy.request_policy import TOKENIZER_ROUTES, RequestPolicy
 from node_agent.core.replication.replicated_log import ReplicatedLog
 from node_agent.core.routing.affinity import session_key
 from node_agent.core.routing.router import RouteRequest
@@ -60,7 +64,13 @@ _NAME_MODEL = (ApiRoute.CHAT, ApiRoute.COMPLETION, ApiRoute.RESPONSES)
 
 
 class ClientApi:
-    """Answers clients' requests. origins: whose pages may call from a browser; scheme: http, or https with TLS."""
+    """Answers clients' requests.
+
+    origins: whose pages may call from a browser.
+    scheme: http, or https with TLS.
+    policy: what engines may receive of a request.
+    caller_of: returns who sent a request.
+    """
 
     def __init__(
         self,
@@ -73,6 +83,8 @@ class ClientApi:
         models: ModelList,
         origins: Collection[str] = (),
         scheme: str = "http",
+        policy: RequestPolicy | None = None,
+        caller_of: Callable[[ServerRequest], Caller] = lambda _: ANYBODY,
     ) -> None:
         self._node = node
         self._admission = admission
@@ -82,13 +94,15 @@ class ClientApi:
         self._streams = streams
         self._models = models
         self._origins = Origins(origins)
-        self._tokenizing = TokenizerRequests()
+        self._policy = policy or RequestPolicy()
+        self._caller_of = caller_of
+        self._tokenizing = TokenizerRequests(self._policy.settings.bounds.max_chars_per_token)
         self._own_routes = NodeRoutes(node, models, scheme).handlers
         self.buffered_requests = BufferedRequests(node, engines)
 
     async def __call__(self, request: ServerRequest) -> None:
         """Answer a request and count it; a failure that has a status becomes an error response."""
-        path = request.path
+        path = routes.raw_path(request.target)
         if self._origins:
             request.add_headers(self._origins.headers(request.headers))
         try:
@@ -131,14 +145,15 @@ class ClientApi:
         if request.method == "OPTIONS" and (allowed := self._origins.preflight(request.headers)) is not None:
             request.respond(200, b"OK", b"text/plain; charset=utf-8", allowed)
             return 200
-        if (shorter := routes.without_trailing_slash(request.target)) is not None:
+        optional = self._policy.settings.allowed_routes
+        if (shorter := routes.without_trailing_slash(request.target, optional)) is not None:
             request.respond(307, b"", b"", [(b"location", shorter.encode("latin-1", "replace"))])
             return 307
-        methods = routes.allowed_methods(path)
-        if methods is not None and not methods:
-            raise RequestRejected(404, "unknown_route", routes.NOT_FOUND_MESSAGE.format(path=path[:200]))
-        if request.method == "OPTIONS" or (methods is not None and request.method not in methods):
-            allow = ", ".join(methods or ("GET", "POST"))
+        methods = routes.allowed_methods(path, optional)
+        if not methods:
+            raise RequestRejected(404, "unknown_route", routes.not_found_message(path))
+        if request.method not in methods:
+            allow = ", ".join(methods)
             message = f"{path[:200]} takes {allow}, not {request.method}."
             answer_error(request, 405, "method_not_allowed", message, headers=[(b"allow", allow.encode())])
             return 405
@@ -146,11 +161,13 @@ class ClientApi:
 
     async def _serve(self, request: ServerRequest, path: str, request_id: bytes) -> int:
         kind, content_type = _KINDS.get(path), request.headers.get(b"content-type", b"")
-        if not request.body or not routes.may_be_json(content_type):
-            return await self._relay(request, request_id, request.body, None)
-        body = read_body(request.body)
-        if path == routes.BATCH_ROUTE:
-            _check_batch(body)
+        if path in routes.AUDIO_ROUTES:
+            form = self._policy.apply_form(path, request.body, content_type)
+            return await self._relay(request, request_id, form, None)
+        if request.method != "POST" or not request.body or not routes.may_be_json(content_type):
+            # An engine refuses another type by its header; what it does not read it does not receive.
+            return await self._relay(request, request_id, b"", None)
+        body = self._screened(request, path, read_body(request.body))
         if kind is None or not routes.is_json(content_type):
             return await self._relay(request, request_id, body.to_bytes(), body.model)
         try:
@@ -164,6 +181,14 @@ class ClientApi:
             return await self._stream(request, request_id, generation)
         return await self._buffered(request, request_id, generation)
 
+    def _screened(self, request: ServerRequest, path: str, body: Body) -> Body:
+        """Return the body that an engine may receive. Raises RequestRejected where the policy refuses it."""
+        if path not in PASSED:  # a route without fields, such as the cancellation of a response
+            return replace(body, value={})
+        context = self._models.own.max_model_len
+        key_id = self._caller_of(request).key_id
+        return replace(body, value=self._policy.apply(path, body.value, len(request.body), context, key_id))
+
     def _with_model(self, kind: ApiRoute, body: Body) -> Body:
         """Fill in the model that a request omits: a continuation may run at any node."""
         if kind in _NAME_MODEL and isinstance(body.value, dict) and body.value.get("model") in (None, ""):
@@ -172,7 +197,7 @@ class ClientApi:
 
     async def _relay(self, request: ServerRequest, request_id: bytes, body: bytes, model: str | None) -> int:
         """Relay a request that only an engine can answer, if only with an error."""
-        if request.path not in routes.TOKENIZER_ROUTES:
+        if request.path not in TOKENIZER_ROUTES:
             routing = await self._routing_request(request, model, None)
             return await self._request_engine(request, request_id, body, routing)
         async with self._tokenizing.slot(len(request.body), self._models.own.max_model_len):
@@ -196,7 +221,13 @@ class ClientApi:
         max_tokens = generation.max_tokens if generation is not None else None
         generates = generation is not None
         buffered = BufferedRequest(
-            request.method, request.target, headers, body, routing, max_tokens, generates=generates
+            request.method,
+            routes.engine_target(request.target),
+            headers,
+            body,
+            routing,
+            max_tokens,
+            generates=generates,
         )
         return await self.buffered_requests.answer(buffered, route, request)
 
@@ -281,14 +312,6 @@ class ClientApi:
 
 def _to_engine(request: ServerRequest, request_id: bytes) -> dict[str, str]:
     return {**client_headers.engine_headers(request.headers), "x-request-id": request_id.decode("latin-1")}
-
-
-def _check_batch(body: Body) -> None:
-    """Raise RequestRejected (400) for more conversations than one request may have."""
-    conversations = body.value.get("messages") if isinstance(body.value, dict) else None
-    if isinstance(conversations, list) and len(conversations) > MAX_CHOICES:
-        message = f"One request may have {MAX_CHOICES} conversations, and this one has {len(conversations)}."
-        raise RequestRejected(400, "invalid_request", message, "messages")
 
 
 def _is_durable(value: bytes | None) -> bool:

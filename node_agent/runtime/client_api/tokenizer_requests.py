@@ -25,9 +25,10 @@ _RETRY_AFTER_S = 1.0
 
 
 class TokenizerRequests:
-    """The tokenizer requests that are active at this node."""
+    """The tokenizer requests that are active at this node. bytes_per_token: of a body, for each of the context."""
 
-    def __init__(self) -> None:
+    def __init__(self, bytes_per_token: int = BYTES_PER_TOKEN) -> None:
+        self._bytes_per_token = bytes_per_token
         self._slots = asyncio.Semaphore(MAX_CONCURRENCY)
         self._waiting = 0
 
@@ -42,10 +43,12 @@ class TokenizerRequests:
             RequestRejected: the body is larger than the context can be (413).
             FleetFull: too many requests wait for a slot.
         """
-        limit = DEFAULT_LIMIT_BYTES if max_model_len is None else max(MIN_LIMIT_BYTES, BYTES_PER_TOKEN * max_model_len)
+        bound = DEFAULT_LIMIT_BYTES if max_model_len is None else self._bytes_per_token * max_model_len
+        limit = max(MIN_LIMIT_BYTES, bound)
         if size > limit:
             context = "" if max_model_len is None else f", which is more than a context of {max_model_len} tokens takes"
-            message = f"The body has {size} bytes{context}; up to {limit} are tokenized. Send it in parts."
+            setting = "SYNKTI_MAX_CHARS_PER_TOKEN on the nodes"
+            message = f"The body has {size} bytes{context}; up to {limit} are tokenized ({setting}). Send it in parts."
             raise RequestRejected(413, "request_too_large", message)
         if self._waiting >= MAX_WAITING:
             raise FleetFull(f"{MAX_WAITING} requests wait to be tokenized; try again shortly.", _RETRY_AFTER_S)

@@ -35,6 +35,7 @@ from node_agent.core.failure.loss import Loss, LossReason, not_serving
 from node_agent.core.failure.report import format_loss
 from node_agent.core.node.status import load_to_header
 from node_agent.core.openai import client_headers, sse
+from node_agent.core.openai.routes import is_engine_route
 from node_agent.core.streams.state import LOST_EVENT
 from node_agent.ports import ExchangeLost, Response, ServerRequest
 from node_agent.runtime.common.responses import EVENT_STREAM, MAX_ANSWER_BYTES, answer_error
@@ -115,7 +116,7 @@ class PeerApi:
         target = request.target
         if target == TAKE_TARGET:
             self._send_journal(request)
-        elif target.startswith(ENGINE_PREFIX + "/"):
+        elif target.startswith(ENGINE_PREFIX) and is_engine_route(request.method, target.removeprefix(ENGINE_PREFIX)):
             await self._relay_to_engine(request, target.removeprefix(ENGINE_PREFIX))
         elif target.startswith(KV_PREFIX):
             await self._serve_blocks(request)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ from hypothesis import strategies as st
 
 from node_agent.contract.errors import ConfigurationError
 from node_agent.core.common.address import Address
+from node_agent.core.policy.bounds import SETTINGS, RequestBounds
+from node_agent.core.policy.cache_salt import SaltMode
+from node_agent.core.policy.request_policy import PolicySettings
 from node_agent.settings import from_environ
 
 LEAST = {"SYNKTI_MODEL_NAME": "m", "SYNKTI_MODEL_DIR": "/models/m"}
@@ -49,6 +53,48 @@ def test_further_arguments_come_after_the_engines_own() -> None:
     assert settings.engine.command[-2:] == ("--max-model-len", "8192")
 
 
+def test_what_clients_may_send_is_read_with_its_defaults() -> None:
+    assert from_environ(LEAST).policy == PolicySettings()
+    policy = from_environ(
+        {
+            **LEAST,
+            "SYNKTI_ALLOWED_ROUTES": "/tokenize, /v1/embeddings",
+            "SYNKTI_ALLOWED_FIELDS": "priority,chat_template_kwargs.enable_thinking",
+            "SYNKTI_ALLOWED_MEDIA_DOMAINS": "images.example.com",
+            "SYNKTI_MAX_DATA_URL_BYTES": "1000",
+            "SYNKTI_CACHE_SALT": "per-key",
+            "SYNKTI_MAX_CHOICES": "8",
+            "SYNKTI_MAX_REGEX_CHARS": "100",
+        }
+    ).policy
+    assert policy == PolicySettings(
+        allowed_routes=("/tokenize", "/v1/embeddings"),
+        allowed_fields=("priority", "chat_template_kwargs.enable_thinking"),
+        allowed_media_domains=("images.example.com",),
+        max_data_url_bytes=1_000,
+        cache_salt=SaltMode.PER_KEY,
+        bounds=RequestBounds(max_choices=8, max_regex_chars=100),
+    )
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_each_bound_is_a_variable(name: str) -> None:
+    bounds = from_environ({**LEAST, f"SYNKTI_{name.upper()}": "7"}).policy.bounds
+    assert bounds == replace(RequestBounds(), **{name: 7})
+
+
+@pytest.mark.parametrize(
+    ("domains", "given"), [("", ["none.invalid"]), ("a.example,b.example", ["a.example", "b.example"])]
+)
+def test_the_engine_fetches_media_from_the_same_domains_and_by_default_from_none(
+    domains: str, given: list[str]
+) -> None:
+    command = from_environ({**LEAST, "SYNKTI_ALLOWED_MEDIA_DOMAINS": domains}).engine.command
+    at = command.index("--allowed-media-domains")
+    assert [*command[at + 1 : at + 1 + len(given)]] == given
+    assert command[at + 1 + len(given)].startswith("--"), "the list ends with another option"
+
+
 WRONG = {
     "SYNKTI_ENGINE_ARGS": "--max-model-len",
     "SYNKTI_CLUSTER": "Bad!",
@@ -61,6 +107,11 @@ WRONG = {
     "SYNKTI_ADMIN_PORT": "http",
     "SYNKTI_TLS_CERTIFICATE": "node.pem",
     "SYNKTI_TLS_KEY": "node.key",
+    "SYNKTI_ALLOWED_ROUTES": "/sleep",
+    "SYNKTI_ALLOWED_FIELDS": "model",
+    "SYNKTI_ALLOWED_MEDIA_DOMAINS": "10.0.0.1",
+    "SYNKTI_CACHE_SALT": "none",
+    "SYNKTI_MAX_CHOICES": "1025",
 }
 
 
@@ -120,6 +171,14 @@ ODD = [
     ("SYNKTI_MODEL_NAME", "m\nx"),
     ("SYNKTI_MODEL_NAME", "m\udcff"),
     ("SYNKTI_LOG_LEVEL", "chatty"),
+    ("SYNKTI_ALLOWED_ROUTES", "/tokenize/"),
+    ("SYNKTI_ALLOWED_ROUTES", "/v1/load_lora_adapter"),
+    ("SYNKTI_ALLOWED_FIELDS", "chat_template_kwargs."),
+    ("SYNKTI_ALLOWED_FIELDS", "priority;cache_salt"),
+    ("SYNKTI_ALLOWED_MEDIA_DOMAINS", "https://a.example"),
+    ("SYNKTI_ALLOWED_MEDIA_DOMAINS", "*.example.com"),
+    ("SYNKTI_MAX_DATA_URL_BYTES", "1 MiB"),
+    ("SYNKTI_MAX_TOOLS", "0"),
     ("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:99999"),
     ("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://[x"),
     ("AWS_EC2_METADATA_SERVICE_ENDPOINT", "https://127.0.0.1"),

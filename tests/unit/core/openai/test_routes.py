@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from node_agent.contract.client_requests import OPTIONAL_ROUTES
 from node_agent.core.http.cors import Origins
-from node_agent.core.openai.routes import allowed_methods, metric_label, without_trailing_slash
+from node_agent.core.openai.routes import (
+    allowed_methods,
+    engine_target,
+    is_engine_route,
+    metric_label,
+    not_found_message,
+    without_trailing_slash,
+)
 
 PAGE = {b"origin": b"https://chat.example.com"}
 PREFLIGHT = PAGE | {b"access-control-request-method": b"POST", b"access-control-request-headers": b"authorization"}
@@ -17,18 +25,73 @@ PREFLIGHT = PAGE | {b"access-control-request-method": b"POST", b"access-control-
         ("/health", ("GET",)),
         ("/ping", ("GET", "POST")),
         ("/v1/chat/completions", ("POST",)),
-        ("/rerank", ("POST",)),
+        ("/v1/messages/count_tokens", ("POST",)),
         ("/v1/streams/x", ("GET",)),
-        ("/v1/responses/resp_1", None),
-        ("/v1/anything", None),
+        ("/v1/streams/", ()),
+        ("/v1/responses/resp_1", ("GET",)),
+        ("/v1/responses/resp_1/cancel", ("POST",)),
+        ("/v1/responses/resp_1/input_items", ()),
+        ("/v1/responses/", ()),
+        ("/v1/responses/..", ()),
+        ("/v1/responses/%2e%2e", ()),
+        ("/v1/responses/resp_1\n", ()),
+        ("/v1/anything", ()),
+        ("/v1/models/m", ()),
+        ("/v1/load_lora_adapter", ()),
+        ("/v1//models", ()),
+        ("//v1/models", ()),
+        ("/v1/chat%2Fcompletions", ()),
+        ("/v1/chat/completions;x", ()),
+        ("/v1/chat/completions/", ()),
+        ("/V1/chat/completions", ()),
+        ("http://x/health", ()),
+        ("/rerank", ()),
+        ("/tokenize", ()),
         ("/sleep", ()),
         ("/inference/v1/generate", ()),
+        ("/invocations", ()),
         ("/collective_rpc", ()),
         ("/", ()),
+        ("", ()),
     ],
 )
-def test_a_route_has_its_methods(path: str, methods: tuple[str, ...] | None) -> None:
+def test_a_route_has_its_methods_and_no_other_spelling_is_one(path: str, methods: tuple[str, ...]) -> None:
     assert allowed_methods(path) == methods
+
+
+@pytest.mark.parametrize("path", sorted(OPTIONAL_ROUTES))
+def test_an_optional_route_exists_only_where_it_is_allowed(path: str) -> None:
+    assert allowed_methods(path) == ()
+    assert "SYNKTI_ALLOWED_ROUTES" in not_found_message(path)
+    assert allowed_methods(path, [path]) == ("POST",)
+    assert allowed_methods(path, OPTIONAL_ROUTES - {path}) == ()
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "is_one"),
+    [
+        ("POST", "/v1/completions", True), ("POST", "/tokenize", True), ("GET", "/v1/models", True),
+        ("GET", "/v1/responses/resp_1?stream=true", True), ("POST", "/sleep", False), ("DELETE", "/v1/models", False),
+        ("POST", "/v1/load_lora_adapter", False), ("POST", "", False), ("POST", "v1/completions", False),
+    ],
+)  # fmt: skip
+def test_a_peer_reaches_the_same_routes_of_an_engine(method: str, target: str, *, is_one: bool) -> None:
+    assert is_engine_route(method, target) is is_one
+
+
+@pytest.mark.parametrize(
+    ("target", "received"),
+    [
+        ("/v1/messages?beta=true", "/v1/messages"),
+        ("/v1/chat/completions?x=/../sleep", "/v1/chat/completions"),
+        ("/v1/responses/resp_1", "/v1/responses/resp_1"),
+        ("/v1/responses/resp_1?stream=true&starting_after=5&x=1", "/v1/responses/resp_1?stream=true&starting_after=5"),
+        ("/v1/responses/resp_1?stream=a%20b&include[]=x", "/v1/responses/resp_1?include[]=x"),
+        ("/v1/responses/resp_1?", "/v1/responses/resp_1"),
+    ],
+)
+def test_an_engine_receives_the_route_and_the_query_that_it_knows(target: str, received: str) -> None:
+    assert engine_target(target) == received
 
 
 @pytest.mark.parametrize(
@@ -36,7 +99,10 @@ def test_a_route_has_its_methods(path: str, methods: tuple[str, ...] | None) -> 
     [
         ("/health/", "/health"),
         ("/v1/models/?a=b/", "/v1/models?a=b/"),
-        ("/v1/anything//", "/v1/anything"),
+        ("/v1/chat/completions//", "/v1/chat/completions"),
+        ("/v1/responses/resp_1/", "/v1/responses/resp_1"),
+        ("/v1/anything//", None),
+        ("/tokenize/", None),
         ("/v1/models", None),
         ("/v1/", None),
         ("/", None),
