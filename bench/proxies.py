@@ -144,6 +144,7 @@ class Proxies:
             "SYNKTI_MODEL_DIR": "unused",
             "SYNKTI_FRONT_HOST": host,
             "SYNKTI_PEER_HOST": host,
+            "SYNKTI_ADMIN_HOST": host,
             "SYNKTI_ENGINE_HOST": self.engine.host,
             "SYNKTI_ENGINE_PORT": str(self.engine.port),
             "SYNKTI_ENGINE_COMMAND": '["sleep", "infinity"]',  # the engine runs already; this process only has to stay

@@ -32,6 +32,7 @@ DIMENSIONS: tuple[tuple[Choice, ...], ...] = (
     ({"interface_endpoints": False}, {"interface_endpoints": True}),
     ({"zones": 2}, {"zones": 3}, {"zones": 6}),
     ({"client_cidrs": ()}, {"client_cidrs": (CIDR,)}),
+    ({"metrics_cidrs": ()}, {"metrics_cidrs": ("10.71.0.0/16",)}),
     ({"load_balancer": "none"}, {"load_balancer": "internal"}, {"load_balancer": "public"}),
     (
         {"domain": ""},

@@ -18,8 +18,8 @@ class NoNodesFound(NotFound):
     """No node was found."""
 
 
-def node_urls_by_tag(cluster: str, region: str | None = None) -> list[str]:
-    """Return the client API's URLs of the cluster's running nodes. Raises NoNodesFound."""
+def node_urls_by_tag(cluster: str, region: str | None = None, *, tls: bool = False) -> list[str]:
+    """Return the client API's URLs of the cluster's running nodes, https with `tls`. Raises NoNodesFound."""
     try:
         ec2 = Ec2(aws_client("ec2", region), PEER_DOOR_PORT)
         nodes = asyncio.run(ec2.nodes(cluster))
@@ -30,4 +30,4 @@ def node_urls_by_tag(cluster: str, region: str | None = None) -> list[str]:
         raise NoNodesFound(
             f"no running instance carries the tag SynktiCluster={cluster}", "synkti nodes shows the nodes"
         )
-    return [f"http://{host}:{FRONT_DOOR_PORT}" for host in hosts]
+    return [f"{'https' if tls else 'http'}://{host}:{FRONT_DOOR_PORT}" for host in hosts]

@@ -11,19 +11,21 @@ import contextlib
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import synkti_client
-from cli.core.callers import CallerPolicy
 from cli.errors import BadUsage
 from cli.fleet_nodes import NoNodesFound, node_urls_by_tag
 from cli.options import Json
 from cli.terminal import Terminal
 from node_agent.adapters.http_limits import Limits
 from node_agent.adapters.http_server import HttpServer, bind
+from node_agent.core.http.callers import CallerPolicy
 from node_agent.core.streams.end_of_stream import error_event
 from node_agent.ports import ServerRequest
 from node_agent.runtime.common.responses import answer_error, error_body
@@ -140,17 +142,17 @@ def _cancel(task: asyncio.Future[None]) -> None:
 
 
 async def _follow_nodes(
-    transport: synkti_client.AsyncContinuousTransport, cluster: str | None, region: str | None
+    transport: synkti_client.AsyncContinuousTransport, read_tags: Callable[[], list[str]] | None
 ) -> None:
     """Refresh the list of nodes from the nodes; from their tags less often, and when no node answers."""
     read_tags_at = time.monotonic() + _TAGS_INTERVAL_S
     while True:
         await asyncio.sleep(_NODES_INTERVAL_S)
         answered = await transport.refresh()
-        if cluster is not None and (not answered or time.monotonic() >= read_tags_at):
+        if read_tags is not None and (not answered or time.monotonic() >= read_tags_at):
             read_tags_at = time.monotonic() + _TAGS_INTERVAL_S
             with contextlib.suppress(NoNodesFound):  # without an answer of EC2 the list stays
-                transport.nodes.replace(await asyncio.to_thread(node_urls_by_tag, cluster, region))
+                transport.nodes.replace(await asyncio.to_thread(read_tags))
 
 
 def gateway(
@@ -165,6 +167,15 @@ def gateway(
     ] = None,
     region: Annotated[
         str | None, typer.Option(help="The cluster's region, if not the configured one.", show_default=False)
+    ] = None,
+    tls: Annotated[bool, typer.Option("--tls", help="Call the nodes that are found by their tags with https.")] = False,
+    ca_bundle: Annotated[
+        Path | None,
+        typer.Option(help="A PEM file of the authorities to trust, in place of the system's.", show_default=False),
+    ] = None,
+    server_name: Annotated[
+        str | None,
+        typer.Option(help="The name in the nodes' certificates, if it is not their address.", show_default=False),
     ] = None,
     host: Annotated[str, typer.Option(help="The address to listen on; the loopback by default.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port to listen on; 0 for any free one.")] = DEFAULT_PORT,
@@ -187,27 +198,41 @@ def gateway(
     Examples:
       synkti gateway --cluster synkti      # then base_url="http://127.0.0.1:8080/v1" in any OpenAI client
       synkti gateway --node http://10.0.1.5:8000 --node http://10.0.2.7:8000
+      synkti gateway --cluster synkti --tls --ca-bundle ca.pem --server-name llm.example.com
 
     \f
 
     Raises:
-        BadUsage: no node is given, or a URL is invalid.
+        BadUsage: no node is given, or a URL or the CA bundle is invalid.
     """
-    fronts = [*(node or ()), *(node_urls_by_tag(cluster, region) if cluster else ())]
+    read_tags = partial(node_urls_by_tag, cluster, region, tls=tls) if cluster else None
+    fronts = [*(node or ()), *(read_tags() if read_tags else ())]
+    checks = _tls(ca_bundle, server_name)
     try:
-        transport = synkti_client.async_transport(fronts, discovery=discovery)
+        transport = synkti_client.async_transport(fronts, discovery=discovery, tls=checks)
     except ValueError as error:
         raise BadUsage(f"{error}", "--cluster NAME finds nodes by their tags") from error
     listener = bind(host, port, "gateway")
     callers = CallerPolicy(tuple(allow_host or ()), tuple(allow_origin or ()))
-    asyncio.run(_serve(transport, callers, cluster, region, listener, Terminal(as_json)))
+    asyncio.run(_serve(transport, callers, read_tags, listener, Terminal(as_json)))
+
+
+def _tls(ca_bundle: Path | None, server_name: str | None) -> synkti_client.Tls | None:
+    """Return how https nodes are checked; None for the defaults. Raises BadUsage for a bundle that cannot be used."""
+    if ca_bundle is None and server_name is None:
+        return None
+    checks = synkti_client.Tls(ca_bundle, server_name)
+    try:
+        checks.context()
+    except ValueError as error:
+        raise BadUsage(f"{error}", "--ca-bundle is a file of certificates in PEM") from error
+    return checks
 
 
 async def _serve(
     transport: synkti_client.AsyncContinuousTransport,
     callers: CallerPolicy,
-    cluster: str | None,
-    region: str | None,
+    read_tags: Callable[[], list[str]] | None,
     listener: socket.socket,
     terminal: Terminal,
 ) -> None:
@@ -215,7 +240,7 @@ async def _serve(
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    following = asyncio.create_task(_follow_nodes(transport, cluster, region))
+    following = asyncio.create_task(_follow_nodes(transport, read_tags))
     server = HttpServer(Gateway(transport, callers), Limits(body_bytes=MAX_BODY_BYTES))
     await server.start(listener)
     host, port = listener.getsockname()[:2]

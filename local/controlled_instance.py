@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from local.imds import InstanceMetadata
-from node_agent.contract.names import FRONT_DOOR_PORT
+from node_agent.contract.names import ADMIN_PORT, FRONT_DOOR_PORT
 
 _READY_TIMEOUT_S = 2.0
 
@@ -25,6 +25,11 @@ class ControlledInstance:
     def url(self) -> str:
         """The base URL of its client API."""
         return f"http://{self.metadata.address}:{FRONT_DOOR_PORT}"
+
+    @property
+    def admin_url(self) -> str:
+        """The base URL of its admin listener."""
+        return f"http://{self.metadata.address}:{ADMIN_PORT}"
 
     @property
     def termination_requested(self) -> bool:

@@ -19,11 +19,17 @@ from local.controlled_instance import ControlledInstance
 from local.errors import UserActionRequired
 from local.imds import InstanceMetadata
 from local.process_cleanup import kill_all_in, start
-from node_agent.contract.names import ENGINE_PORT, FRONT_DOOR_PORT, PEER_DOOR_PORT, checkpoints_bucket_name
+from node_agent.contract.names import (
+    ADMIN_PORT,
+    ENGINE_PORT,
+    FRONT_DOOR_PORT,
+    PEER_DOOR_PORT,
+    checkpoints_bucket_name,
+)
 
 _ROOT = str(Path(__file__).parent.parent)
 AGENT = (sys.executable, "-m", "node_agent")
-PORTS = (FRONT_DOOR_PORT, PEER_DOOR_PORT, ENGINE_PORT, imds.PORT)
+PORTS = (FRONT_DOOR_PORT, PEER_DOOR_PORT, ENGINE_PORT, ADMIN_PORT, imds.PORT)
 
 EngineCommand = Callable[[str, int], list[str]]
 """host, port -> the engine's command."""
@@ -104,6 +110,7 @@ class EmulatedInstance(ControlledInstance):
             "SYNKTI_MODEL_DIR": template.model_dir,
             "SYNKTI_FRONT_HOST": self.host,
             "SYNKTI_PEER_HOST": self.host,
+            "SYNKTI_ADMIN_HOST": self.host,
             "SYNKTI_ENGINE_HOST": self.host,
             "SYNKTI_ENGINE_COMMAND": json.dumps(template.engine_command(self.host, ENGINE_PORT)),
             "SYNKTI_ADVERTISE_ADDRESS": f"{self.host}:{PEER_DOOR_PORT}",

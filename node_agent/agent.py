@@ -120,6 +120,8 @@ class Agent:
     async def run(self) -> int:
         """Run until the node retires; return its exit code."""
         self._prepare_state_dir()
+        if self.parts.certificate is not None:
+            await self.parts.certificate.load_first()
         listeners = await self._listen()
         if self._signals:
             self._handle_signals()
@@ -143,13 +145,19 @@ class Agent:
             _log.warning("the state's folder cannot be made: %s", error)
         self.parts.engine.steps.forget()
 
-    async def _listen(self) -> tuple[socket.socket, socket.socket]:
-        """Bind all sockets, before anything else is started; return those of the client API and the peer API."""
-        clients, peers, membership = self._settings.front, self._settings.peer, self.parts.membership
-        listeners = bind(clients.host, clients.port, "front door"), bind(peers.host, peers.port, "peer door")
+    async def _listen(self) -> tuple[socket.socket, socket.socket, socket.socket]:
+        """Bind all sockets, before anything else is started; return those of the servers."""
+        settings, membership = self._settings, self.parts.membership
+        clients, peers, admin = settings.front, settings.peer, settings.admin
+        listeners = (
+            bind(clients.host, clients.port, "front door"),
+            bind(peers.host, peers.port, "peer door"),
+            bind(admin.host, admin.port, "admin listener"),
+        )
         datagrams = bind(peers.host, peers.port, "peers' datagrams", socket.SOCK_DGRAM)
         await membership.datagrams.open(datagrams, membership.gossip.on_datagram)
-        _log.info("%s listens for clients on %s, for peers on %s", membership.node.instance_id, clients, peers)
+        node = membership.node.instance_id
+        _log.info("%s listens for clients on %s, for peers on %s, for metrics on %s", node, clients, peers, admin)
         return listeners
 
     def _handle_signals(self) -> None:
@@ -177,7 +185,7 @@ class Agent:
         discover = partial(
             parts.membership.gossip.discover, outside.instances, settings.cluster, schedule, self._random.random
         )
-        return {
+        loops: dict[str, Callable[[], Awaitable[None]]] = {
             _SUPERVISOR: parts.engine.supervisor.run,
             "metadata": watch,
             "discovery": discover,
@@ -194,6 +202,9 @@ class Agent:
             "memory": partial(monitor_memory, resident_bytes, release_free_memory, self._busy_connections),
             "tick": self._tick,
         }
+        if parts.certificate is not None:
+            loops["certificate"] = parts.certificate.run
+        return loops
 
     def _busy_connections(self) -> int:
         return sum(server.busy for server in self.parts.servers)

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
+from node_agent.adapters.certificate_files import CertificateFiles
 from node_agent.adapters.datagrams import UdpDatagrams
 from node_agent.adapters.engine_process import EngineProcess
 from node_agent.adapters.engine_steps import STEPS_DIR, EngineStepFiles
 from node_agent.adapters.http import HttpClient
 from node_agent.adapters.http_limits import Limits
 from node_agent.adapters.http_server import HttpServer
+from node_agent.adapters.peer_tls import PeerTls
 from node_agent.adapters.replication_client import TcpReplicaLinks
 from node_agent.adapters.steady_clock import SteadyClock
+from node_agent.contract.errors import ConfigurationError
 from node_agent.contract.states import NodeState
 from node_agent.contract.table_schema import NodeRecord, renewed
 from node_agent.core.common.address import Address
@@ -35,7 +38,9 @@ from node_agent.core.replication.replica_store import ReplicaStore
 from node_agent.dependencies import Dependencies
 from node_agent.kv.folder import MAX_WRITERS, BlockFolder
 from node_agent.ports import Identity
+from node_agent.runtime.admin_api.server import AdminApi
 from node_agent.runtime.client_api.admission_queue import AdmissionQueue
+from node_agent.runtime.client_api.certificate_watcher import CertificateWatcher
 from node_agent.runtime.client_api.model_list import ModelList
 from node_agent.runtime.client_api.server import ClientApi
 from node_agent.runtime.client_api.stream_registry import StreamRegistry
@@ -61,6 +66,9 @@ from node_agent.runtime.replication.server import ReplicationServer
 from node_agent.runtime.replication.stream_recorder import StreamRecorder
 from node_agent.runtime.replication.takeover import Takeovers
 from node_agent.settings import Settings
+
+_ADMIN_BODY_BYTES = 64 * 1024
+_ADMIN_CONNECTIONS = 128
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,7 @@ class MembershipParts:
     node: the state that all features share.
     to_peers: the HTTP client for requests to peers; signed: over it, for requests that have to be signed.
     verifier: of peers' requests to this node.
+    tls: of connections between nodes, None where they have none.
     """
 
     datagrams: UdpDatagrams
@@ -100,6 +109,7 @@ class MembershipParts:
     to_peers: HttpClient
     signed: SignedClient
     verifier: RequestVerifier
+    tls: PeerTls | None
 
 
 @dataclass(frozen=True)
@@ -156,8 +166,11 @@ class Parts:
     drain: DrainController
     clients: ClientParts
     peer_api: PeerApi
-    servers: tuple[HttpServer, HttpServer]
-    """Of the client API, and of the peer API."""
+    servers: tuple[HttpServer, HttpServer, HttpServer]
+    """Of the client API, of the peer API, and of the admin API."""
+
+    certificate: CertificateWatcher | None
+    """Of the client API; None where it has none."""
 
     @property
     def node(self) -> NodeContext:
@@ -181,17 +194,35 @@ def compose(inputs: Inputs) -> Parts:
     replication = _make_replication(inputs, membership, streams.release)
     publisher = _make_publisher(inputs, node.incarnation)
     drain = DrainController(node, engine.calls, publisher.put_drain, kv.handed_off)
-    clients = _make_clients(inputs, node, engine, replication, drain, streams)
+    clients = _make_clients(inputs, node, engine, replication, streams)
     peer_api = PeerApi(
         node, engine.calls, replication.takeovers, membership.verifier, kv.fetcher.fetch, kv.server.answer
     )
-    servers = _make_servers(inputs, clients.api, peer_api, replication.server)
-    return Parts(membership, kv, engine, replication, publisher, drain, clients, peer_api, servers)
+    servers = (*_make_servers(inputs, clients.api, peer_api, replication.server), _make_admin(inputs, node, drain))
+    certificate = _make_certificate(inputs, servers[0])
+    if (tls := membership.tls) is not None:
+        servers[1].use_tls(lambda: tls.server, tls)
+    return Parts(membership, kv, engine, replication, publisher, drain, clients, peer_api, servers, certificate)
+
+
+def _make_certificate(inputs: Inputs, clients: HttpServer) -> CertificateWatcher | None:
+    tls = inputs.settings.tls
+    if tls.certificate is None or tls.key is None:
+        return None
+    watcher = CertificateWatcher(CertificateFiles(tls.certificate, tls.key), inputs.metrics, inputs.clock)
+    clients.use_tls(watcher.context)
+    return watcher
 
 
 def _make_membership(inputs: Inputs, on_peer_lost: Callable[[str], None]) -> MembershipParts:
     settings, key, clock = inputs.settings, inputs.outside.key, inputs.clock
-    datagrams, to_peers, clocks = UdpDatagrams(), HttpClient(settings.source_host), PeerClocks(key)
+
+    def nodes_at(address: Address) -> set[str]:
+        at = str(address)
+        return {status.instance_id for status in node.present if status.peer_address == at}
+
+    tls = _make_peer_tls(inputs, nodes_at) if settings.tls.peers else None
+    datagrams, to_peers, clocks = UdpDatagrams(), HttpClient(settings.source_host, tls), PeerClocks(key)
 
     def on_change(change: MemberChanged) -> None:
         if is_lost(change):
@@ -223,7 +254,23 @@ def _make_membership(inputs: Inputs, on_peer_lost: Callable[[str], None]) -> Mem
     monitor = ClockMonitor(node, clocks, clock.wall_ahead_s, inputs.post)
     signed = SignedClient(to_peers, clocks, clock)
     verifier = RequestVerifier(key, audience=secrets.token_hex(8))
-    return MembershipParts(datagrams, gossip, node, clocks, monitor, to_peers, signed, verifier)
+    return MembershipParts(datagrams, gossip, node, clocks, monitor, to_peers, signed, verifier, tls)
+
+
+def _make_peer_tls(inputs: Inputs, nodes_at: Callable[[Address], Collection[str]]) -> PeerTls:
+    """Make the TLS of connections between nodes. Raises ConfigurationError where peers' keys are on no record."""
+    outside = inputs.outside
+    if outside.node_key is None or outside.peer_keys is None:
+        raise ConfigurationError(["SYNKTI_PEER_TLS=on: this agent has no record of its peers' keys; set it to off"])
+    return PeerTls(
+        outside.node_key,
+        outside.identity.instance_id,
+        (outside.key,),
+        outside.peer_keys,
+        nodes_at=nodes_at,
+        on_rejected=lambda why: inputs.metrics.peer_rejections.labels(why).inc(),
+        clock=inputs.monotonic,
+    )
 
 
 def first_status(settings: Settings, identity: Identity, incarnation: int) -> NodeStatus:
@@ -313,7 +360,7 @@ def _make_replication(
     settings, key, node = inputs.settings, inputs.outside.key, membership.node
     store = ReplicaStore(max_bytes=settings.replication.max_kept_bytes)
     links = TcpReplicaLinks(
-        key, inputs.clock, settings.replication.keeper_lag_s, settings.source_host, membership.clocks
+        key, inputs.clock, settings.replication.keeper_lag_s, settings.source_host, membership.clocks, membership.tls
     )
     recorder = StreamRecorder(node, store, inputs.outside.stream_records)
     manager = ReplicationManager(node, links, store, settings.replication.factor, inputs.random.random, recorder)
@@ -341,7 +388,6 @@ def _make_clients(
     node: NodeContext,
     engine: EngineParts,
     replication: ReplicationParts,
-    drain: DrainController,
     streams: StreamRegistry,
 ) -> ClientParts:
     admission = AdmissionQueue(node, inputs.random.random)
@@ -353,9 +399,9 @@ def _make_clients(
         replication.manager,
         replication.takeovers,
         streams,
-        drain,
         models,
         inputs.settings.allowed_origins,
+        "http" if inputs.settings.tls.certificate is None else "https",
     )
     return ClientParts(api, admission, models, streams)
 
@@ -384,3 +430,14 @@ def _make_servers(
         on_refused=metrics.refusal_counter("peer"),
     )
     return clients, peers
+
+
+def _make_admin(inputs: Inputs, node: NodeContext, drain: DrainController) -> HttpServer:
+    """Make the admin API's server, whose bounds are its own: a node that is full of clients still has metrics."""
+    limits = Limits(
+        body_bytes=_ADMIN_BODY_BYTES,
+        connections=_ADMIN_CONNECTIONS,
+        connections_per_address=_ADMIN_CONNECTIONS,
+        unread_s=inputs.settings.limits.unread_s,
+    )
+    return HttpServer(AdminApi(node, drain), limits, on_refused=inputs.metrics.refusal_counter("admin"))

@@ -24,6 +24,7 @@ from node_agent.adapters.dynamodb import DynamoRecords
 from node_agent.adapters.ec2 import Ec2
 from node_agent.adapters.http import HttpClient
 from node_agent.adapters.imds import Imds
+from node_agent.adapters.node_key import NodeKey
 from node_agent.adapters.remembered import Remembered
 from node_agent.adapters.secrets import SecretsManager
 from node_agent.adapters.stream_records import MAX_CONCURRENCY as STREAM_CONCURRENCY
@@ -36,6 +37,7 @@ from node_agent.ports import (
     Identity,
     Instances,
     Metadata,
+    PeerKeys,
     Records,
     ScalingGroup,
     StreamRecords,
@@ -56,7 +58,7 @@ class Dependencies:
     """The node's connections to the outside, made before anything is started.
 
     records, stream_records, group: None where there is no table, no Auto Scaling group that waits; checkpoints, blocks:
-    no bucket.
+    no bucket; node_key, peer_keys: peers' keys are on no record.
     """
 
     identity: Identity
@@ -68,6 +70,8 @@ class Dependencies:
     checkpoints: Checkpoints | None = None
     blocks: BlockStore | None = None
     stream_records: StreamRecords | None = None
+    node_key: NodeKey | None = None
+    peer_keys: PeerKeys | None = None
 
 
 async def connect(settings: Settings, client: HttpClient) -> Dependencies:

@@ -127,6 +127,14 @@ def cidrs(value: Any) -> tuple[str, ...]:
     return tuple(str(IPv4Network(each)) for each in string_list(value))
 
 
+def private_cidrs(value: Any) -> tuple[str, ...]:
+    """Parse a list of private IPv4 ranges, such as 10.71.0.0/16; host bits must be zero. May be empty."""
+    found = cidrs(value)
+    if wrong := [each for each in found if not IPv4Network(each).is_private]:
+        raise ValueError(f"{wrong[0]} is not a private range, and what it would read is not encrypted")
+    return found
+
+
 def origins(value: Any) -> tuple[str, ...]:
     """Parse a list of web origins, such as https://chat.example.com, or `*`. May be empty."""
     found = string_list(value)

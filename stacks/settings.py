@@ -126,6 +126,10 @@ class FleetSettings:
     client_cidrs: tuple[str, ...] = _setting((), parsers.cidrs)
     """Address ranges from which clients may call the nodes. None by default."""
 
+    metrics_cidrs: tuple[str, ...] = _setting((), parsers.private_cidrs)
+    """Private address ranges from which metrics may be collected at each node's admin listener, which has no TLS. None
+    by default: it then listens on the node's own loopback only."""
+
     allowed_origins: tuple[str, ...] = _setting((), parsers.origins)
     """Origins of web pages that may call the nodes from a browser (CORS); `*`: all. None by default."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -42,7 +43,11 @@ def one_loader_of_service_descriptions() -> Iterator[None]:
 def one_tls_context() -> Iterator[None]:
     """Load the certificates that httpx trusts once: else each client does, and takes 30 ms of CPU time for it."""
     context = httpx.create_ssl_context()
+
+    def create(verify: ssl.SSLContext | bool = True, **_: object) -> ssl.SSLContext:
+        return verify if isinstance(verify, ssl.SSLContext) else context
+
     with pytest.MonkeyPatch.context() as patch:
         for library in ("httpx", "httpx2"):
-            patch.setattr(f"{library}._transports.default.create_ssl_context", lambda **_: context)
+            patch.setattr(f"{library}._transports.default.create_ssl_context", create)
         yield

@@ -91,9 +91,8 @@ class Call:
         else:
             timeout["read"] = self._attempts.remaining_s()
         url = _url_at(node, self._request.url.raw_path)
-        return httpx.Request(
-            self._request.method, url, headers=headers, content=self._body, extensions={"timeout": timeout}
-        )
+        extensions = self._nodes.extensions(node, timeout)
+        return httpx.Request(self._request.method, url, headers=headers, content=self._body, extensions=extensions)
 
     def on_error(self, node: str, error: httpx.TransportError) -> None:
         """Record a failed attempt. Raises the error where a retry does not help."""
@@ -149,6 +148,7 @@ class Resumption:
     def __init__(self, sse: ResumableSse, original: httpx.Request, nodes: Nodes, policy: RetryPolicy) -> None:
         self.sse = sse
         self.attempts = Attempts(nodes, policy, Bounds(is_resuming=True))
+        self._nodes = nodes
         self._original = original
         self._policy = policy
         self._lost_engines = 0
@@ -191,10 +191,10 @@ class Resumption:
             if (key := self._original.headers.get(name)) is not None:
                 headers[name] = key
         growth = self.attempts.timeout_growth()
-        timeout = dict.fromkeys(("read", "write", "pool"), self._policy.resume_timeout_s * growth)
+        timeout: dict[str, Any] = dict.fromkeys(("read", "write", "pool"), self._policy.resume_timeout_s * growth)
         timeout["connect"] = self._policy.connect_timeout_s * growth
         url = _url_at(node, f"{STREAMS_PATH}{self.sse.stream}".encode())
-        return httpx.Request("GET", url, headers=headers, extensions={"timeout": timeout})
+        return httpx.Request("GET", url, headers=headers, extensions=self._nodes.extensions(node, timeout))
 
     def accepts(self, answer: httpx.Response, sent: httpx.Request) -> bool:
         """Return True where this response continues the stream."""

@@ -26,12 +26,14 @@ class Nodes:
     """The URLs of nodes.
 
     seeds: the URLs to start with, and to fall back to when no other node answers; discovery: a URL of the list of
-    nodes. Raises ValueError where both are missing, or a URL is invalid.
+    nodes; server_name: the name in the nodes' certificates, None for the host of each URL. Raises ValueError where both
+    are missing, or a URL is invalid.
     """
 
-    def __init__(self, seeds: Iterable[str], discovery: str | None = None) -> None:
+    def __init__(self, seeds: Iterable[str], discovery: str | None = None, server_name: str | None = None) -> None:
         self._seeds = tuple(_normalize(url) for url in seeds)
         self._discovery = discovery
+        self._server_name = server_name
         if not self._seeds and discovery is None:
             raise ValueError("give at least one node, or a discovery URL")
         self._known = list(self._seeds)
@@ -46,6 +48,12 @@ class Nodes:
 
     def __len__(self) -> int:
         return len(self._known)
+
+    def extensions(self, url: str, timeout: dict[str, Any]) -> dict[str, Any]:
+        """Return httpx's extensions of a request to `url`. timeout: as httpx has it."""
+        if self._server_name is None or url == self._discovery:
+            return {"timeout": timeout}
+        return {"timeout": timeout, "sni_hostname": self._server_name}
 
     def by_preference(self) -> list[str]:
         """Return all nodes: first those that did not fail, then the others, the most recent failure last."""
@@ -101,9 +109,10 @@ class Nodes:
 def _parse_node_list(body: bytes) -> dict[str, bool]:
     """Parse a list of nodes into URL -> serves a model. Entries that cannot be parsed are skipped."""
     try:
-        listed: Any = json.loads(body)["nodes"]
-        entries = [(f"http://{node['front']}", bool(node["model"])) for node in listed]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        answer: Any = json.loads(body)
+        scheme = "https" if answer.get("scheme") == "https" else "http"  # nodes before TLS do not send it
+        entries = [(f"{scheme}://{node['front']}", bool(node["model"])) for node in answer["nodes"]]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
     nodes = {}
     for url, serves in entries:

@@ -12,6 +12,7 @@ from synkti_client._node_list import NodeListRefresher
 from synkti_client._nodes import Nodes
 from synkti_client._responses import is_buffered, is_resumable
 from synkti_client._retry_policy import RetryPolicy
+from synkti_client._tls import Tls
 
 _LIMITS = httpx.Limits(max_connections=None, keepalive_expiry=3.0)
 
@@ -72,17 +73,22 @@ class _Stream(httpx.SyncByteStream):
 
 
 class ContinuousTransport(httpx.BaseTransport):
-    """Retries requests at other nodes and continues streams there. inner: the transport that makes connections."""
+    """Retries requests at other nodes and continues streams there.
+
+    inner: the transport that makes connections; tls: how it checks https nodes, where it is made here.
+    """
 
     def __init__(
         self,
         nodes: Nodes,
         retry_policy: RetryPolicy,
         inner: httpx.BaseTransport | None = None,
+        tls: Tls | None = None,
     ) -> None:
         self.nodes = nodes
         self.retry_policy = retry_policy
-        self.inner = inner or httpx.HTTPTransport(limits=_LIMITS, socket_options=SOCKET_OPTIONS)
+        verify = True if tls is None else tls.context()
+        self.inner = inner or httpx.HTTPTransport(verify=verify, limits=_LIMITS, socket_options=SOCKET_OPTIONS)
         self.connecting = ConnectionSlots()
         self._refresher = NodeListRefresher(nodes, self.inner)
 

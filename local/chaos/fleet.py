@@ -96,7 +96,7 @@ class ChaosFleet:
     async def metric(self, instance: EmulatedInstance, name: str) -> float:
         """Return one of the node's metrics, 0 if it does not answer."""
         with contextlib.suppress(httpx.HTTPError):
-            text = (await self._http.get(f"{instance.url}/metrics")).text
+            text = (await self._http.get(f"{instance.admin_url}/metrics")).text
             return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
         return 0.0
 

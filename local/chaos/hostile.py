@@ -46,7 +46,7 @@ _TRAILERS = (
     + b"a: v\r\n" * 20_000
 )
 _FLOODS = (
-    _request("GET", "/metrics") * 12,
+    _request("GET", "/v1/models") * 12,
     _request("GET", "/v1/synkti/nodes") * 12,
     _request("POST", "/v1/chat/completions", b'{"model":"' + b"x" * 200_000 + b'"}'),
     _request("POST", "/v1/chat/completions", b"[" * 100_000),

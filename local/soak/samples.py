@@ -38,7 +38,7 @@ async def take_sample(http: httpx.AsyncClient, instance: EmulatedInstance, at: f
         proc = Path(f"/proc/{instance.agent.pid}")
         rss = int((proc / "statm").read_text().split()[1]) * _PAGE / _MIB
         descriptors = sum(1 for _ in (proc / "fd").iterdir())
-        text = (await http.get(f"{instance.url}/metrics")).text
+        text = (await http.get(f"{instance.admin_url}/metrics")).text
         lags = {float(le): int(float(count)) for le, count in _BUCKET.findall(text)}
         result = _STREAMS.search(text)
         streams = int(float(result.group(1))) if result else 0

@@ -12,9 +12,9 @@ import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from node_agent.adapters.http_client_connection import connect
+from node_agent.adapters.http_client_connection import ClientTls, connect
 from node_agent.adapters.http_client_exchange import Exchange
-from node_agent.adapters.http_client_pool import ConnectionPool
+from node_agent.adapters.http_client_pool import TLS_IDLE_S, ConnectionPool
 from node_agent.core.common.address import Address
 from node_agent.core.failure.loss import Loss
 from node_agent.ports import Http
@@ -23,12 +23,13 @@ from node_agent.ports import Http
 class HttpClient(Http):
     """The Http port: connections to any number of addresses, reused where they are idle.
 
-    source: the local address of the connections; None for the system's choice.
+    source: the local address of the connections; None for the system's choice. tls: None for connections without TLS.
     """
 
-    def __init__(self, source: str | None = None) -> None:
+    def __init__(self, source: str | None = None, tls: ClientTls | None = None) -> None:
         self._source = (source, 0) if source else None
-        self._pool = ConnectionPool()
+        self._tls = tls
+        self._pool = ConnectionPool() if tls is None else ConnectionPool(idle_s=TLS_IDLE_S)
 
     def request(
         self,
@@ -47,7 +48,7 @@ class HttpClient(Http):
         exchange = Exchange(
             _encode(address, method, target, headers, body),
             read_timeout_s,
-            partial(connect, address, self._source),
+            partial(connect, address, self._source, self._tls),
             partial(self._pool.put, address),
             accept_timeout_s=accept_timeout_s,
             keepalive_timeout_s=keepalive_timeout_s,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+from typing import Protocol
 
 from node_agent.core.common.address import Address
 from node_agent.core.failure.loss import LossReason
@@ -58,24 +60,44 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
 
 
-async def connect(address: Address, source: tuple[str, int] | None) -> Connection:
+class ClientTls(Protocol):
+    """The TLS of a client whose servers are identified by their keys."""
+
+    @property
+    def client(self) -> ssl.SSLContext:
+        """The context of new connections."""
+        ...
+
+    def accepts_server(self, transport: asyncio.BaseTransport | None, address: Address) -> bool:
+        """Return whether a new connection to an address ends at the server that is expected there."""
+        ...
+
+
+async def connect(address: Address, source: tuple[str, int] | None, tls: ClientTls | None = None) -> Connection:
     """Return a new connection.
 
     Args:
         address: the server's.
         source: the local address and port; None for the system's choice.
+        tls: None for a connection without TLS.
 
     Raises:
-        ExchangeLost: refused, or unreachable within CONNECT_TIMEOUT_S.
+        ExchangeLost: refused, or unreachable within CONNECT_TIMEOUT_S; so is another server than the expected one.
     """
+    ssl_context = None if tls is None else tls.client
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            _, connection = await loop.create_connection(Connection, address.host, address.port, local_addr=source)
+            _, connection = await loop.create_connection(
+                Connection, address.host, address.port, local_addr=source, ssl=ssl_context
+            )
     except TimeoutError:
         raise ExchangeLost(LossReason.UNREACHABLE) from None
     except ConnectionRefusedError:
         raise ExchangeLost(LossReason.REFUSED) from None
     except OSError:
         raise ExchangeLost(LossReason.UNREACHABLE) from None
+    if tls is not None and not tls.accepts_server(connection.transport, address):
+        connection.abort()
+        raise ExchangeLost(LossReason.UNREACHABLE)
     return connection

@@ -11,6 +11,7 @@ from node_agent.core.http.request_head import ErrorResponse
 SERVER_FULL = ErrorResponse(503, "too_many_connections", "This node has no connection to spare; try another node.")
 ADDRESS_FULL = ErrorResponse(429, "too_many_connections", "Your address has as many connections here as one may have.")
 BODY_DROPPED = ErrorResponse(503, "too_many_bodies", "This node needs the room of your unfinished request; try again.")
+PLAIN_HTTP = ErrorResponse(400, "tls_required", "This port takes TLS only: use https:// in place of http://.")
 NOT_ANSWERED = ErrorResponse(500, "internal_error", "This node could not answer; the reason is in its log.")
 
 

@@ -21,6 +21,11 @@ class Connection(Protocol):
         ...
 
     @property
+    def peer(self) -> str:
+        """The id of the node on the other side, where its certificate shows it."""
+        ...
+
+    @property
     def is_congested(self) -> bool:
         """Whether the client reads slower than the response is written."""
         ...
@@ -85,6 +90,11 @@ class Request:
     def address(self) -> str:
         """The IP address of the client, "" where it is not known."""
         return self._connection.address
+
+    @property
+    def peer(self) -> str:
+        """The id of the node that sent the request, "" where no certificate shows it."""
+        return self._connection.peer
 
     @property
     def is_congested(self) -> bool:

@@ -14,12 +14,14 @@ import ssl
 import time
 from collections.abc import Callable, Coroutine
 from email.utils import formatdate
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
+from node_agent.adapters.http_errors import PLAIN_HTTP, encode_final_error
 from node_agent.adapters.http_limits import Limits
 from node_agent.adapters.http_server_connection import ServerConnection
+from node_agent.adapters.http_tls_listener import TlsListener
 from node_agent.contract.errors import ConfigurationError, openai_error
 from node_agent.core.http.body_budget import SMALL_BYTES, BodyBudget, HeldBody
 from node_agent.core.http.connection_limits import ConnectionLimits, ConnectionSlot
@@ -41,6 +43,18 @@ _KEEPALIVE_S = 30
 _log = logging.getLogger(__name__)
 
 Handle = Callable[[ServerRequest], Coroutine[Any, Any, None]]
+
+
+class ClientIdentities(Protocol):
+    """Decides which of a TLS server's clients are accepted, by their certificates."""
+
+    def identify(self, transport: asyncio.BaseTransport) -> str | None:
+        """Return who has connected; None for a client that is rejected."""
+        ...
+
+    def close_rejected(self) -> None:
+        """Abort the connections of clients that are not accepted any more."""
+        ...
 
 
 def _is_form(request: ServerRequest) -> bool:
@@ -111,17 +125,29 @@ class HttpServer:
         self._on_refused = on_refused
         self._counting = asyncio.Semaphore(1)  # documents whose values are counted at once
         self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
+        self._server: asyncio.Server | TlsListener | None = None
+        self._tls: Callable[[], ssl.SSLContext] | None = None
+        self._identities: ClientIdentities | None = None
         self._sweeping: asyncio.TimerHandle | None = None
 
-    async def start(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+    def use_tls(self, context: Callable[[], ssl.SSLContext], identities: ClientIdentities | None = None) -> None:
+        """Serve TLS only, from `start` on.
+
+        context: returns the newest context, for each new connection; identities: which clients are accepted, None for
+        all.
+        """
+        self._tls, self._identities = context, identities
+
+    async def start(self, listener: socket.socket) -> None:
         """Serve a socket that already listens."""
         self._sweep()
         _bound_sockets(listener, self.limits.unread_s)
+        if self._tls is not None:
+            self._server = TlsListener(listener, self._tls, self, self.limits.unread_s)
+            self._server.start()
+            return
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: ServerConnection(self), sock=listener, backlog=_BACKLOG, ssl=tls
-        )
+        self._server = await loop.create_server(lambda: ServerConnection(self), sock=listener, backlog=_BACKLOG)
 
     @property
     def busy(self) -> int:
@@ -137,6 +163,19 @@ class HttpServer:
         if place is ConnectionSlot.NONE:
             self.count_refusal("too_many_connections")
         return place
+
+    def admit(self, address: str) -> ServerConnection | None:
+        """Return a new connection that has a slot before its handshake; None where there is no slot."""
+        connection = ServerConnection(self)
+        return connection if connection.admit(address) and not self.is_over else None
+
+    def identify(self, transport: asyncio.BaseTransport) -> str | None:
+        """Return who has connected, "" where clients have no identities; None for a client that is rejected."""
+        return "" if self._identities is None else self._identities.identify(transport)
+
+    def plain_http_error(self) -> bytes:
+        """Return the response to a client that begins without TLS."""
+        return encode_final_error(PLAIN_HTTP, self.date)
 
     def remove(self, connection: ServerConnection, address: str) -> None:
         """Remove a connection that has ended."""
@@ -197,6 +236,8 @@ class HttpServer:
         self.date = b"date: %b\r\n" % formatdate(time.time(), usegmt=True).encode()
         for connection in list(self.connections):
             connection.check(self.now)
+        if self._identities is not None:
+            self._identities.close_rejected()
         self._sweeping = loop.call_later(_SWEEP_EVERY_S, self._sweep)
 
     async def close(self, within_s: float) -> None:
@@ -215,7 +256,9 @@ class HttpServer:
     def abort(self) -> None:
         """End everything now, in the middle of a response."""
         self.is_closing = self.is_over = True
-        if self._server is not None:
+        if isinstance(self._server, TlsListener):
+            self._server.abort()
+        elif self._server is not None:
             self._server.close()
         if self._sweeping is not None:
             self._sweeping.cancel()

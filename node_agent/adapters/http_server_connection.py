@@ -39,6 +39,9 @@ from node_agent.ports import AlternateProtocol, ServerRequest
 LINGER_S = 2.0
 """How long a refused client's connection stays open: closed at once, the client might never read the error."""
 
+_TLS_UNSENT_BYTES = 64 * 1024
+"""Unsent bytes at which a client of TLS lags: those of a connection without TLS; asyncio's own are eight times that."""
+
 HEALTH_TIMEOUT_S = 5.0
 """How long a connection beyond the bounds may take to request the node's health."""
 
@@ -83,6 +86,10 @@ class Server(Protocol):
         """The line of the Date header, with its line end."""
         ...
 
+    def identify(self, transport: asyncio.BaseTransport) -> str | None:
+        """Return who has connected, "" where clients have no identities; None for a client that is rejected."""
+        ...
+
     def add(self, connection: ServerConnection, address: str) -> ConnectionSlot:
         """Add a new connection; return its slot."""
         ...
@@ -111,8 +118,11 @@ class ServerConnection(asyncio.Protocol):
         self.server = server
         self.is_congested = False
         self.address = ""
+        self.peer = ""
         self.write: Callable[[bytes], None] = _discard
         self.slot = ConnectionSlot.NONE
+        self.is_made = False
+        self._is_admitted = False
         self._transport: asyncio.Transport | None = None
         self._reader = MessageReader(self, server.limits)
         self._prefix: bytes | None = b"" if server.alternate is not None else None
@@ -127,16 +137,42 @@ class ServerConnection(asyncio.Protocol):
         self._body: HeldBody | None = None  # of the request that is not whole
         self._bodies: dict[Request, HeldBody] = {}
 
+    def admit(self, address: str) -> bool:
+        """Take a slot at the server; return whether there was one. address: the client's IP address."""
+        self._is_admitted = True
+        self.address = address
+        self.slot = self.server.add(self, address)
+        if self.slot is ConnectionSlot.NONE:
+            self.server.remove(self, address)
+        return self.slot is not ConnectionSlot.NONE
+
+    def release(self) -> None:
+        """Release the slot of a connection whose handshake failed."""
+        self.server.remove(self, self.address)
+        self._reader.close()
+
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take a slot at the server. Without one the connection is aborted; a server that closes sends a 503."""
+        """Take a slot at the server, where it has none. Without one the connection is aborted.
+
+        A server that closes sends a 503.
+        """
+        self.is_made = True
         self._transport = transport  # type: ignore[assignment] # a server's is one
         self.write = self._transport.write  # type: ignore[union-attr] # it was just set
-        name = transport.get_extra_info("peername")
-        self.address = str(name[0]) if name else ""
-        self.slot = self.server.add(self, self.address)
-        if self.slot is ConnectionSlot.NONE or self.server.is_over:
+        if is_secured := self._is_admitted:  # it was connected for the length of a handshake
+            self._free_at = self.server.now
+            self._transport.set_write_buffer_limits(_TLS_UNSENT_BYTES)  # type: ignore[union-attr] # the same
+        else:
+            name = transport.get_extra_info("peername")
+            self.admit(str(name[0]) if name else "")
+        peer = self.server.identify(transport) if is_secured else ""
+        self.peer = peer or ""
+        if peer is None:
+            self.server.count_refusal("unknown_peer")
+            self.abort()
+        elif self.slot is ConnectionSlot.NONE or self.server.is_over:
             self.abort()  # even to say so costs a connection
         elif self.server.is_closing:
             self.on_fault(SERVER_FULL)

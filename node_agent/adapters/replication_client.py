@@ -15,6 +15,7 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from node_agent.adapters.http_client_connection import ClientTls
 from node_agent.core.common.address import Address
 from node_agent.core.common.request_auth import sign
 from node_agent.core.node.peer_clocks import PeerClocks
@@ -57,6 +58,7 @@ class TcpReplicaLinks:
     clock: unix seconds, steady.
     source: as HttpClient's.
     clocks: known clocks of peers, updated here; None where they are not tracked.
+    tls: None for connections without TLS.
     """
 
     def __init__(
@@ -66,7 +68,9 @@ class TcpReplicaLinks:
         lag_s: float,
         source: str | None = None,
         clocks: PeerClocks | None = None,
+        tls: ClientTls | None = None,
     ) -> None:
+        self.tls = tls
         self._source = (source, 0) if source else None
         self._key = key
         self._clock = clock
@@ -142,7 +146,8 @@ class TcpReplicaLink(asyncio.Protocol):
         host, port = self._address.host, self._address.port
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await self._loop.create_connection(lambda: self, host, port, local_addr=self._source)
+                context = None if self._links.tls is None else self._links.tls.client
+                await self._loop.create_connection(lambda: self, host, port, local_addr=self._source, ssl=context)
         except ConnectionRefusedError:
             self._fail(LinkLossReason.REFUSED)
         except (TimeoutError, OSError):
@@ -155,6 +160,9 @@ class TcpReplicaLink(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment] # create_connection gives a Transport
         if self._owner is None:
             self.close()
+            return
+        if self._links.tls is not None and not self._links.tls.accepts_server(transport, self._address):
+            self._fail(LinkLossReason.BROKEN)
             return
         self._handshake_timer = self._loop.call_later(HANDSHAKE_TIMEOUT_S, self._fail, LinkLossReason.SILENT)
         if (sock := transport.get_extra_info("socket")) is not None:

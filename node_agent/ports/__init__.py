@@ -9,10 +9,12 @@ from node_agent.ports.gossip import Datagrams
 from node_agent.ports.http import AlternateProtocol, ExchangeLost, Http, Response, ServerRequest
 from node_agent.ports.kv import BlockStore
 from node_agent.ports.replication import Checkpoints, LinkListener, ReplicaLink, ReplicaLinks, StreamRecords
+from node_agent.ports.tls import Certificate, LoadedCertificate, PeerKeys, UnusableCertificateError
 
 __all__ = [
     "AlternateProtocol",
     "BlockStore",
+    "Certificate",
     "Checkpoints",
     "Datagrams",
     "EngineGroup",
@@ -22,7 +24,9 @@ __all__ = [
     "Identity",
     "Instances",
     "LinkListener",
+    "LoadedCertificate",
     "Metadata",
+    "PeerKeys",
     "Records",
     "ReplicaLink",
     "ReplicaLinks",
@@ -31,4 +35,5 @@ __all__ = [
     "Secrets",
     "ServerRequest",
     "StreamRecords",
+    "UnusableCertificateError",
 ]

@@ -161,6 +161,11 @@ class ServerRequest(Protocol):
         ...
 
     @property
+    def peer(self) -> str:
+        """The id of the node that sent it, by the certificate of its connection; "" where there is none."""
+        ...
+
+    @property
     def method(self) -> str:
         """The method; GET also for HEAD, whose response has no body."""
         ...

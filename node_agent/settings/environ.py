@@ -7,6 +7,7 @@ from pathlib import Path
 
 from node_agent.contract.errors import ConfigurationError
 from node_agent.contract.names import (
+    ADMIN_PORT,
     DEFAULT_CLUSTER,
     ENGINE_PORT,
     FRONT_DOOR_PORT,
@@ -24,7 +25,14 @@ from node_agent.core.replication.replica_store import MAX_BYTES
 from node_agent.core.replication.replicated_log import REPLICATION_FACTOR
 from node_agent.settings import parsers as parse
 from node_agent.settings.environ_reader import EnvironReader
-from node_agent.settings.fields import AwsSettings, EngineSettings, ReplicationSettings, RequestLimits, Settings
+from node_agent.settings.fields import (
+    AwsSettings,
+    EngineSettings,
+    ReplicationSettings,
+    RequestLimits,
+    Settings,
+    TlsSettings,
+)
 
 IMDS_ENDPOINT = "http://169.254.169.254"
 _NO_TEXTS: tuple[str, ...] = ()
@@ -41,6 +49,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         model_name=model_name,
         model_dir=model_dir,
         front=read.address("SYNKTI_FRONT", "0.0.0.0", FRONT_DOOR_PORT),  # noqa: S104 # the security group closes it
+        admin=read.address("SYNKTI_ADMIN", "127.0.0.1", ADMIN_PORT),
         peer=read.address("SYNKTI_PEER", "0.0.0.0", PEER_DOOR_PORT),  # noqa: S104 # the security group closes it
         advertise_address=read.get("SYNKTI_ADVERTISE_ADDRESS", None, parse.node_address),
         allowed_origins=read.get("SYNKTI_ALLOWED_ORIGINS", _NO_TEXTS, parse.origins),
@@ -51,6 +60,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         linger_s=read.get("SYNKTI_LINGER_S", 0.0, parse.seconds),
         min_silence_s=read.get("SYNKTI_MIN_SILENCE_S", MIN_INTER_TOKEN_S, parse.positive_seconds),
         kv_max_bytes=read.get("SYNKTI_KV_MAX_BYTES", 0, parse.size),
+        tls=_tls(read),
         engine=_engine(read, model_name, model_dir),
         aws=_aws(read, cluster),
         limits=_limits(read),
@@ -59,6 +69,15 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
     if read.faults:
         raise ConfigurationError(read.faults)
     return settings
+
+
+def _tls(read: EnvironReader) -> TlsSettings:
+    certificate = read.get("SYNKTI_TLS_CERTIFICATE", None, parse.path)
+    key = read.get("SYNKTI_TLS_KEY", None, parse.path)
+    if (certificate is None) is not (key is None):
+        given, missing = ("CERTIFICATE", "KEY") if key is None else ("KEY", "CERTIFICATE")
+        read.faults.append(f"SYNKTI_TLS_{missing} is not set; SYNKTI_TLS_{given} needs it")
+    return TlsSettings(certificate, key, peers=read.get("SYNKTI_PEER_TLS", False, parse.on_off))
 
 
 def _engine(read: EnvironReader, model_name: str, model_dir: str) -> EngineSettings:

@@ -105,6 +105,22 @@ class ReplicationSettings:
 
 
 @dataclass(frozen=True)
+class TlsSettings:
+    """Which connections are encrypted. Each field is SYNKTI_TLS_<FIELD>, where its docstring does not say otherwise."""
+
+    certificate: Path | None
+    """A PEM file: the certificate of the client API, followed by intermediate ones. With it and its key the client API
+    takes TLS only. Both files may be replaced at any time."""
+
+    key: Path | None
+    """A PEM file: the private key of the certificate, without a passphrase; readable by the agent's user only."""
+
+    peers: bool
+    """SYNKTI_PEER_TLS, on or off: connections between nodes are encrypted, and both sides checked by their keys. All
+    nodes of a fleet need the same value."""
+
+
+@dataclass(frozen=True)
 class Settings:
     """All settings of one node."""
 
@@ -119,6 +135,10 @@ class Settings:
 
     front: Address
     """SYNKTI_FRONT_HOST, SYNKTI_FRONT_PORT: the client API. The security group decides who reaches it."""
+
+    admin: Address
+    """SYNKTI_ADMIN_HOST, SYNKTI_ADMIN_PORT: metrics and drains, in plain HTTP; loopback by default. On another address
+    the security group has to decide who reaches it."""
 
     peer: Address
     """SYNKTI_PEER_HOST, SYNKTI_PEER_PORT: the peer API, on the private network only."""
@@ -155,6 +175,7 @@ class Settings:
     """Of the KV blocks that the engine keeps on the disk (in `kv` of the state's folder), so that a context can move;
     0: it keeps none."""
 
+    tls: TlsSettings
     engine: EngineSettings
     aws: AwsSettings
     limits: RequestLimits

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from ipaddress import IPv6Address
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from node_agent.contract.addresses import read_node_address
@@ -52,11 +53,27 @@ def log_level(text: str) -> str:
     return text
 
 
+def path(text: str) -> Path | None:
+    """Parse an absolute path; None for an empty text."""
+    if not text:
+        return None
+    if not line(text).startswith("/"):
+        raise ValueError("an absolute path")
+    return Path(text)
+
+
 def durability(text: str) -> str:
     """Parse `peer` or `none`."""
     if text not in ("peer", "none"):
         raise ValueError("peer or none")
     return text
+
+
+def on_off(text: str) -> bool:
+    """Parse `on` or `off`."""
+    if text not in ("on", "off"):
+        raise ValueError("on or off")
+    return text == "on"
 
 
 def port(text: str) -> int:

@@ -46,6 +46,25 @@ class MemoryMetadata:
         return self.is_terminating
 
 
+class MemoryPeerKeys:
+    """The public keys of a fleet's nodes, by their ids; a test adds them, and shuts nodes out by removing them."""
+
+    def __init__(self, keys: dict[str, str] | None = None) -> None:
+        self.keys = {} if keys is None else keys
+
+    def public_key(self, node_id: str) -> str | None:
+        """Return the node's key; None where there is none."""
+        return self.keys.get(node_id)
+
+    def node_of(self, public_key: str) -> str | None:
+        """Return the node with this key; None where there is none."""
+        return next((node for node, key in self.keys.items() if key == public_key), None)
+
+    def shut_out(self, node_id: str) -> None:
+        """Remove a node's key."""
+        del self.keys[node_id]
+
+
 class MemoryScalingGroup:
     """A group, and the instances whose termination waits for them."""
 
@@ -274,6 +293,7 @@ class MemoryRequest:
     headers: dict[bytes, bytes] = field(default_factory=dict)
     body: bytes = b""
     address: str = "192.0.2.1"
+    peer: str = ""
     status: int = 0
     content_type: bytes = b""
     response_headers: dict[bytes, bytes] = field(default_factory=dict)

@@ -19,8 +19,9 @@ fast_disk() { # Prints the folder for large files: the instance's own disk where
   if mountpoint --quiet "$root/opt/dlami/nvme"; then echo "$root/opt/dlami/nvme/synkti"; else echo "$home"; fi
 }
 
-agent_serves() { # Succeeds where the agent serves: by its client API, or if that is full or slow, by its systemd status.
-  curl -sf --max-time 2 --output /dev/null "${SYNKTI_FRONT:-http://127.0.0.1:8000}/readyz" && return 0
+agent_serves() { # Succeeds where the agent serves: by its admin listener, which is in plain HTTP on the loopback, and not
+  # full of clients; or if that is slow, by its systemd status.
+  curl -sf --max-time 2 --output /dev/null "${SYNKTI_ADMIN:-http://127.0.0.1:8003}/readyz" && return 0
   local shown
   shown=$(systemctl show --property ActiveState,StatusText synkti.service) || return 1
   [[ $shown == *ActiveState=active* && $shown == *StatusText=serving* ]]

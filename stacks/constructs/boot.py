@@ -82,6 +82,7 @@ def user_data(variables: dict[str, str]) -> str:
 def _node_variables(settings: FleetSettings) -> dict[str, str]:
     return {
         "SYNKTI_LINGER_S": str(_LINGER_S if settings.load_balancer != "none" else 0),
+        "SYNKTI_ADMIN_HOST": "0.0.0.0" if settings.metrics_cidrs else "127.0.0.1",  # noqa: S104 # the security group
         "SYNKTI_ALLOWED_ORIGINS": ",".join(settings.allowed_origins),
         "SYNKTI_READY_WITHIN_S": str(settings.ready_within_s),
         "SYNKTI_COMPILE_CACHES": str(settings.compile_caches).lower(),

@@ -1,8 +1,8 @@
 """The network: the configured VPC, gateway endpoints, and the nodes' security group.
 
 A new VPC has public subnets only: nodes have public addresses, so that they need no NAT gateway ($0.045 an hour and a
-gigabyte). The security group admits clients to the client API's port and the group itself to the peer API's port,
-nothing else.
+gigabyte). The security group admits clients to the client API's port, whoever collects metrics to the admin listener's
+port, and the group itself to the peer API's port, nothing else.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ class Network(Construct):
             self._add_interface_endpoints(settings)
         for cidr in settings.client_cidrs:
             self.group.add_ingress_rule(ec2.Peer.ipv4(cidr), ec2.Port.tcp(names.FRONT_DOOR_PORT), "clients")
+        for cidr in settings.metrics_cidrs:
+            self.group.add_ingress_rule(ec2.Peer.ipv4(cidr), ec2.Port.tcp(names.ADMIN_PORT), "metrics")
         # The embedded AWS does not support rules that refer to their own group; use the VPC's range there.
         peers: ec2.IPeer = ec2.Peer.ipv4(settings.vpc_cidr) if settings.local else self.group
         self.group.add_ingress_rule(peers, ec2.Port.tcp(names.PEER_DOOR_PORT), "peers")

@@ -103,6 +103,7 @@ def _start(
         "SYNKTI_MODEL_DIR": "unused",
         "SYNKTI_FRONT_HOST": host,
         "SYNKTI_PEER_HOST": host,
+        "SYNKTI_ADMIN_HOST": host,
         "SYNKTI_ENGINE_HOST": host,
         "SYNKTI_ENGINE_COMMAND": json.dumps([*engine, *engine_options]),
         "SYNKTI_ADVERTISE_ADDRESS": f"{host}:8001",

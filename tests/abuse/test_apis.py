@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from node_agent.contract.names import ADMIN_PORT, FRONT_DOOR_PORT
 from tests.abuse.conftest import SLOTS, UNREAD_S
 from tests.abuse.fleet import MODEL, AbusedNode, eventually
 from tests.abuse.wire import Canary, connect, error_code, get, post, rest, send, status_of
@@ -41,7 +42,7 @@ def assert_memory_returns(
 
 def metric(node: AbusedNode, name: str) -> float:
     """Return the sum of a metric over all labels."""
-    shown = get(node.host, "/metrics").decode("latin-1")
+    shown = get(node.host, "/metrics", ADMIN_PORT).decode("latin-1")
     return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", shown, re.MULTILINE))
 
 
@@ -166,11 +167,11 @@ def test_large_streams_leave_only_the_headers_of_their_journals(node: AbusedNode
 # clients that do not read
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/v1/synkti/nodes"])
-def test_responses_to_a_client_that_does_not_read_are_not_generated(node: AbusedNode, path: str) -> None:
+@pytest.mark.parametrize(("path", "port"), [("/metrics", ADMIN_PORT), ("/v1/synkti/nodes", FRONT_DOOR_PORT)])
+def test_responses_to_a_client_that_does_not_read_are_not_generated(node: AbusedNode, path: str, port: int) -> None:
     burst = f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode() * 8
     before, refused = node.rss_mib, metric(node, "synkti_connections_refused_total")
-    with connect(node.host, receives=4_096) as plain:
+    with connect(node.host, port, receives=4_096) as plain:
         plain.settimeout(0.3)
         with contextlib.suppress(OSError):  # the node reads no further, or closes the connection
             for _ in range(4_000):

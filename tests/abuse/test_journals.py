@@ -62,7 +62,7 @@ async def resumes(victim: Reader, node: LocalNode) -> bool:
 
 async def metric(fleet: LocalFleet, node: LocalNode, name: str) -> float:
     """Return the sum of a metric over its labels."""
-    text = (await fleet.http.get(f"{node.url}/metrics")).text
+    text = (await fleet.http.get(f"{node.admin_url}/metrics")).text
     return sum(float(value) for value in re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", text, re.MULTILINE))
 
 

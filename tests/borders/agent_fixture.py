@@ -193,6 +193,7 @@ class AgentFixture:
 def _environ(host: str, folder: Path) -> dict[str, str]:
     return {
         "SYNKTI_MODEL_NAME": MODEL, "SYNKTI_MODEL_DIR": "unused", "SYNKTI_FRONT_HOST": host, "SYNKTI_PEER_HOST": host,
+        "SYNKTI_ADMIN_HOST": host,
         "SYNKTI_ENGINE_HOST": host, "SYNKTI_ADVERTISE_ADDRESS": f"{host}:8001", "SYNKTI_STATE_DIR": str(folder),
         "SYNKTI_BOOT_SPREAD_S": "0.1",
     }  # fmt: skip

@@ -239,7 +239,7 @@ ADAPTERS: dict[str, Callable[[list[Any]], Any]] = {
 }
 OTHERS = {"Response", "Http", "ServerRequest", "Datagrams", "ReplicaLink", "ReplicaLinks", "LinkListener",
 "EngineGroup",
-          "EngineSteps"}  # fmt: skip
+          "EngineSteps", "Certificate", "PeerKeys"}  # fmt: skip
 """Ports over sockets and processes: tests/borders/test_whole_agent.py, tests/fuzz and their adapters' own tests."""
 
 ALLOWED = {

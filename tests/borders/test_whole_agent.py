@@ -120,6 +120,10 @@ BYTES = {
 
 OURS = {
     ("Metadata", "identity"): "read before an agent is there; its border is tests/borders/test_adapters.py",
+    ("Certificate", "versions"): "our own files; tests/unit/adapters/test_certificate_files.py",
+    ("Certificate", "load"): "as versions, which has files with any content",
+    ("PeerKeys", "public_key"): "our own record, in memory",
+    ("PeerKeys", "node_of"): "as public_key; tests/unit/adapters/test_peer_tls.py has foreign certificates",
     ("Secrets", "read"): "read before an agent is there; its border is tests/borders/test_adapters.py",
     ("EngineGroup", "start"): "our own process: tests/unit/adapters/test_engine_process.py covers /proc",
     ("EngineGroup", "wait"): "an exit status; tests/unit/runtime/engine/test_supervisor.py",

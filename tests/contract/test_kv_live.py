@@ -142,7 +142,7 @@ async def wait_until_routed(machine: EmulatedInstance, other: EmulatedInstance) 
 
     await wait_for_response(f"{machine.url}/v1/synkti/nodes", lists_it)
     for one in (machine, other):
-        await wait_for_response(f"{one.url}/metrics", lambda _, text: metric(text, "synkti_prefill") > 0)
+        await wait_for_response(f"{one.admin_url}/metrics", lambda _, text: metric(text, "synkti_prefill") > 0)
 
 
 async def wait_for_response(url: str, right: Callable[[int, str], bool]) -> None:
@@ -163,7 +163,7 @@ def metric(text: str, name: str) -> float:
 
 async def metric_of(machine: EmulatedInstance, name: str, port: int | None = None) -> float:
     """Return a metric of a node, or of its engine if `port` is given."""
-    url = machine.url if port is None else f"http://{machine.host}:{port}"
+    url = machine.admin_url if port is None else f"http://{machine.host}:{port}"
     async with httpx.AsyncClient(timeout=30) as http:
         return metric((await http.get(f"{url}/metrics")).text, name)
 

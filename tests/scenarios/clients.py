@@ -28,10 +28,10 @@ async def entry_of_the_stream(fleet: LocalFleet) -> LocalNode:
 
 
 @contextlib.asynccontextmanager
-async def gateway(nodes: list[str]) -> AsyncIterator[str]:
+async def gateway(nodes: list[str], tls: synkti_client.Tls | None = None) -> AsyncIterator[str]:
     """Run a gateway to these nodes for the block, and yield its base URL."""
     listener = bind("127.0.0.1", 0, "gateway")
-    transport = synkti_client.async_transport(nodes)
+    transport = synkti_client.async_transport(nodes, tls=tls)
     server = HttpServer(Gateway(transport))
     await server.start(listener)
     try:

@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import signal
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -67,10 +68,15 @@ class LocalNode:
     metadata: MemoryMetadata
     state_dir: Path
     life: asyncio.Task[int] | None = None
+    scheme: str = "http"
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}:8000"
+        return f"{self.scheme}://{self.host}:8000"
+
+    @property
+    def admin_url(self) -> str:
+        return f"http://{self.host}:8003"
 
     def notice(self, lead_s: float) -> None:
         self.metadata.notice = InterruptionNotice(time.time() + lead_s, "terminate")
@@ -113,7 +119,7 @@ class LocalFleet:
 
     async def ready(self, node: LocalNode) -> bool:
         with contextlib.suppress(httpx.HTTPError):
-            return (await self.http.get(f"{node.url}/readyz")).status_code == 200
+            return (await self.http.get(f"{node.admin_url}/readyz")).status_code == 200
         return False
 
     async def sees(self, node: LocalNode, count: int) -> bool:
@@ -133,6 +139,7 @@ def _environ(host: str, folder: Path, command: Sequence[str], extra: dict[str, s
         "SYNKTI_MODEL_DIR": "unused",
         "SYNKTI_FRONT_HOST": host,
         "SYNKTI_PEER_HOST": host,
+        "SYNKTI_ADMIN_HOST": host,
         "SYNKTI_ENGINE_HOST": host,
         "SYNKTI_ENGINE_COMMAND": json.dumps(command),
         "SYNKTI_ADVERTISE_ADDRESS": f"{host}:8001",
@@ -155,13 +162,16 @@ async def local_fleet(
     clocks: Mapping[int, SteadyClock] | None = None,
     through: Callable[[Dependencies], Dependencies] | None = None,
     engine: EngineCommand | None = None,
+    verify: ssl.SSLContext | None = None,
+    server_name: str | None = None,
     **extra: str,
 ) -> AsyncIterator[LocalFleet]:
     """Run `size` nodes, each ready and listed by all others.
 
     engine_options: of the fake engines; models: what the nodes serve, in rotation; checkpoints, blocks,
     stream_records: another fleet's; engine: the command of a real engine; clocks: of single nodes, by their numbers;
-    through: wraps the fake AWS; extra: settings, as SYNKTI_ variables.
+    through: wraps the fake AWS; verify, server_name: how the test's client checks nodes with TLS; extra: settings, as
+    SYNKTI_ variables.
     """
     within_s = READY_WITHIN_S if engine is None else REAL_READY_WITHIN_S
     async with unready_fleet(
@@ -176,6 +186,8 @@ async def local_fleet(
         clocks,
         through,
         engine,
+        verify,
+        server_name,
         **extra,
     ) as fleet:
         for node in fleet.nodes:
@@ -197,6 +209,8 @@ async def unready_fleet(
     clocks: Mapping[int, SteadyClock] | None = None,
     through: Callable[[Dependencies], Dependencies] | None = None,
     engine: EngineCommand | None = None,
+    verify: ssl.SSLContext | None = None,
+    server_name: str | None = None,
     **extra: str,
 ) -> AsyncIterator[LocalFleet]:
     """Start the same fleet without waiting for readiness; at the end of the block all agents have ended."""
@@ -207,6 +221,7 @@ async def unready_fleet(
         checkpoints=checkpoints or MemoryCheckpoints(),
         blocks=blocks or MemoryBlockStore(),
         stream_records=stream_records or MemoryStreamRecords(),
+        http=httpx.AsyncClient(timeout=30) if verify is None else _https_client(verify, server_name),
     )
     instances = fleet.instances = MemoryInstances(addresses, 8001)
     clients = [HttpClient() for _ in addresses]
@@ -228,7 +243,8 @@ async def unready_fleet(
         if through is not None:
             outside = through(outside)
         agent = Agent(settings, outside, clients[number], signals=False, clock=(clocks or {}).get(number))
-        fleet.nodes.append(LocalNode(instance_id, host, agent, metadata, state_dir))
+        scheme = "http" if verify is None else "https"
+        fleet.nodes.append(LocalNode(instance_id, host, agent, metadata, state_dir, scheme=scheme))
     try:
         for node in fleet.nodes:
             node.life = asyncio.create_task(node.agent.run())
@@ -237,6 +253,16 @@ async def unready_fleet(
         await _stop(fleet)
         for client in clients:
             await client.close()
+
+
+def _https_client(verify: ssl.SSLContext, server_name: str | None) -> httpx.AsyncClient:
+    """Return a client whose requests check nodes' certificates under one name."""
+
+    async def name_server(request: httpx.Request) -> None:
+        if request.url.scheme == "https" and server_name is not None:
+            request.extensions = {**request.extensions, "sni_hostname": server_name}
+
+    return httpx.AsyncClient(timeout=30, verify=verify, event_hooks={"request": [name_server]})
 
 
 async def _stop(fleet: LocalFleet) -> None:

@@ -50,7 +50,7 @@ async def clock_of(fleet: LocalFleet, node: LocalNode) -> dict[str, float]:
 
 
 async def metric(fleet: LocalFleet, node: LocalNode, name: str) -> float:
-    lines = (await fleet.http.get(f"{node.url}/metrics")).text.splitlines()
+    lines = (await fleet.http.get(f"{node.admin_url}/metrics")).text.splitlines()
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
 

@@ -61,7 +61,7 @@ class SharedFleet:
         return [file.read_text() if file.exists() else "" for file in files]
 
     async def metrics(self, entry: int) -> str:
-        return (await self.fleet.http.get(self.fleet.nodes[entry].url + "/metrics")).text
+        return (await self.fleet.http.get(self.fleet.nodes[entry].admin_url + "/metrics")).text
 
     async def all_up(self) -> None:
         for node in self.fleet.nodes:

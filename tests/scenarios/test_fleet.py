@@ -45,7 +45,7 @@ def test_a_stream_survives_the_loss_of_its_engine(tmp_path: Path, kind: str, int
         assert reader.ids == right.token_ids
         assert reader.text == right.text
         assert reader.finish_reason == right.finish_reason
-        metrics = (await fleet.http.get(f"{entry.url}/metrics")).text
+        metrics = (await fleet.http.get(f"{entry.admin_url}/metrics")).text
         assert "\nsynkti_continuation_pause_seconds_count 0.0" not in metrics
         assert "\nsynkti_continuations_total{" in metrics
 
@@ -98,7 +98,7 @@ def test_a_stream_that_can_finish_before_the_deadline_is_not_handed_off(tmp_path
             await read_until(reader, 40, lambda: engine.notice(lead_s=60.0))
         assert reader.text == expected("chat", CHAT).text
         # No continuation was needed, and the node ended with its last stream, long before the deadline.
-        metrics = (await fleet.http.get(f"{fleet.others(engine)[0].url}/metrics")).text
+        metrics = (await fleet.http.get(f"{fleet.others(engine)[0].admin_url}/metrics")).text
         assert "synkti_continuations_total{" not in metrics
         assert engine.life is not None
         assert await asyncio.wait_for(engine.life, 10) == 0
@@ -156,7 +156,7 @@ def test_a_buffered_request_is_repeated_at_another_engine(tmp_path: Path, interr
         request = asyncio.create_task(fleet.http.post(fleet.others(engine)[0].url + PATHS["chat"], json=CHAT))
 
         async def under_way() -> bool:
-            return "synkti_engine_requests 1.0" in (await fleet.http.get(f"{engine.url}/metrics")).text
+            return "synkti_engine_requests 1.0" in (await fleet.http.get(f"{engine.admin_url}/metrics")).text
 
         await eventually("the request is at the engine", under_way)
         INTERRUPTIONS[interruption](engine)

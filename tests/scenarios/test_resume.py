@@ -87,7 +87,7 @@ class Reader:
 
 
 async def metric(fleet: LocalFleet, node: LocalNode, name: str) -> float:
-    text = (await fleet.http.get(f"{node.url}/metrics")).text
+    text = (await fleet.http.get(f"{node.admin_url}/metrics")).text
     return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
 
 

@@ -109,7 +109,7 @@ def test_a_draining_node_names_the_handoff_target_and_the_entry_routes_there(tmp
         async with open_stream(fleet, entry, "chat", body) as reader:
             await read_until(reader, 40, lambda: engine.notice(lead_s=6.5))
         assert reader.text == expected("chat", body).text
-        metrics = (await fleet.http.get(f"{entry.url}/metrics")).text
+        metrics = (await fleet.http.get(f"{entry.admin_url}/metrics")).text
         routes = [line for line in metrics.splitlines() if line.startswith('synkti_routes_total{reason="handed-over')]
         assert len(routes) == 1
         assert 'synkti_continuations_total{why="handoff"} 1.0' in metrics
@@ -120,7 +120,7 @@ def test_a_draining_node_names_the_handoff_target_and_the_entry_routes_there(tmp
 def test_a_drain_in_progress_is_listed_with_its_steps(tmp_path: Path) -> None:
     async def scenario(fleet: LocalFleet) -> None:
         engine = await find_engine(fleet, "chat", CHAT)
-        assert (await fleet.http.get(f"{engine.url}/v1/synkti/drains")).json() == {"drains": []}
+        assert (await fleet.http.get(f"{engine.admin_url}/v1/synkti/drains")).json() == {"drains": []}
         body = {**CHAT, "max_tokens": 2_000}
         async with open_stream(fleet, fleet.others(engine)[0], "chat", body) as reader:
             events = reader.response.aiter_lines()
@@ -129,12 +129,12 @@ def test_a_drain_in_progress_is_listed_with_its_steps(tmp_path: Path) -> None:
             engine.notice(lead_s=100.0)
 
             async def planned() -> bool:
-                answer = await fleet.http.get(f"{engine.url}/v1/synkti/drains")
+                answer = await fleet.http.get(f"{engine.admin_url}/v1/synkti/drains")
                 drains = json.loads(answer.content)["drains"]
                 return bool(drains) and "planned" in {step["step"] for step in drains[0]["steps"]}
 
             await eventually("the drain is listed with its plan", planned)
-            (drain,) = (await fleet.http.get(f"{engine.url}/v1/synkti/drains")).json()["drains"]
+            (drain,) = (await fleet.http.get(f"{engine.admin_url}/v1/synkti/drains")).json()["drains"]
             assert drain["why"] == "notice-seen"
             cordoned = next(step for step in drain["steps"] if step["step"] == "cordoned")
             requested = next(step for step in drain["steps"] if step["step"] == "requested")

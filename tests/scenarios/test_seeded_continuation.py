@@ -63,7 +63,7 @@ def test_a_seeded_answer_continues_exactly_after_each_lost_engine(tmp_path: Path
             chunks, done = await request_and_kill(fleet, kills)
             assert text(chunks) == RIGHT.text
             assert done
-            figures = (await fleet.http.get(f"{fleet.nodes[0].url}/metrics")).text
+            figures = (await fleet.http.get(f"{fleet.nodes[0].admin_url}/metrics")).text
             assert f'synkti_ways_total{{way="resume"}} {float(kills)}' in figures
 
     uvloop.run(scenario())

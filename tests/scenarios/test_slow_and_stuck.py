@@ -39,7 +39,7 @@ async def set_core(fleet: LocalFleet, node: LocalNode, **wanted: Any) -> None:
 
 async def metrics(fleet: LocalFleet, name: str) -> list[str]:
     """Return the lines of a metric, of all nodes."""
-    texts = [(await fleet.http.get(f"{node.url}/metrics")).text for node in fleet.nodes]
+    texts = [(await fleet.http.get(f"{node.admin_url}/metrics")).text for node in fleet.nodes]
     return [line for text in texts for line in text.splitlines() if line.startswith(f"{name}{{")]
 
 

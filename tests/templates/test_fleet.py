@@ -186,6 +186,16 @@ def test_security_groups_admit_only_clients_and_peers(production: Synthesized) -
     assert all(rule["SourceSecurityGroupId"] == rule["GroupId"] for rule in rules)
 
 
+def test_metrics_cidrs_admit_collectors_and_let_the_nodes_listen_for_them(
+    production: Synthesized, tmp_path: Path
+) -> None:
+    assert "SYNKTI_ADMIN_HOST=127.0.0.1\n" in user_data(production), "loopback, where no rule would help"
+    found = synthesize(tmp_path, replace(SHIPPED, metrics_cidrs=("10.71.0.0/16",)))
+    group = found.only("AWS::EC2::SecurityGroup")
+    assert ("10.71.0.0/16", 8003) in [(rule["CidrIp"], rule["FromPort"]) for rule in group["SecurityGroupIngress"]]
+    assert "SYNKTI_ADMIN_HOST=0.0.0.0\n" in user_data(found)
+
+
 def test_without_client_cidrs_no_client_is_admitted(tmp_path: Path) -> None:
     closed = synthesize(tmp_path, replace(SHIPPED, client_cidrs=()))
     assert "SecurityGroupIngress" not in closed.only("AWS::EC2::SecurityGroup")

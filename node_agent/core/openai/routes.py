@@ -21,15 +21,21 @@ _GET, _POST = ("GET",), ("POST",)
 NODE_ROUTES = {
     "/healthz": _GET,
     "/readyz": _GET,
-    "/metrics": _GET,
     "/health": _GET,
     "/ping": ("GET", "POST"),
     "/load": _GET,
     "/v1/models": _GET,
     "/v1/synkti/nodes": _GET,
+}
+"""Routes that this node answers at the client API, and their methods."""
+
+ADMIN_ROUTES = {
+    "/healthz": _GET,
+    "/readyz": _GET,
+    "/metrics": _GET,
     "/v1/synkti/drains": _GET,
 }
-"""Routes that this node answers, and their methods."""
+"""Routes of the admin listener, and their methods."""
 
 _ENGINE_ROUTES = {
     "/version": _GET,
@@ -48,8 +54,10 @@ _METHODS = {**NODE_ROUTES, **_ENGINE_ROUTES, **{route.value: _POST for route in 
 
 NOT_FOUND_MESSAGE = (
     "There is no route {path}; the API is under /v1, and a node's health at /health (as vLLM's), /healthz (the process "
-    "runs) and /readyz (it accepts requests)."
+    "runs) and /readyz (it accepts requests). Metrics and drains are at the admin listener, SYNKTI_ADMIN_PORT."
 )
+
+ADMIN_NOT_FOUND_MESSAGE = "The admin listener has no route {path}; it has " + ", ".join(ADMIN_ROUTES) + "."
 
 
 def allowed_methods(path: str) -> tuple[str, ...] | None:
@@ -57,6 +65,8 @@ def allowed_methods(path: str) -> tuple[str, ...] | None:
     known = _METHODS.get(path)
     if known is not None:
         return known
+    if path in ADMIN_ROUTES:  # an engine would answer its own
+        return ()
     if path.startswith(STREAMS):
         return _GET
     return None if path.startswith(API) else ()

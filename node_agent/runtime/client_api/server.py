@@ -4,7 +4,7 @@
     /v1/responses, /v1/messages             the same
     other /v1 routes, /tokenize, ...        relayed, retried before the first byte
     /v1/streams/<id>                        a stream that began anywhere, from Last-Event-ID on
-    /v1/models, /health, /metrics, ...      this node's own (`runtime/client_api/node_routes`)
+    /v1/models, /health, ...                this node's own (`runtime/client_api/node_routes`)
 
 `core/openai/routes` has them all. This API reads and answers as vLLM does; docs/compatibility.md lists the exceptions
 with their reasons. Every response carries X-Request-Id; every error says what to do, in the form of its route.
@@ -48,7 +48,6 @@ from node_agent.runtime.client_api.sse_response import SseResponse
 from node_agent.runtime.client_api.stream_registry import StreamRegistry
 from node_agent.runtime.client_api.tokenizer_requests import TokenizerRequests
 from node_agent.runtime.common.responses import answer_error
-from node_agent.runtime.drain.controller import DrainController
 from node_agent.runtime.engine.client import EngineClient
 from node_agent.runtime.node.context import NodeContext
 from node_agent.runtime.replication.manager import ReplicationManager
@@ -61,7 +60,7 @@ _NAME_MODEL = (ApiRoute.CHAT, ApiRoute.COMPLETION, ApiRoute.RESPONSES)
 
 
 class ClientApi:
-    """Answers clients' requests. origins: whose pages may call from a browser."""
+    """Answers clients' requests. origins: whose pages may call from a browser; scheme: http, or https with TLS."""
 
     def __init__(
         self,
@@ -71,9 +70,9 @@ class ClientApi:
         replication: ReplicationManager,
         takeovers: Takeovers,
         streams: StreamRegistry,
-        draining: DrainController,
         models: ModelList,
         origins: Collection[str] = (),
+        scheme: str = "http",
     ) -> None:
         self._node = node
         self._admission = admission
@@ -84,7 +83,7 @@ class ClientApi:
         self._models = models
         self._origins = Origins(origins)
         self._tokenizing = TokenizerRequests()
-        self._own_routes = NodeRoutes(node, models, draining).handlers
+        self._own_routes = NodeRoutes(node, models, scheme).handlers
         self.buffered_requests = BufferedRequests(node, engines)
 
     async def __call__(self, request: ServerRequest) -> None:

@@ -50,6 +50,12 @@ class Metrics:
             "code",
         )
         self.body_bytes = self._gauge("synkti_body_bytes", "Large bodies that the doors hold")
+        self.certificate_days = self._gauge(
+            "synkti_certificate_days", "Days until the client API's certificate ends; 0 where it has none"
+        )
+        self.certificate_loads = self._counter(
+            "synkti_certificate_loads", "Certificates found after the start, by what became of them", "outcome"
+        )
 
     def _add_streams(self) -> None:
         self.streams = self._gauge("synkti_streams_open", "Clients' streams open on this node")
@@ -102,6 +108,9 @@ class Metrics:
         self.prefill_rate = self._gauge("synkti_prefill_tokens_per_second", "Of the idle engine; 0 while not measured")
 
     def _add_fleet(self) -> None:
+        self.peer_rejections = self._counter(
+            "synkti_peer_rejections", "TLS connections to or from a peer that was not the expected one", "why"
+        )
         self.peers = self._gauge("synkti_peers", "Peers known, by what is held of them", "held")
         self.member_changes = self._counter("synkti_member_changes", "Peers that came to be held for this", "held")
         self.health = self._gauge("synkti_local_health", "How far this node mistrusts itself, 0 is well")

@@ -105,7 +105,9 @@ class PeerApi:
         """
         message = f"The peer API is for peers: {why}."
         if stamp is None or why not in CLOCK_ERRORS:
-            _log.warning("peer API: refused %s %s: %s", request.method, request.target[:_MAX_LOGGED_CHARS], why)
+            sender = request.peer or request.address
+            shown = request.target[:_MAX_LOGGED_CHARS]
+            _log.warning("peer API: refused %s %s of %s: %s", request.method, shown, sender, why)
             answer_error(request, 401, "not_a_peer", message)
             return
         clock = self._verifier.signed_clock(stamp.decode("latin-1"), self._node.wall_clock())

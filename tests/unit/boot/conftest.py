@@ -49,6 +49,7 @@ VARIABLES = {
     "SYNKTI_KV_MAX_BYTES": "0",
     "SYNKTI_GROUP": "synkti-fleet",
     "SYNKTI_LINGER_S": "0",
+    "SYNKTI_ADMIN_HOST": "127.0.0.1",
     "SYNKTI_ALLOWED_ORIGINS": "",
     "SYNKTI_READY_HOOK": "ready",
     "SYNKTI_READY_WITHIN_S": "2",

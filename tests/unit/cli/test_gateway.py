@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import synkti_client
-from cli.core.callers import CallerPolicy
 from cli.gateway import Gateway
 from node_agent.adapters.http_server import HttpServer, bind
+from node_agent.core.http.callers import CallerPolicy
 from synkti_client import httpx
 from synkti_client._nodes import Nodes
 from tests.unit.client.scripted import NODES, QUICK, Pieces, Script, stream

@@ -58,6 +58,9 @@ WRONG = {
     "SYNKTI_TERM_GRACE_S": "-1",
     "SYNKTI_MAX_STREAMS": "many",
     "SYNKTI_KV_MAX_BYTES": "-1",
+    "SYNKTI_ADMIN_PORT": "http",
+    "SYNKTI_TLS_CERTIFICATE": "node.pem",
+    "SYNKTI_TLS_KEY": "node.key",
 }
 
 
@@ -71,6 +74,19 @@ def test_an_engine_keeps_blocks_only_with_room_for_them() -> None:
 def test_connections_to_peers_come_from_the_address_where_they_reach_this_node() -> None:
     assert from_environ(LEAST).source_host is None
     assert from_environ({**LEAST, "SYNKTI_PEER_HOST": "127.0.0.2"}).source_host == "127.0.0.2"
+
+
+def test_metrics_are_on_the_loopback_by_default() -> None:
+    assert from_environ(LEAST).admin == Address("127.0.0.1", 8003)
+
+
+def test_a_certificate_needs_its_key_and_the_key_its_certificate() -> None:
+    pair = {"SYNKTI_TLS_CERTIFICATE": "/etc/synkti/node.pem", "SYNKTI_TLS_KEY": "/etc/synkti/node.key"}
+    assert from_environ({**LEAST, **pair}).tls.key == Path("/etc/synkti/node.key")
+    assert from_environ(LEAST).tls.certificate is None
+    for name in pair:
+        with pytest.raises(ConfigurationError, match=f"{name} is not set"):
+            from_environ({**LEAST, **pair, name: ""})
 
 
 def test_without_durability_a_stream_has_no_replicas() -> None:

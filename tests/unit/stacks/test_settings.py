@@ -102,6 +102,8 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
         ("vpc_cidr", "10.0.0.0/28"),
         ("client_cidrs", "everywhere"),
         ("client_cidrs", "10.0.0.1/8"),
+        ("metrics_cidrs", "8.8.0.0/16"),
+        ("metrics_cidrs", "0.0.0.0/0"),
         ("load_balancer", "both"),
         ("certificate_arn", "mine"),
         ("domain", "example"),

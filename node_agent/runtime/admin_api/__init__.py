@@ -1,0 +1,1 @@
+"""The admin API: metrics and drains, for operators and their tools."""

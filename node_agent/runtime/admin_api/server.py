@@ -1,0 +1,56 @@
+"""The admin API: what operators and their tools read of a node, at a listener of its own.
+
+It is not where clients are: on loopback by default, or in the VPC where the security group admits whoever collects
+metrics. It is in plain HTTP and serves no prompt and no answer. No web page can use it (`core/http/callers`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from node_agent.core.http.callers import CallerPolicy
+from node_agent.core.openai import routes
+from node_agent.ports import ServerRequest
+from node_agent.runtime.common.metrics import CONTENT_TYPE
+from node_agent.runtime.common.responses import answer_error, answer_json
+from node_agent.runtime.drain.controller import DrainController
+from node_agent.runtime.node.context import NodeContext
+from node_agent.runtime.node.health import HealthRoutes
+
+_MAX_SHOWN_CHARS = 200
+_POLICY = CallerPolicy(server="admin listener", has_options=False)
+
+
+class AdminApi:
+    """Answers the requests of the admin listener. handlers: by path; each answers one request."""
+
+    def __init__(self, node: NodeContext, draining: DrainController) -> None:
+        self._node = node
+        self._draining = draining
+        self.handlers: Mapping[str, Callable[[ServerRequest], Awaitable[None]]] = {
+            **HealthRoutes(node).handlers,
+            "/metrics": self._metrics,
+            "/v1/synkti/drains": self._drains,
+        }
+
+    async def __call__(self, request: ServerRequest) -> None:
+        """Answer one request: 403 for a web page, 404 and 405 for what there is not."""
+        path = request.path
+        if (reason := _POLICY.rejection_reason(request.headers)) is not None:
+            answer_error(request, 403, "caller_not_allowed", reason)
+        elif (handler := self.handlers.get(path)) is None:
+            shown = routes.ADMIN_NOT_FOUND_MESSAGE.format(path=path[:_MAX_SHOWN_CHARS])
+            answer_error(request, 404, "unknown_route", shown)
+        elif request.method not in (allowed := routes.ADMIN_ROUTES[path]):
+            allow = ", ".join(allowed)
+            message = f"{path} takes {allow}, not {request.method}."
+            answer_error(request, 405, "method_not_allowed", message, headers=[(b"allow", allow.encode())])
+        else:
+            await handler(request)
+
+    async def _metrics(self, request: ServerRequest) -> None:
+        request.respond(200, self._node.metrics.exposition(), CONTENT_TYPE.encode())
+
+    async def _drains(self, request: ServerRequest) -> None:
+        record = self._draining.record
+        answer_json(request, {"drains": [] if record is None else [record.to_json()]})
