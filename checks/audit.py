@@ -86,15 +86,18 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
 def audit(environment: Path, environ: Mapping[str, str]) -> dict[str, list[Finding] | str]:
     """Look up each lock file; return its findings, or why there is no answer, by the file's name."""
     results: dict[str, list[Finding] | str] = {}
+    unreachable: dict[bool, str] = {}  # by whether it is npm's database: it is not waited for again
     for lock in lock_files(ROOT):
+        is_npm = lock == NPM_LOCK
         try:
-            if lock == NPM_LOCK:
-                command = ["npm", "audit", "--json", "--package-lock-only"]
-                results[lock] = npm_findings(*_output(command, environ))
+            if is_npm in unreachable:
+                results[lock] = unreachable[is_npm]
+            elif is_npm:
+                results[lock] = npm_findings(*_output(["npm", "audit", "--json", "--package-lock-only"], environ))
             else:
                 results[lock] = python_findings(lock, *_output(pip_audit_command(environment, lock), environ))
         except NotReachable as error:
-            results[lock] = str(error)
+            results[lock] = unreachable[is_npm] = str(error)
     return results
 
 

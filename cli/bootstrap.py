@@ -6,8 +6,8 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +31,7 @@ from cli.deployment import (
     Deployment,
     DeploymentRequest,
     complete,
+    file_of,
     is_of_file,
     look_up,
     models_bucket,
@@ -44,6 +45,7 @@ from cli.endpoint import base_urls, example_request, is_reachable
 from cli.errors import Failed
 from cli.exit_codes import ExitCode
 from cli.fleet import Fleet
+from cli.model_pin import SETTING, pin
 from cli.nodes import FleetMonitor, wait_until_converged
 from cli.options import Cluster, Json, Profile, Region, Settings, Yes
 from cli.polling import Clock
@@ -119,8 +121,9 @@ def bootstrap(
         terminal.status("fix that first, or continue with --anyway")
         raise typer.Exit(ExitCode.FINDINGS)
     terminal.confirm(_question(deployment), yes=yes or deployment.account.is_embedded)
+    settings_file = file_of(what)
     _write_found(terminal, what, facts)
-    made = _Bootstrap(terminal, deployment, packages).run(source, within if wait else 0)
+    made = _Bootstrap(terminal, deployment, packages, settings_file).run(source, within if wait else 0)
     terminal.document(made)
 
 
@@ -152,12 +155,17 @@ def _write_found(terminal: Terminal, what: DeploymentRequest, facts: AccountFact
 
 @dataclass
 class _Bootstrap:
-    """The steps of the command; each is skipped where it is already done."""
+    """The steps of the command; each is skipped where it is already done.
+
+    settings_file: synkti.toml, if its settings are deployed as they are.
+    """
 
     terminal: Terminal
     deployment: Deployment
     packages: bool
+    settings_file: Path | None
     changes: list[str] = field(default_factory=list)
+    log: Path = field(default_factory=lambda: cdk_log(os.environ, time.time()))
 
     @property
     def account(self) -> Account:
@@ -168,23 +176,45 @@ class _Bootstrap:
         with tempfile.TemporaryDirectory(prefix="synkti-") as folder:
             return self._run(Path(folder) / "cdk.out", source, wait_s)
 
-    def _run(self, output: Path, source: Source, wait_s: float) -> dict[str, Any]:
-        log = cdk_log(os.environ, time.time())
+    def _cdk(self, on_progress: Callable[[str], None]) -> Cdk:
+        deployed = self.deployment
+        return Cdk(
+            deployed.project, self.account.environ(), deployed.context, self.log, self.terminal.status, on_progress
+        )
+
+    def _pinned(self, digest: str, output: Path) -> Path | None:
+        """Pin the model's weights, unless they are, or model_source lets a deployment fetch others.
+
+        Args:
+            digest: of the model in the bucket.
+            output: where templates with it go.
+
+        Returns:
+            The new templates; None where nothing is pinned.
+        """
+        settings = self.deployment.settings
+        if settings.model_sha256 or settings.model_source:
+            return None
+        if self.settings_file is not None:
+            pin(self.terminal, self.settings_file, digest)
+        else:
+            self.terminal.status(f'deployed with {SETTING} = "{digest}": add it to synkti.toml')
+        context = {**self.deployment.context, SETTING: digest}
+        self.deployment = replace(self.deployment, settings=replace(settings, model_sha256=digest), context=context)
         with self.terminal.progress_spinner("synthesizing the templates") as show_step:
-            cdk = Cdk(
-                self.deployment.project,
-                self.account.environ(),
-                self.deployment.context,
-                log,
-                self.terminal.status,
-                show_step,
-            )
+            return self._cdk(show_step).synth(output)
+
+    def _run(self, output: Path, source: Source, wait_s: float) -> dict[str, Any]:
+        with self.terminal.progress_spinner("synthesizing the templates") as show_step:
+            cdk = self._cdk(show_step)
             assembly = cdk.synth(output)
             self._bootstrap_toolkit(cdk, assembly)
             before = self._stacks()
             self._deploy_state(cdk, assembly)
         self._ensure_packages()
-        self.changes += self._model_step(cdk, assembly).run(source)
+        model = self._model_step(cdk, assembly)
+        self.changes += model.run(source)
+        assembly = self._pinned(model.digest, output.with_name("cdk.pinned.out")) or assembly
         self._resume_launches(Fleet(self.account, self.deployment.cluster, tuple(before)))
         with self.terminal.progress_spinner("deploying the stacks") as show_step:
             cdk.on_progress = show_step

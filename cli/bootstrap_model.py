@@ -56,6 +56,8 @@ class ModelStep:
     bucket: str
     settings: FleetSettings
     deploy_build: Callable[[], None]
+    digest: str = ""
+    """Of the model in the bucket, after `run`."""
 
     def run(self, source: Source) -> list[str]:
         """Get the model into the bucket, and check that it has all of it.
@@ -84,6 +86,7 @@ class ModelStep:
                 f"synkti model push DIR --name {name}",
             )
         self._check_digest(seen)
+        self.digest = seen.digest
         self.terminal.status(f"the model {name!r} is there ({seen.digest[:12]})")
         return [f"models/{name}"] if changed else []
 

@@ -126,19 +126,28 @@ def write_found(what: DeploymentRequest, facts: AccountFacts) -> dict[str, Value
     Returns:
         The settings that were missing, written or not.
 
-    Raises:
-        Failed: the file cannot be changed.
+    Raises Failed as `write_settings`.
     """
     if not isinstance(what.settings, FleetSettings):
         return {}
     found = missing_settings(what.settings, facts)
     path = what.project.settings
     if found and path is not None and is_of_file(what):
-        try:
-            path.write_text(with_settings(path.read_text(encoding="utf-8"), found), encoding="utf-8")
-        except OSError as error:
-            raise Failed(f"{path} could not be written: {error.strerror}", f"add to it:\n{lines_of(found)}") from error
+        write_settings(path, found)
     return found
+
+
+def write_settings(path: Path, values: Mapping[str, Value]) -> None:
+    """Write settings into the settings' file. Raises Failed."""
+    try:
+        path.write_text(with_settings(path.read_text(encoding="utf-8"), values), encoding="utf-8")
+    except OSError as error:
+        raise Failed(f"{path} could not be written: {error.strerror}", f"add to it:\n{lines_of(values)}") from error
+
+
+def file_of(what: DeploymentRequest) -> Path | None:
+    """Return the settings' file, if the request has its settings; else it may be of another deployment."""
+    return what.project.settings if is_of_file(what) else None
 
 
 def is_of_file(what: DeploymentRequest) -> bool:

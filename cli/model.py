@@ -20,6 +20,7 @@ from cli.errors import Failed, NotFound
 from cli.fleet import Fleet, open_models
 from cli.hub_copy import CopyOptions
 from cli.hub_push import push_from_hub
+from cli.model_pin import pin_pushed
 from cli.model_push import Pusher
 from cli.model_result import PushResult, print_result, require_fit, require_name
 from cli.options import Cluster, Json, Profile, Region, Yes
@@ -51,6 +52,10 @@ def push(
         bool, typer.Option("--unchecked", help="Push also what looks incomplete, if you know that vLLM loads it.")
     ] = False,
     parallel: Annotated[int, typer.Option(help="Parallel uploads.", min=1, max=MAX_WORKERS)] = 8,
+    pin: Annotated[
+        bool,
+        typer.Option("--pin/--no-pin", help="Write model_sha256 into synkti.toml, if that names this model."),
+    ] = True,
     cluster: Cluster = None,
     region: Region = None,
     profile: Profile = None,
@@ -64,6 +69,9 @@ def push(
 
     Where there are safetensors, other weights are excluded. A model of the same name and content is not uploaded again.
     Other content needs another name (nodes may be reading the old one), or --replace.
+
+    The SHA-256 of the model's manifest is written into synkti.toml as model_sha256, where that names this model: from
+    the next deployment on nodes refuse any other weights.
 
     A model that vLLM could not load is refused before the upload, with the name of each faulty file: a missing shard or
     tokenizer, a truncated file, a pointer of Git LFS instead of a file. So is a model that no instance type of
@@ -81,9 +89,13 @@ def push(
     fleet = open_models(cluster, region, profile)
     options = CopyOptions(replace, everything, unchecked, parallel)
     if isinstance(found, HubName):
-        push_from_hub(fleet, found, name or found.model_name, terminal, options)
+        name = name or found.model_name
+        pushed = push_from_hub(fleet, found, name, terminal, options)
     else:
-        push_model(fleet, found, name or found.name, terminal, options)
+        name = name or found.name
+        pushed = push_model(fleet, found, name, terminal, options)
+    if pin:
+        pin_pushed(terminal, fleet, name, pushed.digest)
 
 
 def push_model(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import date, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -144,6 +146,20 @@ def test_without_a_network_the_result_says_so_and_fails_in_ci_only(capsys: pytes
 
 def test_a_finding_fails_also_where_another_database_is_not_reachable() -> None:
     assert report_({"a.txt": "unreachable", "b.txt": [FOUND]}, [], TODAY, in_ci=False) == 1
+
+
+def test_a_database_that_does_not_answer_is_waited_for_once(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    for name in ("pip-audit", "npm"):
+        tool = tmp_path / "bin" / name
+        tool.write_text(
+            f'#!/bin/sh\necho {name} >>{tmp_path}/calls\necho "ConnectionError: no name" >&2; echo "{{}}"\n'
+        )
+        tool.chmod(0o755)
+    results = audit.audit(tmp_path, {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"})
+    assert set(results) == set(lock_files(audit.ROOT))
+    assert {results[lock] for lock in results if lock != "package-lock.json"} == {"ConnectionError: no name"}
+    assert (tmp_path / "calls").read_text().split() == ["pip-audit", "npm"]
 
 
 def test_every_lock_file_is_looked_up() -> None:

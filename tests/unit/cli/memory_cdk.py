@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import boto3
 import pytest
@@ -32,19 +33,25 @@ STATE = {
 
 
 class MemoryCdk:
-    """Deploys into CloudFormation in memory: the state stack, then the others. ran: the calls, in order."""
+    """Deploys into CloudFormation in memory: the state stack, then the others. ran: the calls, in order.
+
+    contexts: of each synthesis.
+    """
 
     ran: list[str]
+    contexts: ClassVar[list[Mapping[str, str]]] = []
     cloudformation: MemoryCloudFormation
     fails: str = ""
     lacking: list[str]
     """The sets of packages that the wheelhouse lacks."""
 
-    def __init__(self, *_: object) -> None:
+    def __init__(self, project: object, environ: object, context: Mapping[str, str], *_: object) -> None:
         self.on_progress = None
+        self._context = context
 
     def synth(self, output: Path) -> Path:
         self.ran.append("synth")
+        self.contexts.append(self._context)
         output.mkdir()
         stack = {"type": "aws:cloudformation:stack", "properties": {"templateFile": "state.json"}}
         (output / "manifest.json").write_text(json.dumps({"artifacts": {"synkti-state": stack}}))
@@ -72,6 +79,7 @@ def cdk(aws: MemoryCloudFormation, monkeypatch: pytest.MonkeyPatch) -> type[Memo
 
 def install_cdk(aws: MemoryCloudFormation, monkeypatch: pytest.MonkeyPatch) -> type[MemoryCdk]:
     MemoryCdk.ran, MemoryCdk.cloudformation, MemoryCdk.fails, MemoryCdk.lacking = [], aws, "", []
+    MemoryCdk.contexts = []
     monkeypatch.setattr(bootstrap, "Cdk", MemoryCdk)
 
     def push(*_: object) -> list[str]:

