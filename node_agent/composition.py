@@ -36,6 +36,7 @@ from node_agent.dependencies import Dependencies
 from node_agent.kv.folder import MAX_WRITERS, BlockFolder
 from node_agent.ports import Identity
 from node_agent.runtime.client_api.admission_queue import AdmissionQueue
+from node_agent.runtime.client_api.key_limits import KeyLimiter
 from node_agent.runtime.client_api.model_list import ModelList
 from node_agent.runtime.client_api.server import ClientApi
 from node_agent.runtime.client_api.stream_registry import StreamRegistry
@@ -130,6 +131,7 @@ class ClientParts:
 
     api: ClientApi
     admission: AdmissionQueue
+    limits: KeyLimiter
     models: ModelList
     streams: StreamRegistry
 
@@ -346,9 +348,11 @@ def _make_clients(
 ) -> ClientParts:
     admission = AdmissionQueue(node, inputs.random.random)
     models = ModelList(node, engine.client, inputs.to_engine, inputs.settings.engine.address)
+    limits = KeyLimiter(node, admission.charge)
     api = ClientApi(
         node,
         admission,
+        limits,
         engine.client,
         replication.manager,
         replication.takeovers,
@@ -357,7 +361,7 @@ def _make_clients(
         models,
         inputs.settings.allowed_origins,
     )
-    return ClientParts(api, admission, models, streams)
+    return ClientParts(api, admission, limits, models, streams)
 
 
 def _make_servers(
