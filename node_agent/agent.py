@@ -205,6 +205,7 @@ class Agent:
             "signs": parts.peer_api.keepalives.run,
             "models": parts.clients.models.run,
             "entrance": parts.clients.admission.run,
+            "key-limits": parts.clients.limits.table.run,
             "publisher": parts.publisher.run,
             "replication": parts.replication.manager.run,
             "stream-records": parts.replication.recorder.run,

@@ -50,6 +50,7 @@ from node_agent.ports import EngineGroup, Identity, PeerKeys
 from node_agent.runtime.admin_api.server import AdminApi
 from node_agent.runtime.client_api.admission_queue import AdmissionQueue
 from node_agent.runtime.client_api.certificate_watcher import CertificateWatcher
+from node_agent.runtime.client_api.key_limits import KeyLimiter
 from node_agent.runtime.client_api.model_list import ModelList
 from node_agent.runtime.client_api.server import ClientApi
 from node_agent.runtime.client_api.stream_registry import StreamRegistry
@@ -170,6 +171,7 @@ class ClientParts:
 
     api: ClientApi
     admission: AdmissionQueue
+    limits: KeyLimiter
     models: ModelList
     streams: StreamRegistry
 
@@ -473,9 +475,11 @@ def _make_clients(
 ) -> ClientParts:
     admission = AdmissionQueue(node, inputs.random.random)
     models = ModelList(node, engine.client, inputs.to_engine, inputs.settings.engine.address)
+    limits = KeyLimiter(node, admission.charge)
     api = ClientApi(
         node,
         admission,
+        limits,
         engine.client,
         replication.manager,
         replication.takeovers,
@@ -485,7 +489,7 @@ def _make_clients(
         "http" if inputs.settings.tls.certificate is None else "https",
         RequestPolicy(inputs.settings.policy, read_control_tokens(inputs.settings.model_dir), inputs.outside.key),
     )
-    return ClientParts(api, admission, models, streams)
+    return ClientParts(api, admission, limits, models, streams)
 
 
 def _make_servers(

@@ -52,6 +52,18 @@ class RequestRejected(PermanentError):
         self.param = param
 
 
+class LimitExceeded(TransientError):
+    """A key has used up one of its limits.
+
+    kind: `requests`, `tokens` or `streams`; is_final: another try would end the same.
+    """
+
+    def __init__(self, kind: str, message: str, retry_after_s: float, *, is_final: bool = False) -> None:
+        super().__init__(message, retry_after_s)
+        self.kind = kind
+        self.is_final = is_final
+
+
 class ModelMissing(PermanentError):
     """The models bucket has no such model, or not all of it."""
 
@@ -86,9 +98,12 @@ MAX_MESSAGE_CHARACTERS = 1_000
 _TYPES = {400: "invalid_request_error", 404: "not_found_error", 413: "invalid_request_error", 429: "rate_limit_error"}
 
 
-def openai_error(status: int, code: str, message: str, param: str | None = None) -> dict[str, Any]:
-    """Build OpenAI's error body: {"error": {"message", "type", "param", "code"}}."""
-    kind = _TYPES.get(status, "invalid_request_error" if 400 <= status < 500 else "server_error")
+def openai_error(
+    status: int, code: str, message: str, param: str | None = None, kind: str | None = None
+) -> dict[str, Any]:
+    """Build OpenAI's error body: {"error": {"message", "type", "param", "code"}}. kind: its type, if not the usual."""
+    if kind is None:
+        kind = _TYPES.get(status, "invalid_request_error" if 400 <= status < 500 else "server_error")
     return {"error": {"message": _clipped(message), "type": kind, "param": param, "code": code}}
 
 

@@ -31,6 +31,7 @@ from node_agent.contract.states import NodeState
 from node_agent.contract.table_schema import record_from_item, stream_record_from_item
 from node_agent.contract.tags import decode_tags, tags_from_ec2
 from node_agent.contract.timestamps import parse_instant
+from node_agent.core.access.token_estimate import read_usage
 from node_agent.core.common.address import parse_address
 from node_agent.core.common.cluster_keys import cluster_key
 from node_agent.core.common.request_auth import RequestVerifier, read_clock
@@ -45,6 +46,7 @@ from node_agent.core.journal.stream_header import is_durable, parse_stream_heade
 from node_agent.core.kv.blocks import read_header
 from node_agent.core.kv.index import parse_index, parse_names
 from node_agent.core.membership import Membership, Received, SyncReplied, SyncRequested, Tick
+from node_agent.core.membership.wire.key_usage import read_key_usage
 from node_agent.core.membership.wire.messages import MessageMac
 from node_agent.core.node.status import NodeStatus, Pool, load_from_header
 from node_agent.core.openai.generation_request import ApiRoute, PassThroughRequest, parse_generation
@@ -325,6 +327,7 @@ METRICS = (
     b'vllm:kv_cache_usage_perc{engine="0"} 0.25\nvllm:num_preemptions_total{engine="0"} 3\n'
 )
 ALIVE = b"\x01\x05peerslmylife\0\0\0\1\0\0\0\1\x02\x00\x0fpeersl\0\0\0\0\0\0\0\5\1"
+KEY_USAGE = b"\x01\x05peerslmylife\0\0\0\1\0\0\0\1\x08\x00\x22peersl\0\0\0\1" + bytes(24)
 REFUSALS = (RequestRejected, PassThroughRequest)
 
 TARGETS: dict[str, Target] = {
@@ -358,7 +361,9 @@ TARGETS: dict[str, Target] = {
     ),
     "losses": Target(_text(parse_loss), (b"handoff to i-1", b"engine-died 3 alone", b"engine-killed 3 beside"), ()),
     "loads": Target(load_from_header, (b"1 2 0.500 0.010000 5.0",)),
-    "membership": Target(_membership, (ALIVE,), ()),
+    "membership": Target(_membership, (ALIVE, KEY_USAGE), ()),
+    "key-usages": Target(lambda data: list(read_key_usage(data)), (bytes(48),), ()),
+    "engine-usages": Target(read_usage, (b'{"usage":{"prompt_tokens":1,"completion_tokens":2}}',), ()),
     "journal-frames": Target(_journal, (b"\x01\0\0\0\1\0\0\0\1\0\0\0\3abc", b"\0\0\0\x10" + bytes(16)), (BadFrame,)),
     "journal-openings": Target(_open, (b'{"stream":"s","epoch":[1,"o"],"client":""}\n{}\n0 1 a\n',)),
     "openings": Target(parse_stream_header, (OPENING,)),

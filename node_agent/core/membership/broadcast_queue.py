@@ -1,10 +1,10 @@
-"""What a node still has to send: updates, which must reach every node, and loads, which may lag.
+"""What a node still has to send: updates, which must reach every node; loads and usages of keys, which may lag.
 
 Rules kept here (SWIM section 4.1; memberlist's TransmitLimitedQueue):
 
 * one update for each subject: a newer one replaces the older;
 * each is sent a limited number of times, which grows with the logarithm of the fleet; those sent least go first;
-* both queues are bounded: at the bound the update that was sent most often is dropped, and the oldest load.
+* the queues are bounded: at the bound the update that was sent most often is dropped, and the oldest load or usage.
 """
 
 from __future__ import annotations
@@ -22,6 +22,12 @@ MAX_LOADS_PER_UPDATE = 12
 
 LOAD_TRANSMITS = 3
 """How often a node forwards a load: it reaches 19 of 20 nodes, and the next load follows soon."""
+
+USAGE_TRANSMITS = 4
+"""How often a node forwards a report of keys' usage: it reaches 49 of 50 nodes, and the next one follows soon."""
+
+MIN_USAGE_BYTES = 37
+"""Of a report of one key."""
 
 _TRANSMITS = 3
 _TRANSMITS_PER_DECADE = 3
@@ -138,3 +144,44 @@ class LoadQueue:
             if remaining > 1:
                 self._waiting[boot_id] = (load, remaining - 1)
         return write_loads(packed)
+
+
+class UsageQueue:
+    """Reports of keys' usage to forward, each USAGE_TRANSMITS times, in the room that the others leave.
+
+    capacity: how many may wait.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._waiting: dict[bytes, tuple[bytes, int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, boot_id: bytes, update: bytes) -> None:
+        """Queue a node's report, in place of an older one. update: as `wire.updates` writes it."""
+        self._waiting.pop(boot_id, None)
+        if len(self._waiting) >= self._capacity:
+            del self._waiting[next(iter(self._waiting))]
+        self._waiting[boot_id] = (update, USAGE_TRANSMITS)
+
+    def drop(self, boot_id: bytes) -> None:
+        """Remove the report of a node, if one is queued."""
+        self._waiting.pop(boot_id, None)
+
+    def next_batch(self, room: int) -> bytes:
+        """Return reports of at most `room` bytes together, those that wait longest first."""
+        batch = []
+        for boot_id in list(self._waiting):
+            if room < MIN_USAGE_BYTES:
+                break
+            update, remaining = self._waiting[boot_id]
+            if len(update) > room:
+                continue
+            room -= len(update)
+            batch.append(update)
+            del self._waiting[boot_id]
+            if remaining > 1:
+                self._waiting[boot_id] = (update, remaining - 1)
+        return b"".join(batch)

@@ -80,6 +80,13 @@ class LocalRefusalAdded(NamedTuple):
     seconds: float
 
 
+class LocalKeyUsageSet(NamedTuple):
+    """This node reports what keys used of their limits. packed: as `wire.key_usage` writes it."""
+
+    at: float
+    packed: bytes
+
+
 class Leaving(NamedTuple):
     """This node ends. The owner keeps running for a moment, so that the update spreads."""
 
@@ -96,6 +103,7 @@ Event = (
     | SyncRequested
     | SyncReplied
     | LocalRefusalAdded
+    | LocalKeyUsageSet
     | Leaving
 )
 
@@ -137,4 +145,11 @@ class Refused(NamedTuple):
     left_s: float
 
 
-Effect = Send | SendSync | SyncReply | MemberChanged | Refused
+class KeyUsageReceived(NamedTuple):
+    """A peer reported what keys used there. boot_id: the peer's; packed: for `wire.key_usage`."""
+
+    boot_id: bytes
+    packed: bytes
+
+
+Effect = Send | SendSync | SyncReply | MemberChanged | Refused | KeyUsageReceived

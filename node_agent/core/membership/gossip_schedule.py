@@ -1,11 +1,11 @@
-"""When this node sends what is queued: updates and loads that find no room in probes, and its own load."""
+"""When this node sends what is queued: what finds no room in probes, and its own load."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from node_agent.core.membership.active_clock import ActiveClock
-from node_agent.core.membership.broadcast_queue import BroadcastQueue, LoadQueue
+from node_agent.core.membership.broadcast_queue import BroadcastQueue, LoadQueue, UsageQueue
 from node_agent.core.membership.config import GossipConfig
 from node_agent.core.membership.inbound import MessageReceiver
 from node_agent.core.membership.member_table import MemberTable
@@ -29,6 +29,7 @@ class GossipSchedule:
         encoder: MessageEncoder,
         broadcasts: BroadcastQueue,
         loads: LoadQueue,
+        usages: UsageQueue,
         receiver: MessageReceiver,
         timers: Timers,
         config: GossipConfig,
@@ -40,6 +41,7 @@ class GossipSchedule:
         self._encoder = encoder
         self._broadcasts = broadcasts
         self._loads = loads
+        self._usages = usages
         self._receiver = receiver
         self._timers = timers
         self._config = config
@@ -53,7 +55,7 @@ class GossipSchedule:
         now = self._clock.now
         self._timers.schedule(now + self._config.gossip_interval_s, self.run)
         self._broadcast_load(now)
-        if len(self._broadcasts):
+        if len(self._broadcasts) or len(self._usages):
             self.send(self._config.fanout)
         elif len(self._loads):
             self.send(1)

@@ -30,13 +30,14 @@ from node_agent.contract.errors import InvalidTransition
 from node_agent.core.common.cluster_keys import ClusterKeys
 from node_agent.core.failure.loss import LossReason
 from node_agent.core.membership.active_clock import ActiveClock
-from node_agent.core.membership.broadcast_queue import BroadcastQueue, LoadQueue
+from node_agent.core.membership.broadcast_queue import BroadcastQueue, LoadQueue, UsageQueue
 from node_agent.core.membership.change_reason import Cause
 from node_agent.core.membership.config import GossipConfig
 from node_agent.core.membership.events import (
     Effect,
     Event,
     Leaving,
+    LocalKeyUsageSet,
     LocalLoadSet,
     LocalRefusalAdded,
     LocalStateSet,
@@ -54,6 +55,7 @@ from node_agent.core.membership.events import (
 from node_agent.core.membership.gossip_schedule import GossipSchedule
 from node_agent.core.membership.inbound import MessageReceiver
 from node_agent.core.membership.join_candidates import JoinCandidates
+from node_agent.core.membership.key_usage_gossip import KeyUsageGossip
 from node_agent.core.membership.local_health import LocalHealth
 from node_agent.core.membership.member_state import MemberState, pending_accusation
 from node_agent.core.membership.member_table import MAX_NODES, Member, MemberTable, Rng, View
@@ -105,6 +107,7 @@ class Membership:
         self._health = LocalHealth()
         self._broadcasts = BroadcastQueue()
         self._loads = LoadQueue(max_nodes)
+        self._usages = usages = UsageQueue(max_nodes)
         macs = MessageMacs()
         keys = key if not isinstance(key, bytes) else ClusterMessageKeys(ClusterKeys(key))
         self._local = LocalNode(status, boot_id, self._broadcasts)
@@ -112,7 +115,7 @@ class Membership:
         self._table = table or MemberTable(
             status.instance_id, rng, max_nodes, vouched.vouches_for if vouched is not None else lambda status: True
         )
-        self._encoder = MessageEncoder(self._local, self._table, keys, macs, self._broadcasts, self._loads)
+        self._encoder = MessageEncoder(self._local, self._table, keys, macs, self._broadcasts, self._loads, usages)
         if vouched is not None:
             self._table.is_shut_out = vouched.is_shut_out
         self._candidates = JoinCandidates(max_nodes)
@@ -122,9 +125,11 @@ class Membership:
         self._refusals = RefusalBroadcasts(
             self._table, self._broadcasts, timers, config, clock, rng, self._effects.append
         )  # fmt: skip
+        self._key_usage = KeyUsageGossip(self._local, self._table, usages, self._effects.append)
         self._member_state = MemberState(
             self._local, self._table, self._broadcasts, self._loads, timers, self._health, clock,
             self._effects.append, self._on_suspect, self._on_stale_intro, self._refusals.add,
+            self._key_usage.receive,
         )  # fmt: skip
         self._prober = Prober(
             self._local, self._table, self._encoder, timers, self._health, config, clock,
@@ -140,7 +145,7 @@ class Membership:
         )  # fmt: skip
         self._sync = SyncSchedule(self._table, self._sync_sessions, timers, config, clock, rng)
         self._gossip = GossipSchedule(
-            self._local, self._table, self._encoder, self._broadcasts, self._loads, self._receiver,
+            self._local, self._table, self._encoder, self._broadcasts, self._loads, usages, self._receiver,
             timers, config, clock, self._send,
         )  # fmt: skip
         self._probes = ProbeSchedule(
@@ -162,6 +167,7 @@ class Membership:
             SyncRequested: lambda event: self._effects.append(SyncReply(self._receiver.on_sync_request(event.body))),
             SyncReplied: lambda event: self._receiver.on_sync_response(event.body),
             LocalRefusalAdded: self._refuse,
+            LocalKeyUsageSet: lambda event: self._key_usage.send(event.packed),
             Leaving: self._on_leaving,
         }
 
@@ -184,6 +190,11 @@ class Membership:
     def status(self) -> NodeStatus:
         """This node's status."""
         return self._local.status
+
+    @property
+    def boot_id(self) -> bytes:
+        """This node's boot id."""
+        return self._local.boot_id
 
     @property
     def view(self) -> View:
@@ -242,6 +253,7 @@ class Membership:
             "refutations": self._member_state.refutations,
             "updates": len(self._broadcasts),
             "loads": len(self._loads),
+            "usages": len(self._usages),
             "timers": len(self._timers),
             "probes": len(self._prober),
             "join_candidates": len(self._candidates),

@@ -28,6 +28,7 @@ from node_agent.core.membership.wire.updates import (
     Alive,
     Dead,
     Intro,
+    KeyUsage,
     Left,
     Loads,
     Refusal,
@@ -47,7 +48,8 @@ LEFT_RETENTION_S = 60.0
 class MemberState:
     """Applies updates to the table.
 
-    on_change receives every change, on_suspect every member that becomes suspect, on_refusal every refusal.
+    on_change receives every change, on_suspect every member that becomes suspect, on_refusal every refusal,
+    on_key_usage every report of what keys used.
     on_stale_intro receives every introduction of another boot id whose incarnation is not above the known one, and the
     known one.
     """
@@ -65,6 +67,7 @@ class MemberState:
         on_suspect: Callable[[Member], None],
         on_stale_intro: Callable[[Intro, int], None],
         on_refusal: Callable[[Refusal], None] = lambda refusal: None,
+        on_key_usage: Callable[[KeyUsage], None] = lambda update: None,
     ) -> None:
         self._local = local
         self._table = table
@@ -77,6 +80,7 @@ class MemberState:
         self._on_suspect = on_suspect
         self._on_stale_intro = on_stale_intro
         self._on_refusal = on_refusal
+        self._on_key_usage = on_key_usage
         self.refutations = 0
         self.refutation_pending = False
         """A refutation waits to be sent: the owner sends it at once."""
@@ -89,7 +93,7 @@ class MemberState:
 
     def is_about_local_node(self, update: Update) -> bool:
         """Return whether an update is about this node's present boot id."""
-        return not isinstance(update, Loads | Refusal) and update.boot_id == self._local.boot_id
+        return not isinstance(update, Loads | Refusal | KeyUsage) and update.boot_id == self._local.boot_id
 
     def apply(self, update: Update) -> None:
         """Apply an update, if it takes precedence."""
@@ -106,6 +110,8 @@ class MemberState:
                 self.apply_intro(update, Cause.GOSSIP)
             case Refusal():
                 self._on_refusal(update)
+            case KeyUsage():
+                self._on_key_usage(update)
 
     def _apply_loads(self, update: Loads) -> None:
         by_boot_id, packed = self._table.by_boot_id, update.packed

@@ -44,7 +44,7 @@ class Member:
 
     __slots__ = (
         "boot_id", "is_vouched", "liveness", "load", "load_version", "order_index", "since", "status", "suspicion",
-        "tagged", "window",
+        "tagged", "usage_version", "window",
     )  # fmt: skip
 
     def __init__(self, boot_id: bytes, status: NodeStatus, since: float, window: ReplayWindow | None) -> None:
@@ -56,6 +56,7 @@ class Member:
         self.window = window
         self.load: Load = IDLE
         self.load_version = 0
+        self.usage_version = 0
         self.tagged = False
         self.is_vouched = True
         self.order_index = -1

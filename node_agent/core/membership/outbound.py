@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from node_agent.contract.states import NodeState
-from node_agent.core.membership.broadcast_queue import BroadcastQueue, LoadQueue, retransmit_limit
+from node_agent.core.membership.broadcast_queue import BroadcastQueue, LoadQueue, UsageQueue, retransmit_limit
 from node_agent.core.membership.member_table import MemberTable
 from node_agent.core.membership.message_keys import MessageKeys
 from node_agent.core.membership.wire.loads import write_load
@@ -20,7 +20,13 @@ from node_agent.core.membership.wire.messages import (
     write_header,
 )
 from node_agent.core.membership.wire.statuses import MAX_INCARNATION, check_status
-from node_agent.core.membership.wire.updates import Intro, write_alive, write_intro, write_left
+from node_agent.core.membership.wire.updates import (
+    Intro,
+    write_alive,
+    write_intro,
+    write_key_usage_update,
+    write_left,
+)
 from node_agent.core.node.status import IDLE, Load, NodeStatus
 
 
@@ -35,6 +41,7 @@ class LocalNode:
         self.boot_id = boot_id
         self.load: Load = IDLE
         self.load_version = 0
+        self.usage_version = 0
         self.has_left = False
         self._broadcasts = broadcasts
 
@@ -93,6 +100,11 @@ class LocalNode:
         self.load_version += 1
         return write_load(self.boot_id, self.load_version, self.load)
 
+    def write_next_usage(self, packed: bytes) -> bytes:
+        """Write a report of keys' usage under its next version. packed: as `wire.key_usage` writes it."""
+        self.usage_version += 1
+        return write_key_usage_update(self.boot_id, self.usage_version, packed)
+
 
 class MessageEncoder:
     """Numbers, addresses and authenticates messages. sent: how many so far."""
@@ -105,6 +117,7 @@ class MessageEncoder:
         macs: MessageMacs,
         broadcasts: BroadcastQueue,
         loads: LoadQueue,
+        usages: UsageQueue,
     ) -> None:
         self._local = local
         self._table = table
@@ -112,6 +125,7 @@ class MessageEncoder:
         self._macs = macs
         self._broadcasts = broadcasts
         self._loads = loads
+        self._usages = usages
         self.sent = 0
 
     def encode(self, kind: MessageKind, receiver: bytes, probe: int, content: bytes) -> bytes:
@@ -144,7 +158,9 @@ class MessageEncoder:
     def _next_updates(self, room: int, nodes: int) -> bytes:
         sent = self._broadcasts.next_batch(room, retransmit_limit(nodes))
         room -= sum(map(len, sent))
-        return b"".join((*sent, self._loads.next_batch(room)))
+        loads = self._loads.next_batch(room)
+        usages = self._usages.next_batch(room - len(loads)) if len(self._usages) else b""
+        return b"".join((*sent, loads, usages))
 
     def encode_datagram(
         self, kind: MessageKind, receiver: bytes, nodes: int, probe: int = 0, target: bytes = b"", first: bytes = b""

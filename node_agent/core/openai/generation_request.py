@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 
 from node_agent.contract.errors import RequestRejected
+from node_agent.core.access.token_estimate import Estimate, estimate
 from node_agent.core.common.lax_values import read_bool, read_float, read_int
 from node_agent.core.common.packed_json import PackedJson
 from node_agent.core.openai.request_body import INTERNAL_ARG_PREFIX, Body, read_body
@@ -91,6 +92,10 @@ class GenerationRequest:
     def original_body(self) -> dict[str, Any]:
         """The request's body in the client's form, ready to serialize (see `PackedJson`)."""
         return {**self.body.as_written, **self.original_fields}
+
+    def token_estimate(self, body_bytes: int) -> Estimate:
+        """Estimate the tokens of the request. body_bytes: of its body."""
+        return estimate(body_bytes, self.max_tokens, self.choices)
 
     def prompt(self, number: int) -> Any:
         """Return one of a completion's prompts, a text or ids."""

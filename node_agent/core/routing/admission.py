@@ -1,18 +1,21 @@
 """Admit a request, queue it, or reject it with 429 and a Retry-After that is estimated from the admission rate.
 
     arrives --a node has room--> admitted
-            --none has, the queue has--> waits, first come first served --a node has room--> admitted
-                                                                        --too long--> 429
-            --the queue is full--> 429
+            --none has, the queue has--> waits for its key's turn --a node has room--> admitted
+                                                                  --too long--> 429
+            --the queue is full--> 429, for the newest of the key that fills it
 
-Rules kept here: no request overtakes a waiting one; the queue is bounded in number and in time; Retry-After follows
-from the recent admission rate, jittered, so that rejected clients do not all retry together.
+Rules kept here: no request overtakes a waiting one of its key, and keys take turns (`core/routing/fair_queue`); the
+queue is bounded in number and in time, and while several keys wait none has more than its part of it; Retry-After
+follows from the recent admission rate, jittered, so that rejected clients do not all retry together.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+
+from node_agent.core.routing.fair_queue import FairQueue
 
 MAX_WAITING = 256
 MAX_WAIT_S = 4.0
@@ -39,7 +42,7 @@ class Rejection:
     """A 429."""
 
     reason: str
-    """`queue-full` or `waited-too-long`."""
+    """`queue-full`, `key-full` (of the caller's part of it) or `waited-too-long`."""
 
     retry_after_s: float
 
@@ -50,7 +53,9 @@ class Admission:
     def __init__(self, max_waiting: int = MAX_WAITING, max_wait_s: float = MAX_WAIT_S) -> None:
         self._max_waiting = max_waiting
         self._max_wait_s = max_wait_s
-        self._waiting: OrderedDict[int, Ticket] = OrderedDict()
+        self._waiting: OrderedDict[int, Ticket] = OrderedDict()  # in the order of their deadlines
+        self._queue = FairQueue()
+        self._displaced: list[Ticket] = []
         self._numbers = 0
         self._rate = 0.0
         self._updated_at: float | None = None
@@ -60,47 +65,82 @@ class Admission:
 
     @property
     def next(self) -> Ticket | None:
-        """The ticket to admit as soon as a node has room; None where none waits."""
-        return next(iter(self._waiting.values()), None)
+        """The ticket to admit as soon as a node has room, its key's turn; None where none waits."""
+        number = self._queue.next
+        return self._waiting[number] if number is not None else None
 
     def next_deadline(self) -> float | None:
-        """Return the first ticket's deadline, which is the earliest: all wait equally long."""
-        ticket = self.next
+        """Return the oldest ticket's deadline, which is the earliest: all wait equally long."""
+        ticket = self._oldest
         return ticket.deadline if ticket is not None else None
+
+    @property
+    def _oldest(self) -> Ticket | None:
+        return next(iter(self._waiting.values()), None)
 
     def may_bypass_queue(self) -> bool:
         """Return whether an arriving request may be admitted at once where a node has room."""
         return not self._waiting
 
-    def enqueue(self, at: float, chance: float) -> Ticket | Rejection:
-        """Queue a request. Returns its ticket, or a rejection where the queue is full."""
+    def enqueue(self, at: float, chance: float, key: str = "", weight: int = 1) -> Ticket | Rejection:
+        """Queue a request. key: of its caller; weight: its estimated tokens.
+
+        Returns:
+            Its ticket, or a rejection where the queue is full and its key has its part of it. Where another key has
+            more than its part, that one's newest ticket makes room: `displaced` returns it.
+        """
         if len(self._waiting) >= self._max_waiting:
-            return Rejection("queue-full", self.retry_after_s(at, chance))
+            own = self._queue.waiting(key)
+            keys = self._queue.keys + (not own)
+            if own >= max(1, self._max_waiting // keys):
+                return Rejection("queue-full" if keys == 1 else "key-full", self.retry_after_s(at, chance))
+            if (newest := self._queue.newest_of_longest()) is not None:
+                self._displaced.append(self._remove(newest))
         self._numbers += 1
         ticket = Ticket(self._numbers, at + self._max_wait_s)
         self._waiting[ticket.number] = ticket
+        self._queue.push(ticket.number, key, weight)
         return ticket
+
+    def displaced(self) -> list[Ticket]:
+        """Return the tickets that had to make room since the last call."""
+        displaced, self._displaced = self._displaced, []
+        return displaced
+
+    def _remove(self, number: int) -> Ticket:
+        self._queue.remove(number)
+        return self._waiting.pop(number)
 
     def admitted(self, at: float, ticket: Ticket | None = None) -> None:
         """Record that a request was sent to a node. ticket: None where it did not wait."""
         if ticket is not None:
+            self._queue.serve(ticket.number)
             self._waiting.pop(ticket.number, None)
         self._count(at, 1.0)
 
+    def charge(self, key: str, tokens: int) -> None:
+        """Let a key pay for the tokens that an admitted request used beyond its weight."""
+        self._queue.charge(key, tokens)
+
     def cancel(self, ticket: Ticket) -> None:
-        """Remove a request whose client is expired."""
-        self._waiting.pop(ticket.number, None)
+        """Remove a request whose client is gone."""
+        if ticket.number in self._waiting:
+            self._remove(ticket.number)
 
     def pop_expired(self, at: float) -> list[Ticket]:
         """Remove and return the tickets whose deadline has passed."""
         expired = []
-        while (ticket := self.next) is not None and ticket.deadline <= at:
-            expired.append(self._waiting.pop(ticket.number))
+        while (ticket := self._oldest) is not None and ticket.deadline <= at:
+            expired.append(self._remove(ticket.number))
         return expired
 
     def timeout_rejection(self, at: float, chance: float) -> Rejection:
         """Return the rejection of a request that waited too long."""
         return Rejection("waited-too-long", self.retry_after_s(at, chance))
+
+    def displaced_rejection(self, at: float, chance: float) -> Rejection:
+        """Return the rejection of a request that had to make room for another key's."""
+        return Rejection("key-full", self.retry_after_s(at, chance))
 
     def retry_after_s(self, at: float, chance: float) -> float:
         """Estimate when a retry is worth it: when all that wait now were admitted, at the recent rate."""

@@ -97,6 +97,9 @@ class RouteRequest:
     is_continuation: bool = False
     """True where its answer has begun: then a full node is better than none."""
 
+    is_queued: bool = False
+    """True where it waits in the queue: then a node takes only as many as its last report had room for."""
+
     last_resort: bool = False
     """True where a node with an open breaker is better than none, also where others are only full."""
 
@@ -147,10 +150,19 @@ class _Candidate:
         running, waiting, *_ = self.load
         return max(self.open_requests, running + waiting + self.open_requests - self.open_at_report)
 
-    def is_full(self) -> bool:
-        """Return whether another request would only wait there, by its newest reported load."""
+    def is_full(self, *, is_queued: bool) -> bool:
+        """Return whether another request would only wait there, by its newest reported load.
+
+        A queue exists because the nodes were full. So of its requests a node takes no more, until its next report, than
+        that many would wait there: as many as end there meanwhile, and up to MAX_WAITING or, where none waits, as many
+        more as it runs. Otherwise the whole queue would move into the engine's, where keys take no turns.
+        """
         self.refresh()
-        return self.load.waiting >= MAX_WAITING or self.load.kv_use >= FULL_KV
+        load = self.load
+        if load.waiting >= MAX_WAITING or load.kv_use >= FULL_KV:
+            return True
+        more = self.open_requests - self.open_at_report
+        return is_queued and more >= max(MAX_WAITING - load.waiting, 0 if load.waiting else load.running)
 
 
 class OwnLoad:
@@ -321,7 +333,7 @@ class Router:
     def _can_take(self, candidate: _Candidate, request: RouteRequest, now: float) -> bool:
         if not candidate.breaker.allows(now) or not self._is_eligible(candidate, request):
             return False
-        return request.is_continuation or not candidate.is_full()
+        return request.is_continuation or not candidate.is_full(is_queued=request.is_queued)
 
     def _is_eligible(self, candidate: _Candidate, request: RouteRequest) -> bool:
         if candidate.name in request.tried:
@@ -332,7 +344,11 @@ class Router:
         remaining = [candidate for candidate in pool.rotation() if self._is_eligible(candidate, request)]
         if not request.last_resort and any(candidate.breaker.is_closed for candidate in remaining):
             return None  # these are full, not broken
-        usable = [candidate for candidate in remaining if request.is_continuation or not candidate.is_full()]
+        usable = [
+            candidate
+            for candidate in remaining
+            if request.is_continuation or not candidate.is_full(is_queued=request.is_queued)
+        ]
         return min(usable, key=lambda candidate: (not candidate.is_ready, candidate.in_flight()), default=None)
 
     def _first_candidates(

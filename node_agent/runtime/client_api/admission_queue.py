@@ -1,4 +1,4 @@
-"""Admit requests: one that no node can take now waits its turn for a bounded time, or gets a 429.
+"""Admit requests: one that no node can take now waits its key's turn for a bounded time, or gets a 429.
 
 `core/routing/admission` decides; this module holds the waiting requests and the loop that retries them.
 """
@@ -26,7 +26,7 @@ class _Waiting:
     """A request in the queue."""
 
     def __init__(self, request: RouteRequest) -> None:
-        self.request = request
+        self.request = replace(request, is_queued=True)
         self.route: asyncio.Future[Route] = asyncio.get_running_loop().create_future()
 
     def cancel(self) -> None:
@@ -49,8 +49,10 @@ class AdmissionQueue:
         self._has_waiting = asyncio.Event()
         node.metrics.waiting.set_function(self._waiting.__len__)
 
-    async def route(self, request: RouteRequest, client: ServerRequest) -> Route:
+    async def route(self, request: RouteRequest, client: ServerRequest, key: str = "", weight: int = 1) -> Route:
         """Return the route of a request, at once or after a wait.
+
+        key: of its caller, "" for all without one; weight: its estimated tokens, by which waiting keys take turns.
 
         Raises FleetFull, NoReadyPeer, ClientGone, and RequestRejected (404) where nodes are ready but none serves the
         model.
@@ -64,10 +66,15 @@ class AdmissionQueue:
             if isinstance(route, Route):
                 self._admission.admitted(self._now())
                 return route
-        return await self._wait(request, client)
+        return await self._wait(request, client, key, weight)
 
-    async def _wait(self, request: RouteRequest, client: ServerRequest) -> Route:
-        ticket = self._admission.enqueue(self._now(), self._chance())
+    def charge(self, key: str, tokens: int) -> None:
+        """Let a key pay for what its request used beyond its weight, in its next turns."""
+        self._admission.charge(key, tokens)
+
+    async def _wait(self, request: RouteRequest, client: ServerRequest, key: str, weight: int) -> Route:
+        ticket = self._admission.enqueue(self._now(), self._chance(), key, weight)
+        self._reject_displaced()
         if isinstance(ticket, Rejection):
             raise _full(ticket)
         waiting = self._waiting[ticket.number] = _Waiting(request)
@@ -85,8 +92,10 @@ class AdmissionQueue:
         while True:
             await self._has_waiting.wait()
             while (ticket := self._admission.next) is not None:
-                self._reject_overdue(self._now())
-                if not self._try_admit(ticket):
+                if self._try_admit(ticket):
+                    await asyncio.sleep(0)  # its task runs: the next decision counts it at its node
+                else:
+                    self._reject_overdue(self._now())  # not before: one that is overdue has no turn of its own
                     await asyncio.sleep(POLL_INTERVAL_S)
             self._has_waiting.clear()
 
@@ -120,6 +129,12 @@ class AdmissionQueue:
             else:
                 waiting.route.set_exception(_full(self._admission.timeout_rejection(now, self._chance())))
 
+    def _reject_displaced(self) -> None:
+        for ticket in self._admission.displaced():
+            waiting = self._waiting.get(ticket.number)
+            if waiting is not None and not waiting.route.done():
+                waiting.route.set_exception(_full(self._admission.displaced_rejection(self._now(), self._chance())))
+
     def _no_route_error(self, request: RouteRequest) -> NoReadyPeer | RequestRejected:
         models = sorted(self._node.models())
         if not models or request.model == self._node.model:  # this node's own: it is on its way
@@ -132,6 +147,7 @@ class AdmissionQueue:
 def _full(refused: Rejection) -> FleetFull:
     messages = {
         "queue-full": "No node has room, and as many requests wait here as may",
+        "key-full": "No node has room, and as many requests of this key wait here as may while other keys wait",
         "waited-too-long": "No node had room for this request in time",
     }
     return FleetFull(f"{messages[refused.reason]}; try again in {refused.retry_after_s:.0f} s.", refused.retry_after_s)

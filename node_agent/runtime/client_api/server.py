@@ -20,9 +20,10 @@ from collections.abc import Callable, Collection, Coroutine, Iterator
 from dataclasses import replace
 from typing import Any
 
-from node_agent.contract.errors import FleetFull, NoReadyPeer, RequestRejected
+from node_agent.contract.errors import FleetFull, LimitExceeded, NoReadyPeer, RequestRejected
 from node_agent.contract.names import DURABILITY_HEADER, SESSION_HEADER
 from node_agent.core.access.caller import ANYBODY, Caller
+from node_agent.core.access.token_estimate import Count, Estimate, estimate, read_usage
 from node_agent.core.http.cors import Origins
 from node_agent.core.journal.epochs import Epoch, EpochRange, EventId, parse_event_id
 from node_agent.core.journal.stream_header import StreamHeader
@@ -40,18 +41,19 @@ from node_agent.core.policy.fields import PASSED
 from node_agent.core.policy.request_policy import TOKENIZER_ROUTES, RequestPolicy
 from node_agent.core.replication.replicated_log import ReplicatedLog
 from node_agent.core.routing.affinity import session_key
-from node_agent.core.routing.router import RouteRequest
+from node_agent.core.routing.router import Route, RouteRequest
 from node_agent.core.streams.factory import new_stream
 from node_agent.ports import ServerRequest
 from node_agent.runtime.client_api.admission_queue import AdmissionQueue
 from node_agent.runtime.client_api.buffered_request import BufferedRequest, BufferedRequests, ClientGone
 from node_agent.runtime.client_api.client_stream import ClientStream
+from node_agent.runtime.client_api.key_limits import KeyLimiter, KeyRequest
 from node_agent.runtime.client_api.model_list import ModelList
 from node_agent.runtime.client_api.node_routes import NodeRoutes
 from node_agent.runtime.client_api.sse_response import SseResponse
 from node_agent.runtime.client_api.stream_registry import StreamRegistry
 from node_agent.runtime.client_api.tokenizer_requests import TokenizerRequests
-from node_agent.runtime.common.responses import answer_error
+from node_agent.runtime.common.responses import answer_error, answer_limited
 from node_agent.runtime.engine.client import EngineClient
 from node_agent.runtime.node.context import NodeContext
 from node_agent.runtime.replication.manager import ReplicationManager
@@ -76,6 +78,7 @@ class ClientApi:
         self,
         node: NodeContext,
         admission: AdmissionQueue,
+        limits: KeyLimiter,
         engines: EngineClient,
         replication: ReplicationManager,
         takeovers: Takeovers,
@@ -88,6 +91,8 @@ class ClientApi:
     ) -> None:
         self._node = node
         self._admission = admission
+        self._limits = limits
+        self.caller_of = caller_of
         self._engines = engines
         self._replication = replication
         self._takeovers = takeovers
@@ -95,7 +100,6 @@ class ClientApi:
         self._models = models
         self._origins = Origins(origins)
         self._policy = policy or RequestPolicy()
-        self._caller_of = caller_of
         self._tokenizing = TokenizerRequests(self._policy.settings.bounds.max_chars_per_token)
         self._own_routes = NodeRoutes(node, models, scheme).handlers
         self.buffered_requests = BufferedRequests(node, engines)
@@ -115,6 +119,9 @@ class ClientApi:
         except NoReadyPeer as none:
             status = 503
             answer_error(request, status, "no_ready_node", str(none), retry_after_s=none.retry_after_s)
+        except LimitExceeded as exceeded:
+            status = 429
+            answer_limited(request, exceeded)
         except FleetFull as full:
             status = 429
             answer_error(request, status, "fleet_full", str(full), retry_after_s=full.retry_after_s)
@@ -186,7 +193,7 @@ class ClientApi:
         if path not in PASSED:  # a route without fields, such as the cancellation of a response
             return replace(body, value={})
         context = self._models.own.max_model_len
-        key_id = self._caller_of(request).key_id
+        key_id = self.caller_of(request).key_id
         return replace(body, value=self._policy.apply(path, body.value, len(request.body), context, key_id))
 
     def _with_model(self, kind: ApiRoute, body: Body) -> Body:
@@ -216,27 +223,71 @@ class ClientApi:
         routing: RouteRequest,
         generation: GenerationRequest | None = None,
     ) -> int:
-        route = await self._admission.route(routing, request)
-        headers = _to_engine(request, request_id)
-        max_tokens = generation.max_tokens if generation is not None else None
-        generates = generation is not None
+        size, max_tokens = len(request.body), generation.max_tokens if generation is not None else None
+        if generation is not None:
+            cost = generation.token_estimate(size)
+        else:
+            cost = estimate(size, None if request.path in _KINDS else 0)
+        route, started = await self._admit(request, routing, cost)
+        counts: list[Count | None] = []
         buffered = BufferedRequest(
             request.method,
             routes.engine_target(request.target),
-            headers,
+            _to_engine(request, request_id),
             body,
             routing,
             max_tokens,
-            generates=generates,
+            generates=generation is not None,
+            on_answer=(lambda answer: counts.append(read_usage(answer))) if started.key_id else None,
         )
-        return await self.buffered_requests.answer(buffered, route, request)
+        status = 500
+        try:
+            status = await self.buffered_requests.answer(buffered, route, request)
+        except (FleetFull, NoReadyPeer):
+            started.undo()
+            raise
+        finally:
+            started.close(status, counts[0] if counts else None)
+        return status
+
+    async def _admit(self, request: ServerRequest, routing: RouteRequest, cost: Estimate) -> tuple[Route, KeyRequest]:
+        """Admit a request by its caller's limits, then by the fleet's room.
+
+        Raises LimitExceeded, and what `AdmissionQueue.route` raises.
+
+        Returns:
+            Its route, and its counts, to be closed.
+        """
+        caller = self.caller_of(request)
+        started = await self._limits.begin(request, caller, cost)
+        try:
+            return await self._admission.route(routing, request, caller.key_id, cost.total), started
+        except BaseException:
+            started.undo()
+            raise
 
     async def _stream(self, request: ServerRequest, request_id: bytes, generation: GenerationRequest) -> int:
         routing = await self._routing_request(request, generation.model, generation.affinity_key)
-        durable = _is_durable(request.headers.get(DURABILITY_HEADER))
+        _is_durable(request.headers.get(DURABILITY_HEADER))  # refused before anything is counted
         if self._streams.is_full:
             return self._reject_full(request)
-        route = await self._admission.route(routing, request)
+        route, started = await self._admit(request, routing, generation.token_estimate(len(request.body)))
+        try:
+            stream = self._open(request, request_id, generation, routing, route)
+            return await self._run(stream, stream.run(route), started)
+        finally:
+            started.close()
+
+    def _open(
+        self,
+        request: ServerRequest,
+        request_id: bytes,
+        generation: GenerationRequest,
+        routing: RouteRequest,
+        route: Route,
+    ) -> ClientStream:
+        """Open a stream with its journal."""
+        durable = _is_durable(request.headers.get(DURABILITY_HEADER))
         stream_id = secrets.token_hex(12)
         epoch = Epoch(1, self._node.instance_id)
         runs = (EpochRange(0, epoch),)
@@ -247,8 +298,7 @@ class ClientApi:
         request.forget_body()  # the journal's opening has it
         sse_response = SseResponse(request, stream_id, generation.route.value, stream_reader(request.headers))
         headers = _to_engine(request, request_id)
-        stream = ClientStream(self._node, self._engines, machine, journal, sse_response, routing, headers=headers)
-        return await self._run(stream, stream.run(route))
+        return ClientStream(self._node, self._engines, machine, journal, sse_response, routing, headers=headers)
 
     async def _resume(self, request: ServerRequest, stream_id: str) -> int:
         event = _last_event(stream_id, request.headers.get(b"last-event-id"))
@@ -267,7 +317,7 @@ class ClientApi:
         stream = ClientStream(
             self._node, self._engines, takeover.machine, journal, sse_response, routing, takeover.replay
         )
-        return await self._run(stream, stream.resume())
+        return await self._run(stream, stream.resume(), self._limits.resume(self.caller_of(request)))
 
     @contextlib.contextmanager
     def _counted_resume(self) -> Iterator[None]:
@@ -284,12 +334,14 @@ class ClientApi:
         finally:
             self._node.metrics.resumes.labels(outcome).inc()
 
-    async def _run(self, stream: ClientStream, running: Coroutine[Any, Any, int]) -> int:
+    async def _run(self, stream: ClientStream, running: Coroutine[Any, Any, int], started: KeyRequest) -> int:
         self._streams.add(stream)
+        started.watch(stream.machine)
         before = stream.machine.tokens
         try:
             return await running
         finally:
+            started.close()
             self._streams.remove(stream)
             self._node.metrics.tokens.inc(max(0, stream.machine.tokens - before))
 

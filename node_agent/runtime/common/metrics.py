@@ -12,12 +12,18 @@ _PAUSES_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0
 _LAGS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)
 
 
+MAX_KEY_LABELS = 100
+OTHER_KEYS = "other"
+_MAX_HELD_COUNTERS = 1_000
+
+
 class Metrics:
-    """The node's metrics. Labels are few and bounded: states, reasons, routes, never ids."""
+    """The node's metrics. Labels are few and bounded: states, reasons, routes; of ids only those of clients' keys."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._add_client_api()
+        self._add_keys()
         self._add_streams()
         self._add_failures()
         self._add_replication()
@@ -56,6 +62,17 @@ class Metrics:
         self.certificate_loads = self._counter(
             "synkti_certificate_loads", "Certificates found after the start, by what became of them", "outcome"
         )
+
+    def _add_keys(self) -> None:
+        self.key_requests = self._counter(
+            "synkti_key_requests", "Requests of a client's key, by whether its limits admitted them", "key", "outcome"
+        )
+        self.key_tokens = self._counter(
+            "synkti_key_tokens", "Tokens of prompts and answers of a client's key on this node", "key"
+        )
+        self._key_labels: dict[str, str] = {}
+        self._key_requests: dict[tuple[str, str], Counter] = {}  # looked up once, as below
+        self._key_tokens: dict[str, Counter] = {}
 
     def _add_streams(self) -> None:
         self.streams = self._gauge("synkti_streams_open", "Clients' streams open on this node")
@@ -155,6 +172,35 @@ class Metrics:
         if counter is None:
             counter = self._requests[route, status] = self.requests.labels(route, str(status))
         counter.inc()
+
+    def count_key_request(self, key_id: str, outcome: str) -> None:
+        """Count a request of a key; one without a key is not counted. outcome: of a few."""
+        if key_id:
+            counter = self._key_requests.get((key_id, outcome))
+            if counter is None:
+                counter = self.key_requests.labels(self._key_label(key_id), outcome)
+                if len(self._key_requests) < _MAX_HELD_COUNTERS:
+                    self._key_requests[key_id, outcome] = counter
+            counter.inc()
+
+    def count_key_tokens(self, key_id: str, tokens: int) -> None:
+        """Count tokens of a key's request; one without a key is not counted."""
+        if key_id:
+            counter = self._key_tokens.get(key_id)
+            if counter is None:
+                counter = self.key_tokens.labels(self._key_label(key_id))
+                if len(self._key_tokens) < _MAX_HELD_COUNTERS:
+                    self._key_tokens[key_id] = counter
+            counter.inc(tokens)
+
+    def _key_label(self, key_id: str) -> str:
+        """Return the label of a key: its id for the first MAX_KEY_LABELS of them, `other` for the rest."""
+        label = self._key_labels.get(key_id)
+        if label is None:
+            if len(self._key_labels) >= MAX_KEY_LABELS:
+                return OTHER_KEYS
+            label = self._key_labels[key_id] = key_id
+        return label
 
     def refusal_counter(self, door: str) -> Callable[[str], None]:
         """Return a function that counts the connections that this API refuses, by their codes."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from node_agent.contract.errors import anthropic_error, openai_error
+from node_agent.contract.errors import LimitExceeded, anthropic_error, openai_error
 from node_agent.ports import ServerRequest
 
 MAX_MESSAGE = 1_000
@@ -39,19 +39,36 @@ def answer_error(
     message: str,
     *,
     param: str | None = None,
+    kind: str | None = None,
     retry_after_s: float | None = None,
     headers: Sequence[tuple[bytes, bytes]] = (),
 ) -> None:
-    """Send an error in its route's form; with Retry-After (whole seconds, at least 1) where another try makes sense."""
+    """Send an error in its route's form; with Retry-After (whole seconds, at least 1) where another try makes sense.
+
+    kind: OpenAI's type of it, if not the usual one of the status.
+    """
     more = [] if retry_after_s is None else [(b"retry-after", str(max(1, round(retry_after_s))).encode())]
-    body = error_body(request.path, status, code, message, param)
+    body = error_body(request.path, status, code, message, param, kind)
     request.respond(status, body, more=[*more, *headers])
 
 
-def error_body(path: str, status: int, code: str, message: str, param: str | None = None) -> bytes:
+def answer_limited(request: ServerRequest, exceeded: LimitExceeded) -> None:
+    """Answer that a key's limit is used up, as OpenAI does: the error's type is what is limited."""
+    retry_after_s = None if exceeded.is_final else exceeded.retry_after_s
+    headers = [_FINAL] if exceeded.is_final else []
+    answer_error(
+        request, 429, "rate_limit_exceeded", str(exceeded),
+        kind=exceeded.kind, retry_after_s=retry_after_s, headers=headers,
+    )  # fmt: skip
+
+
+def error_body(
+    path: str, status: int, code: str, message: str, param: str | None = None, kind: str | None = None
+) -> bytes:
     """Encode an error in Anthropic's form on its routes, in OpenAI's on all others. path: of the route."""
-    form = anthropic_error if path.startswith(_ANTHROPIC) else openai_error
     if len(message) > MAX_MESSAGE:
         message = message[:MAX_MESSAGE] + "..."
     message = message.encode("utf-8", "replace").decode()  # half a surrogate pair is no JSON
-    return orjson.dumps(form(status, code, message, param))
+    if path.startswith(_ANTHROPIC):
+        return orjson.dumps(anthropic_error(status, code, message, param))
+    return orjson.dumps(openai_error(status, code, message, param, kind))

@@ -19,6 +19,7 @@ from node_agent.core.membership import (
     Cause,
     Effect,
     Event,
+    KeyUsageReceived,
     Leaving,
     MemberChanged,
     Membership,
@@ -61,8 +62,9 @@ class Gossip:
         on_peer_clock: receives a peer API's address, its signed time, the request's nonce, and the seconds that the
             exchange took.
 
-    `on_refusal` receives every content of requests that the fleet refuses, and for how many seconds. `on_tags_differ`
-    is called where EC2 lists this node with another key or address than its own.
+    `on_refusal` receives every content of requests that the fleet refuses, and for how many seconds; `on_key_usage`
+    every peer's report of what keys used: the peer's boot id, and the packed report. `on_tags_differ` is called where
+    EC2 lists this node with another key or address than its own.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Gossip:
         self._on_peer_clock = on_peer_clock or _ignore_clock
         self.on_refusal: Callable[[bytes, float], None] = lambda content, left_s: None
         self.on_tags_differ: Callable[[], None] = lambda: None
+        self.on_key_usage: Callable[[bytes, bytes], None] = lambda boot_id, packed: None
         self._datagrams = datagrams
         self._client = client
         self._metrics = metrics
@@ -115,6 +118,8 @@ class Gossip:
                 self._start_exchange(effect)
             case Refused(content, left_s):
                 self.on_refusal(content, left_s)
+            case KeyUsageReceived(boot_id, packed):
+                self.on_key_usage(boot_id, packed)
             case MemberChanged(status, before, after, reason):
                 was = before.value if before is not None else "new"
                 name, at = status.instance_id, status.peer_address

@@ -19,6 +19,7 @@ UPDATE_HEADER_BYTES = _UPDATE_HEADER.size
 _CLAIM = struct.Struct(">6sQ")
 _STATE = struct.Struct(">6sQB")
 _DEATH = struct.Struct(">6sQ6s")
+_USAGE = struct.Struct(">6sI")
 _REFUSED = struct.Struct(f">{DIGEST_BYTES}sH")
 _STATES = tuple(NodeState)
 _STATE_CODES = {state: order_index for order_index, state in enumerate(_STATES)}
@@ -79,9 +80,17 @@ class Refusal(NamedTuple):
     left_s: int
 
 
-Update = Intro | Alive | Suspect | Dead | Left | Loads | Refusal
+class KeyUsage(NamedTuple):
+    """What a node reports of keys, still packed (`wire.key_usage`). version: orders the reports of a boot id."""
 
-_INTRO, _ALIVE, _SUSPECT, _DEAD, _LEFT, _LOADS, _REFUSAL = 1, 2, 3, 4, 5, 6, 7
+    boot_id: bytes
+    version: int
+    packed: bytes
+
+
+Update = Intro | Alive | Suspect | Dead | Left | Loads | Refusal | KeyUsage
+
+_INTRO, _ALIVE, _SUSPECT, _DEAD, _LEFT, _LOADS, _REFUSAL, _KEY_USAGE = 1, 2, 3, 4, 5, 6, 7, 8
 
 
 def write_intro(boot_id: bytes, status: NodeStatus) -> bytes:
@@ -143,6 +152,11 @@ def write_loads(packed: list[bytes]) -> bytes:
 def write_refusal(content: bytes, left_s: float) -> bytes:
     """Encode a Refusal. content: a digest of DIGEST_BYTES; left_s: rounded to whole seconds, at most 0xFFFF."""
     return _frame(_REFUSAL, _REFUSED.pack(content, min(max(0, round(left_s)), 0xFFFF)))
+
+
+def write_key_usage_update(boot_id: bytes, version: int, packed: bytes) -> bytes:
+    """Encode a KeyUsage. packed: as `wire.key_usage` writes it."""
+    return _frame(_KEY_USAGE, _USAGE.pack(boot_id, version & 0xFFFFFFFF) + packed)
 
 
 def _frame(kind: int, content: bytes) -> bytes:
@@ -256,6 +270,11 @@ def _read_refusal(content: bytes) -> Refusal:
     return Refusal(*_REFUSED.unpack_from(content))
 
 
+def _read_key_usage(content: bytes) -> KeyUsage:
+    boot_id, version = _USAGE.unpack_from(content)
+    return KeyUsage(boot_id, version, content[_USAGE.size :])
+
+
 def _read_loads(content: bytes) -> Loads:
     if len(content) % LOAD_BYTES:
         raise ValueError("half a load")
@@ -270,4 +289,5 @@ _READERS: dict[int, Callable[[bytes], Update]] = {
     _LEFT: _read_left,
     _LOADS: _read_loads,
     _REFUSAL: _read_refusal,
+    _KEY_USAGE: _read_key_usage,
 }

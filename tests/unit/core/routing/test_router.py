@@ -207,6 +207,29 @@ def test_a_full_fleet_refuses_new_requests_and_accepts_continuations() -> None:
     )
 
 
+def test_a_node_takes_no_more_of_a_queue_than_its_last_report_had_room_for() -> None:
+    scene = Scene()
+    own, request, queued = scene.router.own_load, RouteRequest("m"), RouteRequest("m", is_queued=True)
+
+    def taken() -> int:
+        """Start queued requests until the node is full; return how many."""
+        count = 0
+        while isinstance(scene.router.route(queued, 0.0), Route):
+            scene.router.request_started("me")
+            count += 1
+        return count
+
+    own.set(Load(2, 1, 0.1, 0.03, 1000.0))
+    assert taken() == MAX_WAITING - 1
+    assert isinstance(scene.router.route(request, 0.0), Route)  # one that need not wait is not counted so
+    scene.router.request_ended("me")
+    assert taken() == 1
+    own.set(Load(10, 0, 0.1, 0.03, 1000.0))
+    assert taken() == 10
+    own.set(Load(0, 0, 0.1, 0.03, 1000.0))
+    assert taken() == MAX_WAITING
+
+
 def test_a_peer_that_loses_requests_repeatedly_gets_none_and_then_one_trial() -> None:
     scene = Scene(*peers("ab"), own=status("me", NodeState.STARTING))
     key = next(key for key in KEYS if scene.chosen(RouteRequest("m", key)) == "a")

@@ -12,7 +12,7 @@ from node_agent.runtime.common.metrics import Metrics
 
 DECLARED = {name: value for name, value in vars(Metrics()).items() if isinstance(value, MetricWrapperBase)}
 
-SET_BY_METHODS = {"requests", "routes", "refused", "peers", "health"}
+SET_BY_METHODS = {"requests", "routes", "refused", "peers", "health", "key_requests", "key_tokens"}
 """Set by `Metrics` itself: its `count_...`, `refusal_counter` and `watch_members`."""
 
 

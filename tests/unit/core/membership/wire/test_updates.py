@@ -24,6 +24,7 @@ from node_agent.core.membership.wire.updates import (
     Alive,
     Dead,
     Intro,
+    KeyUsage,
     Left,
     Loads,
     Refusal,
@@ -33,6 +34,7 @@ from node_agent.core.membership.wire.updates import (
     write_alive,
     write_dead,
     write_intro,
+    write_key_usage_update,
     write_left,
     write_loads,
     write_refusal,
@@ -78,6 +80,7 @@ RUMOURS = st.one_of(
     st.builds(Suspect, LIVES, INCARNATIONS, STATES, st.frozensets(LIVES, min_size=1, max_size=4), ABLE),
     st.builds(Dead, LIVES, INCARNATIONS, LIVES),
     st.builds(Left, LIVES, INCARNATIONS),
+    st.builds(KeyUsage, LIVES, COUNTS, st.binary(max_size=200)),
     st.builds(Refusal, st.binary(min_size=16, max_size=16), st.integers(0, 0xFFFF)),
     st.builds(lambda packed: Loads(b"".join(packed)), st.lists(PACKED, max_size=12)),
 )
@@ -97,6 +100,8 @@ def written(update: Update) -> bytes:
             return write_left(*update)
         case Refusal():
             return write_refusal(*update)
+        case KeyUsage():
+            return write_key_usage_update(*update)
         case Loads():
             size = LOAD_BYTES
             return write_loads([update.packed[at : at + size] for at in range(0, len(update.packed), size)])
