@@ -26,6 +26,7 @@ from node_agent.contract.table_schema import NodeRecord, renewed
 from node_agent.core.common.address import Address
 from node_agent.core.common.request_auth import RequestVerifier
 from node_agent.core.http.body_budget import BodyBudget
+from node_agent.core.journal.stream_claim import StreamClaim
 from node_agent.core.membership import MemberChanged, Membership
 from node_agent.core.membership.wire.messages import BOOT_ID_BYTES
 from node_agent.core.node.lifecycle import Event
@@ -36,6 +37,8 @@ from node_agent.dependencies import Dependencies
 from node_agent.kv.folder import MAX_WRITERS, BlockFolder
 from node_agent.ports import Identity
 from node_agent.runtime.client_api.admission_queue import AdmissionQueue
+from node_agent.runtime.client_api.audit import Audit
+from node_agent.runtime.client_api.client_keys import ClientKeys
 from node_agent.runtime.client_api.model_list import ModelList
 from node_agent.runtime.client_api.server import ClientApi
 from node_agent.runtime.client_api.stream_registry import StreamRegistry
@@ -131,6 +134,8 @@ class ClientParts:
     api: ClientApi
     admission: AdmissionQueue
     models: ModelList
+    keys: ClientKeys
+    audit: Audit
     streams: StreamRegistry
 
     def open_requests(self) -> int:
@@ -308,7 +313,7 @@ def _make_supervisor(
 
 
 def _make_replication(
-    inputs: Inputs, membership: MembershipParts, release_stream: Callable[[str], None]
+    inputs: Inputs, membership: MembershipParts, release_stream: Callable[[str, StreamClaim], None]
 ) -> ReplicationParts:
     settings, key, node = inputs.settings, inputs.outside.key, membership.node
     store = ReplicaStore(max_bytes=settings.replication.max_kept_bytes)
@@ -346,6 +351,8 @@ def _make_clients(
 ) -> ClientParts:
     admission = AdmissionQueue(node, inputs.random.random)
     models = ModelList(node, engine.client, inputs.to_engine, inputs.settings.engine.address)
+    keys = ClientKeys(node, inputs.outside.client_keys, inputs.random.random)
+    audit = Audit(node, inputs.outside.audit_log)
     api = ClientApi(
         node,
         admission,
@@ -355,9 +362,11 @@ def _make_clients(
         streams,
         drain,
         models,
+        keys,
+        audit,
         inputs.settings.allowed_origins,
     )
-    return ClientParts(api, admission, models, streams)
+    return ClientParts(api, admission, models, keys, audit, streams)
 
 
 def _make_servers(

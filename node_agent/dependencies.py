@@ -1,4 +1,4 @@
-"""Connect a node to everything outside it: metadata, EC2, the table, the buckets, the cluster's key.
+"""Connect a node to everything outside it: metadata, EC2, the table, the buckets, the cluster's key, clients' keys.
 
 An agent starts also while AWS is away: it continues with the identity and the key that an earlier agent of this machine
 stored, and otherwise waits.
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TypeVar
 
+from node_agent.adapters.audit_file import AuditFile
 from node_agent.adapters.auto_scaling import AutoScaling
 from node_agent.adapters.aws import aws_client
 from node_agent.adapters.block_store import MAX_CONCURRENCY as BLOCK_CONCURRENCY
@@ -24,17 +25,21 @@ from node_agent.adapters.dynamodb import DynamoRecords
 from node_agent.adapters.ec2 import Ec2
 from node_agent.adapters.http import HttpClient
 from node_agent.adapters.imds import Imds
+from node_agent.adapters.key_stores import FileKeyStore, SecretKeyStore
 from node_agent.adapters.remembered import Remembered
 from node_agent.adapters.secrets import SecretsManager
 from node_agent.adapters.stream_records import MAX_CONCURRENCY as STREAM_CONCURRENCY
 from node_agent.adapters.stream_records import DynamoStreamRecords
-from node_agent.contract.errors import TransientError
+from node_agent.contract.errors import ConfigurationError, StoreUnavailable, TransientError
+from node_agent.core.access.key_document import parse_key_document
 from node_agent.core.common.backoff import Backoff
 from node_agent.ports import (
+    AuditLog,
     BlockStore,
     Checkpoints,
     Identity,
     Instances,
+    KeyStore,
     Metadata,
     Records,
     ScalingGroup,
@@ -56,7 +61,7 @@ class Dependencies:
     """The node's connections to the outside, made before anything is started.
 
     records, stream_records, group: None where there is no table, no Auto Scaling group that waits; checkpoints, blocks:
-    no bucket.
+    no bucket; client_keys: keys are off; audit_log: it is off.
     """
 
     identity: Identity
@@ -68,6 +73,8 @@ class Dependencies:
     checkpoints: Checkpoints | None = None
     blocks: BlockStore | None = None
     stream_records: StreamRecords | None = None
+    client_keys: KeyStore | None = None
+    audit_log: AuditLog | None = None
 
 
 async def connect(settings: Settings, client: HttpClient) -> Dependencies:
@@ -85,7 +92,26 @@ async def connect(settings: Settings, client: HttpClient) -> Dependencies:
     group = AutoScaling(aws_client("autoscaling", identity.region), aws.group) if aws.group else None
     checkpoints, blocks = _checkpoints(settings, identity.region), _blocks(settings, identity.region)
     streams = _stream_records(settings, identity.region)
-    return Dependencies(identity, metadata, instances, records, key, group, checkpoints, blocks, streams)
+    keys = _client_keys(settings, store, remembered)
+    audit = AuditFile(settings.audit_log) if settings.audit_log is not None else None
+    return Dependencies(identity, metadata, instances, records, key, group, checkpoints, blocks, streams, keys, audit)
+
+
+def _client_keys(settings: Settings, secrets: SecretsManager, remembered: Remembered) -> KeyStore | None:
+    """Return where the clients' keys are read from. Raises ConfigurationError for a file that is not usable now."""
+    where = settings.client_keys
+    if where is None:
+        return None
+    if isinstance(where, str):
+        return SecretKeyStore(secrets, where, remembered)
+    store = FileKeyStore(where)
+    try:
+        parse_key_document(store.read_now())
+    except StoreUnavailable as error:
+        raise ConfigurationError([f"SYNKTI_API_KEYS: {error}"]) from error
+    except ValueError as error:
+        raise ConfigurationError([f"SYNKTI_API_KEYS: {where}: {error}; `synkti keys --file` writes one"]) from error
+    return store
 
 
 def _stream_records(settings: Settings, region: str) -> StreamRecords | None:

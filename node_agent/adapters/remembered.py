@@ -1,8 +1,9 @@
-"""Store what an agent learned at its start for the next agent of the same machine: its identity, and the cluster's key.
+"""Store what an agent learned for the next agent of the same machine: its identity, the cluster's key, clients' keys.
 
-IMDS and Secrets Manager may be unavailable when an agent restarts. Neither answer changes while a machine runs, so the
-last ones suffice. They lie in a folder in memory that systemd makes for the agent's user alone and removes with the
-unit ($RUNTIME_DIRECTORY); nothing reaches a disk, an image or a log.
+IMDS and Secrets Manager may be unavailable when an agent restarts. Identity and cluster key do not change while a
+machine runs, so the last ones suffice; clients' keys are read again as soon as that is possible. They lie in a folder
+in memory that systemd makes for the agent's user alone and removes with the unit ($RUNTIME_DIRECTORY); nothing reaches
+a disk, an image or a log.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from node_agent.ports import Identity
 
-_KEY, _IDENTITY = "cluster.key", "identity.json"
+_KEY, _IDENTITY, _CLIENT_KEYS = "cluster.key", "identity.json", "client-keys.json"
 _MAX_BYTES = 64 * 1024
 _log = logging.getLogger(__name__)
 
@@ -33,6 +34,14 @@ class Remembered:
     def keep_key(self, key: bytes) -> None:
         """Store the cluster's key; a failure is only logged."""
         self._write(_KEY, key)
+
+    def client_keys(self) -> bytes | None:
+        """Return the document of clients' keys, None where it is not stored."""
+        return self._read(_CLIENT_KEYS) or None
+
+    def keep_client_keys(self, document: bytes) -> None:
+        """Store the document of clients' keys; a failure is only logged."""
+        self._write(_CLIENT_KEYS, document)
 
     def identity(self) -> Identity | None:
         """Return this instance's identity, None where it is not stored, or by an agent with other fields."""

@@ -3,6 +3,7 @@
 Every method may raise a TransientError of the contract, and no other error that is expected.
 """
 
+from node_agent.ports.access import AuditLog, KeyStore
 from node_agent.ports.aws import Identity, Instances, Metadata, Records, ScalingGroup, Secrets
 from node_agent.ports.engine import EngineGroup, EngineSteps
 from node_agent.ports.gossip import Datagrams
@@ -12,6 +13,7 @@ from node_agent.ports.replication import Checkpoints, LinkListener, ReplicaLink,
 
 __all__ = [
     "AlternateProtocol",
+    "AuditLog",
     "BlockStore",
     "Checkpoints",
     "Datagrams",
@@ -21,6 +23,7 @@ __all__ = [
     "Http",
     "Identity",
     "Instances",
+    "KeyStore",
     "LinkListener",
     "Metadata",
     "Records",

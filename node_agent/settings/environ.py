@@ -43,6 +43,8 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         front=read.address("SYNKTI_FRONT", "0.0.0.0", FRONT_DOOR_PORT),  # noqa: S104 # the security group closes it
         peer=read.address("SYNKTI_PEER", "0.0.0.0", PEER_DOOR_PORT),  # noqa: S104 # the security group closes it
         advertise_address=read.get("SYNKTI_ADVERTISE_ADDRESS", None, parse.node_address),
+        client_keys=read.get("SYNKTI_API_KEYS", None, parse.client_keys),
+        audit_log=read.get("SYNKTI_AUDIT_LOG", None, parse.optional_path),
         allowed_origins=read.get("SYNKTI_ALLOWED_ORIGINS", _NO_TEXTS, parse.origins),
         state_dir=Path(read.line("SYNKTI_STATE_DIR", "/var/lib/synkti")),
         runtime_dir=read.get("RUNTIME_DIRECTORY", None, lambda text: Path(parse.line(text)) if text else None),

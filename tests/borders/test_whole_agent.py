@@ -103,6 +103,8 @@ PORT_TURNS: dict[tuple[str, str], st.SearchStrategy[list[Turn]]] = {
     ),
     ("BlockStore", "fetch"): turns(STORE_ERROR, returns(st.binary(max_size=100))),
     ("ScalingGroup", "complete_termination"): turns(STORE_ERROR, returns(st.booleans())),
+    ("KeyStore", "read"): turns(STORE_ERROR, returns(BODIES)),
+    ("AuditLog", "write"): STORED,
 }
 """What a call of a port's method may do."""
 
@@ -121,6 +123,9 @@ BYTES = {
 OURS = {
     ("Metadata", "identity"): "read before an agent is there; its border is tests/borders/test_adapters.py",
     ("Secrets", "read"): "read before an agent is there; its border is tests/borders/test_adapters.py",
+    ("KeyStore", "interval_s"): "a constant of our adapter",
+    ("KeyStore", "remembered"): "read before an agent is there, from its own folder in memory",
+    ("KeyStore", "keep"): "returns nothing",
     ("EngineGroup", "start"): "our own process: tests/unit/adapters/test_engine_process.py covers /proc",
     ("EngineGroup", "wait"): "an exit status; tests/unit/runtime/engine/test_supervisor.py",
     ("EngineGroup", "had_oom_kill"): "as start",

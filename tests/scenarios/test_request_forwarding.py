@@ -67,6 +67,9 @@ def test_content_types_and_named_headers_cross_both_hops_and_no_others(tmp_path:
         "tracestate": "a=b",
         "cookie": "secret",
         "authorization": "Bearer secret",
+        "x-api-key": "secret",
+        "x-synkti-deadly": "1",
+        "x-synkti-kv-from": "i-0",
         "x-data-parallel-rank": "1",
     }
 

@@ -7,6 +7,7 @@ kv_event_sources) are absent: each would act on one engine of the fleet, without
 
 from __future__ import annotations
 
+from node_agent.core.access.caller import Scope
 from node_agent.core.openai.generation_request import ApiRoute
 
 STREAMS = "/v1/streams/"
@@ -30,6 +31,11 @@ NODE_ROUTES = {
     "/v1/synkti/drains": _GET,
 }
 """Routes that this node answers, and their methods."""
+
+OPEN_ROUTES = frozenset({"/healthz", "/readyz", "/health", "/ping", "/load"})
+"""Routes that need no key: a balancer, and this machine's own scripts, call them. They have no names and no content."""
+
+_SCOPES = {"/metrics": Scope.METRICS, "/v1/synkti/nodes": Scope.FLEET, "/v1/synkti/drains": Scope.ADMIN}
 
 _ENGINE_ROUTES = {
     "/version": _GET,
@@ -62,6 +68,11 @@ def allowed_methods(path: str) -> tuple[str, ...] | None:
     return None if path.startswith(API) else ()
 
 
+def required_scope(path: str) -> Scope | None:
+    """Return the scope that a route requires of a client's key, None for an open route."""
+    return None if path in OPEN_ROUTES else _SCOPES.get(path, Scope.INFERENCE)
+
+
 def without_trailing_slash(target: str) -> str | None:
     """Return the target to which vLLM's server redirects a path with a trailing slash; None for no redirect.
 
@@ -82,6 +93,13 @@ def is_json(content_type: bytes) -> bool:
 def may_be_json(content_type: bytes) -> bool:
     """Return whether any parser might read this content type as JSON."""
     return b"json" in content_type.lower()
+
+
+def audit_label(path: str) -> str:
+    """Return a path's label in the audit log, from a bounded set: a path may have a resume token, or anything else."""
+    if path.startswith(STREAMS):
+        return STREAMS
+    return path if path in _METHODS else "other"
 
 
 def metric_label(path: str) -> str:

@@ -63,6 +63,11 @@ class ChunkStream(StreamMachine):
         """Ids generated so far, as the engines reported them."""
         return self._delivered.tokens
 
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompts as an engine returned them; 0 where it did not."""
+        return self._delivered.prompt_tokens
+
     # the next engine
 
     def method_for(self, supported_methods: Collection[str]) -> MethodChoice | None:

@@ -235,9 +235,14 @@ class DeliveredState:
             out = self._emit_usage({**self.writer.envelope(), "choices": [], "usage": self._total_usage()})
         return out + sse.message(sse.DONE)
 
-    def _total_usage(self) -> dict[str, Any]:
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of all prompts, as far as an engine returned them."""
         each_prompt = {self.generation.prompt_index(index): history for index, history in enumerate(self.histories)}
-        prompt_tokens = sum(len(history.prompt_ids or ()) for history in each_prompt.values())
+        return sum(len(history.prompt_ids or ()) for history in each_prompt.values())
+
+    def _total_usage(self) -> dict[str, Any]:
+        prompt_tokens = self.prompt_tokens
         details = chunks.usage_details(self._engine_usage, prompt_tokens)
         return {**chunks.usage(prompt_tokens, self.tokens), **details}
 

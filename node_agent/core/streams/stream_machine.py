@@ -70,6 +70,11 @@ class StreamMachine(ABC):
     def tokens(self) -> int:
         """Ids generated so far, as the engines reported them."""
 
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompts as an engine returned them; 0 where it did not."""
+        return 0
+
     # continuation
 
     @abstractmethod

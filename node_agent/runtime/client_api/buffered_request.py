@@ -9,7 +9,7 @@ like an end (`core/streams/end_of_stream`), ends it with an explicit error.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from node_agent.contract.errors import FleetFull, NoReadyPeer
@@ -65,6 +65,7 @@ class BufferedRequest:
     routing: what the router has to know.
     max_tokens: of the answer, None where unknown.
     generates: whether a model has to answer it, so that every node that serves the model can.
+    on_answer: receives the body of a successful answer that is not a stream, None where it is not needed.
     """
 
     method: str
@@ -74,6 +75,7 @@ class BufferedRequest:
     routing: RouteRequest
     max_tokens: int | None = None
     generates: bool = False
+    on_answer: Callable[[bytes], None] | None = None
 
 
 class BufferedRequests:
@@ -229,6 +231,8 @@ class BufferedRequests:
             kind = classify_body(body, has_model=request.generates)
             verdict = classify_answer(answered_by(response, is_own=self._is_own(route.node)), response.status, kind)
             raise _AttemptFailed(verdict, EngineResponse(response.status, body, content_type, more))
+        if request.on_answer is not None:
+            request.on_answer(body)
         client.respond(response.status, body, content_type, [*_route_headers(route), *more])
         return response.status
 

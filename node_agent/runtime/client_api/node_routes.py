@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from node_agent.core.node.status import load_to_json
 from node_agent.ports import ServerRequest
+from node_agent.runtime.client_api.client_keys import ClientKeys
 from node_agent.runtime.client_api.model_list import ModelList
 from node_agent.runtime.common.metrics import CONTENT_TYPE
 from node_agent.runtime.common.responses import answer_json
@@ -16,10 +17,11 @@ from node_agent.runtime.node.context import NodeContext
 class NodeRoutes:
     """Handles the node's own routes. handlers: by path; each answers one request."""
 
-    def __init__(self, node: NodeContext, models: ModelList, draining: DrainController) -> None:
+    def __init__(self, node: NodeContext, models: ModelList, draining: DrainController, keys: ClientKeys) -> None:
         self._node = node
         self._models = models
         self._draining = draining
+        self._keys = keys
         self.handlers: Mapping[str, Callable[[ServerRequest], Awaitable[None]]] = {
             "/healthz": self._healthz,
             "/readyz": self._readyz,
@@ -36,8 +38,12 @@ class NodeRoutes:
         answer_json(request, {"status": "alive"})
 
     async def _readyz(self, request: ServerRequest) -> None:
-        ready = self._node.state.takes_requests
-        body = {"status": self._node.state.value, "instance_id": self._node.instance_id}
+        ready = self._node.state.takes_requests and self._keys.state != "unavailable"
+        body = {
+            "status": self._node.state.value,
+            "instance_id": self._node.instance_id,
+            "client_keys": self._keys.state,
+        }
         answer_json(request, body, 200 if ready else 503)
 
     async def _health(self, request: ServerRequest) -> None:

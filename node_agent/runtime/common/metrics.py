@@ -49,7 +49,20 @@ class Metrics:
             "door",
             "code",
         )
+        self._add_keys()
         self.body_bytes = self._gauge("synkti_body_bytes", "Large bodies that the doors hold")
+
+    def _add_keys(self) -> None:
+        self.keys = self._gauge("synkti_client_keys", "Clients' keys in force")
+        self.keys_off = self._gauge("synkti_client_keys_off", "1 where no key is required of clients")
+        self.keys_age = self._gauge("synkti_client_keys_age_seconds", "Since the key document was last read")
+        self.key_reads = self._counter(
+            "synkti_client_key_reads", "Reads of the key document: changed, unchanged, unavailable, unusable", "outcome"
+        )
+        self.refused_callers = self._counter(
+            "synkti_refused_callers", "Requests refused for their key, by the error's code", "code"
+        )
+        self.audit_lines = self._counter("synkti_audit_lines", "Lines of the audit log", "outcome")
 
     def _add_streams(self) -> None:
         self.streams = self._gauge("synkti_streams_open", "Clients' streams open on this node")
