@@ -126,6 +126,13 @@ class FleetSettings:
     client_cidrs: tuple[str, ...] = _setting((), parsers.cidrs)
     """Address ranges from which clients may call the nodes. None by default."""
 
+    api_keys: bool = _setting(True, parsers.boolean)
+    """Require a key of clients: `synkti keys create` makes one. Off: whoever reaches a node may use it; only where
+    another proxy authenticates clients."""
+
+    audit_log: bool = _setting(True, parsers.boolean)
+    """Log which key sent which request, without any content, to the nodes' log group."""
+
     allowed_origins: tuple[str, ...] = _setting((), parsers.origins)
     """Origins of web pages that may call the nodes from a browser (CORS); `*`: all. None by default."""
 

@@ -56,7 +56,7 @@ class AsyncNodeListRefresher:
     async def _query(self, url: str, timeout_s: float) -> tuple[str, bytes]:
         """Return the URL and its response's body, empty where there is no response."""
         try:
-            response = await self._inner.handle_async_request(_request(url, timeout_s))
+            response = await self._inner.handle_async_request(_request(url, timeout_s, self._nodes.credentials))
             return url, await response.aread()
         except httpx.TransportError:
             return url, b""
@@ -85,7 +85,7 @@ class NodeListRefresher:
             if left_s <= 0:
                 return False
             try:
-                response = self._inner.handle_request(_request(url, left_s))
+                response = self._inner.handle_request(_request(url, left_s, self._nodes.credentials))
                 if self._nodes.update_from(url, response.read()):
                     return True
             except httpx.TransportError:
@@ -96,6 +96,6 @@ class NodeListRefresher:
         """Nothing is pending here."""
 
 
-def _request(url: str, timeout_s: float) -> httpx.Request:
+def _request(url: str, timeout_s: float, headers: dict[str, str]) -> httpx.Request:
     timeout = dict.fromkeys(("connect", "read", "write", "pool"), timeout_s)
-    return httpx.Request("GET", url, extensions={"timeout": timeout})
+    return httpx.Request("GET", url, headers=headers, extensions={"timeout": timeout})

@@ -49,6 +49,8 @@ VARIABLES = {
     "SYNKTI_KV_MAX_BYTES": "0",
     "SYNKTI_GROUP": "synkti-fleet",
     "SYNKTI_LINGER_S": "0",
+    "SYNKTI_API_KEYS": "secret:synkti/client-keys",
+    "SYNKTI_AUDIT_LOG": "/var/lib/synkti/audit.log",
     "SYNKTI_ALLOWED_ORIGINS": "",
     "SYNKTI_READY_HOOK": "ready",
     "SYNKTI_READY_WITHIN_S": "2",
