@@ -15,14 +15,16 @@ import typer
 
 from cli.account import Account
 from cli.adapters.cdk import Cdk, required_toolkit, templates_of
-from cli.adapters.doctor_collector import resource_exists, toolkit_version
+from cli.adapters.doctor_collector import resource_exists, secret_arn, toolkit_version
 from cli.adapters.instances import Group
+from cli.adapters.key_documents import SecretKeyDocuments
 from cli.adapters.results import result_of
 from cli.adapters.stacks import Stacks
 from cli.bootstrap_model import ModelStep, Source, find_source, source_files
 from cli.core.account_facts import AccountFacts
 from cli.core.clusters import Stack, clusters_of
 from cli.core.doctor_inputs import Verdict
+from cli.core.key_edits import DEFAULT_SCOPES, KeyRequest
 from cli.core.resource_import import import_template, retained
 from cli.core.result import Unavailable
 from cli.core.scaling_group import deployed_size
@@ -45,6 +47,7 @@ from cli.endpoint import base_urls, example_request, is_reachable
 from cli.errors import Failed
 from cli.exit_codes import ExitCode
 from cli.fleet import Fleet
+from cli.keys import create_key
 from cli.model_pin import SETTING, pin
 from cli.nodes import FleetMonitor, wait_until_converged
 from cli.options import Cluster, Json, Profile, Region, Settings, Yes
@@ -52,10 +55,12 @@ from cli.polling import Clock
 from cli.terminal import Terminal
 from cli.wheelhouse import push_packages
 from node_agent.contract.group_size import as_deployed
-from node_agent.contract.names import stack_name, table_name
+from node_agent.contract.names import client_keys_secret_name, stack_name, table_name
+from node_agent.core.access.caller import NO_LIMITS
 from stacks.rollout import longest_minutes
 
 CLOCK = Clock()
+_FIRST_KEY = "first"
 
 
 def bootstrap(
@@ -224,7 +229,9 @@ class _Bootstrap:
         self.changes += [stack.name for stack in after if stack.changed_at != known.get(stack.name)]
         fleet = Fleet(self.account, self.deployment.cluster, tuple(after))
         self._set_size(fleet)
-        return self._wait_and_report(fleet, wait_s)
+        key = self._create_first_key()  # before the wait, which may be interrupted
+        document = self._wait_and_report(fleet, wait_s)
+        return document if key is None else {**document, "api_key": key}
 
     def _stacks(self) -> Sequence[Stack]:
         every = Stacks(self.account.client("cloudformation")).list_stacks()
@@ -254,6 +261,7 @@ class _Bootstrap:
         known = {
             "AWS::S3::Bucket": self._bucket(),
             "AWS::DynamoDB::Table": table_name(self.deployment.cluster),
+            **self._retained_keys(),
         }
         left = [each for each in retained(template, known) if resource_exists(self.account, each.kind, each.name)]
         if not left:
@@ -264,6 +272,25 @@ class _Bootstrap:
             stacks.delete(name, within_s=600, every_s=every_s, clock=CLOCK, report=self.terminal.status)
         stacks.import_resources(name, import_template(template, left), left, every_s=every_s, clock=CLOCK)
         self.terminal.status(f"{name} imports {', '.join(each.name for each in left)}")
+
+    def _retained_keys(self) -> dict[str, str]:
+        """Return the ARN of the clients' keys that an earlier cluster has retained, if there are any."""
+        arn = secret_arn(self.account, client_keys_secret_name(self.deployment.cluster))
+        return {} if arn is None else {"AWS::SecretsManager::Secret": arn}
+
+    def _create_first_key(self) -> str | None:
+        """Create the first key where the cluster has none, and print it; return it for `--json`."""
+        if not self.deployment.settings.api_keys or self.deployment.settings.local:
+            return None
+        name = client_keys_secret_name(self.deployment.cluster)
+        documents = SecretKeyDocuments(self.account.client("secretsmanager"), name)
+        if documents.read().keys:
+            return None
+        key, entry = create_key(documents, KeyRequest(_FIRST_KEY, frozenset(DEFAULT_SCOPES), NO_LIMITS))
+        self.changes.append("key")
+        self.terminal.line(f"OPENAI_API_KEY={key.text.decode()}")
+        self.terminal.status(f"the first client key ({entry.name}, {entry.key_id}); it is printed only now")
+        return key.text.decode()
 
     def _deploy(self, cdk: Cdk, assembly: Path, names: Sequence[str]) -> None:
         try:
@@ -346,10 +373,11 @@ class _Bootstrap:
         return document
 
     def _print_endpoint(self, urls: Sequence[str], fleet: Fleet) -> None:
+        settings = self.deployment.settings
         for url in urls:
             self.terminal.line(url)
         if is_reachable(urls[0]):
-            self.terminal.status(f"try it: {example_request(urls[0], self.deployment.settings.model)}")
+            self.terminal.status(f"try it: {example_request(urls[0], settings.model, with_key=settings.api_keys)}")
         else:
             self.terminal.status(
                 "it does not answer from here: client_cidrs in synkti.toml says who may call; "

@@ -30,10 +30,10 @@ def destroy(
     profile: Profile = None,
     as_json: Json = False,
 ) -> None:
-    """Delete the cluster's stacks: nodes, network, Lambdas, checkpoints, keys. Nodes drain before they end.
+    """Delete the cluster's stacks: nodes, network, Lambdas, checkpoints, the peers' key. Nodes drain before they end.
 
-    The models bucket and the table of records are retained: they are listed before the confirmation, and a new `synkti
-    bootstrap` imports them. The CDK's own stack, CDKToolkit, remains too: other apps may use it.
+    The models bucket, the table of records and the clients' keys are retained: they are listed before the confirmation,
+    and a new `synkti bootstrap` imports them. The CDK's own stack, CDKToolkit, remains too: other apps may use it.
 
     \b
     Examples:

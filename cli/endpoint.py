@@ -87,7 +87,8 @@ def is_reachable(base_url: str) -> bool:
         return False
 
 
-def example_request(base_url: str, model: str) -> str:
-    """Return a curl command for a first request."""
+def example_request(base_url: str, model: str, *, with_key: bool) -> str:
+    """Return a curl command for a first request. with_key: whether nodes require a client's key."""
     body = f'{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "hello"}}]}}'
-    return f"curl -N {base_url}/chat/completions -H 'content-type: application/json' -d '{body}'"
+    key = ' -H "authorization: Bearer $OPENAI_API_KEY"' if with_key else ""
+    return f"curl -N {base_url}/chat/completions -H 'content-type: application/json'{key} -d '{body}'"

@@ -47,6 +47,11 @@ class Fleet:
         return name
 
     @property
+    def requires_keys(self) -> bool:
+        """True where the deployed nodes require a client's key."""
+        return self.output("ClientKeys") == "required"
+
+    @property
     def models_bucket(self) -> str:
         """The name of the models bucket; where no stack has it as an output, the name that a stack would give it."""
         return self.output("ModelsBucket") or names.models_bucket_name(

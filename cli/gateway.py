@@ -1,17 +1,18 @@
 """`synkti gateway`: a proxy beside the application, so that any client in any language survives the loss of any node.
 
 `synkti_client` continues the streams; the gateway makes it available to clients that cannot use an httpx transport. It
-has no cluster key: it forwards a client's own API key unchanged.
+has no cluster key: it forwards a client's own API key unchanged, and adds its own where a client sends none.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -19,12 +20,14 @@ from typing import Annotated
 import typer
 
 import synkti_client
+from cli.api_key import api_key_headers
 from cli.errors import BadUsage
 from cli.fleet_nodes import NoNodesFound, node_urls_by_tag
 from cli.options import Json
 from cli.terminal import Terminal
 from node_agent.adapters.http_limits import Limits
 from node_agent.adapters.http_server import HttpServer, bind
+from node_agent.core.access.credentials import API_KEY, AUTHORIZATION
 from node_agent.core.http.callers import CallerPolicy
 from node_agent.core.streams.end_of_stream import error_event
 from node_agent.ports import ServerRequest
@@ -55,11 +58,21 @@ _NO_TIMEOUT = dict.fromkeys(("connect", "read", "write", "pool"))
 
 
 class Gateway:
-    """Answers an application's requests with an AsyncContinuousTransport. policy: which callers are accepted."""
+    """Answers an application's requests with an AsyncContinuousTransport.
 
-    def __init__(self, transport: synkti_client.AsyncContinuousTransport, policy: CallerPolicy | None = None) -> None:
+    policy: which callers are accepted; key: the headers with the API key of requests that have none.
+    """
+
+    def __init__(
+        self,
+        transport: synkti_client.AsyncContinuousTransport,
+        policy: CallerPolicy | None = None,
+        key: Mapping[str, str] | None = None,
+    ) -> None:
         self.transport = transport
         self._caller_policy = policy or CallerPolicy()
+        self._key = dict(key or {})
+        transport.nodes.credentials = self._key  # for the list of nodes, before the first request
 
     async def __call__(self, request: ServerRequest) -> None:
         """Answer one request: 403 where the caller is not allowed, a page's preflight here, all others from a node."""
@@ -84,7 +97,7 @@ class Gateway:
 
     async def _answer(self, request: ServerRequest, page: Headers) -> None:
         try:
-            forwarded = _to_httpx(request)
+            forwarded = _to_httpx(request, self._key)
         except (ValueError, httpx.InvalidURL) as error:
             message = f"The request's target cannot be read: {error}."
             answer_error(request, 400, "invalid_target", message, headers=page)
@@ -124,14 +137,16 @@ class Gateway:
         request.end(last)
 
 
-def _to_httpx(request: ServerRequest) -> httpx.Request:
-    """Convert a request for the transport. Raises ValueError and InvalidURL."""
+def _to_httpx(request: ServerRequest, key: Mapping[str, str]) -> httpx.Request:
+    """Convert a request for the transport. key: added where the request has none. Raises ValueError and InvalidURL."""
     if not request.target.startswith("/"):
         raise ValueError(f"{request.target[:_MAX_SHOWN_CHARS]!r} is no path")
+    has_key = AUTHORIZATION in request.headers or API_KEY in request.headers
+    added = [] if has_key else [(name.encode(), value.encode()) for name, value in key.items()]
     return httpx.Request(
         request.method,
         _FLEET.copy_with(raw_path=request.target.encode("latin-1")),
-        headers=[(key, value) for key, value in request.headers.items() if key not in _DROPPED_REQUEST_HEADERS],
+        headers=[*((k, v) for k, v in request.headers.items() if k not in _DROPPED_REQUEST_HEADERS), *added],
         content=request.body,
         extensions={"timeout": _NO_TIMEOUT},
     )
@@ -192,7 +207,8 @@ def gateway(
     """Run a proxy beside your application: stock OpenAI clients keep their streams when a node is interrupted.
 
     It runs until Ctrl-C. With --json the line with its address is a JSON object. It answers programs, and web pages of
-    the origins given, such as http://localhost:3000.
+    the origins given, such as http://localhost:3000. It adds the key of SYNKTI_API_KEY, or of OPENAI_API_KEY, to
+    requests that have none.
 
     \b
     Examples:
@@ -241,7 +257,7 @@ async def _serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     following = asyncio.create_task(_follow_nodes(transport, read_tags))
-    server = HttpServer(Gateway(transport, callers), Limits(body_bytes=MAX_BODY_BYTES))
+    server = HttpServer(Gateway(transport, callers, api_key_headers(os.environ)), Limits(body_bytes=MAX_BODY_BYTES))
     await server.start(listener)
     host, port = listener.getsockname()[:2]
     url, nodes = f"http://{host}:{port}/v1", len(transport.nodes)

@@ -12,7 +12,7 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError
 from typer.exceptions import TyperException
 
-from cli import cluster_key, drill, model
+from cli import cluster_key, drill, keys, model
 from cli.aws_errors import to_cli_error
 from cli.bootstrap import bootstrap
 from cli.connect import connect
@@ -76,6 +76,7 @@ app.command(short_help="Check everything that a deployment needs.")(doctor)
 app.command(short_help="List the nodes and the state of the fleet.")(nodes)
 app.command(short_help="List streams, and those that lost nodes left.")(streams)
 app.command(short_help="Print the base URL for OpenAI clients.")(endpoint)
+app.add_typer(keys.app, name="keys", short_help="Keys of clients: create, list, revoke, rotate.")
 app.command(short_help="Open a shell on a node, or forward a port.")(connect)
 app.command(short_help="Print a node's log.")(logs)
 app.command(short_help="Drain a node and terminate its instance.")(drain)

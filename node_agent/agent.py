@@ -164,6 +164,8 @@ class Agent:
         )
         datagrams = bind(peers.host, peers.port, "peers' datagrams", socket.SOCK_DGRAM)
         await membership.datagrams.open(datagrams, membership.gossip.on_datagram)
+        if self._settings.is_open_to_anybody:
+            _log.warning("THE CLIENT API HAS NO KEYS: whoever reaches %s may use it; set SYNKTI_API_KEYS", clients)
         node = membership.node.instance_id
         _log.info("%s listens for clients on %s, for peers on %s, for metrics on %s", node, clients, peers, admin)
         return listeners
@@ -204,6 +206,8 @@ class Agent:
             "engine-load": parts.engine.load.run,
             "signs": parts.peer_api.keepalives.run,
             "models": parts.clients.models.run,
+            "client-keys": parts.clients.keys.run,
+            "audit": parts.clients.audit.run,
             "entrance": parts.clients.admission.run,
             "key-limits": parts.clients.limits.table.run,
             "publisher": parts.publisher.run,
@@ -280,6 +284,7 @@ class Agent:
             replication.recorder.flush(_CHECKPOINT_S),
         )
         await asyncio.gather(parts.engine.supervisor.stop(_ENGINE_GRACE_S), self._deregister(), *closing)
+        await parts.clients.audit.flush()
         for loop in loops.values():
             loop.cancel()
         replication.manager.close()

@@ -32,6 +32,7 @@ from node_agent.core.common.address import Address
 from node_agent.core.common.cluster_keys import ClusterKeys, parse_cluster_keys
 from node_agent.core.common.request_auth import Refusal, RequestVerifier
 from node_agent.core.http.body_budget import BodyBudget
+from node_agent.core.journal.stream_claim import StreamClaim
 from node_agent.core.kv.blocks import NAMES_KEY, names_key
 from node_agent.core.membership import Cause, MemberChanged, Membership
 from node_agent.core.membership.pair_keys import PairMessageKeys
@@ -49,7 +50,9 @@ from node_agent.kv.folder import MAX_WRITERS, BlockFolder
 from node_agent.ports import EngineGroup, Identity, PeerKeys
 from node_agent.runtime.admin_api.server import AdminApi
 from node_agent.runtime.client_api.admission_queue import AdmissionQueue
+from node_agent.runtime.client_api.audit import Audit
 from node_agent.runtime.client_api.certificate_watcher import CertificateWatcher
+from node_agent.runtime.client_api.client_keys import ClientKeys
 from node_agent.runtime.client_api.key_limits import KeyLimiter
 from node_agent.runtime.client_api.model_list import ModelList
 from node_agent.runtime.client_api.server import ClientApi
@@ -173,6 +176,8 @@ class ClientParts:
     admission: AdmissionQueue
     limits: KeyLimiter
     models: ModelList
+    keys: ClientKeys
+    audit: Audit
     streams: StreamRegistry
 
     def open_requests(self) -> int:
@@ -238,7 +243,10 @@ def compose(inputs: Inputs) -> Parts:
         kv.fetcher.fetch,
         kv.server.answer,
     )
-    servers = (*_make_servers(inputs, clients.api, peer_api, replication.server), _make_admin(inputs, node, drain))
+    servers = (
+        *_make_servers(inputs, clients.api, peer_api, replication.server),
+        _make_admin(inputs, node, drain, clients.keys),
+    )
     certificate = _make_certificate(inputs, servers[0])
     if (tls := membership.tls) is not None:
         servers[1].use_tls(lambda: tls.server, tls)
@@ -438,7 +446,7 @@ def _make_supervisor(
 
 
 def _make_replication(
-    inputs: Inputs, membership: MembershipParts, release_stream: Callable[[str], None]
+    inputs: Inputs, membership: MembershipParts, release_stream: Callable[[str, StreamClaim], None]
 ) -> ReplicationParts:
     settings, node = inputs.settings, membership.node
     store = ReplicaStore(max_bytes=settings.replication.max_kept_bytes)
@@ -476,6 +484,8 @@ def _make_clients(
     admission = AdmissionQueue(node, inputs.random.random)
     models = ModelList(node, engine.client, inputs.to_engine, inputs.settings.engine.address)
     limits = KeyLimiter(node, admission.charge)
+    keys = ClientKeys(node, inputs.outside.client_keys, inputs.random.random)
+    audit = Audit(node, inputs.outside.audit_log)
     api = ClientApi(
         node,
         admission,
@@ -485,11 +495,13 @@ def _make_clients(
         replication.takeovers,
         streams,
         models,
+        keys,
+        audit,
         inputs.settings.allowed_origins,
         "http" if inputs.settings.tls.certificate is None else "https",
         RequestPolicy(inputs.settings.policy, read_control_tokens(inputs.settings.model_dir), inputs.outside.key),
     )
-    return ClientParts(api, admission, limits, models, streams)
+    return ClientParts(api, admission, limits, models, keys, audit, streams)
 
 
 def _make_servers(
@@ -518,7 +530,7 @@ def _make_servers(
     return clients, peers
 
 
-def _make_admin(inputs: Inputs, node: NodeContext, drain: DrainController) -> HttpServer:
+def _make_admin(inputs: Inputs, node: NodeContext, drain: DrainController, keys: ClientKeys) -> HttpServer:
     """Make the admin API's server, whose bounds are its own: a node that is full of clients still has metrics."""
     limits = Limits(
         body_bytes=_ADMIN_BODY_BYTES,
@@ -526,4 +538,8 @@ def _make_admin(inputs: Inputs, node: NodeContext, drain: DrainController) -> Ht
         connections_per_address=_ADMIN_CONNECTIONS,
         unread_s=inputs.settings.limits.unread_s,
     )
-    return HttpServer(AdminApi(node, drain), limits, on_refused=inputs.metrics.refusal_counter("admin"))
+    return HttpServer(
+        AdminApi(node, drain, keys.identify, lambda: keys.state),
+        limits,
+        on_refused=inputs.metrics.refusal_counter("admin"),
+    )

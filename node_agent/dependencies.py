@@ -1,4 +1,4 @@
-"""Connect a node to everything outside it: metadata, EC2, the table, the buckets, the cluster's key.
+"""Connect a node to everything outside it: metadata, EC2, the table, the buckets, the cluster's key, clients' keys.
 
 An agent starts also while AWS is away: it continues with the identity and the key that an earlier agent of this machine
 stored, and otherwise waits.
@@ -15,6 +15,7 @@ from functools import partial
 from random import Random
 from typing import TypeVar
 
+from node_agent.adapters.audit_file import AuditFile
 from node_agent.adapters.auto_scaling import AutoScaling
 from node_agent.adapters.aws import aws_client
 from node_agent.adapters.block_store import MAX_CONCURRENCY as BLOCK_CONCURRENCY
@@ -25,19 +26,23 @@ from node_agent.adapters.dynamodb import DynamoRecords
 from node_agent.adapters.ec2 import Ec2
 from node_agent.adapters.http import HttpClient
 from node_agent.adapters.imds import Imds
+from node_agent.adapters.key_stores import FileKeyStore, SecretKeyStore
 from node_agent.adapters.node_key import NodeKey
 from node_agent.adapters.remembered import Remembered
 from node_agent.adapters.secrets import SecretsManager
 from node_agent.adapters.stream_records import MAX_CONCURRENCY as STREAM_CONCURRENCY
 from node_agent.adapters.stream_records import DynamoStreamRecords
-from node_agent.contract.errors import StoreUnavailable, TransientError
+from node_agent.contract.errors import ConfigurationError, StoreUnavailable, TransientError
+from node_agent.core.access.key_document import parse_key_document
 from node_agent.core.common.backoff import Backoff
 from node_agent.core.common.cluster_keys import parse_cluster_keys
 from node_agent.ports import (
+    AuditLog,
     BlockStore,
     Checkpoints,
     Identity,
     Instances,
+    KeyStore,
     Metadata,
     Records,
     ScalingGroup,
@@ -61,7 +66,8 @@ class Dependencies:
 
     records, stream_records, group: None where there is no table, no Auto Scaling group that waits; checkpoints, blocks:
     no bucket. key: the secret with the cluster's keys; node_key: this node's own; secrets: where that secret is read
-    again, None where it is fixed; remember_key: stores it for the next agent.
+    again, None where it is fixed; remember_key: stores it for the next agent; client_keys: None where keys are off;
+    audit_log: where it is off.
     """
 
     identity: Identity
@@ -76,6 +82,8 @@ class Dependencies:
     node_key: NodeKey = field(default_factory=NodeKey.generate)
     secrets: Secrets | None = None
     remember_key: Callable[[bytes], None] = lambda document: None
+    client_keys: KeyStore | None = None
+    audit_log: AuditLog | None = None
 
 
 async def connect(settings: Settings, client: HttpClient) -> Dependencies:
@@ -95,9 +103,11 @@ async def connect(settings: Settings, client: HttpClient) -> Dependencies:
     group = AutoScaling(aws_client("autoscaling", identity.region), aws.group) if aws.group else None
     checkpoints, blocks = _checkpoints(settings, identity.region), _blocks(settings, identity.region)
     streams = _stream_records(settings, identity.region)
+    keys = _client_keys(settings, store, remembered)
+    audit = AuditFile(settings.audit_log) if settings.audit_log is not None else None
     return Dependencies(
         identity, metadata, instances, records, key, group, checkpoints, blocks, streams, node_key, store,
-        remembered.keep_key,
+        remembered.keep_key, keys, audit,
     )  # fmt: skip
 
 
@@ -118,6 +128,23 @@ async def _read_keys(secrets: Secrets, name: str) -> bytes:
     except ValueError as error:
         raise StoreUnavailable(f"the secret {name}: {error}") from error
     return document
+
+
+def _client_keys(settings: Settings, secrets: SecretsManager, remembered: Remembered) -> KeyStore | None:
+    """Return where the clients' keys are read from. Raises ConfigurationError for a file that is not usable now."""
+    where = settings.client_keys
+    if where is None:
+        return None
+    if isinstance(where, str):
+        return SecretKeyStore(secrets, where, remembered)
+    store = FileKeyStore(where)
+    try:
+        parse_key_document(store.read_now())
+    except StoreUnavailable as error:
+        raise ConfigurationError([f"SYNKTI_API_KEYS: {error}"]) from error
+    except ValueError as error:
+        raise ConfigurationError([f"SYNKTI_API_KEYS: {where}: {error}; `synkti keys --file` writes one"]) from error
+    return store
 
 
 def _stream_records(settings: Settings, region: str) -> StreamRecords | None:

@@ -130,6 +130,13 @@ class FleetSettings:
     """Private address ranges from which metrics may be collected at each node's admin listener, which has no TLS. None
     by default: it then listens on the node's own loopback only."""
 
+    api_keys: bool = _setting(True, parsers.boolean)
+    """Require a key of clients: `synkti keys create` makes one. Off: whoever reaches a node may use it; only where
+    another proxy authenticates clients."""
+
+    audit_log: bool = _setting(True, parsers.boolean)
+    """Log which key sent which request, without any content, to the nodes' log group."""
+
     allowed_origins: tuple[str, ...] = _setting((), parsers.origins)
     """Origins of web pages that may call the nodes from a browser (CORS); `*`: all. None by default."""
 

@@ -1,6 +1,8 @@
-"""The state stack: the table, the buckets, and the key that peers share. It outlives every node."""
+"""The state stack: the table, the buckets, the key that peers share, and clients' keys. It outlives every node."""
 
 from __future__ import annotations
+
+import json
 
 from aws_cdk import Aws, CfnOutput, Duration, RemovalPolicy
 from aws_cdk import aws_dynamodb as dynamodb
@@ -9,6 +11,7 @@ from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
 from node_agent.contract import names
+from node_agent.contract.client_keys import VERSION
 from node_agent.contract.models import OLD_VERSION_DAYS
 from node_agent.contract.ownership import CHANGED_ATTRIBUTE, STATUS_ATTRIBUTE, STATUS_INDEX
 from node_agent.contract.table_schema import PARTITION_KEY, SORT_KEY, TTL_ATTRIBUTE
@@ -43,10 +46,29 @@ class StateStack(BaseStack):
             generate_secret_string=secretsmanager.SecretStringGenerator(password_length=64, exclude_punctuation=True),
             removal_policy=RemovalPolicy.DESTROY,
         )
+        self.client_keys = self._client_keys(settings)
         CfnOutput(self, "TableName", value=self.table.table_name)
         CfnOutput(self, "ModelsBucket", value=self.models.bucket_name)
         CfnOutput(self, "CheckpointsBucket", value=self.checkpoints.bucket_name)
         CfnOutput(self, "ClusterKeySecret", value=names.cluster_key_secret_name(settings.cluster))
+        CfnOutput(self, "ClientKeysSecret", value=names.client_keys_secret_name(settings.cluster))
+
+    def _client_keys(self, settings: FleetSettings) -> secretsmanager.Secret:
+        """Create the document of clients' keys: without keys, and with a pepper that only AWS has generated."""
+        return secretsmanager.Secret(
+            self,
+            "ClientKeys",
+            secret_name=names.client_keys_secret_name(settings.cluster),
+            description="Clients' keys, as hashes; synkti keys edits them",
+            generate_secret_string=secretsmanager.SecretStringGenerator(
+                secret_string_template=json.dumps({"version": VERSION, "keys": []}),
+                generate_string_key="pepper",
+                password_length=64,
+                exclude_punctuation=True,
+            ),
+            # Clients' keys stay valid for the next fleet of this name; on the embedded AWS they end with it.
+            removal_policy=RemovalPolicy.DESTROY if settings.local else RemovalPolicy.RETAIN,
+        )
 
     def _table(self, settings: FleetSettings) -> dynamodb.Table:
         table = dynamodb.Table(

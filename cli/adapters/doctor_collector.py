@@ -219,6 +219,8 @@ def resource_exists(account: Account, kind: str, name: str) -> bool:
     """Return True where the account has a bucket or table of this name. Raises ValueError for other kinds."""
     if kind == "AWS::S3::Bucket":
         return ModelsBucket(account.client("s3"), name, owner=account.identity.account).exists()
+    if kind == "AWS::SecretsManager::Secret":
+        return True  # it is named by its ARN, which only an existing one has (`secret_arn`)
     if kind != "AWS::DynamoDB::Table":
         raise ValueError(f"unsupported resource type {kind}")
     try:
@@ -228,3 +230,14 @@ def resource_exists(account: Account, kind: str, name: str) -> bool:
             return False
         raise
     return True
+
+
+def secret_arn(account: Account, name: str) -> str | None:
+    """Return a secret's ARN; None where there is none, or it is being deleted. Raises ClientError."""
+    try:
+        found = account.client("secretsmanager").describe_secret(SecretId=name)
+    except ClientError as error:
+        if error_code(error) == "ResourceNotFoundException":
+            return None
+        raise
+    return None if "DeletedDate" in found else str(found["ARN"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,12 +22,13 @@ _PAUSE_AFTER_ERROR_S = 1.0
 class Completions:
     """Requests completions of the fleet.
 
-    urls: base URLs of nodes or of a load balancer, without /v1; model: the name of the model in requests.
+    urls: base URLs of nodes or of a load balancer, without /v1; model: the name of the model in requests; headers: of
+    all requests, with an API key where nodes require one.
     """
 
-    def __init__(self, urls: Sequence[str], model: str) -> None:
+    def __init__(self, urls: Sequence[str], model: str, headers: Mapping[str, str] | None = None) -> None:
         self._model = model
-        self._client = httpx.Client(transport=synkti_client.transport(urls), timeout=_TIMEOUT_S)
+        self._client = httpx.Client(transport=synkti_client.transport(urls), timeout=_TIMEOUT_S, headers=headers)
 
     def context(self) -> int | None:
         """Return the model's context length in tokens; None where no node reports it."""

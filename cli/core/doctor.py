@@ -44,10 +44,22 @@ def evaluate(o: DoctorInputs) -> tuple[Finding, ...]:
         *_packages(o),
         _model(o),
         *_fit(o),
+        *_client_keys(o),
         *_templates(o),
         _sessions(o),
         *_fleets(o),
     )
+
+
+def _client_keys(o: DoctorInputs) -> Iterator[Finding]:
+    if not isinstance(o.settings, FleetSettings):
+        return
+    if o.settings.api_keys:
+        yield Finding("client keys", Verdict.OK, "nodes require a client's key; synkti keys lists and makes them")
+    else:
+        found = "api_keys = false: whoever reaches a node may use it"
+        advice = "remove api_keys from synkti.toml, unless a proxy in front of the nodes authenticates clients"
+        yield Finding("client keys", Verdict.WARNING, found, advice)
 
 
 def worst_verdict(findings: Sequence[Finding]) -> Verdict:

@@ -1,8 +1,8 @@
 """Import the resources that an earlier cluster of the same name retained into a new stack.
 
-The models bucket and the table outlive their stack on purpose, and a new stack cannot create what already exists. So
-they are imported first, with a template that contains only them, and the identifier of each. The deployment after that
-adds the rest.
+The models bucket, the table and the clients' keys outlive their stack on purpose, and a new stack cannot create what
+already exists. So they are imported first, with a template that contains only them, and the identifier of each. The
+deployment after that adds the rest.
 
 Rules of CloudFormation's import: every resource in the template is imported, each needs a DeletionPolicy, and there
 are no outputs. (`cdk deploy --import-existing-resources` takes only names that are literal in the template; ours have
@@ -15,8 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-IDENTIFIERS = {"AWS::S3::Bucket": "BucketName", "AWS::DynamoDB::Table": "TableName"}
-"""The property by which CloudFormation finds each kind."""
+IDENTIFIERS = {
+    "AWS::S3::Bucket": "BucketName",
+    "AWS::DynamoDB::Table": "TableName",
+    "AWS::SecretsManager::Secret": "Id",
+}
+"""The property by which CloudFormation finds each kind; that of a secret is its ARN."""
 
 
 @dataclass(frozen=True)

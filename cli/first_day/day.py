@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from cli.adapters.group_probe import GroupProbe
 from cli.adapters.instances import Instances
 from cli.adapters.open_streams import Completions
 from cli.adapters.records import Records
+from cli.api_key import api_key_headers
 from cli.core.first_day.report import StepResult, not_run
 from cli.core.nodes import FleetStatus, Node
 from cli.endpoint import base_urls, is_reachable
@@ -92,4 +94,9 @@ class FirstDay:
                 "no node answers from here, so no stream can be open",
                 "client_cidrs in synkti.toml admits clients; or forward a port (synkti connect), and --url",
             )
-        return Completions(reachable, self.fleet.output("Model") or "model")
+        if self.fleet.requires_keys and not api_key_headers(os.environ):
+            return not_run(
+                "the nodes require a client's key, and none is set",
+                "set SYNKTI_API_KEY; synkti keys create drill --expires 1d makes a key",
+            )
+        return Completions(reachable, self.fleet.output("Model") or "model", api_key_headers(os.environ))

@@ -9,7 +9,7 @@ from typing import Any
 from synkti_client._attempts import Attempts, Bounds, StreamLost
 from synkti_client._httpx import httpx
 from synkti_client._nodes import Nodes
-from synkti_client._request import EVENT_IDS_HEADER, STREAMS_PATH, parse_request
+from synkti_client._request import CREDENTIAL_HEADERS, EVENT_IDS_HEADER, STREAMS_PATH, parse_request
 from synkti_client._responses import ENGINE_LOST, STREAM_HEADER, Verdict, classify, error_code, is_final, retry_after_s
 from synkti_client._resumable_sse import ResumableSse
 from synkti_client._retry_policy import RetryPolicy
@@ -49,6 +49,7 @@ class Call:
         self._request = request
         self._body = body
         self._error_count = 0
+        nodes.credentials = _credentials(request) or nodes.credentials
         self._refusal: httpx.Response | None = None
 
     def begin(self) -> float | httpx.Response:
@@ -187,9 +188,7 @@ class Resumption:
         headers = {"accept": "text/event-stream", EVENT_IDS_HEADER: "true"}
         if self.sse.last_event_id:
             headers["last-event-id"] = self.sse.last_event_id
-        for name in ("authorization", "x-api-key"):
-            if (key := self._original.headers.get(name)) is not None:
-                headers[name] = key
+        headers |= _credentials(self._original)
         growth = self.attempts.timeout_growth()
         timeout: dict[str, Any] = dict.fromkeys(("read", "write", "pool"), self._policy.resume_timeout_s * growth)
         timeout["connect"] = self._policy.connect_timeout_s * growth
@@ -211,6 +210,11 @@ class Resumption:
         if not is_transient and (answer.status_code != 404 or self.attempts.on_not_found(node)):
             raise StreamLost(f"The stream cannot be resumed: {node} answers {error}")
         self.attempts.on_refusal(node, error, retry_after_s(answer.headers))
+
+
+def _credentials(request: httpx.Request) -> dict[str, str]:
+    """Return the headers that have the request's API key."""
+    return {name: key for name in CREDENTIAL_HEADERS if (key := request.headers.get(name)) is not None}
 
 
 def set_stream_read_timeout(sent: httpx.Request, policy: RetryPolicy) -> None:

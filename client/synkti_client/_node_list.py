@@ -98,4 +98,4 @@ class NodeListRefresher:
 
 def _request(nodes: Nodes, url: str, timeout_s: float) -> httpx.Request:
     timeout = dict.fromkeys(("connect", "read", "write", "pool"), timeout_s)
-    return httpx.Request("GET", url, extensions=nodes.extensions(url, timeout))
+    return httpx.Request("GET", url, headers=nodes.credentials, extensions=nodes.extensions(url, timeout))

@@ -40,6 +40,9 @@ class Nodes:
         self.responded_at = float("-inf")
         """When a node last began to answer some request, in seconds of the monotonic clock."""
 
+        self.credentials: dict[str, str] = {}
+        """The headers with the API key of the last request that had one: nodes require it for their list, too."""
+
         self._failed_at: dict[str, float] = {}
         self._queried_at = float("-inf")
         self._is_stale = False

@@ -21,6 +21,9 @@ from synkti_client._httpx import httpx
 
 EVENT_IDS_HEADER = "x-synkti-event-ids"
 STREAMS_PATH = "/v1/streams/"
+CREDENTIAL_HEADERS = ("authorization", "x-api-key")
+"""The headers in which a request has its API key."""
+
 _STREAMING_PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"})
 _TRUE_TEXTS = frozenset({"1", "on", "t", "true", "y", "yes"})
 _TRUE_HEADER_VALUES = frozenset({"1", "true", "yes"})

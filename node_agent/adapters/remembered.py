@@ -1,9 +1,9 @@
-"""Store what the next agent of the same machine needs: its identity, the cluster's key, and the node's own key.
+"""Store what the next agent of the same machine needs: its identity, the cluster's key, its own key, clients' keys.
 
-IMDS and Secrets Manager may be unavailable when an agent restarts; the last answers suffice. With the same key of its
-own the next agent is at once what EC2 vouches for: its peers need not read its tags again. The files lie in a folder in
-memory that systemd makes for the agent's user alone and removes with the unit ($RUNTIME_DIRECTORY); nothing reaches a
-disk, an image or a log.
+IMDS and Secrets Manager may be unavailable when an agent restarts; the last answers suffice, and clients' keys are read
+again as soon as that is possible. With the same key of its own the next agent is at once what EC2 vouches for: its
+peers need not read its tags again. The files lie in a folder in memory that systemd makes for the agent's user alone
+and removes with the unit ($RUNTIME_DIRECTORY); nothing reaches a disk, an image or a log.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pathlib import Path
 from node_agent.adapters.node_key import NodeKey
 from node_agent.ports import Identity
 
-_KEY, _IDENTITY, _NODE_KEY = "cluster.key", "identity.json", "node.key"
+_KEY, _IDENTITY = "cluster.key", "identity.json"
+_NODE_KEY, _CLIENT_KEYS = "node.key", "client-keys.json"
 _MAX_BYTES = 64 * 1024
 _log = logging.getLogger(__name__)
 
@@ -43,6 +44,14 @@ class Remembered:
     def keep_node_key(self, key: NodeKey) -> None:
         """Store this node's own key; a failure is only logged."""
         self._write(_NODE_KEY, key.to_pem())
+
+    def client_keys(self) -> bytes | None:
+        """Return the document of clients' keys, None where it is not stored."""
+        return self._read(_CLIENT_KEYS) or None
+
+    def keep_client_keys(self, document: bytes) -> None:
+        """Store the document of clients' keys; a failure is only logged."""
+        self._write(_CLIENT_KEYS, document)
 
     def identity(self) -> Identity | None:
         """Return this instance's identity, None where it is not stored, or by an agent with other fields."""

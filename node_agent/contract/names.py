@@ -80,6 +80,11 @@ def cluster_key_secret_name(cluster: str) -> str:
     return f"{cluster}/cluster-key"
 
 
+def client_keys_secret_name(cluster: str) -> str:
+    """Return the name in Secrets Manager of the document of clients' keys (`node_agent/core/access/key_document`)."""
+    return f"{cluster}/client-keys"
+
+
 def auto_scaling_group_name(cluster: str) -> str:
     """Return the name of the Auto Scaling group that launches the nodes; a cluster has one."""
     return f"{cluster}-fleet"

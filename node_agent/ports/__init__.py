@@ -3,6 +3,7 @@
 Every method may raise a TransientError of the contract, and no other error that is expected.
 """
 
+from node_agent.ports.access import AuditLog, KeyStore
 from node_agent.ports.aws import Identity, Instances, Metadata, Records, ScalingGroup, Secrets
 from node_agent.ports.engine import EngineGroup, EngineSteps
 from node_agent.ports.gossip import Datagrams
@@ -14,6 +15,7 @@ from node_agent.ports.tls import Certificate, LoadedCertificate, UnusableCertifi
 
 __all__ = [
     "AlternateProtocol",
+    "AuditLog",
     "BlockStore",
     "Certificate",
     "Checkpoints",
@@ -24,6 +26,7 @@ __all__ = [
     "Http",
     "Identity",
     "Instances",
+    "KeyStore",
     "LinkListener",
     "LoadedCertificate",
     "Metadata",

@@ -58,6 +58,8 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         admin=read.address("SYNKTI_ADMIN", "127.0.0.1", ADMIN_PORT),
         peer=read.address("SYNKTI_PEER", "0.0.0.0", PEER_DOOR_PORT),  # noqa: S104 # the security group closes it
         advertise_address=read.get("SYNKTI_ADVERTISE_ADDRESS", None, parse.node_address),
+        client_keys=read.get("SYNKTI_API_KEYS", None, parse.client_keys),
+        audit_log=read.get("SYNKTI_AUDIT_LOG", None, parse.optional_path),
         allowed_origins=read.get("SYNKTI_ALLOWED_ORIGINS", _NO_TEXTS, parse.origins),
         state_dir=state_dir,
         shared_dir=read.get("SYNKTI_SHARED_DIR", state_dir, lambda text: Path(parse.line(text))),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from node_agent.core.common.address import Address
+from node_agent.core.common.address import Address, is_loopback
 from node_agent.core.kv.vllm_args import kv_arguments
 from node_agent.core.policy.request_policy import PolicySettings
 
@@ -153,6 +153,13 @@ class Settings:
     advertise_address: str | None
     """host:port of the peer API where the private address does not reach it; becomes the tag SynktiAddress."""
 
+    client_keys: Path | str | None
+    """SYNKTI_API_KEYS: where the clients' keys lie. `off`: anybody may do anything, for a client API on loopback, and
+    None here; `file:PATH` of mode 0600, a Path here; `secret:NAME` of Secrets Manager or its ARN, a text here."""
+
+    audit_log: Path | None
+    """The file of the audit log, which has a line for each answered request; None: there is none."""
+
     allowed_origins: tuple[str, ...]
     """The origins whose pages may call this node from a browser (CORS), with commas between them, `*` for all; none by
     default."""
@@ -191,6 +198,11 @@ class Settings:
     limits: RequestLimits
     policy: PolicySettings
     replication: ReplicationSettings
+
+    @property
+    def is_open_to_anybody(self) -> bool:
+        """True where other machines reach the client API, and it requires no key."""
+        return self.client_keys is None and not is_loopback(self.front.host)
 
     @property
     def kv_dir(self) -> Path:

@@ -23,6 +23,7 @@ MAX_MODEL_BYTES = 128
 
 _DIGITS = re.compile(r"[0-9]{1,18}")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,253}[A-Za-z0-9])?")
+_SECRET_ARN = re.compile(r"arn:[a-z-]+:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@-]{1,512}")
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _LONGEST = 4_096
 _YEAR_S = 366 * 24 * 3600.0
@@ -167,6 +168,29 @@ def command(text: str) -> tuple[str, ...]:
     if not value:
         raise ValueError("must not be empty: the command comes first")
     return value
+
+
+def client_keys(text: str) -> Path | str | None:
+    """Parse where the clients' keys lie: `off`, `file:PATH`, `secret:NAME`, or a secret's ARN."""
+    kind, _, where = line(text).partition(":")
+    if text in ("", "off"):
+        return None
+    if kind == "file" and where.startswith("/"):
+        return Path(where)
+    if kind == "secret" and where:
+        return where
+    if _SECRET_ARN.fullmatch(text):
+        return text
+    raise ValueError("off, file:/PATH, secret:NAME or the ARN of a secret")
+
+
+def optional_path(text: str) -> Path | None:
+    """Parse an absolute path; `off` and an empty text are None."""
+    if text in ("", "off"):
+        return None
+    if not line(text).startswith("/"):
+        raise ValueError("off, or a path from / on")
+    return Path(text)
 
 
 def origins(text: str) -> tuple[str, ...]:

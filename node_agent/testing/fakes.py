@@ -382,3 +382,39 @@ class MemoryRequest:
         """Append the last part, and set `is_ended`."""
         self.write(last)
         self.is_ended = True
+
+
+class MemoryKeyStore:
+    """A key document that a test changes. kept: what was kept for the next agent; is_away: whether reads fail."""
+
+    interval_s = 15.0
+
+    def __init__(self, document: bytes, kept: bytes | None = None) -> None:
+        self.document = document
+        self.kept = kept
+        self.is_away = False
+
+    async def read(self) -> bytes:
+        """Return `document`. Raises StoreUnavailable while `is_away`."""
+        if self.is_away:
+            raise StoreUnavailable("the secret cannot be read")
+        return self.document
+
+    def remembered(self) -> bytes | None:
+        """Return `kept`."""
+        return self.kept
+
+    def keep(self, document: bytes) -> None:
+        """Set `kept`."""
+        self.kept = document
+
+
+class MemoryAuditLog:
+    """An audit log in `lines`."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+
+    async def write(self, lines: bytes) -> None:
+        """Append the lines to `lines`."""
+        self.lines += lines.splitlines()

@@ -25,6 +25,9 @@ _LINGER_S = 30
 """How long a drained node still forwards requests where there is a load balancer: two failed health checks at 5 s
 each, and the time that Elastic Load Balancing needs to propagate the result to all its nodes."""
 
+_AUDIT_LOG = "/var/lib/synkti/audit.log"
+"""In the agent's own folder; CloudWatch's agent reads it there (stacks/boot/cloudwatch-agent.json)."""
+
 MAX_USER_DATA_BYTES = 16_384
 """EC2's limit, before base64 encoding."""
 
@@ -83,6 +86,8 @@ def _node_variables(settings: FleetSettings) -> dict[str, str]:
     return {
         "SYNKTI_LINGER_S": str(_LINGER_S if settings.load_balancer != "none" else 0),
         "SYNKTI_ADMIN_HOST": "0.0.0.0" if settings.metrics_cidrs else "127.0.0.1",  # noqa: S104 # the security group
+        "SYNKTI_API_KEYS": _client_keys(settings),
+        "SYNKTI_AUDIT_LOG": _AUDIT_LOG if settings.audit_log and not settings.local else "off",
         "SYNKTI_ALLOWED_ORIGINS": ",".join(settings.allowed_origins),
         "SYNKTI_ALLOWED_ROUTES": ",".join(settings.allowed_routes),
         "SYNKTI_ALLOWED_FIELDS": ",".join(settings.allowed_fields),
@@ -93,6 +98,13 @@ def _node_variables(settings: FleetSettings) -> dict[str, str]:
         "SYNKTI_COMPILE_CACHES": str(settings.compile_caches).lower(),
         "SYNKTI_KEEP_FAILED_NODES": str(settings.keep_failed_nodes).lower(),
     }
+
+
+def _client_keys(settings: FleetSettings) -> str:
+    """Return where nodes read clients' keys. On the embedded AWS the machine's own programs are the only clients."""
+    if not settings.api_keys or settings.local:
+        return "off"
+    return f"secret:{names.client_keys_secret_name(settings.cluster)}"
 
 
 def _model_variables(settings: FleetSettings) -> dict[str, str]:

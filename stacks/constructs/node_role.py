@@ -114,6 +114,16 @@ def _state_statements(settings: FleetSettings, state: StateStack) -> tuple[iam.P
         iam.PolicyStatement(
             sid="PeersKey", actions=["secretsmanager:GetSecretValue"], resources=[state.cluster_key.secret_arn]
         ),
+        *(_client_key_policies(state) if settings.api_keys else ()),
+    )
+
+
+def _client_key_policies(state: StateStack) -> tuple[iam.PolicyStatement, ...]:
+    """Return a statement that allows reading the hashes of clients' keys."""
+    return (
+        iam.PolicyStatement(
+            sid="ClientKeys", actions=["secretsmanager:GetSecretValue"], resources=[state.client_keys.secret_arn]
+        ),
     )
 
 

@@ -13,7 +13,9 @@ from node_agent.adapters.block_store import S3BlockStore
 from node_agent.adapters.checkpoints import AwsCheckpoints
 from node_agent.adapters.dynamodb import DynamoRecords
 from node_agent.adapters.ec2 import Ec2
+from node_agent.adapters.key_stores import SecretKeyStore
 from node_agent.adapters.model_store import ModelStore, s3_client
+from node_agent.adapters.remembered import Remembered
 from node_agent.adapters.secrets import SecretsManager
 from node_agent.adapters.stream_records import DynamoStreamRecords
 from node_agent.contract import names
@@ -51,7 +53,9 @@ async def _all(recorder: Recorder) -> None:
     await _journals()
     await _streams(recorder)
     await _contexts(recorder)
-    await _attempt(SecretsManager(aws_client("secretsmanager", REGION)).read(names.cluster_key_secret_name(CLUSTER)))
+    secrets = SecretsManager(aws_client("secretsmanager", REGION))
+    await _attempt(secrets.read(names.cluster_key_secret_name(CLUSTER)))
+    await _attempt(SecretKeyStore(secrets, names.client_keys_secret_name(CLUSTER), Remembered(None)).read())
     await asyncio.to_thread(_model, recorder)
 
 

@@ -20,6 +20,7 @@ from cli.adapters import account_facts, buckets, doctor_collector
 from cli.adapters.breaker import read_breaker
 from cli.adapters.cluster_key_secret import ClusterKeySecret
 from cli.adapters.instances import Group, Instances
+from cli.adapters.key_documents import SecretKeyDocuments
 from cli.adapters.model_builds import ModelBuilds
 from cli.adapters.models_bucket import ModelsBucket
 from cli.adapters.price_list import read_price_list, read_spot_prices
@@ -39,7 +40,13 @@ from cli.wheelhouse import locked_packages
 from node_agent.contract.errors import SynktiError
 from node_agent.contract.group_size import GroupSize
 from node_agent.contract.models import ModelFile
-from node_agent.contract.names import cluster_key_secret_name, model_project_name, node_log_group_name, stack_name
+from node_agent.contract.names import (
+    client_keys_secret_name,
+    cluster_key_secret_name,
+    model_project_name,
+    node_log_group_name,
+    stack_name,
+)
 from node_agent.contract.table_schema import StreamStatus
 from node_agent.core.common.cluster_keys import ClusterKeySet, cluster_key
 from stacks.settings import FleetSettings
@@ -47,6 +54,7 @@ from tests.aws_calls.agent_calls import CHECKPOINTS, CLUSTER, GROUP, MODEL, MODE
 from tests.aws_calls.drill_calls import call_as_drills
 from tests.aws_calls.recording import ROOT, Recorder
 from tests.unit.cli.fake_clock import FakeClock
+from tests.unit.core.access.keys import document
 
 SETTINGS = FleetSettings(
     **IN_A_VPC,
@@ -73,6 +81,7 @@ def call_as_operator(recorder: Recorder) -> None:
         _stacks(recorder, account)
         _doctor(recorder, account)
         _logs(recorder, account)
+        _keys(recorder, account)
         _prices(account)
         _builds(account)
 
@@ -197,6 +206,15 @@ def _logs(recorder: Recorder, account: Account) -> None:
     selected = fleet.Fleet(account, CLUSTER, (state,))
     with recorder.answering(ListObjectsV2={"Contents": [_entry(f"end-of-life/{NODE}/a.log")]}):
         logs._last_log(Terminal(as_json=True), selected, NODE, 10)
+
+
+def _keys(recorder: Recorder, account: Account) -> None:
+    name = client_keys_secret_name(CLUSTER)
+    documents = SecretKeyDocuments(account.client("secretsmanager"), name)
+    current = {"SecretString": document().to_bytes().decode(), "VersionId": "0" * 32}
+    with recorder.answering(GetSecretValue=current, DescribeSecret={"ARN": f"{name}-AbCdEf"}):
+        documents.edit(lambda keys: (keys, None))
+        doctor_collector.secret_arn(account, name)
 
 
 def _prices(account: Account) -> None:

@@ -292,6 +292,11 @@ def test_no_role_reaches_what_is_not_the_clusters(role: str, roles: Roles) -> No
         Request("dynamodb:DeleteTable", f"arn:aws:dynamodb:{HERE}:table/{TABLE}"),
         Request("secretsmanager:GetSecretValue", f"arn:aws:secretsmanager:{HERE}:secret:another/cluster-key-AbCdEf"),
         Request("secretsmanager:PutSecretValue", f"arn:aws:secretsmanager:{HERE}:secret:synkti/cluster-key-AbCdEf"),
+        Request("secretsmanager:GetSecretValue", f"arn:aws:secretsmanager:{HERE}:secret:another/client-keys-AbCdEf"),
+        Request("secretsmanager:PutSecretValue", f"arn:aws:secretsmanager:{HERE}:secret:synkti/client-keys-AbCdEf"),
+        Request(
+            "secretsmanager:UpdateSecretVersionStage", f"arn:aws:secretsmanager:{HERE}:secret:synkti/client-keys-AbCdEf"
+        ),
         Request("autoscaling:CompleteLifecycleAction", group_arn("another-fleet")),
         Request("autoscaling:SuspendProcesses", group_arn("another-fleet")),
         Request("autoscaling:TerminateInstanceInAutoScalingGroup", group_arn(GROUP)),

@@ -30,9 +30,11 @@ from node_agent.dependencies import Dependencies
 from node_agent.ports import ExchangeLost, Identity
 from node_agent.settings import from_environ
 from node_agent.testing.fakes import (
+    MemoryAuditLog,
     MemoryBlockStore,
     MemoryCheckpoints,
     MemoryInstances,
+    MemoryKeyStore,
     MemoryMetadata,
     MemoryRecords,
     MemoryScalingGroup,
@@ -40,8 +42,12 @@ from node_agent.testing.fakes import (
     MemoryStreamRecords,
 )
 from tests.borders.asgi import LocalEngine
+from tests.unit.core.access.keys import document, entry, key_number
 
 MODEL, KEY = "m", b"cluster key"
+CLIENT_KEY = key_number(1)
+KEYS = document(entry(CLIENT_KEY))
+AUTHORIZATION = {"authorization": f"Bearer {CLIENT_KEY.text.decode()}"}
 _runs = itertools.count(1)
 
 
@@ -140,7 +146,7 @@ class AgentFixture:
         """Send a request to the client API and return the status, 0 without an answer."""
         with contextlib.suppress(ExchangeLost):
             response = await self.client.open(
-                Address(self.host, 8000), method, path, headers={}, body=body, read_timeout_s=30.0
+                Address(self.host, 8000), method, path, headers=AUTHORIZATION, body=body, read_timeout_s=30.0
             )
             try:
                 await response.read_all(1024 * 1024)
@@ -154,8 +160,8 @@ class AgentFixture:
         request = {"model": MODEL, "prompt": "a night train", "max_tokens": tokens, "temperature": 0, "stream": True}
         response = await self.client.open(
             Address(self.host, 8000), "POST", "/v1/completions",
-            headers={"content-type": "application/json"}, body=json.dumps(request | {"ignore_eos": True}).encode(),
-            read_timeout_s=60.0,
+            headers={"content-type": "application/json", **AUTHORIZATION},
+            body=json.dumps(request | {"ignore_eos": True}).encode(), read_timeout_s=60.0,
         )  # fmt: skip
         try:
             body = await response.read_all(1024 * 1024)
@@ -218,12 +224,14 @@ async def run_agent(
         "Checkpoints": MemoryCheckpoints(), "BlockStore": MemoryBlockStore(),
         "ScalingGroup": MemoryScalingGroup({"i-00000000"}), "StreamRecords": MemoryStreamRecords(),
         "Secrets": MemorySecrets({"synkti/cluster-key": KEY}),
+        "KeyStore": MemoryKeyStore(KEYS.to_bytes()), "AuditLog": MemoryAuditLog(),
     }  # fmt: skip
     odd = {name: FaultyAdapter(twin, turns.get(name, {})) for name, twin in twins.items()}
     ports: dict[str, Any] = odd
     outside = Dependencies(
         identity, ports["Metadata"], ports["Instances"], ports["Records"], KEY, ports["ScalingGroup"],
         ports["Checkpoints"], ports["BlockStore"], ports["StreamRecords"], secrets=ports["Secrets"],
+        client_keys=ports["KeyStore"], audit_log=ports["AuditLog"],
     )  # fmt: skip
     to_engine = HttpClient()
     agent = Agent(

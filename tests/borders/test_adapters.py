@@ -24,6 +24,8 @@ from node_agent.adapters.checkpoints import AwsCheckpoints
 from node_agent.adapters.dynamodb import DynamoRecords
 from node_agent.adapters.ec2 import Ec2
 from node_agent.adapters.imds import Imds
+from node_agent.adapters.key_stores import SecretKeyStore
+from node_agent.adapters.remembered import Remembered
 from node_agent.adapters.secrets import SecretsManager
 from node_agent.adapters.stream_records import DynamoStreamRecords
 from node_agent.contract.addresses import node_address
@@ -220,6 +222,7 @@ CALLS: dict[tuple[str, str], tuple[tuple[Any, ...], Callable[[Any], bool]]] = {
     ("BlockStore", "fetch"): ((INDEX, Batch((), 0, 5)), lambda found: len(found) == 5),
     ("ScalingGroup", "complete_termination"): (("i-1",), lambda found: type(found) is bool),
     ("Secrets", "read"): (("name",), lambda found: type(found) is bytes and bool(found)),
+    ("KeyStore", "read"): ((), lambda found: type(found) is bytes and bool(found)),
     ("Metadata", "identity"): ((), lambda found: type(found) is Identity and _identity(found)),
     ("Metadata", "interruption"): ((), lambda found: found is None or type(found) is InterruptionNotice),
     ("Metadata", "rebalance"): ((), lambda found: found is None or (math.isfinite(found) and found >= 0)),
@@ -235,14 +238,18 @@ ADAPTERS: dict[str, Callable[[list[Any]], Any]] = {
     "BlockStore": lambda replies: S3BlockStore(Client(replies), "b"),
     "ScalingGroup": lambda replies: AutoScaling(Client(replies), "g"),
     "Secrets": lambda replies: SecretsManager(Client(replies)),
+    "KeyStore": lambda replies: SecretKeyStore(SecretsManager(Client(replies)), "name", Remembered(None)),
     "Metadata": lambda replies: Imds("http://169.254.169.254", OddHttp(replies)),  # type: ignore[arg-type] # what it uses
 }
 OTHERS = {
     "Response", "Http", "ServerRequest", "Datagrams", "ReplicaLink", "ReplicaLinks", "LinkListener", "EngineGroup",
-    "EngineSteps", "PeerKeys", "Certificate",
+    "EngineSteps", "PeerKeys", "Certificate", "AuditLog",
 }  # fmt: skip
-"""Ports over sockets and processes, and PeerKeys, which is our own record of what Instances returned: these are in
-tests/borders/test_whole_agent.py, tests/fuzz and their adapters' own tests."""
+"""Ports over sockets, files and processes, and PeerKeys, which is our own record of what Instances returned: these are
+in tests/borders/test_whole_agent.py, tests/fuzz and their adapters' own tests."""
+
+OWN_MEMORY = {("KeyStore", "interval_s"), ("KeyStore", "remembered"), ("KeyStore", "keep")}
+"""Methods that ask nothing of the outside: tests/unit/adapters/test_key_stores.py."""
 
 ALLOWED = {
     ("Records", "advance"): (StaleEpoch, RecordMissing, StoreUnavailable),
@@ -256,7 +263,7 @@ ALLOWED = {
 
 def test_every_port_of_the_agent_is_listed() -> None:
     assert set(protocols()) == set(ADAPTERS) | OTHERS == set(protocols()) & set(ports.__all__)
-    assert {(name, each) for name in ADAPTERS for each in methods(protocols()[name])} == set(CALLS)
+    assert {(name, each) for name in ADAPTERS for each in methods(protocols()[name])} == set(CALLS) | OWN_MEMORY
 
 
 @pytest.mark.parametrize("border", sorted(CALLS), ids="{0[0]}.{0[1]}".format)

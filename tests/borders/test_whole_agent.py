@@ -111,6 +111,8 @@ PORT_TURNS: dict[tuple[str, str], st.SearchStrategy[list[Turn]]] = {
     ("BlockStore", "fetch"): turns(STORE_ERROR, returns(st.binary(max_size=100))),
     ("Secrets", "read"): turns(STORE_ERROR, returns(SECRETS)),
     ("ScalingGroup", "complete_termination"): turns(STORE_ERROR, returns(st.booleans())),
+    ("KeyStore", "read"): turns(STORE_ERROR, returns(BODIES)),
+    ("AuditLog", "write"): STORED,
 }
 """What a call of a port's method may do."""
 
@@ -132,6 +134,9 @@ OURS = {
     ("PeerKeys", "node_of"): "as public_key",
     ("Certificate", "versions"): "our own files; tests/unit/adapters/test_certificate_files.py",
     ("Certificate", "load"): "as versions, which has files with any content",
+    ("KeyStore", "interval_s"): "a constant of our adapter",
+    ("KeyStore", "remembered"): "read before an agent is there, from its own folder in memory",
+    ("KeyStore", "keep"): "returns nothing",
     ("EngineGroup", "start"): "our own process: tests/unit/adapters/test_engine_process.py covers /proc",
     ("EngineGroup", "wait"): "an exit status; tests/unit/runtime/engine/test_supervisor.py",
     ("EngineGroup", "had_oom_kill"): "as start",

@@ -78,7 +78,7 @@ class StreamClient:
             http.stream("POST", f"{self.url}/v1/completions", json=self.body, headers=headers) as response,
         ):
             assert response.status_code == 200, await response.aread()
-            self.stream, self.node = response.headers["x-synkti-stream"], response.headers["x-synkti-node"]
+            self.stream, self.node = response.headers["x-synkti-stream"][:24], response.headers["x-synkti-node"]
             parser = SseParser()
             async for data in response.aiter_bytes():
                 self.comments += b"".join(line for line in data.splitlines(True) if line.startswith(b": synkti"))

@@ -31,6 +31,8 @@ from node_agent.contract.states import NodeState
 from node_agent.contract.table_schema import record_from_item, stream_record_from_item
 from node_agent.contract.tags import decode_tags, tags_from_ec2
 from node_agent.contract.timestamps import parse_instant
+from node_agent.core.access.credentials import read_key
+from node_agent.core.access.key_document import parse_key_document
 from node_agent.core.access.token_estimate import read_usage
 from node_agent.core.common.address import parse_address
 from node_agent.core.common.cluster_keys import cluster_key
@@ -180,6 +182,19 @@ def _node_list(data: bytes) -> object:
     return nodes.by_preference()
 
 
+def _key_document(data: bytes) -> object:
+    found = parse_key_document(data)
+    again = parse_key_document(found.to_bytes())
+    assert [entry.key_id for entry in again.keys] == [entry.key_id for entry in found.keys], "it can be written"
+    return found
+
+
+def _credentials(data: bytes) -> object:
+    """Read a key from a header, and from a query."""
+    target, _, value = data.partition(b"\n")
+    return read_key({b"authorization": value, b"x-api-key": value}, target.decode("latin-1"))
+
+
 def _environ(data: bytes) -> object:
     pairs = (line.partition(b"=")[::2] for line in data.split(b"\n"))
     return from_environ({k.decode(errors="surrogateescape"): v.decode(errors="surrogateescape") for k, v in pairs})
@@ -283,6 +298,16 @@ OPEN_STREAMS = (
     b'"replicas":["i-2=10.0.0.2:8001"],"streams":["aaaaaaaaaaaaaaaaaaaaaaaa 1 - 40 5 0",'
     b'"bbbbbbbbbbbbbbbbbbbbbbbb 2 +0a 40 5 -"]}'
 )
+KEY_DOCUMENT = (
+    b'{"version":1,"pepper":"pppppppppppppppppppppppppppppppp","keys":[{"id":"4f1c09d2a7be","name":"chat","hash":"'
+    + b"ab" * 32
+    + b'","scopes":["inference","fleet"],"created":"2026-11-30T10:00:00.000Z","expires":"2027-11-30T10:00:00Z",'
+    b'"revoked":null,"limits":{"streams":8},"previous":{"hash":"' + b"cd" * 32 + b'","until":"2026-12-01T10:00:00Z"}}]}'
+)
+CREDENTIALS = (
+    b"/v1/models?api%5Fkey=x&a=b\nBearer sk-synkti-4f1c09d2a7be-" + b"0" * 64,
+    b"/v1/models\nsk-synkti-4f1c09d2a7be-" + b"0" * 64,
+)
 OWNERSHIP = (
     b'{"stream":"s","epoch_number":1,"epoch_owner":"o","stream_status":"orphaned","status_rank":1,"seq":3,'
     b'"since_ms":1,"changed_ms":2,"replicas":["i-2=10.0.0.2:8001"],"expires_at":9}'
@@ -341,6 +366,8 @@ TARGETS: dict[str, Target] = {
     "events-of-groups": Target(_item(parse_launch), (LAUNCH,)),
     "node-records": Target(_item(record_from_item), (NODE,)),
     "stream-records": Target(_item(stream_record_from_item), (STREAM,)),
+    "key-document": Target(_key_document, (KEY_DOCUMENT,)),
+    "credentials": Target(_credentials, CREDENTIALS, (RequestRejected,)),
     "open-streams": Target(_item(open_streams_from_item), (OPEN_STREAMS,)),
     "ownership-records": Target(_item(ownership_from_item), (OWNERSHIP,)),
     "drain-records": Target(

@@ -78,6 +78,8 @@ def test_content_types_and_named_headers_cross_both_hops_and_no_others(tmp_path:
         "forwarded": "for=10.0.0.1",
         "x-original-url": "/sleep",
         "x-http-method-override": "DELETE",
+        "x-synkti-deadly": "1",
+        "x-synkti-kv-from": "i-0",
         "x-data-parallel-rank": "1",
         "x-kv-transfer-params": "{}",
     }

@@ -14,6 +14,7 @@ import pytest
 
 from local.fake_engine.model import encode
 from node_agent.contract.names import EVENT_IDS_HEADER
+from node_agent.core.journal.stream_claim import STREAM_CHARACTERS
 from node_agent.core.replication.replica_store import RETENTION_S
 from tests.scenarios.local_fleet import LocalFleet, LocalNode, eventually
 from tests.scenarios.streams import CHAT, PATHS, PLAIN, expected, run_scenario
@@ -23,10 +24,10 @@ BODIES = {"chat": CHAT, "plain": PLAIN}
 
 @dataclass
 class Reader:
-    """A client that accumulates what it received, over all of its connections."""
+    """A client that accumulates what it received, over all of its connections. token: with which it resumes."""
 
     fleet: LocalFleet
-    stream: str = ""
+    token: str = ""
     last_id: str = ""
     text: dict[int, str] = field(default_factory=dict)
     finish_reasons: list[str] = field(default_factory=list)
@@ -34,18 +35,23 @@ class Reader:
     done: bool = False
     events: int = 0
 
+    @property
+    def stream(self) -> str:
+        """The stream's id, as nodes have it in journals and in the table."""
+        return self.token[:STREAM_CHARACTERS]
+
     async def request(self, entry: LocalNode, kind: str, until: int = 10**9, **fields: Any) -> httpx.Response:
         body = {**BODIES[kind], **fields, "stream": True}
         headers = {EVENT_IDS_HEADER: "true", **fields.pop("headers", {})}
         body.pop("headers", None)
         async with self.fleet.http.stream("POST", entry.url + PATHS[kind], json=body, headers=headers) as response:
-            self.stream = response.headers.get("x-synkti-stream", "")
+            self.token = response.headers.get("x-synkti-stream", "")
             await self._read(response, until)
         return response
 
     async def resume(self, entry: LocalNode, until: int = 10**9) -> int:
         headers = {"last-event-id": self.last_id} if self.last_id else {}
-        async with self.fleet.http.stream("GET", f"{entry.url}/v1/streams/{self.stream}", headers=headers) as response:
+        async with self.fleet.http.stream("GET", f"{entry.url}/v1/streams/{self.token}", headers=headers) as response:
             if response.status_code == 200:
                 await self._read(response, until)
             else:
@@ -161,7 +167,7 @@ def test_an_owner_cut_off_from_its_client_delivers_nothing_after_a_takeover(tmp_
         old, new = Reader(fleet), Reader(fleet)
         reading = asyncio.create_task(old.request(fleet.nodes[0], "chat"))
         await eventually("enough events arrived", lambda: _soon(old.events >= 30))
-        new.stream, new.last_id, new.text = old.stream, old.last_id, dict(old.text)
+        new.token, new.last_id, new.text = old.token, old.last_id, dict(old.text)
         assert await new.resume(fleet.nodes[1]) == 200
         await reading
         assert old.error is not None
@@ -176,7 +182,7 @@ def test_of_two_clients_that_resume_at_once_exactly_one_gets_the_stream(tmp_path
     async def scenario(fleet: LocalFleet) -> None:
         first = Reader(fleet)
         await first.request(fleet.nodes[0], "chat", until=30)
-        readers = [Reader(fleet, first.stream, first.last_id, dict(first.text)) for _ in range(2)]
+        readers = [Reader(fleet, first.token, first.last_id, dict(first.text)) for _ in range(2)]
         await asyncio.gather(*(r.resume(n) for r, n in zip(readers, fleet.nodes[1:], strict=True)))
         winners = [reader for reader in readers if reader.done]
         assert len(winners) == 1
@@ -209,7 +215,7 @@ def test_a_finished_stream_is_replayed_whole_and_expires_after_the_retention(tmp
     async def scenario(fleet: LocalFleet) -> None:
         first = Reader(fleet)
         await first.request(fleet.nodes[0], "chat", stream_options={"include_usage": True})
-        again = Reader(fleet, first.stream)
+        again = Reader(fleet, first.token)
         assert await again.resume(fleet.nodes[1]) == 200
         again.check_whole("chat")
         assert (again.last_id.split("/")[1], again.events) == (first.last_id.split("/")[1], first.events)
@@ -237,7 +243,7 @@ def test_a_stream_that_cannot_be_resumed_gets_a_specific_error(tmp_path: Path) -
             assert reader.error["code"] == code
         reader = Reader(fleet)
         await reader.request(entry, "chat", until=10)
-        reader.last_id = f"{reader.stream}/9999"
+        reader.last_id = f"{reader.token}/9999"
         assert await reader.resume(fleet.nodes[1]) == 503
         assert reader.error is not None
         assert reader.error["code"] == "journal_behind"

@@ -92,6 +92,8 @@ IN_A_VPC = {"vpc": "existing", "vpc_id": "vpc-0a", "subnet_ids": ("subnet-0a",),
         {"allowed_media_domains": ("images.example.com",)},
         {"max_data_url_kib": 512},
         {"cache_salt": "per-key"},
+        {"api_keys": False},
+        {"audit_log": False},
         {"load_balancer": "internal"},
         {"ready_within_s": 600},
         {"keep_failed_nodes": True},
@@ -129,6 +131,15 @@ def template_of(templates: Synthesized) -> dict[str, Any]:
 
 def test_user_data_fits_with_room_for_references(production: Synthesized) -> None:
     assert len(user_data(production).encode()) < MAX_USER_DATA_BYTES * 0.5
+
+
+def test_nodes_require_keys_by_default_and_say_so_where_they_do_not(production: Synthesized, tmp_path: Path) -> None:
+    text = user_data(production)
+    assert "SYNKTI_API_KEYS=secret:synkti/client-keys\n" in text
+    assert "SYNKTI_AUDIT_LOG=/var/lib/synkti/audit.log\n" in text
+    off = user_data(synthesize(tmp_path, replace(SHIPPED, api_keys=False, audit_log=False)))
+    assert "SYNKTI_API_KEYS=off\n" in off
+    assert "SYNKTI_AUDIT_LOG=off\n" in off
 
 
 @pytest.mark.parametrize(("balancer", "seconds"), [("none", "0"), ("internal", "30")])

@@ -24,7 +24,7 @@ def test_functions_alarms_dashboards_secrets_and_buckets_are_counted(production:
     watched = [sum("MetricStat" in each for each in alarm["Metrics"]) if "Metrics" in alarm else 1 for alarm in alarms]
     assert sum(watched) == ALARM_METRICS
     assert len(production.resources("AWS::CloudWatch::Dashboard")) == 1
-    assert len(production.resources("AWS::SecretsManager::Secret")) == 1
+    assert len(production.resources("AWS::SecretsManager::Secret")) == 2
     assert round(CHECKS_PER_MONTH) == 730 * 60 // CHECK_MINUTES
 
 

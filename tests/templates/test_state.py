@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 from checks.assemblies import Synthesized
 from node_agent.contract.models import OLD_VERSION_DAYS
-from node_agent.contract.names import cluster_key_secret_name, table_name
+from node_agent.contract.names import client_keys_secret_name, cluster_key_secret_name, table_name
 from node_agent.contract.open_streams import OpenStreams
 from node_agent.contract.ownership import CHANGED_ATTRIBUTE, STATUS_ATTRIBUTE, STATUS_INDEX
 from node_agent.contract.states import NodeState
 from node_agent.contract.table_schema import NodeRecord
+from node_agent.core.access.key_document import parse_key_document
 
 
 def test_the_table_has_deletion_protection_and_point_in_time_recovery(production: Synthesized) -> None:
@@ -33,6 +36,32 @@ def test_the_table_has_an_index_of_streams_by_status_only(production: Synthesize
     # Nodes' records and the rows of idempotency lack a key of it, and are not in it.
     assert {CHANGED_ATTRIBUTE, STATUS_ATTRIBUTE}.isdisjoint(NodeRecord("i", "z", "t", NodeState.READY, 1, 2).to_item())
     assert STATUS_ATTRIBUTE not in OpenStreams("i", 1, (), 2).to_item()
+
+
+def test_the_clients_keys_are_retained_and_begin_as_a_document_without_keys(production: Synthesized) -> None:
+    secrets = production.resources("AWS::SecretsManager::Secret")
+    keys = next(secret for name, secret in secrets.items() if name.startswith("ClientKeys"))
+    assert keys["DeletionPolicy"] == "Retain"
+    assert keys["Properties"]["Name"] == client_keys_secret_name("synkti")
+    generated = keys["Properties"]["GenerateSecretString"]
+    assert generated["GenerateStringKey"] == "pepper"
+    assert "SecretString" not in keys["Properties"], "no pepper is in a template"
+    # What Secrets Manager does with it: adds the generated text under that key.
+    document = {**json.loads(generated["SecretStringTemplate"]), "pepper": "A" * generated["PasswordLength"]}
+    assert parse_key_document(json.dumps(document).encode()).keys == ()
+    assert generated["ExcludePunctuation"] is True
+
+
+def test_a_node_reads_the_clients_keys_and_no_role_writes_them(production: Synthesized) -> None:
+    statements = [
+        (name, statement)
+        for name, policy in production.resources("AWS::IAM::Policy").items()
+        for statement in policy["Properties"]["PolicyDocument"]["Statement"]
+        if "ClientKeys" in json.dumps(statement["Resource"])
+    ]
+    ((name, statement),) = statements
+    assert name.startswith("NodeRole")
+    assert statement["Action"] == "secretsmanager:GetSecretValue"
 
 
 def test_the_models_bucket_is_retained_and_checkpoints_expire(production: Synthesized) -> None:
@@ -82,7 +111,8 @@ def test_buckets_are_encrypted_and_private_and_abort_incomplete_uploads(producti
 
 
 def test_the_cluster_key_is_generated_by_secrets_manager_and_in_no_template(production: Synthesized) -> None:
-    secret = production.only("AWS::SecretsManager::Secret")
+    secrets = production.resources("AWS::SecretsManager::Secret")
+    secret = next(each["Properties"] for name, each in secrets.items() if name.startswith("ClusterKey"))
     assert secret["Name"] == cluster_key_secret_name("synkti")
     assert "SecretString" not in secret
     assert secret["GenerateSecretString"]["PasswordLength"] == 64

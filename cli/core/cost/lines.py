@@ -1,8 +1,8 @@
 """Derive from a deployment's settings and its load what AWS bills, line by line.
 
 What costs less than five cents a node and month is left out: gossip between nodes, and requests to Secrets Manager
-(each node reads the cluster's key every five minutes, $0.04). The numbers of alarms, metrics, functions and dashboards
-are those of the templates, which a test compares.
+for the cluster's key (each node reads it every five minutes, $0.04). The numbers of alarms, metrics, functions and
+dashboards are those of the templates, which a test compares.
 """
 
 from __future__ import annotations
@@ -60,6 +60,12 @@ lines, and the journal's prefixes."""
 
 _LOG_BYTES_PER_REQUEST = 150.0
 """vLLM's line of each request, with the journal's prefix."""
+
+_AUDIT_BYTES_PER_REQUEST = 350.0
+"""A line of the audit log."""
+
+_KEY_READ_S = 15.0
+"""A node reads the clients' keys once in that time (`node_agent/adapters/key_stores`)."""
 
 _TLS_LIMITS, _TCP_LIMITS = (50.0, 3_000.0), (800.0, 100_000.0)
 """New connections a second, and open connections, of one capacity unit. Source: "Elastic Load Balancing pricing"."""
@@ -201,7 +207,8 @@ def _monitoring(scenario: Scenario, prices: Prices) -> Iterator[Line]:
 
 def _log_gb(scenario: Scenario) -> float:
     of_nodes = scenario.nodes * _LOG_BYTES_PER_S
-    of_requests = scenario.load.requests_per_s * _LOG_BYTES_PER_REQUEST
+    audited = _AUDIT_BYTES_PER_REQUEST if scenario.settings.audit_log else 0.0
+    of_requests = scenario.load.requests_per_s * (_LOG_BYTES_PER_REQUEST + audited)
     return (of_nodes + of_requests) * SECONDS / GB
 
 
@@ -214,7 +221,10 @@ def _storage(scenario: Scenario, prices: Prices) -> Iterator[Line]:
         yield priced("reads of the model by nodes that start", reads, "", Item.OBJECT_READ, prices)
     if settings.bake_image:
         yield priced("the image's snapshot, at most", settings.root_gib, " GB", Item.SNAPSHOT, prices)
-    yield priced("the peers' key in Secrets Manager", 1, "", Item.SECRET, prices)
+    yield priced("the peers' and the clients' keys in Secrets Manager", 2, "", Item.SECRET, prices)
+    if settings.api_keys:
+        reads = scenario.nodes * SECONDS / _KEY_READ_S
+        yield priced("reads of the clients' keys", reads, "", Item.SECRET_REQUEST, prices)
     writes = scenario.nodes * _RECORD_WRITES_PER_S * SECONDS
     yield priced("records of open streams", writes, "", Item.TABLE_WRITE, prices)
     calls = CHECKS_PER_MONTH + scenario.boots * _EVENTS_PER_BOOT

@@ -40,6 +40,7 @@ class Item(Enum):
     OBJECT_WRITE = "object_write"
     OBJECT_READ = "object_read"
     SECRET = "secret_month"  # noqa: S105 # the name of a price
+    SECRET_REQUEST = "secret_request"  # noqa: S105 # the name of a price
     TABLE_WRITE = "table_write"
     TABLE_READ = "table_read"
     FUNCTION_REQUEST = "function_request"

@@ -28,3 +28,8 @@ def parse_address(text: str) -> Address:
     if not host or not (port.isascii() and port.isdigit()) or len(port) > 5 or not 0 < int(port) < 65536:
         raise ValueError(f"not host:port: {text[:100]!r}")
     return Address(host, int(port))
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches a listener on this host."""
+    return host in ("localhost", "::1") or host.startswith("127.")

@@ -10,6 +10,7 @@ import orjson
 from node_agent.contract.errors import RequestRejected
 from node_agent.core.common.packed_json import dump_compact
 from node_agent.core.journal.epochs import EpochRange, epoch_from_json
+from node_agent.core.journal.stream_claim import NO_CLAIM, StreamClaim, read_claim
 from node_agent.core.openai.generation_request import ApiRoute, GenerationRequest, read_generation
 
 
@@ -24,11 +25,15 @@ class StreamHeader:
     """The client's own id, None where it sent none."""
     durable: bool = True
     """The client wants its journal replicated."""
+    claim: StreamClaim = NO_CLAIM
+    """Who may resume the stream."""
 
     def to_bytes(self) -> bytes:
         """Serialize the header; `parse_stream_header` parses it."""
         return dump_compact(
             {
+                # First: `read_claim` reads nothing else.
+                **({"claim": str(self.claim)} if self.claim.token_digest else {}),
                 "kind": self.generation.route.value,
                 "body": self.generation.original_body,
                 "runs": _ranges_to_json(self.ranges),
@@ -52,7 +57,8 @@ def parse_stream_header(data: bytes) -> StreamHeader:
         raise ValueError(f"not a stream's header: {error}") from error
     if not ranges:
         raise ValueError("not a stream's header: it names no owner")
-    return StreamHeader(generation, ranges, value.get("request_id"), value.get("durable", True) is not False)
+    durable = value.get("durable", True) is not False
+    return StreamHeader(generation, ranges, value.get("request_id"), durable, read_claim(data))
 
 
 def is_durable(data: bytes) -> bool:

@@ -15,6 +15,7 @@ import re
 from collections.abc import Collection
 
 from node_agent.contract.client_requests import OPTIONAL_ROUTES
+from node_agent.core.access.caller import Scope
 from node_agent.core.openai.generation_request import ApiRoute
 
 STREAMS = "/v1/streams/"
@@ -40,6 +41,11 @@ ADMIN_ROUTES = {
     "/v1/synkti/drains": _GET,
 }
 """Routes of the admin listener, and their methods."""
+
+OPEN_ROUTES = frozenset({"/healthz", "/readyz", "/health", "/ping", "/load"})
+"""Routes that need no key: a balancer, and this machine's own scripts, call them. They have no names and no content."""
+
+_SCOPES = {"/metrics": Scope.METRICS, "/v1/synkti/nodes": Scope.FLEET, "/v1/synkti/drains": Scope.ADMIN}
 
 _ENGINE_ROUTES = {
     "/version": _GET,
@@ -89,6 +95,11 @@ def allowed_methods(path: str, allowed: Collection[str] = ()) -> tuple[str, ...]
     return next((methods for pattern, methods in _PATTERNS if pattern.fullmatch(path)), ())
 
 
+def required_scope(path: str) -> Scope | None:
+    """Return the scope that a route requires of a client's key, None for an open route."""
+    return None if path in OPEN_ROUTES else _SCOPES.get(path, Scope.INFERENCE)
+
+
 def is_engine_route(method: str, target: str) -> bool:
     """Return whether a peer may send such a request on to this node's engine. target: path and query."""
     return method in allowed_methods(raw_path(target), OPTIONAL_ROUTES)
@@ -130,6 +141,13 @@ def is_json(content_type: bytes) -> bool:
 def may_be_json(content_type: bytes) -> bool:
     """Return whether any parser might read this content type as JSON."""
     return b"json" in content_type.lower()
+
+
+def audit_label(path: str) -> str:
+    """Return a path's label in the audit log, from a bounded set: a path may have a resume token, or anything else."""
+    if path.startswith(STREAMS):
+        return STREAMS
+    return path if path in _METHODS else "other"
 
 
 def metric_label(path: str) -> str:

@@ -3,6 +3,7 @@
 Rules kept here:
 
 * an epoch only grows: once a stream was taken over, nothing of an older owner is accepted;
+* a stream is taken over only for a client that may resume it (`core/journal/stream_claim`);
 * records are gapless: known ones are skipped, a gap is refused, and the owner sends the whole journal again;
 * a journal is retained for RETENTION_S after its last record; its id stays on the list of expired ones for a while;
 * an orphan, whose owner is gone and whose client has not come back, is replicated to others, so that the nodes that
@@ -25,6 +26,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from node_agent.core.journal.epochs import Epoch
+from node_agent.core.journal.stream_claim import NO_CLAIM, StreamClaim, read_claim
 from node_agent.core.replication.refusal import RefusalReason, ReplicaRefused
 from node_agent.core.replication.store_shares import StoreShares
 
@@ -134,7 +136,7 @@ class ReplicaStore:
     _journals: OrderedDict[str, JournalReplica] = field(default_factory=OrderedDict)
     _finished: OrderedDict[str, None] = field(default_factory=OrderedDict)
     _shares: StoreShares = field(default_factory=StoreShares)  # of clients, in what is not finished
-    _expired: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    _expired: OrderedDict[str, StreamClaim] = field(default_factory=OrderedDict)
     _orphan_candidates: set[str] = field(default_factory=set)  # streams whose journals may be orphans
 
     def __len__(self) -> int:
@@ -258,16 +260,20 @@ class ReplicaStore:
             elif now - journal.orphaned_at >= ORPHAN_AFTER_S:
                 yield stream, journal
 
-    def take_over(self, stream: str, owner: str, now: float) -> JournalSnapshot | None:
+    def take_over(self, stream: str, owner: str, now: float, claim: StreamClaim = NO_CLAIM) -> JournalSnapshot | None:
         """Fence all older owners of a stream: from now on their messages are refused.
 
-        owner: unique to this takeover; a node that takes a stream over twice is two owners. now: unix seconds.
+        Args:
+            stream: the stream's id.
+            owner: unique to this takeover; a node that takes a stream over twice is two owners.
+            now: unix seconds.
+            claim: of the client that resumes the stream.
 
         Returns:
-            The journal for the new owner; None where none is stored.
+            The journal for the new owner; None where none is stored, or the stream is another client's.
         """
         journal = self._journals.get(stream)
-        if journal is None:
+        if journal is None or not read_claim(journal.header).admits(claim):
             return None
         self._reactivate(stream, journal)
         journal.epoch = Epoch(journal.epoch.number + 1, owner)
@@ -278,9 +284,9 @@ class ReplicaStore:
             journal.written_epoch, journal.epoch.number, journal.header, journal.seq, bytes(journal.lines)
         )
 
-    def has_expired(self, stream: str) -> bool:
-        """Return whether the stream's journal was stored here, and evicted."""
-        return stream in self._expired
+    def has_expired(self, stream: str, claim: StreamClaim = NO_CLAIM) -> bool:
+        """Return whether the stream's journal was stored here, and evicted; False also for another client's stream."""
+        return stream in self._expired and self._expired[stream].admits(claim)
 
     def unfinished(self) -> Iterator[tuple[str, JournalReplica]]:
         """Yield the journals that a client may still need when this node terminates: abandoned ones last."""
@@ -328,8 +334,8 @@ class ReplicaStore:
 
     def _evict(self, stream: str) -> None:
         """Remove a journal, and list the stream as expired."""
+        self._expired[stream] = read_claim(self._journals[stream].header)
         self._remove(stream)
-        self._expired[stream] = None
         while len(self._expired) > MAX_EXPIRED:
             self._expired.popitem(last=False)
 

@@ -39,10 +39,13 @@ def exhausted(attempts: Attempts) -> StreamError:
     return StreamError("no_ready_node", f"No node is ready to continue this request{after}.")
 
 
-def handed_off(stream_id: str, addresses: Iterable[str]) -> StreamError:
-    """Return the error of a stream whose node stops. addresses: of the nodes to resume at, the best first."""
+def handed_off(addresses: Iterable[str]) -> StreamError:
+    """Return the error of a stream whose node stops. addresses: of the nodes to resume at, the best first.
+
+    It does not have the resume token, which its client has from the head: errors are logged.
+    """
     where = ", ".join(addresses) or "none"
-    return StreamError("handoff", f"This node is stopping; resume stream {stream_id} at: {where}.")
+    return StreamError("handoff", f"This node is stopping; resume the stream (its X-Synkti-Stream) at: {where}.")
 
 
 def taken_over(stream_id: str) -> StreamError:

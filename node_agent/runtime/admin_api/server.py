@@ -1,13 +1,17 @@
 """The admin API: what operators and their tools read of a node, at a listener of its own.
 
 It is not where clients are: on loopback by default, or in the VPC where the security group admits whoever collects
-metrics. It is in plain HTTP and serves no prompt and no answer. No web page can use it (`core/http/callers`).
+metrics. It is in plain HTTP and serves no prompt and no answer. No web page can use it (`core/http/callers`). A caller
+from another machine needs a client's key with the route's scope, where keys are on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
+from node_agent.contract.errors import NoReadyPeer, RequestRejected
+from node_agent.core.access.caller import Caller, Scope
+from node_agent.core.common.address import is_loopback
 from node_agent.core.http.callers import CallerPolicy
 from node_agent.core.openai import routes
 from node_agent.ports import ServerRequest
@@ -17,18 +21,27 @@ from node_agent.runtime.drain.controller import DrainController
 from node_agent.runtime.node.context import NodeContext
 from node_agent.runtime.node.health import HealthRoutes
 
+Identify = Callable[[Mapping[bytes, bytes], str, Scope], Caller]
+
 _MAX_SHOWN_CHARS = 200
 _POLICY = CallerPolicy(server="admin listener", has_options=False)
 
 
 class AdminApi:
-    """Answers the requests of the admin listener. handlers: by path; each answers one request."""
+    """Answers the requests of the admin listener.
 
-    def __init__(self, node: NodeContext, draining: DrainController) -> None:
+    handlers: by path; each answers one request. identify: checks a key for a scope, as `ClientKeys.identify`.
+    keys_state: as HealthRoutes'.
+    """
+
+    def __init__(
+        self, node: NodeContext, draining: DrainController, identify: Identify, keys_state: Callable[[], str]
+    ) -> None:
         self._node = node
+        self._identify = identify
         self._draining = draining
         self.handlers: Mapping[str, Callable[[ServerRequest], Awaitable[None]]] = {
-            **HealthRoutes(node).handlers,
+            **HealthRoutes(node, keys_state).handlers,
             "/metrics": self._metrics,
             "/v1/synkti/drains": self._drains,
         }
@@ -45,8 +58,23 @@ class AdminApi:
             allow = ", ".join(allowed)
             message = f"{path} takes {allow}, not {request.method}."
             answer_error(request, 405, "method_not_allowed", message, headers=[(b"allow", allow.encode())])
-        else:
+        elif self._is_permitted(request, path):
             await handler(request)
+
+    def _is_permitted(self, request: ServerRequest, path: str) -> bool:
+        """Return whether a caller may have a route; answer the request where it may not."""
+        scope = routes.required_scope(path)
+        if scope is None or is_loopback(request.address):  # the node's own scripts, and `synkti connect`, have no key
+            return True
+        try:
+            self._identify(request.headers, request.target, scope)
+        except RequestRejected as rejected:
+            answer_error(request, rejected.status, rejected.code, str(rejected))
+        except NoReadyPeer as none:
+            answer_error(request, 503, "no_ready_node", str(none), retry_after_s=none.retry_after_s)
+        else:
+            return True
+        return False
 
     async def _metrics(self, request: ServerRequest) -> None:
         request.respond(200, self._node.metrics.exposition(), CONTENT_TYPE.encode())

@@ -169,7 +169,7 @@ class ClientStream:
         if self._close_reason is _EarlyClose.TAKEN:
             return await self._fail(taken_over(self.stream_id))
         if self._close_reason is _EarlyClose.HANDOFF:
-            return await self._fail(handed_off(self.stream_id, self._resume_addresses()))
+            return await self._fail(handed_off(self._resume_addresses()))
         return 499  # nginx's word for a client that closed its request
 
     def _resume_addresses(self) -> list[str]:

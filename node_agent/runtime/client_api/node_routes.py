@@ -18,15 +18,16 @@ from node_agent.runtime.node.health import HealthRoutes
 class NodeRoutes:
     """Handles the node's own routes.
 
-    handlers: by path; each answers one request. scheme: of the fleet's client APIs, http or https.
+    handlers: by path; each answers one request. scheme: of the fleet's client APIs, http or https. keys_state: as
+    HealthRoutes'.
     """
 
-    def __init__(self, node: NodeContext, models: ModelList, scheme: str) -> None:
+    def __init__(self, node: NodeContext, models: ModelList, scheme: str, keys_state: Callable[[], str]) -> None:
         self._node = node
         self._models = models
         self._scheme = scheme
         self.handlers: Mapping[str, Callable[[ServerRequest], Awaitable[None]]] = {
-            **HealthRoutes(node).handlers,
+            **HealthRoutes(node, keys_state).handlers,
             "/health": self._health,
             "/ping": self._health,
             "/load": self._load,

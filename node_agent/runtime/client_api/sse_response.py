@@ -32,14 +32,15 @@ _BLANK = b"\n\n"
 class SseResponse:
     """The response on a client's connection.
 
+    token: with which the client may resume the stream.
     path: of the stream's route.
     reader: how the client reads the stream.
     """
 
-    def __init__(self, request: ServerRequest, stream_id: str, path: str, reader: StreamReader) -> None:
+    def __init__(self, request: ServerRequest, token: str, path: str, reader: StreamReader) -> None:
         self.request = request
         self.reader = reader
-        self._stream_id = stream_id
+        self._token = token
         self._path = path
         self.not_durable_reason: StopReason | None = None
         """Why no other node replicates the stream, though its client wants that."""
@@ -58,7 +59,7 @@ class SseResponse:
         if self.started:
             return
         self.started = True
-        lines = {"cache-control": "no-cache", STREAM_HEADER: self._stream_id}
+        lines = {"cache-control": "no-cache", STREAM_HEADER: self._token}
         if route is not None:
             lines |= {ROUTE_HEADER: route.reason, NODE_HEADER: route.node.instance_id}
         if self.not_durable_reason is not None:

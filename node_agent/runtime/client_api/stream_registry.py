@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
+from node_agent.core.journal.stream_claim import StreamClaim, read_claim
 from node_agent.runtime.client_api.client_stream import ClientStream
 from node_agent.runtime.client_api.sse_response import COMMENT_EVERY_S
 from node_agent.runtime.common.batches import batches
@@ -59,8 +60,9 @@ class StreamRegistry:
                     self._streams[stream_id].keep_alive()
             await asyncio.sleep(0)
 
-    def release(self, stream_id: str) -> None:
-        """Release a stream to the connection or node that takes it over."""
-        stream = self._streams.pop(stream_id, None)
-        if stream is not None:
+    def release(self, stream_id: str, claim: StreamClaim) -> None:
+        """Release a stream to the connection or node that takes it over; another client's claim changes nothing."""
+        stream = self._streams.get(stream_id)
+        if stream is not None and read_claim(stream.journal.log.header).admits(claim):
+            del self._streams[stream_id]
             stream.release()

@@ -23,7 +23,7 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._add_client_api()
-        self._add_keys()
+        self._add_key_limits()
         self._add_streams()
         self._add_failures()
         self._add_replication()
@@ -55,6 +55,7 @@ class Metrics:
             "door",
             "code",
         )
+        self._add_keys()
         self.body_bytes = self._gauge("synkti_body_bytes", "Large bodies that the doors hold")
         self.certificate_days = self._gauge(
             "synkti_certificate_days", "Days until the client API's certificate ends; 0 where it has none"
@@ -63,7 +64,7 @@ class Metrics:
             "synkti_certificate_loads", "Certificates found after the start, by what became of them", "outcome"
         )
 
-    def _add_keys(self) -> None:
+    def _add_key_limits(self) -> None:
         self.key_requests = self._counter(
             "synkti_key_requests", "Requests of a client's key, by whether its limits admitted them", "key", "outcome"
         )
@@ -73,6 +74,18 @@ class Metrics:
         self._key_labels: dict[str, str] = {}
         self._key_requests: dict[tuple[str, str], Counter] = {}  # looked up once, as below
         self._key_tokens: dict[str, Counter] = {}
+
+    def _add_keys(self) -> None:
+        self.keys = self._gauge("synkti_client_keys", "Clients' keys in force")
+        self.keys_off = self._gauge("synkti_client_keys_off", "1 where no key is required of clients")
+        self.keys_age = self._gauge("synkti_client_keys_age_seconds", "Since the key document was last read")
+        self.key_reads = self._counter(
+            "synkti_client_key_reads", "Reads of the key document: changed, unchanged, unavailable, unusable", "outcome"
+        )
+        self.refused_callers = self._counter(
+            "synkti_refused_callers", "Requests refused for their key, by the error's code", "code"
+        )
+        self.audit_lines = self._counter("synkti_audit_lines", "Lines of the audit log", "outcome")
 
     def _add_streams(self) -> None:
         self.streams = self._gauge("synkti_streams_open", "Clients' streams open on this node")

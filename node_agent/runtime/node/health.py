@@ -10,10 +10,15 @@ from node_agent.runtime.node.context import NodeContext
 
 
 class HealthRoutes:
-    """Handles the routes of liveness and readiness. handlers: by path; each answers one request."""
+    """Handles the routes of liveness and readiness.
 
-    def __init__(self, node: NodeContext) -> None:
+    handlers: by path; each answers one request. keys_state: of clients' keys: off, on, or unavailable, and then no
+    request of a client can be answered.
+    """
+
+    def __init__(self, node: NodeContext, keys_state: Callable[[], str]) -> None:
         self._node = node
+        self._keys_state = keys_state
         self.handlers: Mapping[str, Callable[[ServerRequest], Awaitable[None]]] = {
             "/healthz": self._healthz,
             "/readyz": self._readyz,
@@ -23,6 +28,7 @@ class HealthRoutes:
         answer_json(request, {"status": "alive"})
 
     async def _readyz(self, request: ServerRequest) -> None:
-        ready = self._node.state.takes_requests
-        body = {"status": self._node.state.value, "instance_id": self._node.instance_id}
+        keys = self._keys_state()
+        ready = self._node.state.takes_requests and keys != "unavailable"
+        body = {"status": self._node.state.value, "instance_id": self._node.instance_id, "client_keys": keys}
         answer_json(request, body, 200 if ready else 503)

@@ -4,6 +4,9 @@ The peers are queried in the order in which every node ranks them: the first fou
 fleet differ, every other peer that this node knows, once. A peer that has a copy refuses the old owner from then on.
 The stream is reported as unknown only when every peer has answered; else the client is to retry.
 
+A stream belongs to the client that began it (`core/journal/stream_claim`). Each node checks the claim of a request
+before it fences an owner; a foreign one is answered as for an unknown stream.
+
 Where none of them has what the client needs, the table may name replicas that this node does not know
 (`runtime/replication/stream_recorder`), or a terminated node may have written a checkpoint
 (`runtime/replication/checkpointer`).
@@ -15,14 +18,15 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 
 from node_agent.contract.errors import RequestRejected, TransientError
 from node_agent.core.common.address import parse_address
 from node_agent.core.journal.epochs import Epoch, EpochRange, EventId, epoch_from_json, was_sent_by
-from node_agent.core.journal.stream_header import StreamHeader, parse_stream_header
+from node_agent.core.journal.stream_claim import ResumeToken, StreamClaim, parse_claim, read_claim
+from node_agent.core.journal.stream_header import parse_stream_header
 from node_agent.core.replication import replica_store
 from node_agent.core.replication.placement import RANKS, rendezvous_rank
 from node_agent.core.replication.replica_store import JournalSnapshot, ReplicaStore
@@ -63,6 +67,28 @@ class Takeover:
 
 
 @dataclass(frozen=True)
+class _Wanted:
+    """A stream that a client resumes.
+
+    token: with which it does; event: the last one that it has; claim: who it is; owner: the new one's name.
+    """
+
+    token: ResumeToken
+    event: EventId
+    claim: StreamClaim
+    owner: str
+
+    @property
+    def stream(self) -> str:
+        """The stream's id."""
+        return self.token.stream
+
+    def has_all(self, journals: Sequence[JournalSnapshot]) -> bool:
+        """Return whether one of the journals has all that the client has."""
+        return any(_covers(journal, self.event) for journal in journals)
+
+
+@dataclass(frozen=True)
 class _Found:
     """What the queried peers have of a stream."""
 
@@ -79,7 +105,7 @@ class Takeovers:
         node: this node and its view of the fleet.
         client: of peer APIs, which signs requests.
         store: this node's replicas.
-        release: ends a stream that this node owns itself, so that its journal is in `store`.
+        release: ends a client's stream that this node owns itself, so that its journal is in `store`.
         checkpointer: reads the checkpoints of terminated nodes.
         recorder: finds the replicas of a stream in the table.
     """
@@ -89,7 +115,7 @@ class Takeovers:
         node: NodeContext,
         client: Http,
         store: ReplicaStore,
-        release: Callable[[str], None],
+        release: Callable[[str, StreamClaim], None],
         checkpointer: Checkpointer,
         recorder: StreamRecorder,
     ) -> None:
@@ -101,88 +127,99 @@ class Takeovers:
         self._recorder = recorder
         self._gate = asyncio.Semaphore(_MAX_CONCURRENCY)
 
-    async def take_over(self, event: EventId) -> Takeover:
-        """Take the stream over. event: the last one that the client has.
+    async def take_over(self, token: ResumeToken, event: EventId, key_id: str = "") -> Takeover:
+        """Take the stream over.
+
+        Args:
+            token: what the client resumes it with.
+            event: the last one that the client has.
+            key_id: of the client's key, "" where keys are off.
 
         Returns:
             The restored stream, in a new epoch of this node.
 
         Raises:
-            RequestRejected: no node has the stream (404); it has expired, or its journal is damaged (410).
+            RequestRejected: no node has the stream, or it is another client's (404); it has expired, or its journal is
+                damaged (410).
             JournalBehind: nodes that cannot be reached now may have it, or more of it; the client is to retry.
         """
         owner = f"{self._node.instance_id}+{secrets.token_hex(4)}"
-        found = await self._find(event, owner)
+        wanted = _Wanted(token, event, token.claim(key_id), owner)
+        found = await self._find(wanted)
         _log.debug(
             "stream %s for %s: %d journals found, %d peers do not answer",
-            event.stream, owner, len(found.journals), found.unanswered,
+            wanted.stream, owner, len(found.journals), found.unanswered,
         )  # fmt: skip
         if not found.journals:
             if found.expired:
                 message = (
-                    f"Stream {event.stream} has expired: its journal is kept for {replica_store.RETENTION_S:.0f} s."
+                    f"Stream {wanted.stream} has expired: its journal is kept for {replica_store.RETENTION_S:.0f} s."
                 )
                 raise RequestRejected(410, "stream_expired", message)
             if not self._node.members.discovery_done:
                 raise JournalBehind("This node does not know the others yet; retry, or use another node.")
             if found.unanswered:
-                message = f"No node that answers has stream {event.stream}; {found.unanswered} nodes do not answer."
+                message = f"No node that answers has stream {wanted.stream}; {found.unanswered} nodes do not answer."
                 raise JournalBehind(message)
-            raise RequestRejected(404, "stream_not_found", f"No node knows a stream {event.stream}.")
+            raise RequestRejected(404, "stream_not_found", f"No node knows a stream {wanted.stream[:100]}.")
         await self._node.turns.wait()
         journal = replica_store.newest(found.journals)
         number = max(one.next_number for one in found.journals)
         try:
-            return _restore(event, journal, Epoch(number, owner))
+            return _restore(wanted, journal, Epoch(number, owner))
         except ValueError as error:
-            _log.error("stream %s cannot be restored: %s", event.stream, error)
+            _log.error("stream %s cannot be restored: %s", wanted.stream, error)
             raise RequestRejected(
                 410, "stream_unreadable", f"The journal of this stream is damaged: {error}."
             ) from error
 
-    def take_over_locally(self, stream: str, owner: str) -> JournalSnapshot | None:
-        """Return this node's copy, or the journal of a stream that it owns, for a new owner."""
-        self._release(stream)
-        return self._store.take_over(stream, owner, self._node.wall_clock())
+    def take_over_locally(self, stream: str, owner: str, claim: StreamClaim) -> JournalSnapshot | None:
+        """Return this node's copy, or the journal of a stream that it owns, for a new owner; None for another client.
+
+        claim: of the client that resumes the stream.
+        """
+        self._release(stream, claim)
+        return self._store.take_over(stream, owner, self._node.wall_clock(), claim)
 
     def handle_request(self, raw: bytes) -> tuple[int, bytes]:
         """Answer a peer's request for a journal: (status, body). Raises ValueError, KeyError where it is none."""
         request = orjson.loads(raw)
         stream = str(request["stream"])
-        taken = self.take_over_locally(stream, str(request["owner"]))
+        claim = parse_claim(request.get("key", ""), request.get("token", ""))
+        taken = self.take_over_locally(stream, str(request["owner"]), claim)
         if taken is None:
-            return 404, orjson.dumps({"expired": self._store.has_expired(stream)})
+            return 404, orjson.dumps({"expired": self._store.has_expired(stream, claim)})
         fields = {"written_in": taken.written_epoch.to_json(), "number": taken.next_number, "seq": taken.seq}
         return 200, b"\n".join((orjson.dumps(fields), taken.header, taken.lines))
 
-    async def _find(self, event: EventId, owner: str) -> _Found:
-        stream = event.stream
-        here = self.take_over_locally(stream, owner)
+    async def _find(self, wanted: _Wanted) -> _Found:
+        stream = wanted.stream
+        here = self.take_over_locally(stream, wanted.owner, wanted.claim)
         members = self._node.members
         ranked = [(node.instance_id, node.peer_address) for node in rendezvous_rank(stream, self._node.present)]
-        near = await self._query_all(ranked[:RANKS], event, owner, here)
-        if any(_covers(journal, event) for journal in near.journals):
+        near = await self._query_all(ranked[:RANKS], wanted, here)
+        if wanted.has_all(near.journals):
             return near
         known = dict([*members.not_joined, *((node.instance_id, node.peer_address) for node in members.view.known)])
         queried = dict(ranked[:RANKS])
         others = [(name, address) for name, address in known.items() if name not in queried]
-        far = await self._query_all(others, event, owner, None)
-        expired = near.expired or far.expired or self._store.has_expired(stream)
+        far = await self._query_all(others, wanted, None)
+        expired = near.expired or far.expired or self._store.has_expired(stream, wanted.claim)
         found = _Found([*near.journals, *far.journals], expired, near.unanswered + far.unanswered)
-        if any(_covers(journal, event) for journal in found.journals):
+        if wanted.has_all(found.journals):
             return found
-        return await self._add_recorded(found, event, owner, {*queried, *dict(others)})
+        return await self._add_recorded(found, wanted, {*queried, *dict(others)})
 
-    async def _add_recorded(self, found: _Found, event: EventId, owner: str, queried: Container[str]) -> _Found:
+    async def _add_recorded(self, found: _Found, wanted: _Wanted, queried: Container[str]) -> _Found:
         """Add what the table leads to: replicas that were not queried yet, and the checkpoint of a terminated node."""
         replicas, checkpoint = await asyncio.gather(
-            self._recorder.find(event.stream), self._checkpointer.find(event.stream)
+            self._recorder.find(wanted.stream), self._checkpointer.find(wanted.stream)
         )
         unknown = [(name, address) for name, address in (replicas or {}).items() if name not in queried]
-        recorded = await self._query_all(unknown, event, owner, None)
+        recorded = await self._query_all(unknown, wanted, None)
         journals = [*found.journals, *recorded.journals]
         unavailable = checkpoint is None or replicas is None
-        if isinstance(checkpoint, JournalSnapshot):
+        if isinstance(checkpoint, JournalSnapshot) and _is_of(checkpoint, wanted):
             journals.append(checkpoint)
         return _Found(
             journals,
@@ -191,28 +228,31 @@ class Takeovers:
         )
 
     async def _query_all(
-        self, peers: Sequence[tuple[str, str]], event: EventId, owner: str, here: JournalSnapshot | None
+        self, peers: Sequence[tuple[str, str]], wanted: _Wanted, here: JournalSnapshot | None
     ) -> _Found:
         """Query the peers concurrently; add this node's copy. Once one covers the event, the others get _GRACE_S."""
         found, expired, unanswered = [here] if here is not None else [], False, 0
-        queries = {asyncio.ensure_future(self._query(name, address, event.stream, owner)) for name, address in peers}
+        queries = {asyncio.ensure_future(self._query(name, address, wanted)) for name, address in peers}
         clock = asyncio.get_running_loop().time
         deadline = clock() + _QUERY_TIMEOUT_S
         while queries and clock() < deadline:
-            if any(_covers(journal, event) for journal in found):
+            if wanted.has_all(found):
                 deadline = min(deadline, clock() + _GRACE_S)
             done, queries = await asyncio.wait(queries, timeout=deadline - clock(), return_when=asyncio.FIRST_COMPLETED)
             answers = [task.result() for task in done]
-            found += [answer for answer in answers if isinstance(answer, JournalSnapshot)]
+            found += [answer for answer in answers if isinstance(answer, JournalSnapshot) and _is_of(answer, wanted)]
             expired = expired or True in answers
             unanswered += answers.count(None)
         for task in queries:
             task.cancel()
         return _Found(found, expired, unanswered + len(queries))
 
-    async def _query(self, name: str, address: str, stream: str, owner: str) -> JournalSnapshot | bool | None:
+    async def _query(self, name: str, address: str, wanted: _Wanted) -> JournalSnapshot | bool | None:
         """Request a peer's copy. Returns it, or whether it expired there; None where the peer does not answer."""
-        body = orjson.dumps({"stream": stream, "owner": owner})
+        claim = wanted.claim
+        body = orjson.dumps(
+            {"stream": wanted.stream, "owner": wanted.owner, "key": claim.key_id, "token": claim.token_digest}
+        )
         async with self._gate:
             headers = {"content-type": "application/json"}
             try:
@@ -256,14 +296,20 @@ def _covers(journal: JournalSnapshot, event: EventId) -> bool:
         return False
 
 
-def _restore(event: EventId, journal: JournalSnapshot, epoch: Epoch) -> Takeover:
-    header = parse_stream_header(journal.header)
+def _is_of(journal: JournalSnapshot, wanted: _Wanted) -> bool:
+    """Return whether the journal is of the client that wants it: an older agent, and the bucket, check no claim."""
+    return read_claim(journal.header).admits(wanted.claim)
+
+
+def _restore(wanted: _Wanted, journal: JournalSnapshot, epoch: Epoch) -> Takeover:
+    header, event = parse_stream_header(journal.header), wanted.event
     if not _covers(journal, event):
         message = f"The copies of the journal that can be reached do not have event {event.seq}, which you have."
         raise JournalBehind(message)
     runs = (*header.ranges, EpochRange(journal.seq, epoch))
-    machine, replay = restore_stream(header.generation, event.stream, journal.lines, event.seq, runs)
-    written = StreamHeader(header.generation, runs, header.request_id, header.durable).to_bytes()
-    log = ReplicatedLog(event.stream, epoch, written, lines=machine.journal, seq=journal.seq)
+    machine, replay = restore_stream(header.generation, wanted.token.text, journal.lines, event.seq, runs)
+    log = ReplicatedLog(
+        wanted.stream, epoch, replace(header, ranges=runs).to_bytes(), lines=machine.journal, seq=journal.seq
+    )
     log.committed = journal.seq
     return Takeover(machine, log, replay, header.request_id, header.durable)

@@ -5,18 +5,25 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from moto import mock_aws
 
 from cli.account import Account
 from cli.adapters import account_facts
 from cli.main import main
-from node_agent.contract.names import auto_scaling_group_name, models_bucket_name, stack_name
+from node_agent.contract.names import (
+    auto_scaling_group_name,
+    client_keys_secret_name,
+    models_bucket_name,
+    stack_name,
+)
 from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
 
 REGION = "us-east-1"
@@ -105,6 +112,11 @@ def make_state(cloudformation: MemoryCloudFormation, cluster: str) -> str:
     s3 = boto3.client("s3")
     s3.create_bucket(Bucket=bucket)  # in us-east-1 it may be there already
     s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    with suppress(ClientError):  # it is retained
+        document = {"version": 1, "keys": [], "pepper": "p" * 64}
+        boto3.client("secretsmanager").create_secret(
+            Name=client_keys_secret_name(cluster), SecretString=json.dumps(document)
+        )
     resources = {"Models": {"Type": "AWS::S3::Bucket", "DeletionPolicy": "Retain", "PhysicalId": bucket}}
     cloudformation.make(stack_name(cluster, "state"), cluster, {"ModelsBucket": bucket}, resources)
     return bucket

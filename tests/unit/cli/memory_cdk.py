@@ -27,6 +27,7 @@ STATE = {
         "Models": {"Type": "AWS::S3::Bucket", "DeletionPolicy": "Retain", "Properties": {}},
         "Policy": {"Type": "AWS::S3::BucketPolicy", "Properties": {}},
         "Checkpoints": {"Type": "AWS::S3::Bucket", "DeletionPolicy": "Delete", "Properties": {}},
+        "ClientKeys": {"Type": "AWS::SecretsManager::Secret", "DeletionPolicy": "Retain", "Properties": {}},
         "Records": {"Type": "AWS::DynamoDB::Table", "DeletionPolicy": "Retain", "Properties": {}},
     },
 }

@@ -7,6 +7,7 @@ by fixed values. A test compares, so that the page cannot rot.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import itertools
 import json
@@ -24,7 +25,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from cli import bootstrap, destroy, drill_first_day, logs, model, nodes, plan, streams, wheelhouse
+from cli import bootstrap, destroy, drill_first_day, keys, logs, model, nodes, plan, streams, wheelhouse
 from cli.account import Account
 from cli.adapters import account_facts, doctor_collector
 from cli.adapters.instances import Instances
@@ -129,6 +130,7 @@ class _Fixed:
         output = re.sub(
             r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "6fd1a7e2-0c55-4c0e-9f57-2b9d4c6a1e03", output
         )
+        output = re.sub(r"(sk-synkti-[0-9a-f]{12})-[0-9a-f]{64}", r"\1-...", output)
         return "\n".join(line.rstrip() for line in output.strip().splitlines())
 
     def _one(self, found: str) -> str:
@@ -161,6 +163,10 @@ class _World:
         first = fleet.ids[0]
         yield "", ("nodes",), [self._example("nodes")]
         yield "", ("streams",), [self._streams(*fleet.ids)]
+        yield "", ("keys", "create"), [self._example("keys", "create", "chat", "--streams", "20", "--expires", "90d")]
+        yield "", ("keys", "list"), [self._example("keys", "list")]
+        yield "", ("keys", "rotate"), [self._example("keys", "rotate", "chat", "--overlap", "1h")]
+        yield "", ("keys", "revoke"), [self._example("keys", "revoke", "chat")]
         yield "", ("endpoint",), [self._example("endpoint")]
         yield "", ("connect",), [self._example("connect", first, "--forward", "8000:8000", "--json")]
         yield "", ("logs",), [self._example("logs", first, "--lines", "3")]
@@ -226,6 +232,16 @@ class _World:
         pattern = '{"source": ["aws.ec2", "synkti.drill"]}'
         boto3.client("events").put_rule(Name="synkti-events-node-interrupted", EventPattern=pattern)
         return DeployedFleet(self._cloudformation, "synkti", "synkti-fleet", ids)
+
+
+class _Counted:
+    """Replaces random bytes: keys have ids that stay the same."""
+
+    def __init__(self) -> None:
+        self._count = itertools.count(1)
+
+    def token_bytes(self, size: int) -> bytes:
+        return hashlib.sha256(b"%d" % next(self._count)).digest()[:size]
 
 
 @contextlib.contextmanager
@@ -295,7 +311,9 @@ def _time(patch: pytest.MonkeyPatch, began: float) -> None:
         def time() -> float:
             return 1_764_000_000.0
 
-    patch.setattr(drill_first_day, "time", Fixed)
+    for module in (drill_first_day, keys):
+        patch.setattr(module, "time", Fixed)
+    patch.setattr(keys, "secrets", _Counted())
 
     class Still:
         @staticmethod

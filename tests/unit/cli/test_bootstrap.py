@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 import tomllib
 from pathlib import Path
 
@@ -17,6 +18,10 @@ from cli.core.account_facts import ImageFacts
 from cli.core.network import Subnet, Vpc, WayOut
 from cli.core.resource_import import import_template, retained
 from node_agent.contract.names import auto_scaling_group_name
+from node_agent.core.access.caller import Caller, Scope
+from node_agent.core.access.client_key import parse_key
+from node_agent.core.access.key_document import parse_key_document
+from node_agent.core.access.key_ring import KeyRing
 from tests.unit.cli import weights
 from tests.unit.cli.conftest import ACCOUNT, REGION, Run, make_fleet
 from tests.unit.cli.fake_clock import FakeClock
@@ -37,7 +42,7 @@ def test_bootstrap_runs_all_steps_in_order(cdk: type[MemoryCdk], model: Path, ru
         "synth",
         "deploy everything",
     ]
-    assert document["changed"] == ["CDKToolkit", "models/model", "synkti-state", "synkti-fleet"]
+    assert document["changed"] == ["CDKToolkit", "models/model", "synkti-state", "synkti-fleet", "key"]
     assert (document["ready"], document["desired"], document["version"]) == (2, 2, "v2")
     assert len(document["base_urls"]) == 2
 
@@ -49,6 +54,29 @@ def test_a_second_bootstrap_changes_nothing(cdk: type[MemoryCdk], model: Path, r
     assert document["changed"] == []
     assert cdk.ran == ["synth", "synth", "deploy everything"], "without a file the weights are pinned each time"
     assert "nothing had to be changed" in run("bootstrap", "--yes").err
+
+
+def test_the_first_key_is_printed_once_and_works(cdk: type[MemoryCdk], model: Path, run: Run) -> None:
+    first = run("bootstrap", "--model", model, "--yes")
+    (line,) = [line for line in first.out.splitlines() if line.startswith("OPENAI_API_KEY=")]
+    key = parse_key(line.partition("=")[2].encode())
+    assert key is not None
+    client = boto3.client("secretsmanager")
+    stored = client.get_secret_value(SecretId="synkti/client-keys", VersionStage="AWSCURRENT")["SecretString"]
+    caller = KeyRing(parse_key_document(stored.encode())).identify(key, time.time())
+    assert isinstance(caller, Caller)
+    assert caller.scopes == {Scope.INFERENCE, Scope.FLEET}, "no more than an application needs"
+    assert "printed only now" in first.err
+    assert "OPENAI_API_KEY=" not in run("bootstrap", "--yes").out
+    run("keys", "revoke", "first")
+    assert "OPENAI_API_KEY=" not in run("bootstrap", "--yes").out, "a cluster had its first key, revoked or not"
+
+
+def test_without_keys_bootstrap_makes_none_and_warns(cdk: type[MemoryCdk], model: Path, run: Run) -> None:
+    done = run("bootstrap", "--model", model, "--yes", "-c", "api_keys=false")
+    assert "OPENAI_API_KEY=" not in done.out
+    assert "whoever reaches a node may use it" in done.out
+    assert run("keys", "list").out.startswith("there are no keys")
 
 
 def test_packages_are_uploaded_between_the_bucket_and_the_nodes(cdk: type[MemoryCdk], model: Path, run: Run) -> None:
@@ -243,6 +271,10 @@ def test_a_second_cluster_has_to_be_named(cdk: type[MemoryCdk], aws: MemoryCloud
 
 
 def test_only_retained_resources_are_imported() -> None:
+    arn = f"arn:aws:secretsmanager:us-east-1:{ACCOUNT}:secret:synkti/client-keys-AbCdEf"
+    secret = {"AWS::SecretsManager::Secret": arn}
+    (keys,) = retained(STATE, secret)
+    assert keys.to_import()["ResourceIdentifier"] == {"Id": arn}
     known = {"AWS::S3::Bucket": BUCKET, "AWS::DynamoDB::Table": "synkti-records"}
     left = retained(STATE, known)
     assert [(each.logical_id, each.name) for each in left] == [("Models", BUCKET), ("Records", "synkti-records")]
@@ -268,7 +300,10 @@ def test_a_retained_bucket_is_imported(
     done = run("bootstrap", "--yes", "--no-wait")
     assert done.code == 0, done.err
     assert f"synkti-state imports {BUCKET}" in done.err
-    assert aws.imported == [{"Models": BUCKET}]
+    (imported,) = aws.imported
+    assert imported["Models"] == BUCKET
+    assert imported["ClientKeys"].startswith("arn:aws:secretsmanager:us-east-1:"), "clients' keys stay valid"
+    assert "OPENAI_API_KEY=" not in done.out
 
 
 def test_a_failed_import_reports_the_reason(

@@ -58,7 +58,9 @@ def test_the_default_fleet_line_by_line() -> None:
     assert found["journals at 2 replicas in other zones"] == pytest.approx(journals * 0.02)
     assert found["streams to clients on the internet"] == pytest.approx(657 * 0.09)
     assert found["alarms"] == pytest.approx(1.8)
-    assert found["logs, written"] == pytest.approx((3 * 80 + 4 * 150) * 730 * 3.6e-6 * 0.5)
+    assert found["logs, written"] == pytest.approx((3 * 80 + 4 * (150 + 350)) * 730 * 3.6e-6 * 0.5)
+    assert found["the peers' and the clients' keys in Secrets Manager"] == pytest.approx(0.8)
+    assert found["reads of the clients' keys"] == pytest.approx(3 * 730 * 240 * 0.000005)
     assert found["models bucket: the model"] == pytest.approx(16 * 0.023)
     assert found["models bucket: packages that nodes install"] == pytest.approx(4 * 0.023)
     assert "load balancer" not in found

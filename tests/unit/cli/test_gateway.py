@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import synkti_client
+from cli.api_key import api_key_headers
 from cli.gateway import Gateway
 from node_agent.adapters.http_server import HttpServer, bind
 from node_agent.core.http.callers import CallerPolicy
@@ -125,6 +126,32 @@ def test_a_page_of_an_allowed_origin_can_send_a_preflight_and_read_the_answer() 
     status, head, _ = answered(script, raw("POST", CHAT.encode(), b"{}", origin), callers)
     assert status == 200
     assert b"access-control-allow-origin: http://localhost:3000\r\n" in head
+
+
+def test_a_clients_key_is_forwarded_and_the_gateways_own_is_added_where_there_is_none() -> None:
+    script, own = Script(lambda request: OK), {"authorization": "Bearer own"}
+
+    async def run() -> None:
+        transport = synkti_client.AsyncContinuousTransport(Nodes(NODES), QUICK, httpx.MockTransport(script))
+        server, listener = HttpServer(Gateway(transport, key=own)), bind("127.0.0.1", 0, "gateway")
+        assert transport.nodes.credentials == own, "for the list of nodes, before the first request"
+        await server.start(listener)
+        for line in (b"authorization: Bearer client", b"x-api-key: client", b"x-a: b"):
+            reader, writer = await asyncio.open_connection(*listener.getsockname()[:2])
+            writer.write(raw("POST", CHAT.encode(), b"{}", line))
+            await reader.read(-1)
+            writer.close()
+        await server.close(1.0)
+
+    asyncio.run(run())
+    sent = [(request.headers.get("authorization"), request.headers.get("x-api-key")) for request in script.requests]
+    assert sent == [("Bearer client", None), (None, "client"), ("Bearer own", None)]
+
+
+def test_the_key_of_the_environment_is_synktis_own_before_openais() -> None:
+    assert api_key_headers({}) == {}
+    assert api_key_headers({"OPENAI_API_KEY": "o", "SYNKTI_API_KEY": ""}) == {"authorization": "Bearer o"}
+    assert api_key_headers({"OPENAI_API_KEY": "o", "SYNKTI_API_KEY": "s"}) == {"authorization": "Bearer s"}
 
 
 def test_bytes_beyond_ascii_in_headers_are_passed_on() -> None:

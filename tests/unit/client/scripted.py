@@ -55,9 +55,12 @@ class Script:
 
     answer: Answer
     requests: list[httpx.Request] = field(default_factory=list)
+    listings: list[httpx.Request] = field(default_factory=list)
+    """The requests for the list of nodes."""
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         if request.url.path == NODES_PATH:
+            self.listings.append(request)
             listed = [{"front": node.removeprefix("http://"), "model": "m"} for node in NODES]
             return httpx.Response(200, json={"nodes": listed})
         self.requests.append(request)

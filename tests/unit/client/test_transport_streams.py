@@ -59,6 +59,7 @@ def test_a_stream_is_resumed_with_the_last_id_that_was_read(kind: str) -> None:
 
     script = Script(breaks)
     assert post(script, STREAM, kind, headers={"authorization": "Bearer k"}).content == PLAIN
+    assert {request.headers["authorization"] for request in script.listings} == {"Bearer k"}, "nodes require it, too"
 
 
 @both

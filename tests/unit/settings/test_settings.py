@@ -112,7 +112,47 @@ WRONG = {
     "SYNKTI_ALLOWED_MEDIA_DOMAINS": "10.0.0.1",
     "SYNKTI_CACHE_SALT": "none",
     "SYNKTI_MAX_CHOICES": "1025",
+    "SYNKTI_API_KEYS": "on",
+    "SYNKTI_AUDIT_LOG": "audit.log",
 }
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("", None),
+        ("off", None),
+        ("file:/etc/synkti/keys.json", Path("/etc/synkti/keys.json")),
+        ("secret:synkti/client-keys", "synkti/client-keys"),
+        ("arn:aws:secretsmanager:us-east-1:123456789012:secret:synkti/client-keys-AbCdEf",) * 2,
+    ],
+)
+def test_clients_keys_lie_in_a_file_or_in_a_secret_or_are_off(text: str, where: Path | str | None) -> None:
+    assert from_environ({**LEAST, "SYNKTI_API_KEYS": text}).client_keys == where
+
+
+@pytest.mark.parametrize(
+    ("host", "keys", "is_open"),
+    [
+        ("0.0.0.0", "off", True),  # it is compared
+        ("10.0.0.5", "off", True),
+        ("0.0.0.0", "secret:x", False),  # it is compared
+        ("127.0.0.1", "off", False),
+        ("127.8.0.3", "off", False),
+        ("localhost", "off", False),
+    ],
+)
+def test_without_keys_only_loopback_is_closed(host: str, keys: str, is_open: bool) -> None:
+    settings = from_environ({**LEAST, "SYNKTI_FRONT_HOST": host, "SYNKTI_API_KEYS": keys})
+    assert settings.is_open_to_anybody is is_open
+
+
+@pytest.mark.parametrize(
+    "text", ["on", "file:", "file:keys.json", "secret:", "arn:aws:s3:::b", "keys.json", "secret:a\nb", "off "]
+)
+def test_a_place_of_keys_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="SYNKTI_API_KEYS"):
+        from_environ({**LEAST, "SYNKTI_API_KEYS": text})
 
 
 def test_an_engine_keeps_blocks_only_with_room_for_them() -> None:

@@ -52,7 +52,14 @@ def test_the_requests_own_id_is_kept_within_a_bound() -> None:
 
 def test_only_named_headers_are_forwarded() -> None:
     headers = {b"content-type": b"multipart/form-data; boundary=x", b"traceparent": b"00-1", b"cookie": b"secret"}
-    more = {b"authorization": b"Bearer k", b"x-data-parallel-rank": b"1", b"host": b"h", b"content-length": b"5"}
+    more = {
+        b"authorization": b"Bearer k",
+        b"x-api-key": b"k",
+        b"x-synkti-kv-from": b"i-0",
+        b"x-data-parallel-rank": b"1",
+        b"host": b"h",
+        b"content-length": b"5",
+    }
     assert engine_headers(headers | more) == {"content-type": "multipart/form-data; boundary=x", "traceparent": "00-1"}
     assert client_headers({b"allow": b"POST", b"location": b"http://127.0.0.1:8002/", b"server": b"uvicorn"}) == [
         (b"allow", b"POST")

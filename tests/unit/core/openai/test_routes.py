@@ -5,13 +5,18 @@ from __future__ import annotations
 import pytest
 
 from node_agent.contract.client_requests import OPTIONAL_ROUTES
+from node_agent.core.access.caller import Scope
 from node_agent.core.http.cors import Origins
 from node_agent.core.openai.routes import (
+    NODE_ROUTES,
+    OPEN_ROUTES,
     allowed_methods,
+    audit_label,
     engine_target,
     is_engine_route,
     metric_label,
     not_found_message,
+    required_scope,
     without_trailing_slash,
 )
 
@@ -113,6 +118,41 @@ def test_an_engine_receives_the_route_and_the_query_that_it_knows(target: str, r
 )
 def test_a_slash_too_many_leads_to_a_route_of_ours_and_nowhere_else(target: str, shorter: str | None) -> None:
     assert without_trailing_slash(target) == shorter
+
+
+@pytest.mark.parametrize(
+    ("path", "scope"),
+    [
+        ("/health", None),
+        ("/healthz", None),
+        ("/readyz", None),
+        ("/ping", None),
+        ("/load", None),
+        ("/metrics", Scope.METRICS),
+        ("/v1/synkti/nodes", Scope.FLEET),
+        ("/v1/synkti/drains", Scope.ADMIN),
+        ("/v1/chat/completions", Scope.INFERENCE),
+        ("/v1/messages", Scope.INFERENCE),
+        ("/v1/streams/x", Scope.INFERENCE),
+        ("/v1/models", Scope.INFERENCE),
+        ("/version", Scope.INFERENCE),
+        ("/tokenize", Scope.INFERENCE),
+        ("/v1/anything", Scope.INFERENCE),
+        ("/health/x", Scope.INFERENCE),
+    ],
+)
+def test_a_route_requires_its_scope(path: str, scope: Scope | None) -> None:
+    assert required_scope(path) == scope
+
+
+def test_every_open_route_is_the_nodes_own() -> None:
+    assert set(NODE_ROUTES) >= OPEN_ROUTES
+
+
+def test_names_in_the_audit_log_are_few() -> None:
+    assert audit_label("/v1/streams/" + "5" * 56) == "/v1/streams/"
+    assert audit_label("/v1/chat/completions") == "/v1/chat/completions"
+    assert audit_label("/v1/sk-synkti-x") == audit_label("/") == "other"
 
 
 def test_names_in_metrics_are_few() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node_agent.core.journal.epochs import Epoch
+from node_agent.core.journal.stream_claim import NO_CLAIM, make_token, parse_token
 from node_agent.core.replication.refusal import RefusalReason, ReplicaRefused
 from node_agent.core.replication.replica_store import (
     FINISHED_DIVISOR,
@@ -215,3 +216,25 @@ def test_an_orphan_is_replicated_until_it_has_an_owner_again() -> None:
     assert len(list(store.orphans(200.0 + ORPHAN_AFTER_S))) == 1, "who took it never came back with it"
     store.open("s", Epoch(2, "i-b"), b"", 0, b"", 200.0)
     assert list(store.orphans(300.0)) == []
+
+
+def test_a_stream_is_taken_over_for_its_own_client_only() -> None:
+    token = make_token("5" * 24, b"t" * 16)
+    claim, store = token.claim("a" * 12), ReplicaStore()
+    header = b'{"claim":"%b","kind":"x"}' % str(claim).encode()
+    store.open("s", Epoch(1, "i-a"), header, 0, b"", 0.0)
+    for foreign in (NO_CLAIM, token.claim(""), token.claim("b" * 12), parse_token("5" * 24).claim("a" * 12)):
+        assert store.take_over("s", "i-b", 1.0, foreign) is None
+        store.append("s", Epoch(1, "i-a"), 1, b"", 1.0)  # the owner is not fenced
+    assert store.take_over("s", "i-b", 2.0, claim) is not None
+    with pytest.raises(ReplicaRefused):
+        store.append("s", Epoch(1, "i-a"), 1, b"", 3.0)
+
+
+def test_only_its_client_learns_that_a_stream_has_expired() -> None:
+    claim, store = make_token("5" * 24, b"t" * 16).claim("a" * 12), ReplicaStore()
+    store.open("s", Epoch(1, "i-a"), b'{"claim":"%b"}' % str(claim).encode(), 0, b"", 0.0)
+    store.expire(RETENTION_S + 1)
+    assert store.has_expired("s", claim)
+    assert not store.has_expired("s")
+    assert not store.has_expired("s", make_token("5" * 24, b"t" * 16).claim("b" * 12))

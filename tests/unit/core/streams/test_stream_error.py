@@ -51,8 +51,8 @@ def test_engines_without_room_are_a_429_at_the_bound_too() -> None:
 
 
 def test_a_handoff_names_where_to_resume_in_the_given_order() -> None:
-    assert handed_off("s", ["i-2:2", "i-1:2"]).message == "This node is stopping; resume stream s at: i-2:2, i-1:2."
-    assert handed_off("s", []).message == "This node is stopping; resume stream s at: none."
+    assert handed_off(["i-2:2", "i-1:2"]).message.endswith("(its X-Synkti-Stream) at: i-2:2, i-1:2.")
+    assert handed_off([]).message.endswith("at: none.")
 
 
 def test_a_stream_that_was_taken_over_conflicts() -> None:

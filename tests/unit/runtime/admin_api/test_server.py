@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from node_agent.adapters.http_server import HttpServer, bind
+from node_agent.contract.errors import RequestRejected
 from node_agent.contract.states import NodeState
+from node_agent.core.access.caller import Caller, Scope
 from node_agent.core.openai import routes
 from node_agent.runtime.admin_api.server import AdminApi
 from node_agent.runtime.common.metrics import Metrics
@@ -20,7 +23,16 @@ from node_agent.runtime.common.metrics import Metrics
 def admin_api() -> AdminApi:
     node: Any = SimpleNamespace(metrics=Metrics(), state=NodeState.STARTING, instance_id="i-1")
     draining: Any = SimpleNamespace(record=None)
-    return AdminApi(node, draining)
+    return AdminApi(node, draining, identify, lambda: "on")
+
+
+def identify(headers: Mapping[bytes, bytes], target: str, scope: Scope) -> Caller:
+    """Accept one key, which has one scope, as `ClientKeys.identify` would."""
+    if headers.get(b"authorization") != b"Bearer right":
+        raise RequestRejected(401, "invalid_api_key", "no key")
+    if scope is not Scope.METRICS:
+        raise RequestRejected(403, "scope_missing", "another scope")
+    return Caller("k", "k", frozenset({Scope.METRICS}))
 
 
 def answer_to(request: bytes) -> tuple[int, bytes]:
@@ -52,6 +64,35 @@ def test_each_route_has_a_handler_and_each_handler_a_route() -> None:
 @pytest.mark.parametrize("path", sorted(set(routes.ADMIN_ROUTES) - {"/healthz", "/readyz"}))
 def test_its_routes_are_none_of_the_client_api(path: str) -> None:
     assert routes.allowed_methods(path) == (), "404, and no engine answers with its own"
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "status"),
+    [
+        ("/metrics", b"Bearer right", 200),
+        ("/metrics", b"Bearer wrong", 401),
+        ("/v1/synkti/drains", b"Bearer right", 403),
+        ("/healthz", b"", 200),
+    ],
+)
+def test_a_caller_from_another_machine_needs_a_key_with_the_routes_scope(path: str, key: bytes, status: int) -> None:
+    request = Recorded(path, {b"authorization": key, b"host": b"10.0.0.1:8003"})
+    asyncio.run(admin_api()(request))  # type: ignore[arg-type] # what the API uses of a request
+    assert request.status == status
+
+
+class Recorded:
+    """A request from another machine; has the status of its answer."""
+
+    method, address = "GET", "10.0.0.2"
+
+    def __init__(self, path: str, headers: Mapping[bytes, bytes]) -> None:
+        self.path = self.target = path
+        self.headers = headers
+        self.status = 0
+
+    def respond(self, status: int, *_: Any, **__: Any) -> None:
+        self.status = status
 
 
 def test_metrics_drains_and_health() -> None:

@@ -28,7 +28,7 @@ def test_a_node_that_leaves_sends_its_client_where_to_resume() -> None:
     status, body, _ = run(engines, peers=2, during=lambda stream, _: stream.close_with_handoff())
     assert status in (200, 503)
     assert b'"code":"handoff"' in body
-    assert b"resume stream s at: i-1:2, i-2:2" in body
+    assert b"resume the stream (its X-Synkti-Stream) at: i-1:2, i-2:2" in body
 
 
 def test_an_engine_waits_for_a_client_that_is_slow_and_so_does_the_next_one() -> None:
