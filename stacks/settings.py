@@ -130,6 +130,10 @@ class FleetSettings:
     """Private address ranges from which metrics may be collected at each node's admin listener, which has no TLS. None
     by default: it then listens on the node's own loopback only."""
 
+    peer_tls: bool = _setting(True, parsers.boolean)
+    """Encrypt connections between nodes: requests, journals and KV blocks. Nodes with different values do not reach each
+    other, so change it while there is no load."""
+
     api_keys: bool = _setting(True, parsers.boolean)
     """Require a key of clients: `synkti keys create` makes one. Off: whoever reaches a node may use it; only where
     another proxy authenticates clients."""

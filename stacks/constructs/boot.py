@@ -86,6 +86,7 @@ def _node_variables(settings: FleetSettings) -> dict[str, str]:
     return {
         "SYNKTI_LINGER_S": str(_LINGER_S if settings.load_balancer != "none" else 0),
         "SYNKTI_ADMIN_HOST": "0.0.0.0" if settings.metrics_cidrs else "127.0.0.1",  # noqa: S104 # the security group
+        "SYNKTI_PEER_TLS": "on" if settings.peer_tls else "off",
         "SYNKTI_API_KEYS": _client_keys(settings),
         "SYNKTI_AUDIT_LOG": _AUDIT_LOG if settings.audit_log and not settings.local else "off",
         "SYNKTI_ALLOWED_ORIGINS": ",".join(settings.allowed_origins),

@@ -190,6 +190,7 @@ def test_metrics_cidrs_admit_collectors_and_let_the_nodes_listen_for_them(
     production: Synthesized, tmp_path: Path
 ) -> None:
     assert "SYNKTI_ADMIN_HOST=127.0.0.1\n" in user_data(production), "loopback, where no rule would help"
+    assert "SYNKTI_PEER_TLS=on\n" in user_data(production), "prompts are encrypted between nodes"
     found = synthesize(tmp_path, replace(SHIPPED, metrics_cidrs=("10.71.0.0/16",)))
     group = found.only("AWS::EC2::SecurityGroup")
     assert ("10.71.0.0/16", 8003) in [(rule["CidrIp"], rule["FromPort"]) for rule in group["SecurityGroupIngress"]]

@@ -51,6 +51,7 @@ VARIABLES = {
     "SYNKTI_GROUP": "synkti-fleet",
     "SYNKTI_LINGER_S": "0",
     "SYNKTI_ADMIN_HOST": "127.0.0.1",
+    "SYNKTI_PEER_TLS": "on",
     "SYNKTI_API_KEYS": "secret:synkti/client-keys",
     "SYNKTI_AUDIT_LOG": "/var/lib/synkti/audit.log",
     "SYNKTI_ALLOWED_ORIGINS": "",
