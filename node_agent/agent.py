@@ -1,7 +1,7 @@
 """Run a node from its start to its end.
 
 The order: open the APIs (they answer 503), tag, start the engine, serve; and when the lifecycle retires the node,
-notify the peers, stop the engine, untag, close the APIs. `node_agent/composition.py` makes the parts.
+notify the peers, stop the engine, untag, close the APIs. `node_agent/composition` makes the parts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from node_agent.adapters.http import HttpClient
 from node_agent.adapters.http_server import bind
 from node_agent.adapters.process_memory import release_free_memory, resident_bytes
 from node_agent.adapters.steady_clock import SteadyClock
-from node_agent.composition import Inputs, compose
+from node_agent.composition.inputs import Inputs
+from node_agent.composition.node import compose
 from node_agent.contract.drain_record import DrainStepName
 from node_agent.contract.states import NodeState
 from node_agent.contract.table_schema import TimelineStep

@@ -131,8 +131,8 @@ class FleetSettings:
     by default: it then listens on the node's own loopback only."""
 
     peer_tls: bool = _setting(True, parsers.boolean)
-    """Encrypt connections between nodes: requests, journals and KV blocks. Nodes with different values do not reach each
-    other, so change it while there is no load."""
+    """Encrypt connections between nodes: requests, journals and KV blocks. Nodes with different values do not reach
+    each other, so change it while there is no load."""
 
     api_keys: bool = _setting(True, parsers.boolean)
     """Require a key of clients: `synkti keys create` makes one. Off: whoever reaches a node may use it; only where

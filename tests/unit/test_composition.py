@@ -7,7 +7,8 @@ from pathlib import Path
 
 from node_agent.adapters.engine_process import EngineProcess
 from node_agent.adapters.engine_unit import EngineUnit
-from node_agent.composition import engine_environ, engine_group, first_status
+from node_agent.composition.engine import engine_environ, engine_group
+from node_agent.composition.membership import first_status
 from node_agent.contract.states import NodeState
 from node_agent.core.kv.blocks import NAMES_KEY, names_key
 from node_agent.core.node.status import Pool
