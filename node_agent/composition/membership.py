@@ -98,7 +98,10 @@ def make_membership(inputs: Inputs, on_peer_lost: PeerLost) -> MembershipParts:
 
     def name_at(address: str) -> PeerName | None:
         found = gossip.machine.name_at(address)
-        return None if found is None else PeerName(found[0], found[1].hex() if found[1] else None)
+        if found is None:  # the table may name a replica that gossip does not lead to
+            vouched_name = vouched.node_at(address)
+            return None if vouched_name is None else PeerName(vouched_name, None)
+        return PeerName(found[0], found[1].hex() if found[1] else None)
 
     def on_unsent(reason: Refusal) -> None:
         inputs.metrics.unsent_to_peers.labels(reason.name.lower()).inc()

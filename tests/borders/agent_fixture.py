@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from node_agent import composition
 from node_agent.adapters.http import HttpClient
 from node_agent.adapters.steady_clock import SteadyClock
 from node_agent.agent import Agent
+from node_agent.composition import engine as composed_engine
 from node_agent.contract.states import NodeState
 from node_agent.contract.tags import NodeTags
 from node_agent.core.common.address import Address
@@ -215,7 +215,7 @@ async def run_agent(
     run = next(_runs)
     host = f"127.{170 + os.getpid() % 70}.{run // 250}.{run % 250 + 1}"
     engine = LocalEngine(host, 8002, MODEL)
-    monkeypatch.setattr(composition, "EngineProcess", lambda *_: engine)
+    monkeypatch.setattr(composed_engine, "EngineProcess", lambda *_: engine)
     identity = Identity("i-00000000", "us-east-1a", "us-east-1", "g5.xlarge", host)
     instances = MemoryInstances({"i-00000000": host}, 8001)
     instances.tags["i-00000000"] = NodeTags("synkti", None).encode()
@@ -224,7 +224,7 @@ async def run_agent(
         "Checkpoints": MemoryCheckpoints(), "BlockStore": MemoryBlockStore(),
         "ScalingGroup": MemoryScalingGroup({"i-00000000"}), "StreamRecords": MemoryStreamRecords(),
         "Secrets": MemorySecrets({"synkti/cluster-key": KEY}),
-        "KeyStore": MemoryKeyStore(KEYS.to_bytes()), "AuditLog": MemoryAuditLog(),
+        "KeyStore": MemoryKeyStore(KEYS.to_bytes(), KEYS.to_bytes()), "AuditLog": MemoryAuditLog(),
     }  # fmt: skip
     odd = {name: FaultyAdapter(twin, turns.get(name, {})) for name, twin in twins.items()}
     ports: dict[str, Any] = odd

@@ -27,5 +27,5 @@ def use_keys(fleet: LocalFleet, **limits: KeyLimits) -> None:
 
 
 def as_key(name: str) -> dict[str, str]:
-    """Return the header of a request of this key."""
+    """Return the header of a request of this key. name: also its id, in hexadecimal digits where a stream resumes."""
     return {HEADER: name}

@@ -164,14 +164,15 @@ async def local_fleet(
     engine: EngineCommand | None = None,
     verify: ssl.SSLContext | None = None,
     server_name: str | None = None,
+    first: int = 0,
     **extra: str,
 ) -> AsyncIterator[LocalFleet]:
     """Run `size` nodes, each ready and listed by all others.
 
     engine_options: of the fake engines; models: what the nodes serve, in rotation; checkpoints, blocks,
     stream_records: another fleet's; engine: the command of a real engine; clocks: of single nodes, by their numbers;
-    through: wraps the fake AWS; verify, server_name: how the test's client checks nodes with TLS; extra: settings, as
-    SYNKTI_ variables.
+    through: wraps the fake AWS; verify, server_name: how the test's client checks nodes with TLS; first: the first
+    instance's number; extra: settings, as SYNKTI_ variables.
     """
     within_s = READY_WITHIN_S if engine is None else REAL_READY_WITHIN_S
     async with unready_fleet(
@@ -188,6 +189,7 @@ async def local_fleet(
         engine,
         verify,
         server_name,
+        first,
         **extra,
     ) as fleet:
         for node in fleet.nodes:
@@ -211,11 +213,12 @@ async def unready_fleet(
     engine: EngineCommand | None = None,
     verify: ssl.SSLContext | None = None,
     server_name: str | None = None,
+    first: int = 0,
     **extra: str,
 ) -> AsyncIterator[LocalFleet]:
     """Start the same fleet without waiting for readiness; at the end of the block all agents have ended."""
     run = next(_runs)
-    addresses = {f"i-{n:08x}": f"127.{70 + os.getpid() % 100}.{run}.{n + 1}" for n in range(size)}
+    addresses = {f"i-{first + n:08x}": f"127.{70 + os.getpid() % 100}.{run}.{n + 1}" for n in range(size)}
     fleet = LocalFleet(
         group=MemoryScalingGroup(set(addresses)),
         checkpoints=checkpoints or MemoryCheckpoints(),

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from node_agent import composition
 from node_agent.adapters.steady_clock import SteadyClock
+from node_agent.composition import membership as composed_membership
 from node_agent.contract.states import NodeState
 from node_agent.core.membership.config import GossipConfig
 from node_agent.core.membership.machine import Membership
@@ -58,7 +58,7 @@ async def metric(fleet: LocalFleet, node: LocalNode, name: str) -> float:
 def _short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock_monitor, "EVERY_S", 0.05)
     often = GossipConfig(sync_interval_s=0.2, sync_after_change_s=0.2)
-    monkeypatch.setattr(composition, "Membership", partial(Membership, config=often))
+    monkeypatch.setattr(composed_membership, "Membership", partial(Membership, config=often))
 
 
 @pytest.mark.parametrize("skew_s", [60.0, -45.0, 86_400.0])

@@ -115,7 +115,7 @@ def test_a_request_that_kills_engines_gets_one_retry_and_all_nodes_then_reject_i
     shared: SharedFleet, kind: str, stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if kind == "poison-kill":  # as the kernel ends an engine for lack of memory
-        monkeypatch.setattr(engine_process, "_oom_kills", OOM_KILLS.__next__)
+        monkeypatch.setattr(engine_process, "oom_kills", OOM_KILLS.__next__)
 
     async def scenario() -> None:
         before = shared.engines()
@@ -126,7 +126,7 @@ def test_a_request_that_kills_engines_gets_one_retry_and_all_nodes_then_reject_i
         await assert_requests_succeed(shared)
         same: list[dict[str, Any] | bytes] = [
             shared.body(prompt, stream=not stream),
-            shared.body(prompt, stream=stream, user="somebody", request_id="another"),
+            shared.body(prompt, stream=stream, user="somebody"),
             json.dumps({"prompt": prompt + "  \n", "max_tokens": 3, "model": MODEL}, indent=3).encode(),
         ]
         for entry in range(SIZE):

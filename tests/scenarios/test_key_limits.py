@@ -23,14 +23,14 @@ async def post(fleet: LocalFleet, node: LocalNode, key: str, body: dict[str, Any
 
 def test_all_nodes_together_admit_a_keys_requests_and_refuse_the_rest(tmp_path: Path) -> None:
     async def scenario(fleet: LocalFleet) -> None:
-        use_keys(fleet, k=KeyLimits(requests_per_minute=12))
-        answers = await asyncio.gather(*(post(fleet, node, "k") for _ in range(8) for node in fleet.nodes))
+        use_keys(fleet, a1=KeyLimits(requests_per_minute=12))
+        answers = await asyncio.gather(*(post(fleet, node, "a1") for _ in range(8) for node in fleet.nodes))
         statuses = sorted(answer.status_code for answer in answers)
         assert 11 <= statuses.count(200) <= 13
         assert set(statuses) == {200, 429}
         await asyncio.sleep(1.5)  # the last counts reach all nodes
         for node in fleet.nodes:
-            refused = await post(fleet, node, "k")
+            refused = await post(fleet, node, "a1")
             error = refused.json()["error"]
             assert (refused.status_code, error["code"], error["type"]) == (429, "rate_limit_exceeded", "requests")
             assert "limit 12, used 12" in error["message"]
@@ -49,9 +49,9 @@ def test_anthropics_clients_read_their_own_form_and_a_zero_is_no_429(tmp_path: P
     body = {"model": MODEL, "messages": MESSAGES, "max_tokens": 3}
 
     async def scenario(fleet: LocalFleet) -> None:
-        use_keys(fleet, k=KeyLimits(tokens_per_minute=5), none=KeyLimits(streams=0))
+        use_keys(fleet, a1=KeyLimits(tokens_per_minute=5), none=KeyLimits(streams=0))
         url = fleet.nodes[0].url + "/v1/messages"
-        refused = await fleet.http.post(url, json=body, headers=as_key("k"))
+        refused = await fleet.http.post(url, json=body, headers=as_key("a1"))
         assert (refused.status_code, refused.json()["type"]) == (429, "error")
         assert refused.json()["error"]["type"] == "rate_limit_error"
         assert "Request too large" in refused.json()["error"]["message"]
@@ -66,18 +66,18 @@ def test_anthropics_clients_read_their_own_form_and_a_zero_is_no_429(tmp_path: P
 
 def test_answers_of_a_limited_key_have_what_remains_and_others_have_no_such_header(tmp_path: Path) -> None:
     async def scenario(fleet: LocalFleet) -> None:
-        use_keys(fleet, k=KeyLimits(requests_per_minute=100, tokens_per_minute=10_000))
+        use_keys(fleet, a1=KeyLimits(requests_per_minute=100, tokens_per_minute=10_000))
         node = fleet.nodes[0]
-        buffered = await post(fleet, node, "k")
+        buffered = await post(fleet, node, "a1")
         assert buffered.headers["x-ratelimit-remaining-requests"] == "99"
         async with fleet.http.stream(
-            "POST", node.url + PATHS["chat"], json={**SHORT, "stream": True}, headers=as_key("k")
+            "POST", node.url + PATHS["chat"], json={**SHORT, "stream": True}, headers=as_key("a1")
         ) as streamed:
             assert streamed.headers["x-ratelimit-remaining-requests"] == "98"
             assert int(streamed.headers["x-ratelimit-remaining-tokens"]) < 10_000
             await streamed.aread()
         usage = buffered.json()["usage"]
-        key = node.agent.parts.clients.limits.table._by_id["k"].usage
+        key = node.agent.parts.clients.limits.table._by_id["a1"].usage
         counted = key.report(asyncio.get_running_loop().time()).tokens
         assert counted == 2 * usage["total_tokens"]  # no estimate is left
         for free in (await post(fleet, node, "free"), await fleet.http.post(node.url + PATHS["chat"], json=SHORT)):
@@ -88,14 +88,14 @@ def test_answers_of_a_limited_key_have_what_remains_and_others_have_no_such_head
 
 def test_a_stream_of_a_key_at_its_limits_continues_at_another_node(tmp_path: Path) -> None:
     async def scenario(fleet: LocalFleet) -> None:
-        use_keys(fleet, k=KeyLimits(requests_per_minute=1, tokens_per_minute=900, streams=1))
-        fleet.http.headers.update(as_key("k"))
+        use_keys(fleet, a1=KeyLimits(requests_per_minute=1, tokens_per_minute=900, streams=1))
+        fleet.http.headers.update(as_key("a1"))
         entry, other = fleet.nodes[:2]
         reader = Reader(fleet)
         reading = asyncio.ensure_future(reader.request(entry, "chat", max_tokens=700))
 
         async def is_refused() -> bool:
-            return reader.events > 20 and (await post(fleet, other, "k")).status_code == 429
+            return reader.events > 20 and (await post(fleet, other, "a1")).status_code == 429
 
         await eventually("another node counts the stream", is_refused)
         await entry.crash()
@@ -103,6 +103,6 @@ def test_a_stream_of_a_key_at_its_limits_continues_at_another_node(tmp_path: Pat
         assert not reader.done
         assert await reader.resume(other) == 200
         assert (reader.finish_reasons, reader.error) == (["length"], None)
-        assert (await post(fleet, other, "k")).status_code == 429
+        assert (await post(fleet, other, "a1")).status_code == 429
 
     run_scenario(tmp_path, scenario)

@@ -59,6 +59,11 @@ class VouchedNodes:
         node = self._nodes.get(node_id)
         return None if node is None or node.is_shut_out else node.public_key
 
+    def node_at(self, address: str) -> str | None:
+        """Return the instance id of the node whose peer API is at this address; None where EC2 vouches for none."""
+        found = (name for name, node in self._nodes.items() if node.peer_address == address and not node.is_shut_out)
+        return next(found, None)
+
     def is_shut_out(self, node_id: str) -> bool:
         """Return whether an operator has excluded this node from the fleet."""
         node = self._nodes.get(node_id)

@@ -154,7 +154,7 @@ def test_at_most_is_without_spot_capacity_and_of_the_dearest_type() -> None:
 
 def test_a_stopped_fleet_keeps_only_what_is_stored_and_watched() -> None:
     stopped = estimated(interruptions_per_day=5.0).stopped
-    assert stopped == pytest.approx(1.8 + 1.2 + 3.0 + (16 + 4) * 0.023 + 0.4 + 8_760 * 9.1167e-6, abs=0.001)
+    assert stopped == pytest.approx(1.8 + 1.2 + 3.0 + (16 + 4) * 0.023 + 2 * 0.4 + 8_760 * 9.1167e-6, abs=0.001)
     balanced = replace(DEFAULTS, load_balancer="internal", client_cidrs=("10.0.0.0/8",))
     assert estimated(balanced).stopped == pytest.approx(stopped + 16.425)
 

@@ -161,7 +161,7 @@ def test_bootstrap_fetches_what_the_settings_name(
     refused = run("bootstrap", "--model", "acme/other", "--yes")
     assert (refused.code, "model_source in synkti.toml is acme/tiny" in refused.err) == (2, True)
     done = run("bootstrap", "--yes", "--json")
-    assert done.document["changed"] == ["CDKToolkit", "models/model", "synkti-state", "synkti-fleet"]
+    assert done.document["changed"] == ["CDKToolkit", "models/model", "synkti-state", "synkti-fleet", "key"]
     cdk.ran.clear()
     assert run("bootstrap", "--yes").code == 0
     assert cdk.ran == ["synth", "deploy everything"], "it is there"

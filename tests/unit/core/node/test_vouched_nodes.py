@@ -51,6 +51,13 @@ def test_keys_and_nodes_are_found_by_each_other() -> None:
     assert (found.public_key("i-1"), found.node_of(A), found.node_of(C)) == (C, None, "i-1"), "after a restart"
 
 
+def test_a_node_that_gossip_does_not_lead_to_is_found_by_its_address() -> None:
+    record = vouched(ONE, replace(TWO, is_shut_out=True))
+    assert record.node_at("i-1:1") == "i-1"
+    assert record.node_at("i-2:1") is None, "it is shut out"
+    assert record.node_at("10.0.0.9:1") is None
+
+
 def test_a_node_is_gone_when_several_listings_in_a_row_do_not_have_it() -> None:
     found = vouched(ONE, TWO)
     for _ in range(MISSING_READS - 1):
