@@ -22,7 +22,7 @@ from pathlib import Path
 
 from node_agent.contract.timestamps import format_instant
 
-PORT = 8003
+PORT = 8009
 ADDRESS, REAL_PORT = "169.254.169.254", 80
 """Where EC2 has it."""
 

@@ -95,7 +95,6 @@ REACHED: dict[str, tuple[RefusedRequest, int]] = {
         ("invocations", 200),
         ("tokenize", 200),
         ("salt", 200),
-        ("bias", 200),
         ("prompts", 200),
         ("itself", 500),
         ("itself of a response", 500),
