@@ -19,6 +19,7 @@ from node_agent.core.access.key_ring import KeyRing
 from node_agent.ports import KeyStore
 from node_agent.runtime.node.context import NodeContext
 
+READ_TIMEOUT_S = 10.0
 _JITTER = 0.2
 _FIRST_RETRY_S = 1.0
 """While there are no keys at all, every request is refused."""
@@ -105,9 +106,10 @@ class ClientKeys:
     async def read(self, store: KeyStore) -> None:
         """Read the document once, and use it if it is usable."""
         try:
-            document = await store.read()
-        except StoreUnavailable as error:
-            self._report("unavailable", str(error))
+            async with asyncio.timeout(READ_TIMEOUT_S):
+                document = await store.read()
+        except (StoreUnavailable, TimeoutError) as error:
+            self._report("unavailable", str(error) or f"no answer within {READ_TIMEOUT_S:.0f} s")
             return
         if document == self._document:
             self._read_at = self._now()

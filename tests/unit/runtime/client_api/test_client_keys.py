@@ -14,6 +14,7 @@ from node_agent.core.access.caller import ANYBODY, Scope
 from node_agent.core.access.client_key import ClientKey
 from node_agent.core.access.key_document import KeyDocument
 from node_agent.core.node.peer_clocks import RIGHT, OwnClock
+from node_agent.runtime.client_api import client_keys
 from node_agent.runtime.client_api.client_keys import ClientKeys
 from node_agent.runtime.common.metrics import Metrics
 from node_agent.testing.fakes import MemoryKeyStore
@@ -117,6 +118,21 @@ def test_the_last_document_stays_in_force_while_the_store_is_away() -> None:
     stage.now += 30
     assert stage.refuses(ONE) == 401, "an expiry needs no store"
     assert stage.metric("synkti_client_keys") == 0
+
+
+def test_a_store_that_never_answers_is_given_up_and_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_keys, "READ_TIMEOUT_S", 0.01)
+    stage = _Stage(document(entry(ONE)))
+    stage.read()
+
+    async def never() -> bytes:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(stage.store, "read", never)
+    stage.read()
+    assert stage.metric('synkti_client_key_reads_total{outcome="unavailable"}') == 1
+    assert stage.name(ONE) == "chat"
 
 
 def test_an_unchanged_document_is_fresh_again() -> None:
