@@ -31,7 +31,7 @@ GOAL = 0.95
 
 @dataclass(frozen=True)
 class Tenant:
-    """A tenant. demand: tokens a second that it asks for; answer: the mean tokens of one of its answers.
+    """A tenant. demand: tokens a second that it requests; answer: the mean tokens of one of its answers.
 
     states_max_tokens: whether its requests name the length of their answers; 512 tokens are assumed where not.
     """
@@ -74,13 +74,13 @@ def jains_index(values: Sequence[float]) -> float:
 class Outcome:
     """Tokens that each tenant requested and was served, and its refused requests."""
 
-    asked: Counter[str] = field(default_factory=Counter)
+    requested: Counter[str] = field(default_factory=Counter)
     served: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
 
     def parts(self) -> dict[str, float]:
         """Return what each tenant was served as a part of its fair share of all that was served."""
-        shares = fair_shares(self.asked, sum(self.served.values()))
+        shares = fair_shares(self.requested, sum(self.served.values()))
         return {name: self.served[name] / share for name, share in shares.items()}
 
     @property
@@ -124,7 +124,7 @@ class _Run:
         self._next_arrival(at, tenant)
         answer = max(1, round(self._random.expovariate(1 / tenant.answer)))
         weight = answer if tenant.states_max_tokens else ASSUMED_ANSWER
-        self.outcome.asked[tenant.name] += answer
+        self.outcome.requested[tenant.name] += answer
         if self._free and self._admission.may_bypass_queue():
             self._admission.admitted(at)
             self._serve(at, tenant, answer, weight)
@@ -160,7 +160,7 @@ def run_tenants(tenants: Sequence[Tenant], policy: Policy, duration_s: float, se
 
 
 def cases() -> dict[str, list[Tenant]]:
-    """Return the cases: in each, one tenant asks for ten times as much as each of the others."""
+    """Return the cases: in each, one tenant requests ten times as much as each of the others."""
     above, below = CAPACITY * 0.15, CAPACITY * 0.08
     many, long = [f"t{n}" for n in range(1, 10)], CAPACITY * 0.2
     return {
@@ -180,7 +180,7 @@ def main() -> int:
     parser.add_argument("--duration-s", type=float, default=600.0, help="virtual seconds of each simulation")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
-    shown = Table(title=f"one tenant asks ten times as much, {given.duration_s:.0f} s, seed {given.seed}")
+    shown = Table(title=f"one tenant requests ten times as much, {given.duration_s:.0f} s, seed {given.seed}")
     for column in ("case", "policy", "Jain's index", "x10: of its share", "the others: least of theirs", "refused"):
         shown.add_column(column)
     worst = 1.0

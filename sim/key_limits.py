@@ -139,7 +139,7 @@ class _Fleet:
         if node not in self._alive:
             return
         usage = self._usages[node]
-        if usage.ask(at, tokens):
+        if usage.demand(at, tokens):
             self._report(at, node)
         self._decide(at, node, tokens, at, is_held=False)
 

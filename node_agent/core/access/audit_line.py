@@ -1,4 +1,4 @@
-"""Encode a line of the audit log: which key did what, and never what it said."""
+"""Encode a line of the audit log: which key did what, without any content."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
 """Count what one key uses in the whole fleet, and admit or refuse its next request.
 
-A node counts what it admits itself; of its peers it has their last reports (`peer_usage`), which gossip brings. From
+A node counts what it admits itself; of its peers it has the last reports (`peer_usage`), received by gossip. From
 both follows what remains of each limit, and from `usage_share` how much of that this node may take before it has the
 next reports.
 
-    asks --every limit has room, and this node's share--> admitted --answered--> closed: what was reserved is returned
-         --room, but no share of it yet--> waits until the peers' demands are known (`Wait`)
-         --no room--> refused, with the time after which to try again
+    new --every limit has room, and this node's share--> admitted --answered--> closed: what was reserved is returned
+        --room, but no share of it yet--> waits until the peers' demands are known (`Wait`)
+        --no room--> refused, with the time after which to try again
 
 Rules kept here: a request that began is never refused, cut or counted again, however much it uses (`resume`); counts of
 a peer that stopped reporting age out within the window; a count never becomes negative.
@@ -57,7 +57,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """The fleet has room, and whether a part of it is this node's is not known yet. Ask again shortly.
+    """The fleet has room, and whether a part of it is this node's is not known yet. Decide again shortly.
 
     refusal: for a request that cannot wait longer.
     """
@@ -94,14 +94,25 @@ def digest_of(key_id: str) -> bytes:
 
 
 class KeyUsage:
-    """The usage of one key, as one node knows it. Instants are the owner's, in seconds from 0 on.
+    """The usage of one key, by the counts that one node has. Instants are the owner's, in seconds from 0 on.
 
     digest: the key's name in reports; streams: how many are open here; peers: their reports.
     """
 
     __slots__ = (
-        "_asked", "_asking_since", "_known", "_minute", "_opened", "_reported", "_reserved", "_settle_s", "_taken",
-        "digest", "limits", "peers", "streams",
+        "_demand_since",
+        "_demanded",
+        "_known",
+        "_minute",
+        "_opened",
+        "_reported",
+        "_reserved",
+        "_settle_s",
+        "_taken",
+        "digest",
+        "limits",
+        "peers",
+        "streams",
     )  # fmt: skip
 
     def __init__(self, digest: bytes, limits: KeyLimits) -> None:
@@ -111,30 +122,30 @@ class KeyUsage:
         self.streams = 0
         self._reserved = 0
         self._minute = Window(MINUTE_S)  # requests and tokens
-        self._asked = Window(DEMAND_S)  # the same, as clients sent them
+        self._demanded = Window(DEMAND_S)  # the same, as clients sent them
         self._taken = Window(DEMAND_S)  # the same, as they were admitted
         self._opened = Window(DEMAND_S)  # streams that are open
-        self._asking_since = 0.0
+        self._demand_since = 0.0
         self._settle_s = 0.0
         self._reported: deque[tuple[float, int, int]] = deque()
         self._known = (1, 1)
-        """This node's demands of requests and tokens that all peers know: the least that it reported in a settle time.
-        A demand that has just grown would else be too large a part of the demands that peers know."""
+        """This node's demands of requests and tokens that all peers have: the least that it reported in a settle time.
+        A demand that has just grown would else be too large a part of the demands that peers have."""
 
     # requests
 
-    def ask(self, at: float, cost: int) -> bool:
+    def demand(self, at: float, cost: int) -> bool:
         """Record a client's request, once, before `decide`. cost: its estimated tokens.
 
         Returns:
-            Whether it is the first for a while, so that peers do not know of the demand here.
+            Whether it is the first for a while, so that peers have no report of the demand here.
         """
-        asked = self._asked
-        asked.expire(at)
-        is_first = not asked.first
+        demanded = self._demanded
+        demanded.expire(at)
+        is_first = not demanded.first
         if is_first:
-            self._asking_since = at
-        asked.add(at, 1, cost)
+            self._demand_since = at
+        demanded.add(at, 1, cost)
         return is_first
 
     def decide(self, at: float, cost: int, shape: FleetShape) -> Decision:
@@ -156,7 +167,7 @@ class KeyUsage:
                 wait = decision
         if (allowed := limits.tokens_per_minute) is not None:
             used = self._minute.second + self._reserved + sums.tokens
-            share_of_tokens = self._tokens_share(share) if sums.asked_tokens else share
+            share_of_tokens = self._tokens_share(share) if sums.demanded_tokens else share
             if not share_of_tokens.surely_has(allowed - used, taken.second + cost):
                 recent = taken.since(at, shape.settle_s)[1]
                 decision = self._judge(at, Limit.TOKENS, allowed, used, cost, recent, share_of_tokens)
@@ -264,7 +275,7 @@ class KeyUsage:
     # figures
 
     def used(self, at: float, limit: Limit) -> int:
-        """Return what the fleet uses, by all that this node knows."""
+        """Return what the fleet uses, by all counts that this node has."""
         peers, minute = self.peers.sums, self._minute
         if limit is Limit.STREAMS:
             return self.streams + peers.streams
@@ -300,15 +311,15 @@ class KeyUsage:
     def report(self, at: float) -> UsageReport:
         """Return what this node reports."""
         self._minute.expire(at)
-        self._asked.expire(at)
-        asked, tokens = self._asked.first, self._asked.second
+        self._demanded.expire(at)
+        demanded, tokens = self._demanded.first, self._demanded.second
         reported = self._reported
         while len(reported) > 1 and reported[1][0] <= at - self._settle_s:
             reported.popleft()
-        reported.append((at, asked, tokens))
+        reported.append((at, demanded, tokens))
         self._known = (max(1, min(each[1] for each in reported)), max(1, min(each[2] for each in reported)))
         used = max(0, self._minute.second) + self._reserved
-        return UsageReport(max(0, self._minute.first), used, self.streams, asked, tokens)
+        return UsageReport(max(0, self._minute.first), used, self.streams, demanded, tokens)
 
     def is_idle(self, at: float) -> bool:
         """Return whether nothing is counted, here or at a peer."""
@@ -321,8 +332,8 @@ class KeyUsage:
         nodes = len(shape.nodes)
         if nodes <= 1:
             return WHOLE
-        others = self.peers.sums.asked
-        if at - self._asking_since < shape.settle_s:
+        others = self.peers.sums.demanded
+        if at - self._demand_since < shape.settle_s:
             rank = (shape.rank + self.digest[0]) % nodes
             return new_share(rank, nodes, others_demand=others > 0)
         if not others:
@@ -335,4 +346,4 @@ class KeyUsage:
         if not share.by_demand:
             return share
         own = self._known[1]
-        return share._replace(own=own, total=own + self.peers.sums.asked_tokens)
+        return share._replace(own=own, total=own + self.peers.sums.demanded_tokens)

@@ -1,4 +1,4 @@
-"""What a node knows of its peers' use of one key: their last reports, and their sums."""
+"""The use of one key by a node's peers: their last reports, and the sums of these."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _RECOUNT_S = 0.5
 class UsageReport(NamedTuple):
     """What a node reports of one key: requests and tokens of the last minute, open streams, and its demands.
 
-    asked: requests that clients sent lately, admitted or not; asked_tokens: their tokens.
+    demanded: requests that clients sent lately, admitted or not; demanded_tokens: their tokens.
     """
 
     requests: int = 0
     tokens: int = 0
     streams: int = 0
-    asked: int = 0
-    asked_tokens: int = 0
+    demanded: int = 0
+    demanded_tokens: int = 0
 
 
 NOTHING = UsageReport()
@@ -88,7 +88,7 @@ class PeerUsage:
         if shape is self._shape and at - self._counted_at < _RECOUNT_S:
             return self.sums
         self._counted_at, self._shape = at, shape
-        requests = tokens = streams = asked = asked_tokens = before = 0
+        requests = tokens = streams = demanded = demanded_tokens = before = 0
         demanding = 1
         for node, (report, received_at) in list(self._reports.items()):
             age_s = at - received_at
@@ -101,11 +101,11 @@ class PeerUsage:
                 continue  # its clients have lost their streams, or resume them elsewhere
             if age_s < _STREAMS_LAST_S:
                 streams += report.streams
-            if report.asked and age_s < _DEMAND_LASTS_S:
-                asked += report.asked
-                asked_tokens += report.asked_tokens
+            if report.demanded and age_s < _DEMAND_LASTS_S:
+                demanded += report.demanded
+                demanded_tokens += report.demanded_tokens
                 demanding += 1
                 before += node < shape.own
-        self.sums = UsageReport(requests, tokens, streams, asked, asked_tokens)
+        self.sums = UsageReport(requests, tokens, streams, demanded, demanded_tokens)
         self.place = (before + 0.5) / demanding
         return self.sums

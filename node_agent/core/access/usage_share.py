@@ -1,4 +1,4 @@
-"""Share what remains of a key's limit among nodes that admit requests at the same time, without asking each other.
+"""Share what remains of a key's limit among nodes that admit requests at once, without a message for each request.
 
 A node has its own counts at once and its peers' counts a little later: after the *settle time* (`settle_s`) a report
 has reached nearly all nodes. Peers may use the same remainder meanwhile. So within any settle time a node takes at most

@@ -1,6 +1,7 @@
 """Reports of what keys use of their limits: this node's go out, peers' are passed on and given to the owner.
 
-The newest report of a node counts, and only of one that is a member here. What a report means is not decided here
+The newest report of a node counts, and only of a member that EC2 vouches for: others' clients get no requests answered,
+so that a report of theirs could only take from the limits of keys. What a report means is not decided here
 (`core/access/key_usage`).
 """
 
@@ -38,7 +39,9 @@ class KeyUsageGossip:
     def receive(self, update: KeyUsage) -> None:
         """Pass on a member's report, where it is newer than the last one."""
         member = self._table.by_boot_id.get(update.boot_id)
-        if member is not None and member.liveness.is_present and update.version > member.usage_version:
+        if member is None or not (member.is_vouched and member.liveness.is_present):
+            return
+        if update.version > member.usage_version:
             member.usage_version = update.version
             self._queue.add(update.boot_id, write_key_usage_update(*update))
             self._on_received(KeyUsageReceived(update.boot_id, update.packed))

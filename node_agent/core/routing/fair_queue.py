@@ -6,10 +6,10 @@
 Rules kept here (Shreedhar and Varghese, SIGCOMM 1995):
 
 * within a key, requests are served in their order; between keys, tokens are shared equally while both wait;
-* what a key may spend ends with its last waiting request: nothing is saved up while it asks for nothing;
+* what a key may spend ends with its last waiting request: nothing is saved up while none waits;
 * an answer that was longer than estimated is paid for by its key's next turns (`charge`), within MAX_DEBT, so that no
   key gains by leaving out max_tokens, and none is shut out for long;
-* a request is never passed over for ever: every round of the circle brings its key closer by QUANTUM.
+* a request is never passed over for ever: every round of the circle lets its key spend QUANTUM more.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ class KeyLimiter:
     def _decide(self, key: Key, cost: int) -> Decision:
         """Decide on a request that has just arrived: not before those of its key that wait."""
         at = self._now()
-        self.table.reports_soon(key, is_urgent=key.usage.ask(at, cost))
+        self.table.reports_soon(key, is_urgent=key.usage.demand(at, cost))
         decision = key.usage.decide(at, cost, self.table.fleet())
         if key.held and isinstance(decision, Admitted):
             return key.usage.wait_in_line(at, cost)

@@ -88,7 +88,7 @@ class KeyTable:
         return key
 
     def reports_soon(self, key: Key, *, is_urgent: bool) -> None:
-        """Have a key's counts reported. is_urgent: at once, because peers do not know of its demand here."""
+        """Have a key's counts reported. is_urgent: at once, because peers have no report of its demand here."""
         self._turns.setdefault(key.usage.digest)
         if is_urgent:
             self._turns.move_to_end(key.usage.digest, last=False)
@@ -99,8 +99,8 @@ class KeyTable:
         members = self._node.members
         if self._shape is None or members.view is not self._view:
             self._view = members.view
-            present = [member.boot_id for member in members.members.values() if member.liveness.is_present]
-            self._shape = fleet_shape(members.boot_id, present, len(self._reporting) + 1)
+            peers = [each.boot_id for each in members.members.values() if each.is_vouched and each.liveness.is_present]
+            self._shape = fleet_shape(members.boot_id, peers, len(self._reporting) + 1)
         return self._shape
 
     def on_report(self, boot_id: bytes, packed: bytes) -> None:

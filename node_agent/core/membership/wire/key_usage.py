@@ -19,7 +19,9 @@ KEY_BYTES = _KEY.size
 MAX_KEYS = 32
 """In one report: with the header of the message it fits into a datagram."""
 
-_LARGEST = UsageReport(requests=0xFFFFFFFF, tokens=0xFFFFFFFF, streams=0xFFFF, asked=0xFFFF, asked_tokens=0xFFFFFFFF)
+_LARGEST = UsageReport(
+    requests=0xFFFFFFFF, tokens=0xFFFFFFFF, streams=0xFFFF, demanded=0xFFFF, demanded_tokens=0xFFFFFFFF
+)
 
 
 def write_key_usage(reports: Iterable[tuple[bytes, UsageReport]]) -> bytes:

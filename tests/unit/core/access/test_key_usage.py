@@ -17,7 +17,7 @@ def usage_of(**limits: int) -> KeyUsage:
 
 
 def admit(usage: KeyUsage, at: float, prompt: int = 1, answer: int = 0) -> object:
-    usage.ask(at, prompt + answer)
+    usage.demand(at, prompt + answer)
     decision = usage.decide(at, max(1, prompt + answer), ALONE)
     return usage.admit(at, prompt, answer) if isinstance(decision, Admitted) else decision
 
@@ -110,7 +110,7 @@ def test_what_peers_report_is_used_up_too() -> None:
 
 def test_what_a_lost_peer_reported_ages_out_within_the_minute_and_its_streams_at_once() -> None:
     usage = usage_of(requests_per_minute=10, streams=2)
-    usage.peers.record(0.0, b"peer", UsageReport(requests=10, streams=2, asked=3))
+    usage.peers.record(0.0, b"peer", UsageReport(requests=10, streams=2, demanded=3))
     assert isinstance(usage.decide(0.0, 1, TWO), Refused)
     usage.decide(10.0, 1, ALONE)
     assert (usage.used(10.0, Limit.REQUESTS), usage.used(10.0, Limit.STREAMS)) == (10, 0)
@@ -129,10 +129,10 @@ def test_a_new_node_waits_where_another_one_may_have_the_last_of_it() -> None:
     decisions = []
     for own, peer in ((b"a", b"b"), (b"b", b"a")):
         usage = usage_of(requests_per_minute=1)
-        usage.ask(0.0, 1)
+        usage.demand(0.0, 1)
         shape = fleet_shape(own, [peer], 2)
         decisions.append(type(usage.decide(0.0, 1, shape)))
-        assert isinstance(usage.decide(shape.settle_s, 1, shape), Admitted)  # nobody else asked
+        assert isinstance(usage.decide(shape.settle_s, 1, shape), Admitted)  # nobody else demanded
     assert sorted(decisions, key=str) == [Admitted, Wait]
 
 
@@ -168,8 +168,8 @@ def test_the_time_until_the_limits_are_whole_again() -> None:
 
 def test_the_first_request_for_a_while_is_news_to_peers() -> None:
     usage = usage_of(requests_per_minute=5)
-    assert usage.ask(0.0, 1)
-    assert not usage.ask(5.0, 1)
-    assert usage.ask(30.0, 1)
+    assert usage.demand(0.0, 1)
+    assert not usage.demand(5.0, 1)
+    assert usage.demand(30.0, 1)
     assert usage.report(100.0) == NOTHING
     assert usage.is_idle(100.0)

@@ -20,7 +20,7 @@ from sim.host import Host
 from sim.network import NetworkConditions
 from tests.scenarios.fleets import stable_fleet
 
-REPORT = UsageReport(requests=3, tokens=700, streams=2, asked=4, asked_tokens=900)
+REPORT = UsageReport(requests=3, tokens=700, streams=2, demanded=4, demanded_tokens=900)
 DIGEST = digest_of("k")
 
 
@@ -85,6 +85,22 @@ def test_the_newest_report_counts_and_an_unknown_nodes_does_not() -> None:
     assert received == {peer.boot_id: [(DIGEST, newer)]}
 
 
+def test_a_report_of_a_node_that_ec2_does_not_vouch_for_takes_from_no_limit() -> None:
+    fleet = stable_fleet(3)
+    host, peer, _ = fleet.running()
+    received = watch([host])[host.instance_id]
+    member = host.membership.members[peer.instance_id]
+    report = KeyUsage(peer.boot_id, 7, write_key_usage([(DIGEST, REPORT)]))
+    member.is_vouched = False
+    host.membership._member_state.apply(report)
+    host.handle(LocalKeyUsageSet(host.clock, b""))
+    assert received == {}
+    member.is_vouched = True
+    host.membership._member_state.apply(report)
+    host.handle(LocalKeyUsageSet(host.clock, b""))
+    assert received == {peer.boot_id: [(DIGEST, REPORT)]}
+
+
 def test_a_report_of_the_most_keys_fits_into_a_datagram_and_further_keys_are_left_out() -> None:
     reports = [(bytes([number]) * 8, REPORT) for number in range(MAX_KEYS + 5)]
     packed = write_key_usage(reports)
@@ -118,7 +134,7 @@ def test_odd_reports_are_read_as_far_as_they_go(packed: bytes) -> None:
 
 
 def test_counts_beyond_the_format_become_its_largest_and_negative_ones_none() -> None:
-    odd = UsageReport(requests=2**40, tokens=-5, streams=70_000, asked=70_000, asked_tokens=2**33)
+    odd = UsageReport(requests=2**40, tokens=-5, streams=70_000, demanded=70_000, demanded_tokens=2**33)
     ((_, read),) = read_key_usage(write_key_usage([(DIGEST, odd)]))
     assert read == UsageReport(2**32 - 1, 0, 65_535, 65_535, 2**32 - 1)
 

@@ -223,7 +223,7 @@ def test_peers_reports_count_and_new_demand_is_reported_at_once() -> None:
         with pytest.raises(LimitExceeded):
             await stage.limiter.begin(MemoryRequest(), who, SMALL)
         stage.limiter.table.tick()
-        assert stage.reports == [{digest_of("k1"): UsageReport(asked=1, asked_tokens=10)}]
+        assert stage.reports == [{digest_of("k1"): UsageReport(demanded=1, demanded_tokens=10)}]
         stage.limiter.table.tick()
         assert len(stage.reports) == 1  # not before its turn
 
