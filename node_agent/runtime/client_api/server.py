@@ -1,6 +1,6 @@
 """The client API. Any node answers any request; the engine may be anywhere in the fleet.
 
-    /v1/chat/completions, /v1/completions   streamed: a ClientStream; else a BufferedRequest
+    /v1/chat/completions, /v1/completions   streamed: `ClientStreams`; else a BufferedRequest
     /v1/responses, /v1/messages             the same
     /v1/messages/count_tokens, /version     relayed, retried before the first byte
     /tokenize, /v1/embeddings, ...          the same, where the operator allows them
@@ -16,22 +16,15 @@ error says what to do, in the form of its route.
 
 from __future__ import annotations
 
-import contextlib
 import secrets
-from collections.abc import Collection, Coroutine, Iterator
+from collections.abc import Collection
 from dataclasses import replace
-from typing import Any
 
 from node_agent.contract.errors import FleetFull, LimitExceeded, NoReadyPeer, RequestRejected
-from node_agent.contract.names import DURABILITY_HEADER, SESSION_HEADER
-from node_agent.core.access.caller import Caller
-from node_agent.core.access.token_estimate import Estimate, estimate
+from node_agent.core.access.token_estimate import estimate
 from node_agent.core.http.cors import Origins
-from node_agent.core.journal.epochs import Epoch, EpochRange, EventId, parse_event_id
-from node_agent.core.journal.stream_claim import STREAM_CHARACTERS, TOKEN_BYTES, ResumeToken, make_token, parse_token
-from node_agent.core.journal.stream_header import StreamHeader
 from node_agent.core.openai import client_headers, routes
-from node_agent.core.openai.client_headers import REQUEST_ID, stream_reader
+from node_agent.core.openai.client_headers import REQUEST_ID
 from node_agent.core.openai.generation_request import (
     ApiRoute,
     GenerationRequest,
@@ -42,20 +35,17 @@ from node_agent.core.openai.generation_request import (
 from node_agent.core.openai.request_body import Body, read_body
 from node_agent.core.policy.fields import PASSED
 from node_agent.core.policy.request_policy import TOKENIZER_ROUTES, RequestPolicy
-from node_agent.core.replication.replicated_log import ReplicatedLog
-from node_agent.core.routing.affinity import session_key
-from node_agent.core.routing.router import Route, RouteRequest
-from node_agent.core.streams.factory import new_stream
+from node_agent.core.routing.router import RouteRequest
 from node_agent.ports import ServerRequest
 from node_agent.runtime.client_api.admission_queue import AdmissionQueue
 from node_agent.runtime.client_api.audit import Audit, RequestRecord
 from node_agent.runtime.client_api.buffered_request import BufferedRequest, BufferedRequests, ClientGone
 from node_agent.runtime.client_api.client_keys import ClientKeys
-from node_agent.runtime.client_api.client_stream import ClientStream
-from node_agent.runtime.client_api.key_limits import KeyLimiter, KeyRequest
+from node_agent.runtime.client_api.client_streams import ClientStreams
+from node_agent.runtime.client_api.key_limits import KeyLimiter
 from node_agent.runtime.client_api.model_list import ModelList
 from node_agent.runtime.client_api.node_routes import NodeRoutes
-from node_agent.runtime.client_api.sse_response import SseResponse
+from node_agent.runtime.client_api.request_admission import RequestAdmission, engine_headers
 from node_agent.runtime.client_api.stream_registry import StreamRegistry
 from node_agent.runtime.client_api.tokenizer_requests import TokenizerRequests
 from node_agent.runtime.common.responses import answer_error, answer_limited
@@ -64,7 +54,6 @@ from node_agent.runtime.node.context import NodeContext
 from node_agent.runtime.replication.manager import ReplicationManager
 from node_agent.runtime.replication.takeover import JournalBehind, Takeovers
 
-_MAX_SESSION_BYTES = 256
 _KINDS = {kind.value: kind for kind in ApiRoute}
 _NAME_MODEL = (ApiRoute.CHAT, ApiRoute.COMPLETION, ApiRoute.RESPONSES)
 """Routes where a request may omit the model; it then means the served one. Anthropic's route requires it."""
@@ -98,12 +87,8 @@ class ClientApi:
         policy: RequestPolicy | None = None,
     ) -> None:
         self._node = node
-        self._admission = admission
-        self._limits = limits
-        self._engines = engines
-        self._replication = replication
-        self._takeovers = takeovers
-        self._streams = streams
+        self._admission = RequestAdmission(admission, limits, models)
+        self._streams = ClientStreams(node, self._admission, limits, engines, replication, takeovers, streams)
         self._models = models
         self._origins = Origins(origins)
         self._policy = policy or RequestPolicy()
@@ -157,7 +142,7 @@ class ClientApi:
             await own(request)
             return 200
         if path.startswith(routes.STREAMS):
-            return await self._resume(request, path.removeprefix(routes.STREAMS), record)
+            return await self._streams.resume(request, path.removeprefix(routes.STREAMS), record)
         return await self._serve(request, path, request_id, record)
 
     def _reject_invalid_route(self, request: ServerRequest, path: str) -> int | None:
@@ -198,7 +183,7 @@ class ClientApi:
             return await self._relay(request, request_id, body.to_bytes(), generation.model, record)
         del body  # its objects take many times its bytes, for as long as this waits
         if generation.streaming:
-            return await self._stream(request, request_id, generation, record)
+            return await self._streams.begin(request, request_id, generation, record)
         return await self._buffered(request, request_id, generation, record)
 
     def _screened(self, request: ServerRequest, path: str, body: Body, key_id: str) -> Body:
@@ -220,17 +205,17 @@ class ClientApi:
         """Relay a request that only an engine can answer, if only with an error."""
         record.model = model
         if request.path not in TOKENIZER_ROUTES:
-            routing = await self._routing_request(request, model, None)
+            routing = await self._admission.routing_request(request, model, None)
             return await self._request_engine(request, request_id, body, routing, record)
         async with self._tokenizing.slot(len(request.body), self._models.own.max_model_len):
-            routing = await self._routing_request(request, model, None)
+            routing = await self._admission.routing_request(request, model, None)
             return await self._request_engine(request, request_id, body, routing, record)
 
     async def _buffered(
         self, request: ServerRequest, request_id: bytes, generation: GenerationRequest, record: RequestRecord
     ) -> int:
         record.model = generation.model
-        routing = await self._routing_request(request, generation.model, generation.affinity_key)
+        routing = await self._admission.routing_request(request, generation.model, generation.affinity_key)
         return await self._request_engine(request, request_id, generation.engine_body(), routing, record, generation)
 
     async def _request_engine(
@@ -247,11 +232,11 @@ class ClientApi:
             cost = generation.token_estimate(size)
         else:
             cost = estimate(size, None if request.path in _KINDS else 0)
-        route, started = await self._admit(request, routing, cost, record.caller)
+        route, started = await self._admission.admit(request, routing, cost, record.caller)
         buffered = BufferedRequest(
             request.method,
             routes.engine_target(request.target),
-            _to_engine(request, request_id),
+            engine_headers(request, request_id),
             body,
             routing,
             max_tokens,
@@ -267,153 +252,3 @@ class ClientApi:
         finally:
             started.close(status, record.usage)
         return status
-
-    async def _admit(
-        self, request: ServerRequest, routing: RouteRequest, cost: Estimate, caller: Caller
-    ) -> tuple[Route, KeyRequest]:
-        """Admit a request by its caller's limits, then by the fleet's room.
-
-        Raises LimitExceeded, and what `AdmissionQueue.route` raises.
-
-        Returns:
-            Its route, and its counts, to be closed.
-        """
-        started = await self._limits.begin(request, caller, cost)
-        try:
-            return await self._admission.route(routing, request, caller.key_id, cost.total), started
-        except BaseException:
-            started.undo()
-            raise
-
-    async def _stream(
-        self, request: ServerRequest, request_id: bytes, generation: GenerationRequest, record: RequestRecord
-    ) -> int:
-        record.model = generation.model
-        routing = await self._routing_request(request, generation.model, generation.affinity_key)
-        _is_durable(request.headers.get(DURABILITY_HEADER))  # refused before anything is counted
-        if self._streams.is_full:
-            return self._reject_full(request)
-        cost = generation.token_estimate(len(request.body))
-        route, started = await self._admit(request, routing, cost, record.caller)
-        try:
-            stream = self._open(request, request_id, generation, routing, route, record.caller)
-            return await self._run(stream, stream.run(route), started, record)
-        finally:
-            started.close()
-
-    def _open(
-        self,
-        request: ServerRequest,
-        request_id: bytes,
-        generation: GenerationRequest,
-        routing: RouteRequest,
-        route: Route,
-        caller: Caller,
-    ) -> ClientStream:
-        """Open a stream with its journal."""
-        durable = _is_durable(request.headers.get(DURABILITY_HEADER))
-        token = make_token(secrets.token_hex(STREAM_CHARACTERS // 2), secrets.token_bytes(TOKEN_BYTES))
-        epoch = Epoch(1, self._node.instance_id)
-        runs = (EpochRange(0, epoch),)
-        claim = token.claim(caller.key_id)
-        opening = StreamHeader(generation, runs, request_id.decode("latin-1"), durable, claim)
-        machine = new_stream(generation, token.text, runs)
-        ahead = ReplicatedLog(token.stream, epoch, opening.to_bytes(), lines=machine.journal, client=request.address)
-        journal = self._replication.open_stream(ahead, route.node.pool, durable=durable)
-        request.forget_body()  # the journal's opening has it
-        sse_response = SseResponse(request, token.text, generation.route.value, stream_reader(request.headers))
-        headers = _to_engine(request, request_id)
-        return ClientStream(self._node, self._engines, machine, journal, sse_response, routing, headers=headers)
-
-    async def _resume(self, request: ServerRequest, text: str, record: RequestRecord) -> int:
-        token = parse_token(text)
-        event = _last_event(token, request.headers.get(b"last-event-id"))
-        if self._streams.is_full:
-            return self._reject_full(request)
-        with self._counted_resume():
-            takeover = await self._takeovers.take_over(token, event, record.caller.key_id)
-        takeover.log.client = request.address
-        journal = self._replication.open_stream(takeover.log, None, durable=takeover.durable)
-        if takeover.request_id and REQUEST_ID not in request.headers:
-            request.add_headers([(REQUEST_ID, takeover.request_id.encode("latin-1", "replace"))])
-        generation = takeover.machine.generation
-        record.model = generation.model
-        reader = replace(stream_reader(request.headers), wants_event_ids=True)  # or it would not be here
-        sse_response = SseResponse(request, token.text, generation.route.value, reader)
-        routing = await self._routing_request(request, generation.model, generation.affinity_key)
-        stream = ClientStream(
-            self._node, self._engines, takeover.machine, journal, sse_response, routing, takeover.replay
-        )
-        return await self._run(stream, stream.resume(), self._limits.resume(record.caller), record)
-
-    @contextlib.contextmanager
-    def _counted_resume(self) -> Iterator[None]:
-        outcome = "lost"
-        try:
-            yield
-            outcome = "taken"
-        except RequestRejected as rejected:
-            outcome = rejected.code
-            raise
-        except JournalBehind:
-            outcome = "journal_behind"
-            raise
-        finally:
-            self._node.metrics.resumes.labels(outcome).inc()
-
-    async def _run(
-        self, stream: ClientStream, running: Coroutine[Any, Any, int], started: KeyRequest, record: RequestRecord
-    ) -> int:
-        self._streams.add(stream)
-        started.watch(stream.machine)
-        record.stream = stream.stream_id
-        before = stream.machine.tokens
-        try:
-            return await running
-        finally:
-            started.close()
-            self._streams.remove(stream)
-            record.tokens_in = stream.machine.prompt_tokens or None
-            record.tokens_out = max(0, stream.machine.tokens - before)
-            self._node.metrics.tokens.inc(record.tokens_out)
-
-    def _reject_full(self, request: ServerRequest) -> int:
-        message = f"This node holds {self._streams.max_streams} streams, its bound; try another node, or again shortly."
-        answer_error(request, 429, "too_many_streams", message, retry_after_s=1.0)
-        return 429
-
-    async def _routing_request(self, request: ServerRequest, model: str | None, key: int | None) -> RouteRequest:
-        """Return what the router has to know. Raises RequestRejected."""
-        model = await self._models.base_model(model)
-        session = request.headers.get(SESSION_HEADER)
-        if not session:
-            return RouteRequest(model, key)
-        if len(session) > _MAX_SESSION_BYTES:
-            name = SESSION_HEADER.decode()
-            raise RequestRejected(400, "invalid_request", f"{name} has {_MAX_SESSION_BYTES} characters at most.")
-        return RouteRequest(model, session_key(session.decode("latin-1")), by_session=True)
-
-
-def _to_engine(request: ServerRequest, request_id: bytes) -> dict[str, str]:
-    return {**client_headers.engine_headers(request.headers), "x-request-id": request_id.decode("latin-1")}
-
-
-def _is_durable(value: bytes | None) -> bool:
-    """Return whether the client wants its stream replicated. Raises RequestRejected."""
-    if value not in (None, b"peer", b"none"):
-        raise RequestRejected(400, "invalid_request", f"{DURABILITY_HEADER.decode()} is peer or none.")
-    return value != b"none"
-
-
-def _last_event(token: ResumeToken, last: bytes | None) -> EventId:
-    """Parse the Last-Event-ID of a resumed stream. Raises RequestRejected."""
-    if not last:
-        return EventId(token.text, 0)
-    try:
-        event = parse_event_id(last.decode("latin-1"))
-    except ValueError as error:
-        raise RequestRejected(400, "invalid_event_id", f"Last-Event-ID: {error}.") from error
-    if event.stream != token.text:
-        message = f"Last-Event-ID is of another stream than {token.stream[:100]}."
-        raise RequestRejected(400, "invalid_event_id", message)
-    return event
