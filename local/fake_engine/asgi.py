@@ -32,10 +32,14 @@ async def wait_for_disconnect(receive: Receive) -> None:
         pass
 
 
+def request_id(scope: Scope) -> str | None:
+    """Return the request's X-Request-Id, None if it has none."""
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == b"x-request-id"), None)
+
+
 def with_request_id(scope: Scope, send: Send) -> Send:
     """Add the request's id to its response, as vLLM does with --enable-request-id-headers."""
-    given = next((value for key, value in scope["headers"] if key == b"x-request-id"), b"")
-    header = (b"x-request-id", given or secrets.token_hex(16).encode())
+    header = (b"x-request-id", (request_id(scope) or secrets.token_hex(16)).encode("latin-1"))
 
     async def sent(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":

@@ -18,6 +18,7 @@ import os
 import secrets
 import signal
 import time
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -38,6 +39,7 @@ from local.fake_engine.asgi import (
     Send,
     check_content_type,
     read_body,
+    request_id,
     respond,
     send_error,
     send_generation_error,
@@ -60,6 +62,8 @@ from local.fake_engine.triggers import (
 )
 
 VERSION = "0.32.0"
+KEPT_IDS = 100
+"""Of how many requests /metrics lists the ids, so that a test can count its own requests among the node's probes."""
 
 
 class FakeVllm:
@@ -69,7 +73,7 @@ class FakeVllm:
         self._config = config
         self.responder = Responder(config)
         self._core, self._faults = self.responder.core, self.responder.faults
-        self._received = 0  # requests with a body, those that are refused included
+        self._received: deque[str] = deque(maxlen=KEPT_IDS)  # of requests with a body, those that are refused included
         self._routes: dict[tuple[str, str], Callable[[Scope, Receive, Send, bytes], Awaitable[None]]] = {
             ("POST", "/v1/chat/completions"): self._complete,
             ("POST", "/v1/completions"): self._complete,
@@ -102,7 +106,8 @@ class FakeVllm:
             if not event.get("more_body"):
                 break
         method, path, send = scope["method"], scope["path"], with_request_id(scope, send)
-        self._received += method == "POST"
+        if method == "POST":
+            self._received.append(request_id(scope) or "")
         route = self._routes.get((method, path))
         if route is None:
             await self._route_error(send, method, path, scope.get("query_string", b""))
@@ -183,11 +188,10 @@ class FakeVllm:
         await self.responder.respond(scope, receive, send, body, form, sampling)
 
     def _formatter(self, scope: Scope, body: dict[str, Any], chat: bool) -> OpenAiFormatter:
-        given = next((value.decode() for key, value in scope["headers"] if key == b"x-request-id"), None)
         options = body.get("stream_options") or {}
         return OpenAiFormatter(
             chat=chat,
-            id=("chatcmpl-" if chat else "cmpl-") + (given or secrets.token_hex(8)),
+            id=("chatcmpl-" if chat else "cmpl-") + (request_id(scope) or secrets.token_hex(8)),
             created=int(time.time()),
             model=self._config.model,
             prompts=tuple(map(tuple, read_prompts(body, chat, self._config.max_model_len))),
@@ -251,7 +255,10 @@ class FakeVllm:
             "generation_tokens_total": core.generated,
         }
         lines = [f"vllm:{name}{label} {float(value)}" for name, value in figures.items()]
-        lines.append(f"fake_engine_received_total {self._received}")
+        received = Counter(self._received).items()
+        lines += [
+            f"fake_engine_received_total{{request_id={orjson.dumps(given).decode()}}} {n}" for given, n in received
+        ]
         await respond(send, 200, ("\n".join(lines) + "\n").encode(), b"text/plain; version=0.0.4; charset=utf-8")
 
     async def _models(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:

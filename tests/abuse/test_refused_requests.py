@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -16,26 +17,35 @@ from tests.refused_requests import CONTROL_TOKEN, REFUSED, RefusedRequest, chat,
 ENGINE_PORT = 8002
 
 
-def received(fleet: list[AbusedNode]) -> int:
-    """Return the number of requests with a body that the engines have received in all."""
+_ids = itertools.count(1)
+
+
+def sent_and_received(fleet: list[AbusedNode], raw: bytes) -> tuple[bytes, int]:
+    """Send a request to the first node.
+
+    Returns the answer, and how many requests with its id the engines have received: a node's own, which check whether
+    its engine works, have others.
+    """
+    given = f"refused-{next(_ids)}"
+    answer = send(fleet[0].host, raw.replace(b"\r\n", f"\r\nx-request-id: {given}\r\n".encode(), 1))
     shown = [get(node.host, "/metrics", ENGINE_PORT).decode() for node in fleet]
-    return sum(int(re.findall(r"^fake_engine_received_total (\d+)$", text, re.MULTILINE)[0]) for text in shown)
+    counted = rf'^fake_engine_received_total{{request_id="{given}"}} (\d+)$'
+    return answer, sum(int(n) for text in shown for n in re.findall(counted, text, re.MULTILINE))
 
 
 def assert_refused(fleet: list[AbusedNode], request: RefusedRequest) -> None:
-    before = received(fleet)
     for streamed in (False, True):
-        sent = request.to_bytes()
+        raw = request.to_bytes()
         if streamed and request.raw is None and request.method == "POST":
-            sent = post(request.path, {**request.body, "stream": True})
-        answer = send(fleet[0].host, sent)
+            raw = post(request.path, {**request.body, "stream": True})
+        answer, received = sent_and_received(fleet, raw)
         assert status_of(answer) == [request.status], "a stream, too, is refused before it begins"
+        assert received == 0
         error = json.loads(answer.rpartition(b"\r\n\r\n")[2])["error"]
         if request.path == "/v1/messages":
             assert error["message"]
         else:
             assert (error["code"], error["param"]) == (request.code, request.param)
-    assert received(fleet) == before
 
 
 @pytest.mark.parametrize("request_", REFUSED, ids=lambda request: request.name)
@@ -45,9 +55,8 @@ def test_a_request_of_the_list_reaches_no_engine(fleet: list[AbusedNode], reques
 
 def test_a_usual_request_reaches_one(fleet: list[AbusedNode]) -> None:
     """Without this the others would prove nothing."""
-    before = received(fleet)
-    assert status_of(send(fleet[0].host, post("/v1/chat/completions", chat()))) == [200]
-    assert received(fleet) == before + 1
+    answer, received = sent_and_received(fleet, post("/v1/chat/completions", chat()))
+    assert (status_of(answer), received) == ([200], 1)
 
 
 DOMAIN = "images.example.com"
@@ -83,9 +92,8 @@ ALLOWED = {
 
 @pytest.mark.parametrize("body", ALLOWED.values(), ids=ALLOWED)
 def test_what_the_operator_allows_gets_through(permissive: list[AbusedNode], body: dict[str, object]) -> None:
-    before = received(permissive)
-    assert status_of(send(permissive[0].host, post("/v1/chat/completions", body))) == [200]
-    assert received(permissive) == before + 1
+    answer, received = sent_and_received(permissive, post("/v1/chat/completions", body))
+    assert (status_of(answer), received) == ([200], 1)
 
 
 STILL_REFUSED = [each for each in REFUSED if each.source in ("CVE-2025-6242", "CVE-2026-34755", "CVE-2026-24779")]
