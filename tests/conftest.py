@@ -35,6 +35,8 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
 
 def _group(item: pytest.Item) -> str:
     folder = item.path.relative_to(_TESTS).parts[0]
+    if folder == "boot":
+        return folder  # one fleet is booted for all of its parts, also for the one with a real engine
     if folder == "contract" or item.get_closest_marker("vllm"):
         return "engines"  # of the contract; and no two real engines run at once, which would starve each other
     if folder in _CDK:
