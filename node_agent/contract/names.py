@@ -103,11 +103,18 @@ DRAINED_HOOK = "drained"
 """The group's hook on a termination: the instance stays until its node has drained, or the hook's time is up."""
 
 METRICS_NAMESPACE = "Synkti"
+METRICS_SERVICE = "synkti"
 CLUSTER_DIMENSION = "cluster"
-"""The dimension of the Lambdas' metrics by which an alarm counts the events of its own cluster only."""
+"""The dimension by which an alarm counts what happens in its own cluster only."""
 
 IN_FLIGHT_METRIC = "InFlightRequests"
 """Requests under way at a node's engine, once a minute from each node; its average scales the fleet."""
+
+CONTINUED_METRIC = "StreamsContinued"
+BROKEN_METRIC = "StreamsBroken"
+UNREPLICATED_METRIC = "EventsUnreplicated"
+PAUSE_METRIC = "ContinuationPause"
+"""Of the promise, from each node in the minutes in which they grew (core/node/promise_metrics)."""
 
 CACHES_PREFIX = "bin/caches/"
 """In the models bucket: what engines have compiled, bin/caches/<instance type>-<digest>.tar (stacks/boot/caches.sh)."""
@@ -120,6 +127,11 @@ KV_BLOCKS_PREFIX = "kv/"
 
 END_OF_LIFE_PREFIX = "end-of-life/"
 """In the same bucket: the last log of each node, end-of-life/<instance>/<instant>.log."""
+
+
+def metric_dimensions(cluster: str) -> dict[str, str]:
+    """Return the dimensions of a metric of a whole cluster: Powertools' service, and the cluster."""
+    return {"service": METRICS_SERVICE, CLUSTER_DIMENSION: cluster}
 
 
 def node_log_group_name(cluster: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from aws_cdk import Stack
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as actions
@@ -12,6 +14,26 @@ from constructs import Construct
 
 from stacks.settings import FleetSettings
 
+PAGE = "docs/alarms.md"
+
+
+@dataclass(frozen=True)
+class AlarmSpec:
+    """When an alarm fires, and what it is about.
+
+    name: after the cluster's; meaning: completes the description.
+    section: of docs/alarms.md; "": the one with the alarm's name.
+    above: the threshold.
+    periods: in how many periods of the last `of_periods` the metric has to be above it; 0: in as many consecutive ones.
+    """
+
+    name: str
+    meaning: str
+    section: str = ""
+    above: float = 0
+    periods: int = 1
+    of_periods: int = 0
+
 
 class Alarms(Construct):
     """Creates alarms and collects them in `alarms` for the dashboard. Without `alarm_email` they notify no one."""
@@ -19,6 +41,7 @@ class Alarms(Construct):
     def __init__(self, scope: Construct, construct_id: str, settings: FleetSettings) -> None:
         super().__init__(scope, construct_id)
         self.alarms: list[cloudwatch.Alarm] = []
+        self._settings = settings
         self._topic = self._make_topic(settings) if settings.alarm_email else None
 
     def _make_topic(self, settings: FleetSettings) -> sns.Topic:
@@ -36,39 +59,34 @@ class Alarms(Construct):
         )
         return topic
 
-    def alarm_when_positive(
-        self,
-        scope: Construct,
-        construct_id: str,
-        metric: cloudwatch.IMetric,
-        meaning: str,
-        *,
-        periods: int = 1,
-        of_periods: int | None = None,
-    ) -> None:
-        """Create an alarm for a metric above zero.
-
-        meaning: completes the alarm's description; periods: in how many periods of the last `of_periods` it has to be
-        above zero; None: in as many consecutive ones.
-        """
-        alarm = positive_alarm(scope, construct_id, metric, meaning, periods, of_periods or periods)
+    def add(self, scope: Construct, construct_id: str, metric: cloudwatch.IMetric, what: AlarmSpec) -> None:
+        """Create an alarm that notifies."""
+        alarm = make_alarm(scope, construct_id, self._settings, metric, what)
         if self._topic is not None:
             alarm.add_alarm_action(actions.SnsAction(self._topic))
         self.alarms.append(alarm)
 
 
-def positive_alarm(
-    scope: Construct, construct_id: str, metric: cloudwatch.IMetric, meaning: str, periods: int, of_periods: int
+def make_alarm(
+    scope: Construct, construct_id: str, settings: FleetSettings, metric: cloudwatch.IMetric, what: AlarmSpec
 ) -> cloudwatch.Alarm:
-    """Return an alarm without actions; see Alarms.alarm_when_positive for its arguments."""
+    """Create an alarm without actions, by the name that docs/alarms.md has."""
     return cloudwatch.Alarm(
         scope,
         construct_id,
+        alarm_name=f"{settings.cluster}-{what.name}",
         metric=metric,
-        threshold=0,
+        threshold=what.above,
         comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
-        evaluation_periods=of_periods,
-        datapoints_to_alarm=periods,
+        evaluation_periods=what.of_periods or what.periods,
+        datapoints_to_alarm=what.periods,
         treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
-        alarm_description=f"Synkti: {meaning}",
+        alarm_description=f"Synkti: {what.meaning}. What to do: {_page(settings)}#{what.section or what.name}",
     )
+
+
+def _page(settings: FleetSettings) -> str:
+    """Return the address of the page about alarms: in the repository that deploys, where one does."""
+    if not settings.github_repository:
+        return PAGE
+    return f"https://github.com/{settings.github_repository}/blob/{settings.github_branch}/{PAGE}"

@@ -63,8 +63,6 @@ def boot_variables(settings: FleetSettings, artifact: Artifact, state: StateStac
         env.GROUP: names.auto_scaling_group_name(settings.cluster),
         "SYNKTI_READY_HOOK": names.READY_HOOK,
         "SYNKTI_LOG_GROUP": names.node_log_group_name(settings.cluster),
-        "SYNKTI_METRICS_NAMESPACE": names.METRICS_NAMESPACE,
-        "SYNKTI_IN_FLIGHT_METRIC": names.IN_FLIGHT_METRIC,
         "AWS_REGION": region,
         "AWS_DEFAULT_REGION": region,
     }

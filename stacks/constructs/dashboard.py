@@ -8,9 +8,12 @@ from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
-from stacks.constructs.metrics import FIVE_MINUTES, group_metric, lambda_metric, orphaned_streams_metric
+from node_agent.contract import names
+from stacks.constructs.metrics import FIVE_MINUTES, cluster_metric, group_metric, orphaned_streams_metric
 from stacks.constructs.node_group import in_flight_metric
 from stacks.settings import FleetSettings
+
+PROMISE_COUNTS = (names.CONTINUED_METRIC, names.BROKEN_METRIC, names.UNREPLICATED_METRIC)
 
 
 class Dashboard(Construct):
@@ -40,23 +43,31 @@ class Dashboard(Construct):
             cloudwatch.GraphWidget(
                 title="What EC2 did",
                 left=[
-                    lambda_metric(cluster, "EventCreate"),
-                    lambda_metric(cluster, "EventAdvance"),
-                    lambda_metric(cluster, "EventNote"),
+                    cluster_metric(cluster, "EventCreate"),
+                    cluster_metric(cluster, "EventAdvance"),
+                    cluster_metric(cluster, "EventNote"),
                 ],
             ),
             cloudwatch.GraphWidget(
                 title="On-demand instances for want of spot",
-                left=[lambda_metric(cluster, "OnDemandBase", "Maximum")],
-                right=[lambda_metric(cluster, "CapacityRaise"), lambda_metric(cluster, "CapacityLower")],
+                left=[cluster_metric(cluster, "OnDemandBase", "Maximum")],
+                right=[cluster_metric(cluster, "CapacityRaise"), cluster_metric(cluster, "CapacityLower")],
             ),
             cloudwatch.GraphWidget(
                 title="Nodes that gave up",
-                left=[lambda_metric(cluster, "BreakerCount"), lambda_metric(cluster, "BreakerOpen")],
+                left=[cluster_metric(cluster, "BreakerCount"), cluster_metric(cluster, "BreakerOpen")],
             ),
             cloudwatch.GraphWidget(
-                title="Streams of lost nodes",
-                left=[lambda_metric(cluster, "StreamsOrphaned"), orphaned_streams_metric(cluster)],
+                title="The promise: streams continued, broken, orphaned; events without a replica",
+                left=[
+                    *(cluster_metric(cluster, name) for name in PROMISE_COUNTS),
+                    cluster_metric(cluster, "StreamsOrphaned"),
+                    orphaned_streams_metric(cluster),
+                ],
+            ),
+            cloudwatch.GraphWidget(
+                title="The promise: pauses of continued streams",
+                left=[cluster_metric(cluster, names.PAUSE_METRIC, statistic) for statistic in ("p50", "p99")],
             ),
         )
         board.add_widgets(

@@ -18,7 +18,7 @@ from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from node_agent.contract import names
-from stacks.constructs.alarms import Alarms
+from stacks.constructs.alarms import Alarms, AlarmSpec
 from stacks.constructs.handler_function import handler_function
 from stacks.constructs.lambda_package import Code
 from stacks.settings import FleetSettings
@@ -90,9 +90,12 @@ class EventFunction(Construct):
             ],
         )
         period = Duration.minutes(5)
-        alarms.alarm_when_positive(self, "Errors", self.function.metric_errors(period=period), f"{task.handler} fails")
+        name = task.handler.replace("_", "-")
+        fails = AlarmSpec(f"{name}-fails", f"the Lambda {task.handler} fails", "a-lambda-fails")
+        alarms.add(self, "Errors", self.function.metric_errors(period=period), fails)
+        left = AlarmSpec(f"{name}-dead-letters", f"events that {task.handler} could not handle", "dead-letters")
         letters = self.queue.metric_approximate_number_of_messages_visible(period=period)
-        alarms.alarm_when_positive(self, "Letters", letters, f"events that {task.handler} could not handle")
+        alarms.add(self, "Letters", letters, left)
 
 
 def _trigger(task: HandlerSpec, settings: FleetSettings) -> dict[str, Any]:

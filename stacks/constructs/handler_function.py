@@ -71,6 +71,6 @@ def handler_function(
         memory_size=memory_mib,
         timeout=Duration.seconds(timeout_s),
         tracing=lambda_.Tracing.ACTIVE,
-        environment={"POWERTOOLS_SERVICE_NAME": "synkti", **environment},
+        environment={"POWERTOOLS_SERVICE_NAME": names.METRICS_SERVICE, **environment},
         **more,
     )

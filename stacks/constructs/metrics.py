@@ -35,12 +35,12 @@ def missing_nodes_metric(cluster: str) -> cloudwatch.MathExpression:
     )
 
 
-def lambda_metric(cluster: str, name: str, statistic: str = "Sum") -> cloudwatch.Metric:
-    """Return a metric that the Lambdas of this cluster publish."""
+def cluster_metric(cluster: str, name: str, statistic: str = "Sum") -> cloudwatch.Metric:
+    """Return a metric that the Lambdas or the nodes of this cluster publish."""
     return cloudwatch.Metric(
         namespace=names.METRICS_NAMESPACE,
         metric_name=name,
-        dimensions_map={"service": "synkti", names.CLUSTER_DIMENSION: cluster},
+        dimensions_map=names.metric_dimensions(cluster),
         statistic=statistic,
         period=FIVE_MINUTES,
     )
@@ -48,9 +48,9 @@ def lambda_metric(cluster: str, name: str, statistic: str = "Sum") -> cloudwatch
 
 def breaker_metric(cluster: str) -> cloudwatch.Metric:
     """Return how often launches were suspended, because nodes gave up."""
-    return lambda_metric(cluster, "BreakerOpen")
+    return cluster_metric(cluster, "BreakerOpen")
 
 
 def orphaned_streams_metric(cluster: str) -> cloudwatch.Metric:
     """Return how many streams stay orphaned: their node was lost, and no client came back."""
-    return lambda_metric(cluster, "OrphanedStreams", "Maximum")
+    return cluster_metric(cluster, "OrphanedStreams", "Maximum")

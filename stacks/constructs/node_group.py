@@ -15,7 +15,7 @@ from constructs import Construct
 
 from node_agent.contract import names
 from node_agent.contract.tags import CLUSTER_TAG, ROLE_TAG, VERSION_TAG, WORKER_ROLE
-from stacks.constructs.alarms import positive_alarm
+from stacks.constructs.alarms import AlarmSpec, make_alarm
 from stacks.constructs.metrics import breaker_metric
 from stacks.constructs.network import Network
 from stacks.rollout import DRAIN_S, WARMUP_S, max_healthy_percent
@@ -66,8 +66,8 @@ class NodeGroup(Construct):
 
         It is in ALARM only while the breaker opens, so that it does not fail the update that brings the remedy, too.
         """
-        meaning = "an update is rolled back, because its nodes gave up"
-        return positive_alarm(self, "Rollback", breaker_metric(settings.cluster), meaning, 1, 1)
+        what = AlarmSpec("rollback", "an update is rolled back, because its nodes gave up")
+        return make_alarm(self, "Rollback", settings, breaker_metric(settings.cluster), what)
 
     def _add_hooks(self, settings: FleetSettings) -> None:
         """Add the hooks to the group's own properties: separate resources are created after the first instances."""

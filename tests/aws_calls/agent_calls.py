@@ -28,6 +28,8 @@ from node_agent.contract.table_schema import NodeRecord, StreamRecord, StreamSta
 from node_agent.contract.tags import NodeTags
 from node_agent.core.kv.blocks import block_name, chain, chain_root
 from node_agent.core.kv.index import Index, plan_batches
+from node_agent.core.node.promise_metrics import Counts, metric_data
+from node_agent.publish_metrics import cloudwatch_publisher
 from tests.aws_calls.recording import Recorder
 
 CLUSTER, MODEL = "synkti", "model"
@@ -53,10 +55,12 @@ async def _all(recorder: Recorder) -> None:
     await _journals()
     await _streams(recorder)
     await _contexts(recorder)
+    publish = cloudwatch_publisher(REGION)
     secrets = SecretsManager(aws_client("secretsmanager", REGION))
     await _attempt(secrets.read(names.cluster_key_secret_name(CLUSTER)))
     await _attempt(SecretKeyStore(secrets, names.client_keys_secret_name(CLUSTER), Remembered(None)).read())
     await asyncio.to_thread(_model, recorder)
+    publish(metric_data(1.0, Counts({names.BROKEN_METRIC: 1.0}, {0.1: 1.0}), Counts(), CLUSTER))
 
 
 async def _attempt(call: Awaitable[object]) -> None:

@@ -14,7 +14,7 @@ from tests.aws_calls.recording import recorder
 from tests.aws_calls.source_calls import Site, services_of, sites
 
 SOURCES = {
-    "node_agent": {"ec2", "autoscaling", "dynamodb", "s3", "secretsmanager"},
+    "node_agent": {"ec2", "autoscaling", "dynamodb", "s3", "secretsmanager", "cloudwatch"},
     "lambdas": {"ec2", "autoscaling", "dynamodb", "codebuild"},
     "cli": {
         *("ec2", "autoscaling", "dynamodb", "s3", "cloudformation", "sts", "ssm", "logs", "events", "fis", "iam"),

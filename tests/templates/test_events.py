@@ -9,16 +9,21 @@ import subprocess
 import sys
 import zipfile
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from checks.assemblies import Synthesized
+from node_agent.contract import names
 from node_agent.contract.aws_events import INTERRUPTION_EVENT, REBALANCE_EVENT, STATE_CHANGE_EVENT
 from node_agent.contract.capacity import LAUNCH_FAILED_EVENT, LAUNCH_SUCCEEDED_EVENT
 from node_agent.contract.launch_breaker import GAVE_UP_EVENT
 from stacks.constructs.event_function import RETRY_ATTEMPTS, RETRY_HOURS
 from stacks.constructs.lambda_package import POWERTOOLS_VERSION
+from stacks.events_stack import PAUSE_S
+
+ROOT = Path(__file__).parents[2]
 
 HANDLERS = {
     "node_interrupted": {INTERRUPTION_EVENT},
@@ -116,14 +121,49 @@ def test_each_function_queue_and_capacity_failure_has_an_alarm(
     production: Synthesized, everything: Synthesized
 ) -> None:
     alarms = production.resources("AWS::CloudWatch::Alarm")
-    assert len(alarms) == 2 * len((*HANDLERS, *SCHEDULED)) + 5
-    names = {alarm["Properties"].get("MetricName", "a sum") for alarm in alarms.values()}
-    assert names == {"Errors", "ApproximateNumberOfMessagesVisible", "a sum", "CapacityLimit", "BreakerOpen",
-        "OrphanedStreams",
+    assert len(alarms) == 2 * len((*HANDLERS, *SCHEDULED)) + 8
+    watched = {alarm["Properties"].get("MetricName", "a sum") for alarm in alarms.values()}
+    assert watched == {"Errors", "ApproximateNumberOfMessagesVisible", "a sum", "CapacityLimit", "BreakerOpen",
+        "OrphanedStreams", "StreamsBroken", "EventsUnreplicated", "ContinuationPause",
     }  # fmt: skip
     assert not any("AlarmActions" in alarm["Properties"] for alarm in alarms.values())
     assert all(alarm["Properties"]["AlarmActions"] for alarm in notifying(everything))
     assert everything.only("AWS::SNS::Subscription")["Endpoint"] == "operator@example.com"
+
+
+def page_and_section(alarm: dict[str, Any]) -> tuple[str, str]:
+    """Return the page that an alarm's description names, and the section of it."""
+    page, _, section = alarm["AlarmDescription"].rpartition(" ")[2].partition("#")
+    return page, section
+
+
+def test_each_alarm_has_a_name_and_its_description_the_section_about_it(
+    production: Synthesized, everything: Synthesized
+) -> None:
+    text = (ROOT / "docs/alarms.md").read_text()
+    titles = [line[3:].lower() for line in text.splitlines() if line.startswith("## ")]
+    handlers = {handler.replace("_", "-") for handler in (*HANDLERS, *SCHEDULED)}
+    alarms = [alarm["Properties"] for alarm in production.resources("AWS::CloudWatch::Alarm").values()]
+    for alarm in alarms:
+        name = alarm["AlarmName"].removeprefix("synkti-")
+        assert f"`{name}`" in text or name.removesuffix("-fails").removesuffix("-dead-letters") in handlers
+    assert {page_and_section(alarm)[0] for alarm in alarms} == {"docs/alarms.md"}, "no repository deploys"
+    assert {page_and_section(alarm)[1] for alarm in alarms} == {title.replace(" ", "-") for title in titles}
+    mailed = {page_and_section(alarm["Properties"])[0] for alarm in notifying(everything)}
+    assert mailed == {"https://github.com/acme/models/blob/main/docs/alarms.md"}
+
+
+def test_the_promise_has_alarms_over_all_nodes_of_the_cluster(production: Synthesized) -> None:
+    resources = production.resources("AWS::CloudWatch::Alarm").values()
+    alarms = {each["Properties"]["AlarmName"]: each["Properties"] for each in resources}
+    broken, alone, pauses = (
+        alarms[f"synkti-{name}"] for name in ("broken-streams", "unreplicated-events", "long-pauses")
+    )
+    assert (broken["Statistic"], broken["Threshold"], broken["EvaluationPeriods"]) == ("Sum", 0, 1)
+    assert (alone["Statistic"], alone["Threshold"], alone["DatapointsToAlarm"]) == ("Sum", 0, 3)
+    assert (pauses["ExtendedStatistic"], pauses["Threshold"]) == ("p99", PAUSE_S)
+    for alarm in (broken, alone, pauses):
+        assert {each["Name"]: each["Value"] for each in alarm["Dimensions"]} == names.metric_dimensions("synkti")
 
 
 def test_alarms_and_the_dashboard_count_the_events_of_their_cluster_only(production: Synthesized) -> None:
@@ -166,8 +206,8 @@ def test_an_alarm_fires_where_nodes_are_missing_for_20_of_30_minutes(production:
     metrics = {each["Id"]: each for each in missing["Metrics"]}
     (sum_,) = [each for each in metrics.values() if "Expression" in each]
     assert sum_["Expression"] == "desired - serving"
-    names = {key: metrics[key]["MetricStat"]["Metric"]["MetricName"] for key in ("desired", "serving")}
-    assert names == {"desired": "GroupDesiredCapacity", "serving": "GroupInServiceInstances"}
+    counted = {key: metrics[key]["MetricStat"]["Metric"]["MetricName"] for key in ("desired", "serving")}
+    assert counted == {"desired": "GroupDesiredCapacity", "serving": "GroupInServiceInstances"}
 
 
 def test_logs_have_a_retention_and_a_dashboard_shows_the_fleet(production: Synthesized) -> None:

@@ -15,14 +15,15 @@ from cli.core.cost.workload import GB, HOURS, REPLICAS, SECONDS, Clients, Scenar
 from stacks.endpoints import INTERFACE_SERVICES
 
 FUNCTIONS = 6
-ALARM_METRICS = 2 * FUNCTIONS + 6
-"""Metrics that alarms watch: two of each function, two for missing nodes, and four more."""
+ALARM_METRICS = 2 * FUNCTIONS + 9
+"""Metrics that alarms watch: two of each function, two for missing nodes, and seven more (one less for one node)."""
 
 SCALING_ALARMS = 2
 """Auto Scaling makes them for its target."""
 
 STEADY_METRICS = 5
-"""Custom metrics with values in every hour: requests in flight, and what the scheduled check publishes."""
+"""Custom metrics with values in every hour: requests in flight, and what the scheduled check publishes. Those of the
+promise have values only in hours in which streams were continued or broken."""
 
 FREE_MIB_PER_S = 125
 """The throughput of a gp3 volume that costs nothing."""
@@ -193,7 +194,7 @@ def _balancer(scenario: Scenario, prices: Prices) -> Iterator[Line]:
 
 def _monitoring(scenario: Scenario, prices: Prices) -> Iterator[Line]:
     settings, nodes = scenario.settings, scenario.nodes
-    alarms = ALARM_METRICS + (SCALING_ALARMS if settings.is_autoscaled else 0)
+    alarms = ALARM_METRICS - (settings.nodes == 1) + (SCALING_ALARMS if settings.is_autoscaled else 0)
     yield priced("alarms", alarms, "", Item.ALARM, prices)
     metrics = STEADY_METRICS if nodes else STEADY_METRICS - 1
     yield priced("custom metrics", metrics, "", Item.METRIC, prices)

@@ -65,8 +65,6 @@ VARIABLES = {
     "SYNKTI_KEEP_FAILED_NODES": "false",
     "SYNKTI_COMPILE_CACHES": "false",
     "SYNKTI_LOG_GROUP": "/synkti/synkti/nodes",
-    "SYNKTI_METRICS_NAMESPACE": "Synkti",
-    "SYNKTI_IN_FLIGHT_METRIC": "InFlightRequests",
     "AWS_REGION": "us-east-1",
 }
 
