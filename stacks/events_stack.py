@@ -68,7 +68,7 @@ class EventsStack(BaseStack):
             "long-pauses", f"one continuation in a hundred pauses for more than {PAUSE_S} s", above=PAUSE_S
         )
         alarms.add(self, "Pauses", cluster_metric(cluster, names.PAUSE_METRIC, "p99"), slow)
-        if settings.nodes > 1:  # one node has no other to replicate to
+        if settings.has_peers:
             alone = AlarmSpec(
                 "unreplicated-events",
                 "clients receive tokens that no other node has a record of",

@@ -302,6 +302,11 @@ class FleetSettings:
         return self.scale_target > 0
 
     @property
+    def has_peers(self) -> bool:
+        """True where a node has others, to which it replicates its streams."""
+        return (self.min_nodes if self.is_autoscaled else self.nodes) > 1
+
+    @property
     def has_floating_image(self) -> bool:
         """True where two deployments of the same settings may launch different images."""
         return not (self.image_id or self.base_image_id or self.local)

@@ -194,7 +194,7 @@ def _balancer(scenario: Scenario, prices: Prices) -> Iterator[Line]:
 
 def _monitoring(scenario: Scenario, prices: Prices) -> Iterator[Line]:
     settings, nodes = scenario.settings, scenario.nodes
-    alarms = ALARM_METRICS - (settings.nodes == 1) + (SCALING_ALARMS if settings.is_autoscaled else 0)
+    alarms = ALARM_METRICS - (not settings.has_peers) + (SCALING_ALARMS if settings.is_autoscaled else 0)
     yield priced("alarms", alarms, "", Item.ALARM, prices)
     metrics = STEADY_METRICS if nodes else STEADY_METRICS - 1
     yield priced("custom metrics", metrics, "", Item.METRIC, prices)

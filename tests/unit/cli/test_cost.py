@@ -57,7 +57,7 @@ def test_the_default_fleet_line_by_line() -> None:
     journals = (1_000 * 30 * 730 * 3.6e-6 + prompts) * 2
     assert found["journals at 2 replicas in other zones"] == pytest.approx(journals * 0.02)
     assert found["streams to clients on the internet"] == pytest.approx(657 * 0.09)
-    assert found["alarms"] == pytest.approx(1.8)
+    assert found["alarms"] == pytest.approx(2.1)
     assert found["logs, written"] == pytest.approx((3 * 80 + 4 * (150 + 350)) * 730 * 3.6e-6 * 0.5)
     assert found["the peers' and the clients' keys in Secrets Manager"] == pytest.approx(0.8)
     assert found["reads of the clients' keys"] == pytest.approx(3 * 730 * 240 * 0.000005)
@@ -141,7 +141,9 @@ def test_a_scaled_fleet_is_half_way_between_its_bounds_and_at_most_at_the_upper_
     found = estimated(scaled)
     assert found.nodes == 6
     assert found.most == pytest.approx(estimated(replace(scaled, min_nodes=10)).total)
-    assert lines(scaled)["alarms"] == pytest.approx(2.0), "Auto Scaling makes two"
+    assert lines(scaled)["alarms"] == pytest.approx(2.3), "Auto Scaling makes two"
+    alone = replace(ONE, nodes=1)
+    assert lines(alone)["alarms"] == pytest.approx(2.0), "one node has no replicas to be without"
 
 
 def test_at_most_is_without_spot_capacity_and_of_the_dearest_type() -> None:
@@ -154,7 +156,7 @@ def test_at_most_is_without_spot_capacity_and_of_the_dearest_type() -> None:
 
 def test_a_stopped_fleet_keeps_only_what_is_stored_and_watched() -> None:
     stopped = estimated(interruptions_per_day=5.0).stopped
-    assert stopped == pytest.approx(1.8 + 1.2 + 3.0 + (16 + 4) * 0.023 + 2 * 0.4 + 8_760 * 9.1167e-6, abs=0.001)
+    assert stopped == pytest.approx(2.1 + 1.2 + 3.0 + (16 + 4) * 0.023 + 2 * 0.4 + 8_760 * 9.1167e-6, abs=0.001)
     balanced = replace(DEFAULTS, load_balancer="internal", client_cidrs=("10.0.0.0/8",))
     assert estimated(balanced).stopped == pytest.approx(stopped + 16.425)
 
