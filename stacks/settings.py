@@ -174,7 +174,7 @@ class FleetSettings:
     there, and, without `certificate_arn`, a certificate. Empty: the record is made elsewhere, by hand."""
 
     model: str = _setting("model", parsers.model)
-    """The model's name under `models/` in the models bucket, and in clients' requests."""
+    """The model's name in the models bucket, and in clients' requests."""
 
     model_source: str = _setting("", parsers.hub_model)
     """The model's name on the hub, owner/name or owner/name@revision. A deployment copies it into the models bucket, in

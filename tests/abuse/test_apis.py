@@ -34,7 +34,7 @@ def assert_memory_returns(
     """
 
     def is_back() -> bool:
-        stored_mib = metric(node, "synkti_kept_bytes") / MIB
+        stored_mib = metric(node, "synkti_replica_bytes") / MIB
         return node.rss_mib <= (before_mib + 2 * stored_mib) * 1.2 + allocator_mib
 
     eventually(f"memory is back at {before_mib:.0f} MiB; it was {node.rss_mib:.0f}", is_back, within_s)

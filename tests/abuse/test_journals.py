@@ -105,8 +105,8 @@ def test_a_request_too_large_to_replicate_loses_the_durability_of_its_own_stream
                     assert response.headers["x-synkti-durability"] == "none; reason=request-too-large", what
                     async for _ in response.aiter_raw():
                         break
-                assert await metric(fleet, entry, "synkti_streams_unkept_total") == number
-            assert await metric(fleet, entry, "synkti_keeper_losses_total") == 0
+                assert await metric(fleet, entry, "synkti_streams_unreplicated_total") == number
+            assert await metric(fleet, entry, "synkti_replica_losses_total") == 0
 
         await assert_victims_resume(fleet, attack)
 
@@ -122,7 +122,7 @@ def test_journals_of_aborted_requests_leave_room_for_others(tmp_path: Path) -> N
                     async for _ in response.aiter_raw():
                         break
             for node in fleet.nodes:
-                assert await metric(fleet, node, "synkti_kept_bytes") <= 4 * 1024 * 1024
+                assert await metric(fleet, node, "synkti_replica_bytes") <= 4 * 1024 * 1024
 
         await assert_victims_resume(fleet, attack)
 
@@ -140,7 +140,7 @@ def test_a_rejected_request_leaves_no_journal(tmp_path: Path) -> None:
             assert response.status_code == 400, response.text
 
         async def nothing_kept() -> bool:
-            return sum([await metric(fleet, node, "synkti_kept_bytes") for node in fleet.nodes]) == 0
+            return sum([await metric(fleet, node, "synkti_replica_bytes") for node in fleet.nodes]) == 0
 
         await eventually("no journal is stored", nothing_kept)
 

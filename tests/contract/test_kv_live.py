@@ -242,7 +242,7 @@ async def check_notice(first: EmulatedInstance, second: EmulatedInstance) -> Non
     got = await loaded(second) - before
     print(f"loaded {got:.0f} tokens", *(fetch_log(second, one.stream) for one in clients), sep="\n")
     assert minimum <= got < 3 * (PROMPT + ANSWER)
-    assert await metric_of(second, 'synkti_contexts_total{way="peer"}') == 3
+    assert await metric_of(second, 'synkti_contexts_total{source="peer"}') == 3
 
 
 async def check_kill(first: EmulatedInstance, second: EmulatedInstance) -> None:

@@ -84,7 +84,7 @@ def test_a_wrong_clock_affects_no_client_and_the_node_reports_it(skew_s: float, 
             for node in (right, fleet.nodes[2]):
                 assert not (await clock_of(fleet, node))["is_off"]
                 assert node.agent.parts.node.state is NodeState.READY
-                assert await metric(fleet, node, "synkti_write_ahead_gaps_total") == 0
+                assert await metric(fleet, node, "synkti_unreplicated_events_total") == 0
             await request_everywhere(fleet, 2)
             nodes = (await fleet.http.get(f"{right.url}/v1/synkti/nodes")).json()["nodes"]
             ahead = {node["instance_id"]: node["clock_ahead_s"] for node in nodes}

@@ -98,7 +98,7 @@ async def reading(fleet: LocalFleet, reader: Reader, **fields: Any) -> tuple[asy
 
 
 async def context_sources(fleet: LocalFleet) -> dict[str, float]:
-    names = {source: f'synkti_contexts_total{{way="{source}"}}' for source in ("peer", "s3", "recompute")}
+    names = {source: f'synkti_contexts_total{{source="{source}"}}' for source in ("peer", "s3", "recompute")}
     found = dict.fromkeys(names, 0.0)
     for node in fleet.nodes:
         if node.life is not None and not node.life.done():

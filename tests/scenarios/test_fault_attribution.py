@@ -135,7 +135,7 @@ def test_a_request_that_kills_engines_gets_one_retry_and_all_nodes_then_reject_i
         await shared.all_up()
         restarted = sum(old != new for old, new in zip(before, shared.engines(), strict=True))
         assert restarted == 2, "one more engine, and no third"
-        assert "synkti_deadly_refused_total 0.0" not in await shared.metrics(3)
+        assert "synkti_fatal_requests_refused_total 0.0" not in await shared.metrics(3)
 
     shared.runner.run(scenario())
 

@@ -46,7 +46,7 @@ def lost(fleet: LocalFleet) -> dict[str, float]:
     """Return each node's count of members that it came to hold for suspect, dead or gone."""
     return {
         node.instance_id: sum(
-            node.agent.parts.node.metrics.member_changes.labels(kind.value)._value.get()
+            node.agent.parts.node.metrics.peer_changes.labels(kind.value)._value.get()
             for kind in (Liveness.SUSPECT, Liveness.DEAD, Liveness.LEFT)
         )
         for node in fleet.nodes

@@ -112,7 +112,7 @@ def test_a_draining_node_names_the_handoff_target_and_the_entry_routes_there(tmp
         metrics = (await fleet.http.get(f"{entry.admin_url}/metrics")).text
         routes = [line for line in metrics.splitlines() if line.startswith('synkti_routes_total{reason="handed-over')]
         assert len(routes) == 1
-        assert 'synkti_continuations_total{why="handoff"} 1.0' in metrics
+        assert 'synkti_continuations_total{reason="handoff"} 1.0' in metrics
 
     run_scenario(tmp_path, scenario)
 

@@ -64,7 +64,7 @@ def test_a_seeded_answer_continues_exactly_after_each_lost_engine(tmp_path: Path
             assert text(chunks) == RIGHT.text
             assert done
             figures = (await fleet.http.get(f"{fleet.nodes[0].admin_url}/metrics")).text
-            assert f'synkti_ways_total{{way="resume"}} {float(kills)}' in figures
+            assert f'synkti_continuation_methods_total{{method="resume"}} {float(kills)}' in figures
 
     uvloop.run(scenario())
 

@@ -70,7 +70,7 @@ def test_a_stuck_engine_core_is_restarted_and_its_streams_continue_elsewhere(
         assert (reader.error, reader.done) == (None, True)
         assert (reader.ids, reader.text) == (expected(kind, body).token_ids, expected(kind, body).text)
         assert time.monotonic() - began >= STUCK_S - 1.0, "the stuck timeout has to pass first"
-        assert [line for line in await metrics(fleet, "synkti_engine_losses_total") if 'why="engine-stuck"' in line]
+        assert [line for line in await metrics(fleet, "synkti_engine_losses_total") if 'reason="engine-stuck"' in line]
         await eventually("the engine was restarted", lambda: fleet.ready(engine))
         assert (await fleet.http.get(f"http://{engine.host}:8002/standin/core")).json()["wedged"] is False
 

@@ -40,7 +40,7 @@ def test_streams_continue_between_nodes_that_speak_tls(tmp_path: Path) -> None:
         plain = await fleet.http.get(f"http://{entry.host}:8001/peer/v1/x")
         assert plain.json()["error"]["code"] == "tls_required"
         figures = (await fleet.http.get(f"{entry.admin_url}/metrics")).text
-        assert "synkti_write_ahead_gaps_total 0.0" in figures, "replication connections are encrypted, too"
+        assert "synkti_unreplicated_events_total 0.0" in figures, "replication connections are encrypted, too"
         assert "synkti_peer_rejections_total{" not in figures
 
     run_scenario(tmp_path, scenario, SYNKTI_PEER_TLS="on")

@@ -16,7 +16,7 @@ from node_agent.contract import names
 COUNTERS: Mapping[str, str] = {
     "synkti_continuations_total": names.CONTINUED_METRIC,
     "synkti_streams_broken_total": names.BROKEN_METRIC,
-    "synkti_write_ahead_gaps_total": names.UNREPLICATED_METRIC,
+    "synkti_unreplicated_events_total": names.UNREPLICATED_METRIC,
 }
 """The agent's counters, and CloudWatch's names for them."""
 

@@ -46,17 +46,19 @@ class Metrics:
         return Histogram(name, text, buckets=buckets, registry=self._registry)
 
     def _add_client_api(self) -> None:
-        self.requests = self._counter("synkti_requests", "Requests answered at the front door", "route", "status")
+        self.requests = self._counter("synkti_requests", "Requests answered by the client API", "route", "status")
         self.routes = self._counter("synkti_routes", "Why an engine was chosen", "reason")
         self.waiting = self._gauge("synkti_requests_waiting", "Requests that wait until a node can take them")
         self.refused = self._counter(
             "synkti_connections_refused",
-            "Connections that a door refused or cut off, by the error's code, or unread, or pipelined",
-            "door",
+            "Connections that were refused or cut off, by the error's code, or unread, or pipelined",
+            "listener",
             "code",
         )
         self._add_keys()
-        self.body_bytes = self._gauge("synkti_body_bytes", "Large bodies that the doors hold")
+        self.body_bytes = self._gauge(
+            "synkti_body_bytes", "Bytes of large request bodies that are held until they are answered"
+        )
         self.certificate_days = self._gauge(
             "synkti_certificate_days", "Days until the client API's certificate ends; 0 where it has none"
         )
@@ -78,7 +80,7 @@ class Metrics:
     def _add_keys(self) -> None:
         self.keys = self._gauge("synkti_client_keys", "Clients' keys in force")
         self.keys_off = self._gauge("synkti_client_keys_off", "1 where no key is required of clients")
-        self.keys_age = self._gauge("synkti_client_keys_age_seconds", "Since the key document was last read")
+        self.keys_age = self._gauge("synkti_client_keys_age_seconds", "Seconds since the key document was last read")
         self.key_reads = self._counter(
             "synkti_client_key_reads", "Reads of the key document: changed, unchanged, unavailable, unusable", "outcome"
         )
@@ -89,34 +91,45 @@ class Metrics:
 
     def _add_streams(self) -> None:
         self.streams = self._gauge("synkti_streams_open", "Clients' streams open on this node")
-        self.tokens = self._counter("synkti_tokens_delivered", "Tokens handed to clients")
-        self.losses = self._counter("synkti_engine_losses", "Engines lost under a stream", "why")
-        self.continuations = self._counter("synkti_continuations", "Streams that went on in another engine", "why")
+        self.tokens = self._counter("synkti_tokens_delivered", "Tokens sent to clients")
+        self.losses = self._counter("synkti_engine_losses", "Engines lost while they generated a stream", "reason")
+        self.continuations = self._counter(
+            "synkti_continuations", "Streams continued by another engine, by why the last one was lost", "reason"
+        )
         self.continuation_methods = self._counter(
-            "synkti_ways", "Continuations, by the method that was requested of the engine", "way"
+            "synkti_continuation_methods", "Continuations, by the method that was requested of the engine", "method"
         )
         self.pause = self._histogram(
             "synkti_continuation_pause_seconds",
-            "From the last byte of the lost engine to the first of the next",
+            "From the last byte of the lost engine to the first byte of the next",
             _PAUSES_S,
         )
         self.broken = self._counter("synkti_streams_broken", "Streams ended with an error", "code")
 
     def _add_failures(self) -> None:
-        self.failures = self._counter("synkti_hop_failures", "Failures between an entry and an engine", "fault", "why")
-        self.deadly_deaths = self._counter(
-            "synkti_deadly_deaths", "Engines that died under a request they had not answered"
+        self.failures = self._counter(
+            "synkti_hop_failures", "Failures between an entry and an engine, by whose fault it was", "fault", "reason"
         )
-        self.deadly_refused = self._counter("synkti_deadly_refused", "Requests refused because they end engines")
-        self.deadly_cases = self._gauge("synkti_deadly_cases", "Contents of requests suspected or refused now")
+        self.engine_deaths = self._counter(
+            "synkti_engine_deaths_by_request", "Engines that died while they had a request that they had not answered"
+        )
+        self.fatal_refused = self._counter("synkti_fatal_requests_refused", "Requests refused because they end engines")
+        self.fatal_known = self._gauge(
+            "synkti_fatal_requests_known",
+            "Contents of requests that are suspected of ending engines, or refused for it, now",
+        )
 
     def _add_replication(self) -> None:
-        self.gaps = self._counter(
-            "synkti_write_ahead_gaps", "Events sent to clients although no replica had their record"
+        self.unreplicated_events = self._counter(
+            "synkti_unreplicated_events", "Events sent to clients although no replica had their record"
         )
-        self.unkept = self._counter("synkti_streams_unkept", "Streams too large to be kept by any peer", "why")
-        self.keeper_losses = self._counter("synkti_keeper_losses", "Connections to keepers that broke", "why")
-        self.kept_bytes = self._gauge("synkti_kept_bytes", "Journals kept here for other nodes")
+        self.streams_unreplicated = self._counter(
+            "synkti_streams_unreplicated", "Streams too large for any replica", "reason"
+        )
+        self.replica_losses = self._counter("synkti_replica_losses", "Connections to replicas that broke", "reason")
+        self.replica_bytes = self._gauge(
+            "synkti_replica_bytes", "Bytes of the journals that this node holds as a replica"
+        )
         self.resumes = self._counter("synkti_resumes", "Streams that clients came back for, by the outcome", "outcome")
         self.checkpoints = self._counter(
             "synkti_checkpoints", "Journals left when this node went, by the outcome", "outcome"
@@ -127,22 +140,26 @@ class Metrics:
 
     def _add_kv(self) -> None:
         self.contexts = self._counter(
-            "synkti_contexts", "Contexts of streams that went on here, by the way they came", "way"
+            "synkti_contexts", "Contexts of streams that were continued here, by where they came from", "source"
         )
         self.context_bytes = self._counter(
-            "synkti_context_bytes", "Bytes of KV blocks that came here, by their way", "way"
+            "synkti_context_bytes", "Bytes of KV blocks that were fetched, by where from", "source"
         )
-        self.contexts_left = self._counter(
-            "synkti_contexts_left", "Contexts handed off, and whether left in S3", "outcome"
+        self.contexts_uploaded = self._counter(
+            "synkti_contexts_uploaded", "Contexts of streams handed off, by whether they were uploaded to S3", "outcome"
         )
-        self.prefill_rate = self._gauge("synkti_prefill_tokens_per_second", "Of the idle engine; 0 while not measured")
+        self.prefill_rate = self._gauge(
+            "synkti_prefill_tokens_per_second", "Prefill of the idle engine, in tokens per second; 0 while not measured"
+        )
 
     def _add_fleet(self) -> None:
         self.peer_rejections = self._counter(
-            "synkti_peer_rejections", "TLS connections to or from a peer that was not the expected one", "why"
+            "synkti_peer_rejections", "TLS connections to or from a peer that was not the expected one", "reason"
         )
-        self.peers = self._gauge("synkti_peers", "Peers known, by what is held of them", "held")
-        self.member_changes = self._counter("synkti_member_changes", "Peers that came to be held for this", "held")
+        self.peers = self._gauge("synkti_peers", "Peers, by their state in membership", "state")
+        self.peer_changes = self._counter(
+            "synkti_peer_state_changes", "Peers that entered a state in membership", "state"
+        )
         self.refused_peers = self._counter(
             "synkti_peer_messages_refused", "Requests and connections of other nodes that were refused", "reason"
         )
@@ -157,7 +174,7 @@ class Metrics:
         self.foreign_nodes = self._gauge(
             "synkti_foreign_key_nodes", "Nodes of this cluster that accept none of this node's cluster keys"
         )
-        self.health = self._gauge("synkti_local_health", "How far this node mistrusts itself, 0 is well")
+        self.health = self._gauge("synkti_gossip_health_penalty", "Gossip health penalty (0 = healthy)")
         self.clock_off = self._gauge("synkti_clock_off_seconds", "How far this node's clock is ahead of most peers'")
         self.clock_is_off = self._gauge(
             "synkti_clock_is_off", "1 while this node is at risk because several peers have another time"
@@ -166,7 +183,9 @@ class Metrics:
     def _add_engine(self) -> None:
         self.served = self._gauge("synkti_engine_requests", "Requests under way at this node's engine")
         self.engine_starts = self._counter("synkti_engine_starts", "Starts of the local engine")
-        self.engine_states = self._counter("synkti_engine_states", "Times that the local engine was judged so", "state")
+        self.engine_states = self._counter(
+            "synkti_engine_states", "Times that the local engine entered a state", "state"
+        )
         self.engine_probes = self._counter(
             "synkti_engine_probes", "Completions of one token requested of the local engine", "outcome"
         )
@@ -215,9 +234,9 @@ class Metrics:
             label = self._key_labels[key_id] = key_id
         return label
 
-    def refusal_counter(self, door: str) -> Callable[[str], None]:
+    def refusal_counter(self, listener: str) -> Callable[[str], None]:
         """Return a function that counts the connections that this API refuses, by their codes."""
-        return lambda code: self.refused.labels(door, code).inc()
+        return lambda code: self.refused.labels(listener, code).inc()
 
     def count_route(self, reason: str) -> None:
         """Count a routing decision."""

@@ -83,7 +83,7 @@ class ContextUploader:
             while self._queue:
                 _, stream, index = heapq.heappop(self._queue)
                 outcome = await self._upload_one(local_blocks, store, stream, index, layout.tokens(len(index.names)))
-                self._node.metrics.contexts_left.labels(outcome).inc()
+                self._node.metrics.contexts_uploaded.labels(outcome).inc()
         finally:
             self._writing -= 1
 

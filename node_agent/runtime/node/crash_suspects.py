@@ -34,7 +34,7 @@ class CrashSuspects:
         self._metrics = metrics
         self._cases = SuspectTable()
         gossip.on_refusal = self._on_peer_refusal
-        metrics.deadly_cases.set_function(self._cases.__len__)
+        metrics.fatal_known.set_function(self._cases.__len__)
 
     def __len__(self) -> int:
         return len(self._cases)
@@ -46,7 +46,7 @@ class CrashSuspects:
     def raise_if_refused(self, content: bytes | None) -> None:
         """Raise RequestRejected (422), and count it, for a request that is refused. content: as for `is_suspect`."""
         if self._status(content) is SuspectStatus.REFUSED:
-            self._metrics.deadly_refused.inc()
+            self._metrics.fatal_refused.inc()
             raise RequestRejected(422, KILLS_ENGINES, _MESSAGE)
 
     def _status(self, content: bytes | None) -> SuspectStatus:
@@ -66,7 +66,7 @@ class CrashSuspects:
         """
         if content is None or not isinstance(loss, EngineDeath) or loss.reason is LossReason.ENGINE_KILLED:
             return
-        self._metrics.deadly_deaths.inc()
+        self._metrics.engine_deaths.inc()
         name = f"{instance_id}/{loss.engine_number}"
         _log.warning("the engine of %s died under a request (%s) that it had not answered", instance_id, content.hex())
         now = self._gossip.monotonic()

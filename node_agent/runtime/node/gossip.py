@@ -124,7 +124,7 @@ class Gossip:
                 was = before.value if before is not None else "new"
                 name, at = status.instance_id, status.peer_address
                 _log.info("%s at %s: %s, was %s: %s", name, at, after.value, was, reason)
-                self._metrics.member_changes.labels(after.value).inc()
+                self._metrics.peer_changes.labels(after.value).inc()
                 if self.machine.view.unvouched:
                     self._unvouched_came.set()
                 self._on_change(effect)

@@ -151,7 +151,7 @@ class ReplicationManager:
     def _report_stopped(self, stream: ReplicatedStream, reason: StopReason) -> None:
         """Report once, to the log, the metrics and the client, that the stream has no replicas from now on."""
         log, stream.is_stop_reported = stream.log, True
-        self.node.metrics.unkept.labels(reason.value).inc()
+        self.node.metrics.streams_unreplicated.labels(reason.value).inc()
         size = len(log.header) + len(log.lines)
         _log.info("stream %s: has no replicas: %s, %d bytes", log.stream, reason, size)
         stream.on_replication_stopped()
@@ -163,7 +163,7 @@ class ReplicationManager:
             await self._reconcile_all()
             await self.copier.copy_orphans(self._replication_factor)
             self.store.expire(self.node.wall_clock())
-            self.node.metrics.kept_bytes.set(self.store.held_bytes)
+            self.node.metrics.replica_bytes.set(self.store.held_bytes)
 
     async def _reconcile_all(self) -> None:
         """Reconcile the streams whose replicas are too few, too many, lagging, or at peers that are not eligible."""
@@ -206,7 +206,7 @@ class ReplicationManager:
         unreplicated = stream.log.unreplicated - stream.counted_unreplicated
         if unreplicated:
             stream.counted_unreplicated += unreplicated
-            self.node.metrics.gaps.inc(unreplicated)
+            self.node.metrics.unreplicated_events.inc(unreplicated)
             _log.debug("stream %s: %d events are at no replica", stream.log.stream, unreplicated)
 
     def replace_replicas(self, streams: Iterable[ReplicatedStream]) -> None:
@@ -282,7 +282,7 @@ class ReplicationManager:
         """Replace the replicas of a node whose link broke. worked_s: as `ReconnectBackoff.ended`."""
         self._connections.pop(replica_id, None)
         _log.info("replica %s is lost: %s", replica_id, reason)
-        self.node.metrics.keeper_losses.labels(reason.value).inc()
+        self.node.metrics.replica_losses.labels(reason.value).inc()
         self._lost_at[replica_id] = now = asyncio.get_running_loop().time()
         self._reconnects.ended(replica_id, now, worked_s=worked_s, chance=self._chance())
         self.node.on_connection_lost(replica_id, reason.loss_reason)

@@ -35,7 +35,7 @@ def test_counts_of_all_labels_are_added_up_and_buckets_have_their_own() -> None:
 
 def test_what_is_no_count_is_ignored() -> None:
     samples: list[Sample] = [("synkti_engine_requests", {}, nan), ("synkti_streams_broken_total", {}, inf)]
-    samples += [("synkti_write_ahead_gaps_total", {}, -1.0), (PAUSES, {}, 1.0), (PAUSES, {"le": "soon"}, 1.0)]
+    samples += [("synkti_unreplicated_events_total", {}, -1.0), (PAUSES, {}, 1.0), (PAUSES, {"le": "soon"}, 1.0)]
     assert read_counts(samples) == (None, Counts())
 
 

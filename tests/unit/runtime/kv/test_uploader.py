@@ -48,7 +48,7 @@ def test_the_longest_context_is_uploaded_first_and_cheap_ones_are_not(tmp_path: 
         await over(leaver)
         exposed = node.metrics.exposition().decode()
         for outcome in ("left", "not-worth-it", "failed"):
-            assert f'synkti_contexts_left_total{{outcome="{outcome}"}} 3.0' in exposed
+            assert f'synkti_contexts_uploaded_total{{outcome="{outcome}"}} 3.0' in exposed
 
     run(story)
 

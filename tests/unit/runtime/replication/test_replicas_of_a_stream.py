@@ -61,7 +61,7 @@ def test_a_keeper_that_is_lost_delays_nothing() -> None:
         one.acknowledge()
         other.owner.lost(LinkLossReason.RESET)
         assert stage.client.sent == [b"one"]
-        assert b'synkti_keeper_losses_total{why="reset"} 1.0' in stage.keepers.node.metrics.exposition()
+        assert b'synkti_replica_losses_total{reason="reset"} 1.0' in stage.keepers.node.metrics.exposition()
 
     run_scenario(scenario)
 
@@ -119,7 +119,10 @@ def test_a_request_too_large_to_replicate_is_sent_to_no_keeper_and_counted() -> 
         assert all(link.sent == [] for link in stage.links.values())
         assert (stage.client.sent, large.log.stop_reason) == ([b"one"], StopReason.HEADER_TOO_LARGE)
         assert large.log.unreplicated == 0
-        assert b'synkti_streams_unkept_total{why="request-too-large"} 1.0' in stage.keepers.node.metrics.exposition()
+        assert (
+            b'synkti_streams_unreplicated_total{reason="request-too-large"} 1.0'
+            in stage.keepers.node.metrics.exposition()
+        )
         large.close(CloseReason.ABANDONED)
         assert len(stage.own) == 0
 
