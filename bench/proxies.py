@@ -23,8 +23,8 @@ ROOT = Path(__file__).parent.parent
 MODEL = "bench"
 NONE, PEER = "none", "peer"
 _DURABILITY = "SYNKTI_DURABILITY"
-_KEEPERS = 2
-_KEEPERS_MODEL = "another"
+_REPLICAS = 2
+_REPLICAS_MODEL = "another"
 """Replicas serve another model, so that no client's stream is routed to one of them."""
 
 _READY_WITHIN_S = 30.0
@@ -124,7 +124,7 @@ class Proxies:
         """Start an entry in front of the engine; with `peer`, replicas beside it."""
         name = proxy_name(durability)
         folder = name.replace(" ", "-")
-        count = 1 + (_KEEPERS if durability == PEER else 0)
+        count = 1 + (_REPLICAS if durability == PEER else 0)
         addresses = {f"i-{number:08x}": self._host() for number in range(count)}
         pids = {
             node: self._start(
@@ -140,7 +140,7 @@ class Proxies:
     def _settings(self, folder: str, number: int, addresses: dict[str, str], durability: str) -> dict[str, str]:
         host = list(addresses.values())[number]
         return {
-            "SYNKTI_MODEL_NAME": _KEEPERS_MODEL if number else MODEL,
+            "SYNKTI_MODEL_NAME": _REPLICAS_MODEL if number else MODEL,
             "SYNKTI_MODEL_DIR": "unused",
             "SYNKTI_FRONT_HOST": host,
             "SYNKTI_PEER_HOST": host,

@@ -90,7 +90,7 @@ def _variables(settings: Any, required: Mapping[str, str]) -> Iterator[tuple[str
 def metric_rows() -> Iterator[tuple[str, ...]]:
     """Yield the rows of the agent's metrics, by name."""
     held = [value for value in vars(Metrics()).values() if isinstance(value, MetricWrapperBase)]
-    for metric in sorted(held, key=lambda metric: metric.describe()[0].name):
+    for metric in sorted(held, key=lambda metric: next(iter(metric.describe())).name):
         (family,) = metric.describe()
         name = f"{family.name}_total" if family.type == "counter" else family.name
         labels = ", ".join(f"`{label}`" for label in metric._labelnames) or "-"  # no other way to an unlabelled parent

@@ -85,7 +85,7 @@ def prepare_engine(
         raise UserActionRequired(str(error)) from error
     # Three agents and their engines share this CPU with everything else: a healthy node may be silent for seconds, and
     # need half a second to acknowledge a record.
-    environ = {**engine_environ(), **_SINGLE_PROCESS_ENV, "SYNKTI_MIN_SILENCE_S": "10", "SYNKTI_KEEPER_LAG_S": "0.5"}
+    environ = {**engine_environ(), **_SINGLE_PROCESS_ENV, "SYNKTI_MIN_SILENCE_S": "10", "SYNKTI_REPLICA_LAG_S": "0.5"}
     environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache_dir() / "inductor")  # by default it is among a run's temporary files
     if kv_gib:
         environ["SYNKTI_KV_MAX_BYTES"] = str(int(kv_gib * 1024**3))

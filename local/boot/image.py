@@ -33,7 +33,7 @@ BindReadOnlyPaths={_UUID_FILE}:/sys/hypervisor/uuid
 _SLOW_ENGINE = """\
 # vLLM on a few busy cores: a healthy engine may be silent for seconds, and need half a second to acknowledge a record.
 [Service]
-Environment=SYNKTI_MIN_SILENCE_S=10 SYNKTI_KEEPER_LAG_S=0.5
+Environment=SYNKTI_MIN_SILENCE_S=10 SYNKTI_REPLICA_LAG_S=0.5
 """
 
 _VLLM_ENVIRON = {

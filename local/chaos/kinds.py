@@ -47,7 +47,7 @@ FAULT_KINDS = (
     FaultKind("sigterm", faults.sigterm),
     FaultKind("sigkill", faults.kill, without_notice=True),
     FaultKind("entry-kill", faults.kill, max_metric="synkti_streams_open", without_notice=True),
-    FaultKind("keeper-kill", faults.kill, max_metric="synkti_replica_bytes", without_notice=True),
+    FaultKind("replica-kill", faults.kill, max_metric="synkti_replica_bytes", without_notice=True),
     FaultKind("pool-kill", faults.kill, targets=2, without_notice=True),
     FaultKind("sigstop", faults.pause, without_notice=True),
     FaultKind("sigstop-sigcont", faults.pause_and_resume, without_notice=True),

@@ -212,7 +212,7 @@ class TcpReplicaLink(asyncio.Protocol):
         if not hmac.compare_digest(proof.encode(), replica_proof(key).encode()):
             self._fail(LinkLossReason.BROKEN)
             return b""
-        self._writer, self._reader = FrameWriter(key, b"owner"), FrameReader(key, b"keeper")
+        self._writer, self._reader = FrameWriter(key, b"owner"), FrameReader(key, b"replica")
         self._received = b""
         if self._handshake_timer is not None:
             self._handshake_timer.cancel()

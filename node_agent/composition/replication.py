@@ -36,9 +36,9 @@ def make_replication(
 ) -> ReplicationParts:
     """Make the replication of journals. release_stream: gives a stream up that another node has taken over."""
     settings, node = inputs.settings, membership.node
-    store = ReplicaStore(max_bytes=settings.replication.max_kept_bytes)
+    store = ReplicaStore(max_bytes=settings.replication.max_replica_bytes)
     links = TcpReplicaLinks(
-        membership.signer, inputs.clock, settings.replication.keeper_lag_s, settings.source_host, membership.tls
+        membership.signer, inputs.clock, settings.replication.replica_lag_s, settings.source_host, membership.tls
     )
     recorder = StreamRecorder(node, store, inputs.outside.stream_records)
     manager = ReplicationManager(node, links, store, settings.replication.factor, inputs.random.random, recorder)

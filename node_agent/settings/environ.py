@@ -158,7 +158,7 @@ def _policy(read: EnvironReader) -> PolicySettings:
 def _replication(read: EnvironReader) -> ReplicationSettings:
     return ReplicationSettings(
         durability=read.get("SYNKTI_DURABILITY", "peer", parse.durability),
-        keepers=read.get("SYNKTI_KEEPERS", REPLICATION_FACTOR, parse.replicas),
-        keeper_lag_s=read.get("SYNKTI_KEEPER_LAG_S", LAG_S, parse.positive_seconds),
-        max_kept_bytes=read.get("SYNKTI_MAX_KEPT_BYTES", MAX_BYTES, parse.size),
+        replicas=read.get("SYNKTI_REPLICAS", REPLICATION_FACTOR, parse.replicas),
+        replica_lag_s=read.get("SYNKTI_REPLICA_LAG_S", LAG_S, parse.positive_seconds),
+        max_replica_bytes=read.get("SYNKTI_MAX_REPLICA_BYTES", MAX_BYTES, parse.size),
     )

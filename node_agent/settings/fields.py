@@ -96,19 +96,19 @@ class ReplicationSettings:
     durability: str
     """peer: an event is sent to its client only once its record is at the replicas; none: no replicas and no wait."""
 
-    keepers: int
+    replicas: int
     """How many peers hold a replica of each stream's journal."""
 
-    keeper_lag_s: float
+    replica_lag_s: float
     """How long an event may wait for a replica's ack. Longer where nodes share a CPU and may be slow but healthy."""
 
-    max_kept_bytes: int
+    max_replica_bytes: int
     """Of all replicas of journals that this node holds for others."""
 
     @property
     def factor(self) -> int:
         """How many replicas each stream's journal has; 0 without durability."""
-        return self.keepers if self.durability == "peer" else 0
+        return self.replicas if self.durability == "peer" else 0
 
 
 @dataclass(frozen=True)

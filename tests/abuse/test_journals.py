@@ -110,7 +110,7 @@ def test_a_request_too_large_to_replicate_loses_the_durability_of_its_own_stream
 
         await assert_victims_resume(fleet, attack)
 
-    run_scenario(tmp_path, scenario, seconds_per_token=0.05, SYNKTI_KEEPER_LAG_S="5")
+    run_scenario(tmp_path, scenario, seconds_per_token=0.05, SYNKTI_REPLICA_LAG_S="5")
 
 
 def test_journals_of_aborted_requests_leave_room_for_others(tmp_path: Path) -> None:
@@ -127,7 +127,11 @@ def test_journals_of_aborted_requests_leave_room_for_others(tmp_path: Path) -> N
         await assert_victims_resume(fleet, attack)
 
     run_scenario(
-        tmp_path, scenario, seconds_per_token=0.05, SYNKTI_KEEPER_LAG_S="5", SYNKTI_MAX_KEPT_BYTES=str(4 * 1024 * 1024)
+        tmp_path,
+        scenario,
+        seconds_per_token=0.05,
+        SYNKTI_REPLICA_LAG_S="5",
+        SYNKTI_MAX_REPLICA_BYTES=str(4 * 1024 * 1024),
     )
 
 

@@ -53,7 +53,7 @@ def run_on_vllm(
         return [*serve, "--distributed-executor-backend", "uni", *FEW_BLOCKS]
 
     async def run() -> None:
-        async with local_fleet(folder, 2, models=(MODEL,), engine=command, SYNKTI_KEEPER_LAG_S="0.5") as fleet:
+        async with local_fleet(folder, 2, models=(MODEL,), engine=command, SYNKTI_REPLICA_LAG_S="0.5") as fleet:
             await scenario(fleet)
 
     uvloop.run(run())

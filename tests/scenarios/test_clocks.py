@@ -68,7 +68,7 @@ def test_a_wrong_clock_affects_no_client_and_the_node_reports_it(skew_s: float, 
     async def scenario() -> None:
         skewed = SteadyClock(Wall(skew_s))
         async with local_fleet(
-            tmp_path, seconds_per_token=0.002, clocks={1: skewed}, SYNKTI_KEEPER_LAG_S="10"
+            tmp_path, seconds_per_token=0.002, clocks={1: skewed}, SYNKTI_REPLICA_LAG_S="10"
         ) as fleet:
             await request_everywhere(fleet)
             wrong, right = fleet.nodes[1], fleet.nodes[0]

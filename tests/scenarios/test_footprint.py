@@ -74,4 +74,4 @@ def test_memory_and_descriptors_do_not_grow_with_the_number_of_streams_served(tm
         assert all(len(node.agent.parts.clients.streams) == 0 for node in fleet.nodes)
         assert all(not node.agent.parts.replication.manager._streams for node in fleet.nodes)
 
-    run_scenario(tmp_path, scenario, seconds_per_token=0.0, SYNKTI_KEEPER_LAG_S="5")
+    run_scenario(tmp_path, scenario, seconds_per_token=0.0, SYNKTI_REPLICA_LAG_S="5")

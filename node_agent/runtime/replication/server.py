@@ -185,7 +185,7 @@ class ReplicationConnection(asyncio.Protocol):
         nonce = secrets.token_hex(12)
         key = derive_connection_key(verified.key.secret, verified.nonce, nonce)
         self.sender = verified.sender
-        self._reader, self._writer = FrameReader(key, b"owner"), FrameWriter(key, b"keeper")
+        self._reader, self._writer = FrameReader(key, b"owner"), FrameWriter(key, b"replica")
         self._timer.cancel()
         self._server.on_verified(self)
         self._transport.write(b"%b%b %b\n" % (PREFACE, nonce.encode(), replica_proof(key).encode()))

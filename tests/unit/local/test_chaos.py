@@ -97,7 +97,7 @@ def test_an_error_event_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(("victims", "waits"), [([1, 1], False), ([2], False), ([1, 2], True), ([1, 1, 1], True)])
-def test_at_most_two_of_entry_and_keepers_are_lost_at_once(victims: list[int], waits: bool) -> None:
+def test_at_most_two_of_entry_and_replicas_are_lost_at_once(victims: list[int], waits: bool) -> None:
     now = 0.0
     slept: list[float] = []
 

@@ -181,8 +181,8 @@ def test_a_certificate_needs_its_key_and_the_key_its_certificate() -> None:
 
 
 def test_without_durability_a_stream_has_no_replicas() -> None:
-    assert from_environ({**LEAST, "SYNKTI_KEEPERS": "3"}).replication.factor == 3
-    assert from_environ({**LEAST, "SYNKTI_KEEPERS": "3", "SYNKTI_DURABILITY": "none"}).replication.factor == 0
+    assert from_environ({**LEAST, "SYNKTI_REPLICAS": "3"}).replication.factor == 3
+    assert from_environ({**LEAST, "SYNKTI_REPLICAS": "3", "SYNKTI_DURABILITY": "none"}).replication.factor == 0
 
 
 def test_checkpoints_are_written_only_with_a_bucket() -> None:

@@ -34,7 +34,7 @@ def test_a_batch_gathers_while_another_is_in_flight() -> None:
     assert able == [True, False, True, False]
 
 
-def test_a_keeper_is_late_until_it_has_acknowledged() -> None:
+def test_a_replica_is_late_until_it_has_acknowledged() -> None:
     batches = AckBatches(LAG_S)
     put(batches, "a", 1.0)
     batches.next_batch()

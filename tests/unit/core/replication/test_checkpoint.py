@@ -54,7 +54,7 @@ def left(*journals: JournalReplica) -> list[CheckpointObject]:
     ],
     ids=["own", "own, taken over", "of one alive", "orphan", "finished", "finished orphan", "private", "half", "none"],
 )
-def test_only_journals_without_another_keeper_are_checkpointed(
+def test_only_journals_without_another_replica_are_checkpointed(
     replica: JournalReplica, status: StreamStatus | None
 ) -> None:
     assert status_of(replica, ME) is status

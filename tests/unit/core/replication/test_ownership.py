@@ -1,6 +1,6 @@
 """Test ownership: owners, replicas and a client over a network that loses, repeats and reorders, as a state machine.
 
-The real ReplicatedLog and Keeper, and no other decision; only sockets and clocks are played.
+The real ReplicatedLog and ReplicaStore, and no other decision; only sockets and clocks are played.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class Ownership(RuleBasedStateMachine):
 
     @precondition(lambda self: self.owners)
     @rule(data=st.data())
-    def a_keeper_is_slow(self, data: st.DataObject) -> None:
+    def a_replica_is_slow(self, data: st.DataObject) -> None:
         owner = data.draw(st.sampled_from(self.owners))
         if owner.replicas:
             owner.overdue(owner.replicas[data.draw(st.sampled_from(sorted(owner.replicas)))], owner.seq)

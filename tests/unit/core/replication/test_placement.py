@@ -11,7 +11,7 @@ def status(number: int, zone: str = "a", state: NodeState = NodeState.READY) -> 
     return NodeStatus(f"i-{number}", f"h{number}:1", f"h{number}:2", state, Pool(zone, "g5.xlarge"), "m", 1)
 
 
-def test_keepers_are_of_the_first_ranks_and_each_of_another_pool_where_there_are_any() -> None:
+def test_replicas_are_of_the_first_ranks_and_each_of_another_pool_where_there_are_any() -> None:
     nodes = [status(n, "abc"[n % 3]) for n in range(20)]
     near = rendezvous_rank("s", nodes)[:RANKS]
     pools = {node.pool for node in near}
@@ -28,7 +28,7 @@ def test_the_engines_pool_is_avoided_next_and_pools_that_hold_a_copy_count_as_ta
     assert choose_replicas("s", [a, b, c], [a.pool, c.pool], engine=b.pool)[0] is b
 
 
-def test_keepers_that_do_not_acknowledge_come_after_all_others() -> None:
+def test_replicas_that_do_not_acknowledge_come_after_all_others() -> None:
     nodes = [status(n) for n in range(9)]
     first = choose_replicas("s", nodes, [])[0].instance_id
     chosen = [node.instance_id for node in choose_replicas("s", nodes, [], slow={first})]

@@ -41,7 +41,7 @@ def frame(key: bytes = KEY, side: bytes = b"owner") -> bytes:
     [
         frame(key=derive_connection_key(b"another key", "a", "b")),
         frame(key=derive_connection_key(b"cluster key", "a", "c")),
-        frame(side=b"keeper"),
+        frame(side=b"replica"),
         frame() + frame(),
         frame()[:-1] + b"y",
         b"\xff\xff\xff\xff" + frame(),
@@ -67,8 +67,8 @@ def test_a_message_with_a_wrong_length_is_refused() -> None:
 
 @pytest.mark.parametrize("reason", RefusalReason)
 def test_a_refusal_is_sent_with_its_reason(reason: RefusalReason) -> None:
-    data = FrameWriter(KEY, b"keeper").frame(encode_refused(7, reason))
-    (((kind, handle, number, body),),) = FrameReader(KEY, b"keeper").feed(data)
+    data = FrameWriter(KEY, b"replica").frame(encode_refused(7, reason))
+    (((kind, handle, number, body),),) = FrameReader(KEY, b"replica").feed(data)
     assert (kind, handle, number, body) == (REFUSED, 7, 0, str(reason).encode())
     assert read_refused(body) is reason
 

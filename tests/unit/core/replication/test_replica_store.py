@@ -37,7 +37,7 @@ def reason_of(refused: pytest.ExceptionInfo[ReplicaRefused]) -> RefusalReason:
     return refused.value.reason
 
 
-def test_a_keeper_skips_duplicate_lines_and_refuses_a_gap() -> None:
+def test_a_replica_skips_duplicate_lines_and_refuses_a_gap() -> None:
     store = ReplicaStore()
     stored(store)
     assert store.append("s", ONE, 1, b"1\n2\n", 0.0) == 2

@@ -21,19 +21,19 @@ def described(commands: list[Command]) -> list[str]:
     ]
 
 
-def review(stream: ReplicatedLog, keepers: str) -> list[str]:
-    return described(stream.reconcile(list(keepers), list(keepers)))
+def review(stream: ReplicatedLog, replicas: str) -> list[str]:
+    return described(stream.reconcile(list(replicas), list(replicas)))
 
 
-def acknowledge(stream: ReplicatedLog, keepers: str, seq: int) -> None:
-    for store in keepers:
+def acknowledge(stream: ReplicatedLog, replicas: str, seq: int) -> None:
+    for store in replicas:
         stream.acknowledged(stream.replicas[store], seq)
 
 
-def in_sync(keepers: str) -> ReplicatedLog:
+def in_sync(replicas: str) -> ReplicatedLog:
     stream = new_log()
-    review(stream, keepers)
-    acknowledge(stream, keepers, 0)
+    review(stream, replicas)
+    acknowledge(stream, replicas, 0)
     return stream
 
 
@@ -57,7 +57,7 @@ def test_an_event_waits_for_every_synced_copy_and_for_no_other() -> None:
     assert stream.unreplicated == 0
 
 
-def test_a_keeper_that_lags_is_replaced_and_delays_nothing() -> None:
+def test_a_replica_that_lags_is_replaced_and_delays_nothing() -> None:
     stream = in_sync("ab")
     stream.seq = 1
     acknowledge(stream, "a", 1)
@@ -126,7 +126,7 @@ def test_an_event_that_was_acknowledged_meanwhile_is_not_overdue() -> None:
     assert stream.in_sync == ["a"]
 
 
-def test_a_late_keeper_that_has_caught_up_is_in_sync_again() -> None:
+def test_a_late_replica_that_has_caught_up_is_in_sync_again() -> None:
     stream = in_sync("a")
     stream.seq = 1
     stream.overdue(stream.replicas["a"], 1)
@@ -146,7 +146,7 @@ def test_an_acknowledgement_of_a_replaced_copy_does_not_count_for_the_new_one() 
     assert stream.commit_limit() == 1
 
 
-def test_without_a_keeper_an_event_is_sent_at_once_and_counted_if_one_was_wanted() -> None:
+def test_without_a_replica_an_event_is_sent_at_once_and_counted_if_one_was_wanted() -> None:
     for wanted, gaps in ((2, 1), (0, 0)):
         stream = new_log()
         stream.replication_factor = wanted
@@ -157,7 +157,7 @@ def test_without_a_keeper_an_event_is_sent_at_once_and_counted_if_one_was_wanted
         assert stream.unreplicated == gaps
 
 
-def test_a_stale_epoch_fences_a_gap_resends_all_and_a_full_keeper_is_replaced() -> None:
+def test_a_stale_epoch_fences_a_gap_resends_all_and_a_full_replica_is_replaced() -> None:
     stream = new_log()
     review(stream, "ab")
     acknowledge(stream, "a", 0)
@@ -169,7 +169,7 @@ def test_a_stale_epoch_fences_a_gap_resends_all_and_a_full_keeper_is_replaced() 
     assert review(stream, "a") == []
 
 
-def test_a_keeper_that_leaves_is_replaced_before_it_is_dropped() -> None:
+def test_a_replica_that_leaves_is_replaced_before_it_is_dropped() -> None:
     stream = in_sync("ab")
     assert review(stream, "bc") == ["open c"]
     assert "a" in stream.in_sync

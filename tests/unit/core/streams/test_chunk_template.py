@@ -82,7 +82,7 @@ def test_an_unsuitable_payload_makes_no_template(payload: bytes) -> None:
 
 @settings(max_examples=examples(200))
 @given(models(), st.sampled_from((ApiRoute.CHAT, ApiRoute.COMPLETION)), st.integers(0, 20), st.integers(1, 400))
-def test_a_client_and_a_keeper_get_the_same_whether_events_are_compared_or_read(
+def test_a_client_and_a_replica_get_the_same_whether_events_are_compared_or_read(
     model: ScriptedModel, route: ApiRoute, cut: int, step: int
 ) -> None:
     results = []

@@ -65,8 +65,8 @@ class Stage:
     def begin(self) -> ReplicatedStream:
         node = make_node(self.peers)
         self.own = ReplicaStore()
-        self.keepers = ReplicationManager(node, self, self.own, self.wanted)
-        stream = self.keepers.open_stream(ReplicatedLog("s", Epoch(1, "i-0"), b"opening"), None)
+        self.manager = ReplicationManager(node, self, self.own, self.wanted)
+        stream = self.manager.open_stream(ReplicatedLog("s", Epoch(1, "i-0"), b"opening"), None)
         stream.deliver = self.client.write
         stream.on_fenced = self._fence
         return stream

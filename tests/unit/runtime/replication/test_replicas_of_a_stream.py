@@ -24,7 +24,7 @@ from node_agent.runtime.replication.replicated_stream import ReplicatedStream
 from tests.unit.runtime.replication.replica_stage import Link, Stage, run_scenario, write
 
 
-def test_a_keeper_that_lags_is_replaced_at_once() -> None:
+def test_a_replica_that_lags_is_replaced_at_once() -> None:
     def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         first = set(stage.links)
         for link in list(stage.links.values()):
@@ -38,7 +38,7 @@ def test_a_keeper_that_lags_is_replaced_at_once() -> None:
 
 def test_streams_that_lose_a_replica_are_reconciled_in_turns_and_those_without_any_at_once() -> None:
     async def scenario(stage: Stage, stream: ReplicatedStream) -> None:
-        streams = [stage.keepers.open_stream(ReplicatedLog(f"s{n}", Epoch(1, "i-0"), b"h"), None) for n in range(99)]
+        streams = [stage.manager.open_stream(ReplicatedLog(f"s{n}", Epoch(1, "i-0"), b"h"), None) for n in range(99)]
         stage.acknowledge()
         last = streams[-1].log
         lost, other = last.replicas
@@ -53,7 +53,7 @@ def test_streams_that_lose_a_replica_are_reconciled_in_turns_and_those_without_a
     run_scenario(scenario, peers=3)
 
 
-def test_a_keeper_that_is_lost_delays_nothing() -> None:
+def test_a_replica_that_is_lost_delays_nothing() -> None:
     def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         write(stream, b"one")
@@ -61,7 +61,7 @@ def test_a_keeper_that_is_lost_delays_nothing() -> None:
         one.acknowledge()
         other.owner.lost(LinkLossReason.RESET)
         assert stage.client.sent == [b"one"]
-        assert b'synkti_replica_losses_total{reason="reset"} 1.0' in stage.keepers.node.metrics.exposition()
+        assert b'synkti_replica_losses_total{reason="reset"} 1.0' in stage.manager.node.metrics.exposition()
 
     run_scenario(scenario)
 
@@ -104,16 +104,16 @@ def test_a_link_that_worked_for_some_time_is_opened_again_at_once() -> None:
     async def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         before = dict(stage.links)
-        stage.keepers.lost("i-1", LinkLossReason.EOF, worked_s=60.0)
+        stage.manager.lost("i-1", LinkLossReason.EOF, worked_s=60.0)
         assert stage.links["i-1"] is not before["i-1"]
 
     run_scenario(scenario)
 
 
-def test_a_request_too_large_to_replicate_is_sent_to_no_keeper_and_counted() -> None:
+def test_a_request_too_large_to_replicate_is_sent_to_no_replica_and_counted() -> None:
     def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         stage.links.clear()
-        large = stage.keepers.open_stream(ReplicatedLog("l", Epoch(1, "i-0"), b"o" * (MAX_HEADER_BYTES + 1)), None)
+        large = stage.manager.open_stream(ReplicatedLog("l", Epoch(1, "i-0"), b"o" * (MAX_HEADER_BYTES + 1)), None)
         large.deliver = stage.client.write
         write(large, b"one")
         assert all(link.sent == [] for link in stage.links.values())
@@ -121,7 +121,7 @@ def test_a_request_too_large_to_replicate_is_sent_to_no_keeper_and_counted() -> 
         assert large.log.unreplicated == 0
         assert (
             b'synkti_streams_unreplicated_total{reason="request-too-large"} 1.0'
-            in stage.keepers.node.metrics.exposition()
+            in stage.manager.node.metrics.exposition()
         )
         large.close(CloseReason.ABANDONED)
         assert len(stage.own) == 0
@@ -129,7 +129,7 @@ def test_a_request_too_large_to_replicate_is_sent_to_no_keeper_and_counted() -> 
     run_scenario(scenario)
 
 
-def test_a_journal_too_large_for_its_keepers_stops_only_its_own_replication() -> None:
+def test_a_journal_too_large_for_its_replicas_stops_only_its_own_replication() -> None:
     def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         sent_kinds: list[StopReason | None] = []
@@ -147,7 +147,7 @@ def test_a_journal_too_large_for_its_keepers_stops_only_its_own_replication() ->
     run_scenario(scenario)
 
 
-def test_a_full_keeper_is_retried_later_and_one_that_loses_everything_is_not() -> None:
+def test_a_full_replica_is_retried_later_and_one_that_loses_everything_is_not() -> None:
     async def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         full, forgetful = stage.links.values()
         full.owner.refused(stream.handle, RefusalReason.FULL)
@@ -158,7 +158,7 @@ def test_a_full_keeper_is_retried_later_and_one_that_loses_everything_is_not() -
         opened = [[kind for kind, _ in link.sent].count(OPEN) for link in (full, forgetful)]
         assert opened == [1, 1 + MAX_REOPENS]
         for _ in range(2 * _RETRY_FULL_EVERY):
-            await stage.keepers._reconcile_all()
+            await stage.manager._reconcile_all()
         assert [[kind for kind, _ in link.sent].count(OPEN) for link in (full, forgetful)] == [2, 1 + MAX_REOPENS]
 
     run_scenario(scenario)
@@ -173,7 +173,7 @@ def test_a_full_keeper_is_retried_later_and_one_that_loses_everything_is_not() -
         (CloseReason.MOVED, (OPEN, 0), 1),
     ],
 )
-def test_keepers_get_the_reason_why_a_stream_ends(
+def test_replicas_get_the_reason_why_a_stream_ends(
     how: CloseReason, sent_kinds: tuple[int, int], kept_here: int
 ) -> None:
     def scenario(stage: Stage, stream: ReplicatedStream) -> None:

@@ -18,7 +18,7 @@ from tests.borders.virtual_time import run_virtual
 from tests.unit.runtime.replication.replica_stage import Stage, run_scenario, write
 
 
-def test_an_event_follows_its_line_at_all_keepers() -> None:
+def test_an_event_follows_its_line_at_all_replicas() -> None:
     def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         write(stream, b"one", b"two")
@@ -63,7 +63,7 @@ def test_a_stream_that_writes_while_its_node_ends_opens_no_connection() -> None:
     """A replica would hold it for a living owner's, and would not copy the orphan to another node."""
 
     def scenario(stage: Stage, stream: ReplicatedStream) -> None:
-        stage.keepers.close()
+        stage.manager.close()
         stage.links.clear()
         write(stream, b"one")
         assert stage.links == {}
@@ -71,7 +71,7 @@ def test_a_stream_that_writes_while_its_node_ends_opens_no_connection() -> None:
     run_scenario(scenario)
 
 
-def test_without_keepers_an_event_is_sent_at_once() -> None:
+def test_without_replicas_an_event_is_sent_at_once() -> None:
     def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         write(stream, b"one", b"two")
         assert stage.client.sent == [b"one", b"two"]
@@ -80,7 +80,7 @@ def test_without_keepers_an_event_is_sent_at_once() -> None:
     run_scenario(scenario, wanted=0)
 
 
-def test_a_keeper_that_lags_delays_nothing() -> None:
+def test_a_replica_that_lags_delays_nothing() -> None:
     def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         write(stream, b"one")
@@ -191,7 +191,7 @@ def test_the_end_waits_for_pending_events() -> None:
         assert stage.client.sent == [b"one"]
         stream.close(CloseReason.FINISHED)
         assert [link.sent[-1][0] for link in stage.links.values()] == [FINISH, FINISH]
-        assert len(stage.own) == 0, "its keepers have it"
+        assert len(stage.own) == 0, "its replicas have it"
 
     run_scenario(scenario)
 
@@ -204,7 +204,7 @@ def test_a_journal_whose_client_may_resume_stays_here_and_is_copied_on_evacuatio
         having = set(stage.links)
         stream.close(CloseReason.MOVED)
         assert len(stage.own) == 1
-        going = asyncio.ensure_future(stage.keepers.copier.evacuate(5.0))
+        going = asyncio.ensure_future(stage.manager.copier.evacuate(5.0))
         await asyncio.sleep(0)
         (new,) = set(stage.links) - having
         assert stage.links[new].sent[0][0] == OPEN

@@ -145,7 +145,7 @@ def test_a_wrong_key_and_a_replayed_handshake_are_refused(key: ClusterKey, at: f
 
 
 @pytest.mark.parametrize("skew_s", [60.0, -45.0, 900.0, -86_400.0])
-def test_a_keeper_with_another_clock_gets_a_handshake_in_its_own_time(skew_s: float) -> None:
+def test_a_replica_with_another_clock_gets_a_handshake_in_its_own_time(skew_s: float) -> None:
     async def scenario(ends: Ends) -> None:
         clocks = PeerClocks()
         links = TcpReplicaLinks(signer(KEY, clocks), lambda: NOW - skew_s, LAG_S, "127.0.0.1")
@@ -161,7 +161,7 @@ def test_a_keeper_with_another_clock_gets_a_handshake_in_its_own_time(skew_s: fl
     run_scenario(scenario)
 
 
-def test_a_keeper_that_only_sends_its_time_is_lost_after_the_second_time() -> None:
+def test_a_replica_that_only_sends_its_time_is_lost_after_the_second_time() -> None:
     async def scenario(ends: Ends) -> None:
         connections = 0
 
@@ -227,7 +227,7 @@ def test_a_preface_is_bounded_and_checked(rest: bytes) -> None:
     run_scenario(scenario)
 
 
-def test_a_keeper_that_does_not_answer_is_overdue_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replica_that_does_not_answer_is_overdue_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.unit.runtime.replication.test_server.LAG_S", 0.05)
 
     async def scenario(ends: Ends) -> None:
@@ -260,11 +260,11 @@ def test_a_link_whose_peer_does_not_read_is_lost_at_its_bound(monkeypatch: pytes
     run_scenario(scenario)
 
 
-def test_a_keeper_that_accepts_and_sends_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replica_that_accepts_and_sends_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replication_client, "HANDSHAKE_TIMEOUT_S", 0.05)
 
     async def scenario(ends: Ends) -> None:
-        with contextlib.closing(bind("127.0.0.1", 0, "a silent keeper")) as listener:
+        with contextlib.closing(bind("127.0.0.1", 0, "a silent replica")) as listener:
             ends.link(address=Address("127.0.0.1", listener.getsockname()[1])).send(open_message())
             assert await ends.why is LinkLossReason.SILENT
 
@@ -354,7 +354,7 @@ def test_a_connection_drops_its_entries_for_expired_journals(monkeypatch: pytest
     run_scenario(scenario)
 
 
-def test_a_keeper_that_does_not_listen_is_lost_as_refused() -> None:
+def test_a_replica_that_does_not_listen_is_lost_as_refused() -> None:
     async def scenario(ends: Ends) -> None:
         ends.link(address=Address("127.0.0.1", free_port())).send(open_message())
         assert await ends.why is LinkLossReason.REFUSED

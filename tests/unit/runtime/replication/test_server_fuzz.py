@@ -107,34 +107,34 @@ def connection() -> tuple[ReplicationConnection, Wire, ReplicaStore]:
 
 def greeted() -> tuple[ReplicationConnection, Wire, ReplicaStore, FrameWriter, FrameReader]:
     """A connection of a peer, and the peer's reader and writer."""
-    at_keeper, wire, store = connection()
+    at_replica, wire, store = connection()
     greeting = LINKS.handshake(ADDRESS)
     assert greeting is not None
-    at_keeper.data_received(PREFACE + greeting.signed.header.encode() + b"\n")
+    at_replica.data_received(PREFACE + greeting.signed.header.encode() + b"\n")
     line, _, rest = wire.written.partition(b"\n")
     assert not rest
     nonce, _, proof = line.removeprefix(PREFACE).decode().partition(" ")
     key = derive_connection_key(KEY.secret, greeting.signed.nonce, nonce)
     assert proof == replica_proof(key)
     wire.written = b""
-    return at_keeper, wire, store, FrameWriter(key, b"owner"), FrameReader(key, b"keeper")
+    return at_replica, wire, store, FrameWriter(key, b"owner"), FrameReader(key, b"replica")
 
 
 @given(st.one_of(st.binary(max_size=2_000), st.binary(max_size=600).map(lambda rest: PREFACE + rest)), CUTS)
 def test_a_stranger_gets_nothing_and_holds_nothing(data: bytes, cuts: list[int]) -> None:
     def scenario() -> None:
-        at_keeper, wire, store = connection()
+        at_replica, wire, store = connection()
         for piece in pieces(data, cuts):
-            at_keeper.data_received(piece)
-            assert len(at_keeper._buffer) <= MAX_PREFACE_BYTES + 400
+            at_replica.data_received(piece)
+            assert len(at_replica._buffer) <= MAX_PREFACE_BYTES + 400
         assert wire.written == b""
         assert len(store) == 0
         if b"\n" in data or len(data) > MAX_PREFACE_BYTES:
             assert wire.is_aborted
-            assert not at_keeper._server.connections
-        at_keeper.connection_lost(None)
-        assert not at_keeper._server.connections
-        assert not at_keeper._server.unverified
+            assert not at_replica._server.connections
+        at_replica.connection_lost(None)
+        assert not at_replica._server.connections
+        assert not at_replica._server.unverified
 
     in_a_loop(scenario)
 
@@ -165,14 +165,14 @@ def test_messages_of_a_hostile_peer_cost_only_the_streams_that_they_name(
     frames: list[list[bytes]], cuts: list[int]
 ) -> None:
     def scenario() -> None:
-        at_keeper, wire, store, sealer, opener = greeted()
+        at_replica, wire, store, sealer, opener = greeted()
         good = opening("good", [1, "i-good"], b"")
-        at_keeper.data_received(sealer.frame(encode(OPEN, 77, 0, good)))
+        at_replica.data_received(sealer.frame(encode(OPEN, 77, 0, good)))
         for number, messages in enumerate(frames, start=1):
             line = encode(APPEND, 77, number, b"%d\n" % number)
             others = [each for each in messages if each[1:5] != line[1:5]]
             for piece in pieces(sealer.frame(b"".join((*others, line))), cuts):
-                at_keeper.data_received(piece)
+                at_replica.data_received(piece)
             assert store.held_bytes <= ROOM
         assert not wire.is_aborted
         answers = opener.feed(wire.written)
@@ -180,7 +180,7 @@ def test_messages_of_a_hostile_peer_cost_only_the_streams_that_they_name(
         taken = store.take_over("good", "i-b", NOW)
         assert taken is not None
         assert taken.lines == b"".join(b"%d\n" % number for number in range(1, len(frames) + 1))
-        at_keeper.connection_lost(None)
+        at_replica.connection_lost(None)
 
     in_a_loop(scenario)
 
@@ -188,15 +188,15 @@ def test_messages_of_a_hostile_peer_cost_only_the_streams_that_they_name(
 @given(st.binary(max_size=300), st.integers(0, 100), CUTS)
 def test_a_frame_with_a_wrong_signature_ends_only_its_connection(rubbish: bytes, flipped: int, cuts: list[int]) -> None:
     def scenario() -> None:
-        at_keeper, wire, store, sealer, _ = greeted()
-        at_keeper.data_received(sealer.frame(encode(OPEN, 1, 0, opening("a", [1, "i-a"], b""))))
+        at_replica, wire, store, sealer, _ = greeted()
+        at_replica.data_received(sealer.frame(encode(OPEN, 1, 0, opening("a", [1, "i-a"], b""))))
         frame = bytearray(sealer.frame(encode(APPEND, 1, 1, b"x\n")) + rubbish)
         frame[4 + flipped % 30] ^= 1  # its signature, or what it is of
         for piece in pieces(bytes(frame), cuts):
-            at_keeper.data_received(piece)
+            at_replica.data_received(piece)
         assert wire.is_aborted
-        assert len(at_keeper._reader._buffer if at_keeper._reader else b"") <= MAX_FRAME_BYTES
-        at_keeper.connection_lost(None)
+        assert len(at_replica._reader._buffer if at_replica._reader else b"") <= MAX_FRAME_BYTES
+        at_replica.connection_lost(None)
         taken = store.take_over("a", "i-b", NOW)
         assert taken is not None
         assert taken.seq == 0, "its lines before are kept, those of the frame are not"
@@ -240,7 +240,7 @@ def linked(owner: Owner) -> tuple[TcpReplicaLink, Wire, Handshake]:
 
 
 @given(st.binary(max_size=1_500), CUTS)
-def test_a_keeper_without_a_valid_handshake_is_lost_once(data: bytes, cuts: list[int]) -> None:
+def test_a_replica_without_a_valid_handshake_is_lost_once(data: bytes, cuts: list[int]) -> None:
     def scenario() -> None:
         owner = Owner()
         link, wire, _ = linked(owner)
@@ -257,7 +257,7 @@ def test_a_keeper_without_a_valid_handshake_is_lost_once(data: bytes, cuts: list
 
 
 @given(st.lists(st.lists(MESSAGES, max_size=5), max_size=8), st.binary(max_size=100), CUTS)
-def test_no_answer_of_a_keeper_acknowledges_an_event_that_was_not_sent(
+def test_no_answer_of_a_replica_acknowledges_an_event_that_was_not_sent(
     frames: list[list[bytes]], rubbish: bytes, cuts: list[int]
 ) -> None:
     def scenario() -> None:
@@ -265,7 +265,7 @@ def test_no_answer_of_a_keeper_acknowledges_an_event_that_was_not_sent(
         link, _, greeting = linked(owner)
         key = derive_connection_key(KEY.secret, greeting.signed.nonce, "nonce")
         link.data_received(PREFACE + b"nonce " + replica_proof(key).encode() + b"\n")
-        sealer = FrameWriter(key, b"keeper")
+        sealer = FrameWriter(key, b"replica")
         link.send(encode(APPEND, 1, 1, b"x\n"), "receipt")
         link._flush()
         sealed = b"".join(sealer.frame(b"".join(messages)) for messages in frames)
