@@ -1,8 +1,8 @@
-"""Generate docs/configuration.md and docs/metrics.md from the settings' and the metrics' own descriptions.
+"""Generate the tables of docs/configuration.md, docs/metrics.md and docs/http-api.md from what they describe.
 
-    python -m checks.references    writes both pages
+    python -m checks.references    writes the pages
 
-What stands between a page's marks is generated, so that a setting or a metric cannot lack its line.
+What stands between a page's marks is generated, so that a setting, a metric or a route cannot lack its line.
 """
 
 from __future__ import annotations
@@ -19,14 +19,18 @@ from typing import Any
 from prometheus_client.metrics import MetricWrapperBase
 
 from checks.pages import replace_block
+from node_agent.core.openai.openapi import document
+from node_agent.core.openai.routes import required_scope
 from node_agent.runtime.common.metrics import Metrics
 from node_agent.settings import from_environ
 from stacks.settings import FleetSettings
 
 ROOT = Path(__file__).parents[1]
-CONFIGURATION, METRICS = ROOT / "docs" / "configuration.md", ROOT / "docs" / "metrics.md"
+CONFIGURATION, METRICS, API = (ROOT / "docs" / f"{name}.md" for name in ("configuration", "metrics", "http-api"))
 END = "<!-- end -->"
-FLEET, AGENT, TABLE = (f"<!-- {name}: made by checks/references -->" for name in ("fleet", "agent", "metrics"))
+FLEET, AGENT, TABLE, ROUTES = (
+    f"<!-- {name}: made by checks/references -->" for name in ("fleet", "agent", "metrics", "routes")
+)
 NOT_OF_OPERATORS = {"local", "deployment"}
 """Settings that the project's own programs set."""
 
@@ -97,6 +101,15 @@ def metric_rows() -> Iterator[tuple[str, ...]]:
         yield f"`{name}`", family.type, labels, f"{family.documentation.rstrip('.')}."
 
 
+def route_rows() -> Iterator[tuple[str, ...]]:
+    """Yield the rows of the client API's routes that every fleet has."""
+    for path, operations in document()["paths"].items():
+        scope = required_scope(path)
+        summary = next(iter(operations.values()))["summary"]
+        methods = ", ".join(method.upper() for method in operations)
+        yield f"`{path}`", methods, "-" if scope is None else f"`{scope}`", summary
+
+
 def table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
     """Return a table in Markdown."""
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
@@ -115,7 +128,12 @@ def metrics_page(page: str) -> str:
     return replace_block(page, TABLE, END, table(("metric", "type", "labels", "what it is"), metric_rows()))
 
 
-PAGES = {CONFIGURATION: configuration_page, METRICS: metrics_page}
+def api_page(page: str) -> str:
+    """Return docs/http-api.md with its table made anew. Raises ValueError as `replace_block`."""
+    return replace_block(page, ROUTES, END, table(("route", "methods", "scope", "what it is"), route_rows()))
+
+
+PAGES = {CONFIGURATION: configuration_page, METRICS: metrics_page, API: api_page}
 
 if __name__ == "__main__":
     for path, made_anew in PAGES.items():

@@ -209,14 +209,20 @@ def read_logprobs(body: dict[str, Any], chat: bool) -> int | None:
 def read_prompts(body: dict[str, Any], chat: bool, max_model_len: int) -> list[list[int]]:
     """Return the ids of each prompt; a chat has one. Raises BadRequest."""
     if chat:
-        messages = body.get("messages")
-        if not isinstance(messages, list) or not messages:
-            raise BadRequest("messages must be a list of at least one message.", "messages")
-        return [_check_prompt(model.chat_prompt(messages), max_model_len)]
+        return [_check_prompt(read_chat_prompt(body.get("messages")), max_model_len)]
     prompt = body.get("prompt")
     is_batch = isinstance(prompt, list) and bool(prompt) and not isinstance(prompt[0], int)
     prompts = prompt if is_batch and isinstance(prompt, list) else [prompt]
     return [_check_prompt(_completion_prompt(each), max_model_len) for each in prompts]
+
+
+def read_chat_prompt(messages: object) -> list[int]:
+    """Return the ids of a conversation. Raises BadRequest."""
+    if not isinstance(messages, list) or not messages:
+        raise BadRequest("messages must be a list of at least one message.", "messages")
+    if not all(isinstance(message, dict) for message in messages):
+        raise BadRequest("messages must be a list of objects.", "messages")
+    return model.chat_prompt(messages)
 
 
 def _completion_prompt(prompt: object) -> list[int]:

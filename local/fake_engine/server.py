@@ -28,6 +28,7 @@ from local.fake_engine import model
 from local.fake_engine.answers import (
     BadRequest,
     is_echo_only,
+    read_chat_prompt,
     read_logprobs,
     read_n,
     read_prompts,
@@ -228,7 +229,7 @@ class FakeVllm:
     async def _tokenize(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
         body = read_body(raw)
         messages = body.get("messages")
-        ids = model.chat_prompt(messages) if messages else model.encode(str(body.get("prompt", "")))
+        ids = read_chat_prompt(messages) if messages else model.encode(str(body.get("prompt", "")))
         await send_json(send, {"count": len(ids), "max_model_len": self._config.max_model_len, "tokens": ids})
 
     async def _detokenize(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:

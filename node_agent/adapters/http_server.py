@@ -22,7 +22,7 @@ from node_agent.adapters.http_errors import PLAIN_HTTP, encode_final_error
 from node_agent.adapters.http_limits import Limits
 from node_agent.adapters.http_server_connection import ServerConnection
 from node_agent.adapters.http_tls_listener import TlsListener
-from node_agent.contract.errors import ConfigurationError, openai_error
+from node_agent.contract.errors import ConfigurationError, route_error
 from node_agent.core.http.body_budget import SMALL_BYTES, BodyBudget, HeldBody
 from node_agent.core.http.connection_limits import ConnectionLimits, ConnectionSlot
 from node_agent.ports import AlternateProtocol, ServerRequest
@@ -220,7 +220,7 @@ class HttpServer:
                 message = f"The body has more than {bounds.values} values, {bounds.containers} lists and objects or"
                 message += f" {bounds.strings} texts; send less of it."
                 self.count_refusal("document_too_large")
-                request.respond(413, orjson.dumps(openai_error(413, "document_too_large", message)))
+                request.respond(413, orjson.dumps(route_error(request.path, 413, "document_too_large", message)))
                 return
         del body  # or it would be held for as long as the answer takes, whatever becomes of the request's own
         await self._handle(request)

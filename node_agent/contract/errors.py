@@ -123,7 +123,21 @@ def anthropic_error(status: int, code: str, message: str, param: str | None = No
     return {"type": "error", "error": {"type": kind, "message": _clipped(message), "param": param, "code": code}}
 
 
+ANTHROPIC_ROUTES = "/v1/messages"
+"""What the paths of Anthropic's routes begin with."""
+
+
+def route_error(
+    path: str, status: int, code: str, message: str, param: str | None = None, kind: str | None = None
+) -> dict[str, Any]:
+    """Build an error's body in Anthropic's form on its routes, in OpenAI's on all others. path: of the route."""
+    if path.startswith(ANTHROPIC_ROUTES):
+        return anthropic_error(status, code, message, param)
+    return openai_error(status, code, message, param, kind)
+
+
 def _clipped(message: str) -> str:
+    message = message.encode("utf-8", "replace").decode()  # half a surrogate pair is no JSON
     if len(message) <= MAX_MESSAGE_CHARACTERS:
         return message
     half = MAX_MESSAGE_CHARACTERS // 2 - 2

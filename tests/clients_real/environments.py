@@ -98,4 +98,5 @@ VERCEL_AI = Client("Vercel AI 7.0", ("ai@7.0.173", "@ai-sdk/openai-compatible@3.
 LITELLM = Client("LiteLLM 1.110", ("litellm==1.110.2",))
 RAW = Client("aiohttp 3.14 and httpx 0.28", ("aiohttp==3.14.5", "httpx==0.28.1"))
 EVENTSOURCE = Client("npm eventsource 4.1", ("eventsource@4.1.1",), is_node=True)
+SCHEMATHESIS = Client("schemathesis 4.32", ("schemathesis==4.32.5",))
 GUIDELLM = Client("guidellm 0.8.1", ("guidellm==0.8.1",))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from node_agent.contract.errors import openai_error
+from node_agent.contract.errors import route_error
 from node_agent.core.failure.attribution import NOT_SERVING
 from node_agent.core.failure.loss import LossReason
 from node_agent.core.failure.verdict import BreakerEffect, NextStep, Verdict
@@ -48,10 +48,12 @@ class EngineResponse:
 class Attempts:
     """The failed attempts of one request. codes: the failures' codes, in order.
 
+    path: of the request's route, whose clients have a form of error.
     in_doubt: nodes that are at fault if another engine answers the request.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, path: str) -> None:
+        self._path = path
         self.codes: list[str] = []
         self.in_doubt: list[str] = []
         self._response: EngineResponse | None = None
@@ -69,7 +71,7 @@ class Attempts:
         if answer is not None and verdict.breaker is BreakerEffect.NO:
             self._response = answer
         elif is_agreed and self._response is None:
-            self._response = _unexplained(self.codes)
+            self._response = _unexplained(self._path, self.codes)
         return not is_agreed and not self.is_at_bound
 
     @property
@@ -94,9 +96,9 @@ class Attempts:
         return f"{count} {what if count != 1 else what.removesuffix('s')} ({', '.join(self.codes)})"
 
 
-def _unexplained(codes: list[str]) -> EngineResponse:
+def _unexplained(path: str, codes: list[str]) -> EngineResponse:
     message = (
         f"{len(codes)} engines failed at this request ({', '.join(codes)}) and gave no error that could be passed on;"
         " it seems to be the request's own fault. Change it before you send it again."
     )
-    return EngineResponse(500, orjson.dumps(openai_error(500, "engine_error", message)))
+    return EngineResponse(500, orjson.dumps(route_error(path, 500, "engine_error", message)))

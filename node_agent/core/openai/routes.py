@@ -12,7 +12,7 @@ act on one engine of the fleet, without authorization.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from node_agent.contract.client_requests import OPTIONAL_ROUTES
 from node_agent.core.access.caller import Scope
@@ -29,6 +29,7 @@ NODE_ROUTES = {
     "/health": _GET,
     "/ping": ("GET", "POST"),
     "/load": _GET,
+    "/openapi.json": _GET,
     "/v1/models": _GET,
     "/v1/synkti/nodes": _GET,
 }
@@ -42,8 +43,9 @@ ADMIN_ROUTES = {
 }
 """Routes of the admin listener, and their methods."""
 
-OPEN_ROUTES = frozenset({"/healthz", "/readyz", "/health", "/ping", "/load"})
-"""Routes that need no key: a balancer, and this machine's own scripts, call them. They have no names and no content."""
+OPEN_ROUTES = frozenset({"/healthz", "/readyz", "/health", "/ping", "/load", "/openapi.json"})
+"""Routes that need no key: balancers, this machine's own scripts and generators of clients call them. They show neither
+names nor content."""
 
 _SCOPES = {"/metrics": Scope.METRICS, "/v1/synkti/nodes": Scope.FLEET, "/v1/synkti/drains": Scope.ADMIN}
 
@@ -63,6 +65,9 @@ _PATTERNS = (
     (re.compile(f"/v1/responses/{_ID}/cancel", re.ASCII), _POST),
 )
 """Routes with an id in them. That of a stream is compared with the streams that there are."""
+
+_PATTERN_PATHS = ("/v1/streams/{stream}", "/v1/responses/{response}", "/v1/responses/{response}/cancel")
+"""The same as OpenAPI spells them."""
 
 _RESPONSE_QUERY = re.compile(
     r"(?:stream|starting_after|include(?:\[\]|%5B%5D)?)=[\w.-]{1,128}", re.ASCII | re.IGNORECASE
@@ -93,6 +98,12 @@ def allowed_methods(path: str, allowed: Collection[str] = ()) -> tuple[str, ...]
     if known is not None:
         return () if path in OPTIONAL_ROUTES and path not in allowed else known
     return next((methods for pattern, methods in _PATTERNS if pattern.fullmatch(path)), ())
+
+
+def documented_routes(allowed: Collection[str]) -> Iterator[tuple[str, Collection[str]]]:
+    """Yield each route of the client API and its methods, with {names} for ids. allowed: as in `allowed_methods`."""
+    yield from ((path, methods) for path in sorted(_METHODS) if (methods := allowed_methods(path, allowed)))
+    yield from ((path, methods) for path, (_, methods) in zip(_PATTERN_PATHS, _PATTERNS, strict=True))
 
 
 def required_scope(path: str) -> Scope | None:

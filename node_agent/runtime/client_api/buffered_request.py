@@ -106,7 +106,7 @@ class BufferedRequests:
             The status that the client received.
         """
         route: Route | None = first
-        attempts, tried = Attempts(), list[str]()
+        attempts, tried = Attempts(client.path), list[str]()
         clock = self._node.gossip.monotonic
         give_up_at = clock() + MAX_TOTAL_S
         while route is not None:

@@ -85,7 +85,7 @@ class EngineLoop:
         self._report = report
         self._stream_id = stream_id = journal.log.stream
         self._suspicion = RequestSuspicion(node.crash_suspects, machine.generation.body)
-        self._attempts = StreamAttempts(node, stream_id, self._suspicion)
+        self._attempts = StreamAttempts(node, machine.generation.route.value, stream_id, self._suspicion)
         self._requests = StreamRequests(engines, stream_id, machine, headers, self._suspicion, node.metrics)
         self._next = NextEngine(node, routing, lambda other: machine.can_continue_on(other.continuation_methods))
         self._engine = CurrentEngine()

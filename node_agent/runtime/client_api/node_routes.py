@@ -5,9 +5,10 @@ Metrics and drains are at a listener of their own (`runtime/admin_api`).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from node_agent.core.node.status import load_to_json
+from node_agent.core.openai.openapi import document
 from node_agent.ports import ServerRequest
 from node_agent.runtime.client_api.model_list import ModelList
 from node_agent.runtime.common.responses import answer_json
@@ -19,18 +20,28 @@ class NodeRoutes:
     """Handles the node's own routes.
 
     handlers: by path; each answers one request. scheme: of the fleet's client APIs, http or https. keys_state: as
-    HealthRoutes'.
+    HealthRoutes'. allowed_routes: the optional ones that the operator allows.
     """
 
-    def __init__(self, node: NodeContext, models: ModelList, scheme: str, keys_state: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        node: NodeContext,
+        models: ModelList,
+        scheme: str,
+        keys_state: Callable[[], str],
+        allowed_routes: Collection[str],
+    ) -> None:
         self._node = node
         self._models = models
         self._scheme = scheme
+        self._keys_state = keys_state
+        self._allowed_routes = allowed_routes
         self.handlers: Mapping[str, Callable[[ServerRequest], Awaitable[None]]] = {
             **HealthRoutes(node, keys_state).handlers,
             "/health": self._health,
             "/ping": self._health,
             "/load": self._load,
+            "/openapi.json": self._describe,
             "/v1/models": self._list_models,
             "/v1/synkti/nodes": self._nodes,
         }
@@ -42,6 +53,9 @@ class NodeRoutes:
     async def _load(self, request: ServerRequest) -> None:
         """Answer as vLLM does, with the requests at this node's engine."""
         answer_json(request, {"server_load": self._node.router.own_load.load.in_flight})
+
+    async def _describe(self, request: ServerRequest) -> None:
+        answer_json(request, document(self._allowed_routes, keys_required=self._keys_state() != "off"))
 
     async def _list_models(self, request: ServerRequest) -> None:
         answer_json(request, {"object": "list", "data": await self._models.list_all()})

@@ -93,7 +93,8 @@ class ClientApi:
         self._origins = Origins(origins)
         self._policy = policy or RequestPolicy()
         self._tokenizing = TokenizerRequests(self._policy.settings.bounds.max_chars_per_token)
-        self._own_routes = NodeRoutes(node, models, scheme, lambda: keys.state).handlers
+        allowed = self._policy.settings.allowed_routes
+        self._own_routes = NodeRoutes(node, models, scheme, lambda: keys.state, allowed).handlers
         self._keys = keys
         self._audit = audit
         self.buffered_requests = BufferedRequests(node, engines)

@@ -13,10 +13,10 @@ _log = logging.getLogger(__name__)
 
 
 class StreamAttempts:
-    """The attempts of one stream."""
+    """The attempts of one stream. path: of its route."""
 
-    def __init__(self, node: NodeContext, stream_id: str, suspicion: RequestSuspicion) -> None:
-        self.failed = Attempts()
+    def __init__(self, node: NodeContext, path: str, stream_id: str, suspicion: RequestSuspicion) -> None:
+        self.failed = Attempts(path)
         self.may_retry = True
         """True where another engine may be tried after the last failure."""
 

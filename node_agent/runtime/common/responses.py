@@ -7,17 +7,13 @@ from typing import Any
 
 import orjson
 
-from node_agent.contract.errors import LimitExceeded, anthropic_error, openai_error
+from node_agent.contract.errors import LimitExceeded, route_error
 from node_agent.ports import ServerRequest
-
-MAX_MESSAGE = 1_000
-"""Characters: messages quote what a client sent, which may be megabytes."""
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """Of an engine's response that is read whole."""
 
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
-_ANTHROPIC = "/v1/messages"
 _FINAL = (b"x-should-retry", b"false")
 """OpenAI's SDKs, and ours, send a request again after a 5xx unless an answer says this."""
 
@@ -65,10 +61,5 @@ def answer_limited(request: ServerRequest, exceeded: LimitExceeded) -> None:
 def error_body(
     path: str, status: int, code: str, message: str, param: str | None = None, kind: str | None = None
 ) -> bytes:
-    """Encode an error in Anthropic's form on its routes, in OpenAI's on all others. path: of the route."""
-    if len(message) > MAX_MESSAGE:
-        message = message[:MAX_MESSAGE] + "..."
-    message = message.encode("utf-8", "replace").decode()  # half a surrogate pair is no JSON
-    if path.startswith(_ANTHROPIC):
-        return orjson.dumps(anthropic_error(status, code, message, param))
-    return orjson.dumps(openai_error(status, code, message, param, kind))
+    """Encode an error in the form of its route's clients. path: of the route."""
+    return orjson.dumps(route_error(path, status, code, message, param, kind))

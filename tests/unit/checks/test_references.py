@@ -1,4 +1,4 @@
-"""docs/configuration.md and docs/metrics.md have a line for each setting and each metric."""
+"""The pages of reference have a line for each setting, each metric and each route."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from checks.references import PAGES, agent_rows, fleet_rows, metric_rows
+from checks.references import PAGES, agent_rows, fleet_rows, metric_rows, route_rows
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
@@ -16,7 +16,7 @@ def test_the_page_is_what_the_source_says(path: Path) -> None:
 
 
 def test_each_line_says_what_the_thing_is() -> None:
-    rows = [*fleet_rows(), *agent_rows(), *metric_rows()]
+    rows = [*fleet_rows(), *agent_rows(), *metric_rows(), *route_rows()]
     assert len(rows) > 150
     assert [row for row in rows if len(row[-1]) < 10 or not row[-1].endswith((".", ")"))] == []
     assert [

@@ -20,7 +20,7 @@ RESPONSE = EngineResponse(500, b'{"error":{"message":"it"}}')
 
 
 def test_an_error_of_the_request_is_tried_once_more_and_then_passed_on() -> None:
-    tries = Attempts()
+    tries = Attempts("/v1/completions")
     assert tries.record_failure("a", FAILED, RESPONSE)
     assert not tries.record_failure("b", FAILED, RESPONSE)
     assert tries.response == RESPONSE
@@ -28,13 +28,13 @@ def test_an_error_of_the_request_is_tried_once_more_and_then_passed_on() -> None
 
 
 def test_a_refusal_is_passed_on_at_once() -> None:
-    tries = Attempts()
+    tries = Attempts("/v1/completions")
     assert not tries.record_failure("a", REFUSED, RESPONSE)
     assert tries.response == RESPONSE
 
 
 def test_a_loss_between_two_errors_of_the_request_does_not_replace_the_answer() -> None:
-    tries = Attempts()
+    tries = Attempts("/v1/completions")
     assert tries.record_failure("a", FAILED, RESPONSE)
     assert tries.record_failure("b", LOST)
     assert not tries.record_failure("c", LOST)
@@ -42,7 +42,7 @@ def test_a_loss_between_two_errors_of_the_request_does_not_replace_the_answer() 
 
 
 def test_errors_without_a_message_are_the_nodes_fault_only_if_another_node_can() -> None:
-    tries = Attempts()
+    tries = Attempts("/v1/completions")
     assert tries.record_failure("a", WITHOUT_MESSAGE, EngineResponse(500, b"oops", b"text/plain"))
     assert (tries.response, tries.in_doubt) == (None, ["a"])
     assert not tries.record_failure("b", WITHOUT_MESSAGE, EngineResponse(500, b""))
@@ -51,22 +51,31 @@ def test_errors_without_a_message_are_the_nodes_fault_only_if_another_node_can()
     assert (tries.response.status, answered["code"]) == (500, "engine_error")
 
 
+def test_an_error_of_ours_has_the_form_of_its_routes_clients() -> None:
+    tries = Attempts("/v1/messages")
+    for _ in range(2):
+        tries.record_failure("a", WITHOUT_MESSAGE, EngineResponse(500, b""))
+    assert tries.response is not None
+    answered = orjson.loads(tries.response.body)
+    assert (answered["type"], answered["error"]["type"]) == ("error", "api_error")
+
+
 def test_the_number_of_engines_is_bounded_for_every_verdict() -> None:
     for verdict in (LOST, BUSY):
-        tries, engines = Attempts(), 1
+        tries, engines = Attempts("/v1/completions"), 1
         while tries.record_failure("x", verdict):
             engines += 1
         assert engines == MAX_ENGINES
         assert tries.response is None
         assert tries.all_busy is (verdict is BUSY)
-    tries = Attempts()
+    tries = Attempts("/v1/completions")
     for _ in range(MAX_REQUESTS - 1):
         assert tries.record_failure("x", HANDED_OVER), "nothing was lost"
     assert not tries.record_failure("x", HANDED_OVER)
 
 
 def test_a_summary_names_the_number_of_failures_and_their_codes() -> None:
-    tries = Attempts()
+    tries = Attempts("/v1/completions")
     for _ in range(3):
         tries.record_failure("x", BUSY)
     assert tries.summary("engines") == "3 engines (engine-busy, engine-busy, engine-busy)"

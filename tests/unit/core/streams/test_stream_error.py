@@ -22,7 +22,7 @@ LOST = classify_loss(Origin.ENGINE, LossReason.RESET)
 
 
 def after(*verdicts: Verdict) -> StreamError:
-    attempts = Attempts()
+    attempts = Attempts("/v1/completions")
     for verdict in verdicts:
         attempts.record_failure("i-1", verdict)
     return exhausted(attempts)

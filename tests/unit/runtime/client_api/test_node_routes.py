@@ -10,4 +10,4 @@ from node_agent.runtime.client_api.node_routes import NodeRoutes
 
 def test_each_own_route_has_a_handler_and_each_handler_a_route() -> None:
     unused: Any = None
-    assert set(NodeRoutes(unused, unused, "http", unused).handlers) == set(routes.NODE_ROUTES)
+    assert set(NodeRoutes(unused, unused, "http", unused, ()).handlers) == set(routes.NODE_ROUTES)

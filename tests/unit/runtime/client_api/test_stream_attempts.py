@@ -22,7 +22,7 @@ IN_DOUBT = classify_answer(Origin.ENGINE, 500, BodyKind.OTHER)
 
 
 def attempts_at(node: NodeContext) -> StreamAttempts:
-    return StreamAttempts(node, "s", RequestSuspicion(node.crash_suspects, {"model": "m"}))
+    return StreamAttempts(node, "/v1/completions", "s", RequestSuspicion(node.crash_suspects, {"model": "m"}))
 
 
 def routes_of(node: NodeContext) -> set[str]:
@@ -70,7 +70,7 @@ def test_only_tokens_clear_the_request_of_suspicion() -> None:
     async def story() -> None:
         node = make_node(1)
         suspicion = RequestSuspicion(node.crash_suspects, {"model": "m"})
-        attempts = StreamAttempts(node, "s", suspicion)
+        attempts = StreamAttempts(node, "/v1/completions", "s", suspicion)
         suspicion.on_death("i-1", EngineDeath(LossReason.ENGINE_DIED, "1", alone=True))
         attempts.on_answer_begun(0)
         assert suspicion.is_suspect()
