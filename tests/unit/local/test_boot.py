@@ -8,15 +8,17 @@ from dataclasses import replace
 
 import pytest
 
+from local.boot.__main__ import possible_parts
 from local.boot.aws_gateway import service_hosts
 from local.boot.cgroups import unified_path
-from local.boot.image import Variant, image_files, image_links, image_of
+from local.boot.image import IMAGE_PYTHON, Variant, image_files, image_links, image_of
 from local.boot.network import interface
 from local.boot.packages import STAND_IN, locked
-from local.boot.parts import PARTS
+from local.boot.parts import PARTS, VLLM_PART
 from local.boot.paths import ENGINE_ERROR, ENGINE_FOLDER, UV_DOWNLOADS, VLLM_FOLDER
-from local.boot.requirements import Machine, cgroup_version, missing
+from local.boot.requirements import Machine, cgroup_version, missing, missing_for_vllm
 from local.deploy import ROOT
+from local.errors import UserActionRequired
 
 LOCK = """\
 anyio==4.0 \\
@@ -54,6 +56,20 @@ def test_a_machine_with_everything_can_boot_instances() -> None:
 def test_what_is_missing_is_named_with_its_remedy(changes: dict[str, object], words: str) -> None:
     (fault,) = missing(replace(Machine(), **changes))  # type: ignore[arg-type]
     assert words in fault
+
+
+def test_a_real_vllm_needs_the_images_python() -> None:
+    """Its environment is this machine's: the packages of another Python would not be found there."""
+    assert missing_for_vllm(IMAGE_PYTHON) == ""
+    assert "for Python 3.12, and the instances have Debian's 3.11" in missing_for_vllm("3.12")
+
+
+def test_where_vllm_cannot_be_booted_the_other_parts_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert possible_parts(list(PARTS), IMAGE_PYTHON) == list(PARTS)
+    assert possible_parts(["boot", VLLM_PART], "3.12") == ["boot"]
+    assert "the part vllm is left out: its packages here are for Python 3.12" in capsys.readouterr().out
+    with pytest.raises(UserActionRequired, match="vllm: its packages"):
+        possible_parts([VLLM_PART], "3.12")
 
 
 def test_all_that_is_missing_is_named_at_once() -> None:
