@@ -105,6 +105,7 @@ async def _run(options: argparse.Namespace, screen: Screen) -> bool:
         model = options.model or write_model(options.folder / "model")
         await scene.command("model", "push", str(model), "--name", MODEL, "--unchecked")
         screen.log(f"pushed: the model {MODEL!r}")
+        scene.api_key = await scene.create_key("boot")
         outcomes = await run_parts(scene, options.parts)
     (options.logs / OUTCOMES).write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1) + "\n")
     screen.heading("Summary")

@@ -17,8 +17,10 @@ from local.boot.packages import STAND_IN, locked
 from local.boot.parts import PARTS, VLLM_PART
 from local.boot.paths import ENGINE_ERROR, ENGINE_FOLDER, UV_DOWNLOADS, VLLM_FOLDER
 from local.boot.requirements import Machine, cgroup_version, missing, missing_for_vllm
+from local.boot.scene import SETTINGS
 from local.deploy import ROOT
 from local.errors import UserActionRequired
+from stacks.settings import EMBEDDED, FleetSettings, from_values
 
 LOCK = """\
 anyio==4.0 \\
@@ -164,6 +166,13 @@ def test_the_page_names_every_part_and_no_other() -> None:
     section = page.partition("## Instances that really boot")[2].partition("\n## ")[0]
     table = section.partition("| part |")[2].partition("\n\n")[0]
     assert re.findall(r"^\| `([a-z-]+)` \|", table, flags=re.MULTILINE) == list(PARTS)
+
+
+def test_booted_nodes_have_keys_an_audit_log_and_tls_as_on_aws() -> None:
+    booted, shipped = from_values({}, {**EMBEDDED, **SETTINGS}.get), FleetSettings()
+    for name in ("api_keys", "audit_log", "peer_tls"):
+        assert getattr(booted, name) is getattr(shipped, name) is True
+    assert from_values({}, EMBEDDED.get).api_keys is False, "other local runs have no keys"
 
 
 def test_a_run_begins_with_a_boot() -> None:
