@@ -14,6 +14,7 @@ from local.boot.cgroups import unified_path
 from local.boot.image import IMAGE_PYTHON, Variant, image_files, image_links, image_of
 from local.boot.network import interface
 from local.boot.packages import STAND_IN, locked
+from local.boot.part_engine_unit import METADATA_REACHED
 from local.boot.parts import PARTS, VLLM_PART
 from local.boot.paths import ENGINE_ERROR, ENGINE_FOLDER, UV_DOWNLOADS, VLLM_FOLDER
 from local.boot.requirements import Machine, cgroup_version, missing, missing_for_vllm
@@ -173,6 +174,10 @@ def test_booted_nodes_have_keys_an_audit_log_and_tls_as_on_aws() -> None:
     for name in ("api_keys", "audit_log", "peer_tls"):
         assert getattr(booted, name) is getattr(shipped, name) is True
     assert from_values({}, EMBEDDED.get).api_keys is False, "other local runs have no keys"
+
+
+def test_the_launchers_words_are_those_that_a_run_looks_for() -> None:
+    assert METADATA_REACHED in (ROOT / "node_agent" / "engine_launcher.py").read_text()
 
 
 def test_a_run_begins_with_a_boot() -> None:
