@@ -110,7 +110,7 @@ async def _run(options: argparse.Namespace, screen: Screen) -> bool:
     (options.logs / OUTCOMES).write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1) + "\n")
     screen.heading("Summary")
     without_vllm = "" if VLLM_PART in options.parts else options.without_vllm
-    unshown = not_shown(options.python, options.cgroups, without_vllm)
+    unshown = [*not_shown(options.python, options.cgroups, without_vllm), *scene.unshown]
     screen.print_text(format_summary(template.booted, outcomes, unshown))
     passed = all(outcome.passed for outcome in outcomes)
     screen.log("all parts passed" if passed else "not all parts passed", style="bold green" if passed else "bold red")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from local.boot.machine import BootedInstance
 from local.boot.scene import Scene, require
 from local.errors import LocalRunError
+from local.imds import ADDRESS as METADATA_ADDRESS
 
 _CONFINED = {"CapEff": "0" * 16, "CapBnd": "0" * 16, "NoNewPrivs": "1", "Seccomp": "2"}
 """Of /proc/<pid>/status: no capability, none to gain, and a filter of system calls."""
@@ -27,7 +28,12 @@ _ALLOWED = ("cat /opt/synkti/current/stacks/boot/boot.sh", "ls /var/lib/synkti-s
 """Commands that succeed: else the ones above would fail for another reason."""
 
 METADATA_REACHED = "the engine can reach the instance's metadata"
-"""The launcher's words where systemd cannot deny it."""
+"""What the engine's launcher logs where its unit's denial has no effect."""
+
+NOT_DENIED = (
+    "that the engine's unit keeps the engine from the instance's metadata: it denies it, but for that systemd needs "
+    "cgroup v2 and BPF; the engine's launcher logged that it reaches the metadata here"
+)
 
 
 async def engine_unit(scene: Scene) -> None:
@@ -64,7 +70,9 @@ async def _check_files(scene: Scene, instance: BootedInstance) -> None:
 
 
 async def _check_metadata(scene: Scene, instance: BootedInstance) -> None:
-    """With cgroup v2 systemd denies the metadata to the engine; with v1 it cannot, and the launcher logs that."""
+    """Require that the unit denies the metadata to the engine; note where systemd cannot do that in a container."""
+    denied = (await scene.unit(instance, "synkti-engine.service"))["IPAddressDeny"].split()
+    require(f"{METADATA_ADDRESS}/32" in denied, f"the engine's unit denies {denied}")
     log = await scene.inside(instance, "journalctl --boot --no-pager --output cat --unit synkti-engine")
-    can_deny = scene.template.groups.version == "v2"
-    require((METADATA_REACHED in log) != can_deny, f"the engine of {instance.instance_id} and the metadata:\n{log}")
+    if METADATA_REACHED in log and NOT_DENIED not in scene.unshown:
+        scene.unshown.append(NOT_DENIED)

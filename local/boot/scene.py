@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,11 @@ _ENGINE_UNIT = ("synkti-engine", "synkti-engine.service")
 
 @dataclass
 class Scene:
-    """The run's state. folder: for files of this run; api_key: of its client, empty before `create_key`."""
+    """The run's state.
+
+    folder: for files of this run; api_key: of its client, empty before `create_key`; unshown: what the parts could not
+    show, each with its evidence.
+    """
 
     aws: EmbeddedAws
     cluster: str
@@ -50,6 +54,7 @@ class Scene:
     folder: Path
     http: httpx.AsyncClient
     api_key: str = ""
+    unshown: list[str] = field(default_factory=list)
 
     async def until(self, what: str, check: Callable[[], Awaitable[bool]], within_s: float) -> float:
         """Wait until `check` is true; return how long it took, in seconds.

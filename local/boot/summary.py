@@ -20,9 +20,7 @@ NEVER_SHOWN = (
 
 _CGROUPS_V1 = (
     "systemd's own account of a kill by the kernel (oom-kill): with cgroup v1 a container cannot limit memory, so the "
-    "limit is set from outside",
-    "that the engine's unit denies the instance's metadata to it: systemd does that with cgroup v2 only; here the "
-    "engine's launcher logs that it reaches them",
+    "limit is set from outside"
 )
 
 
@@ -53,7 +51,7 @@ def not_shown(python: str, cgroups: str, without_vllm: str) -> list[str]:
     if python:
         found.append(f"the release's CPython: its archive could not be downloaded; nodes installed {python}")
     if cgroups == "v1":
-        found += _CGROUPS_V1
+        found.append(_CGROUPS_V1)
     if without_vllm:
         found.append(f"vLLM: {without_vllm}; the engine is the fake one")
     return found

@@ -19,10 +19,18 @@ def test_the_number_of_requests_in_flight_is_published(instance: Instance) -> No
     assert call.endswith("--dimensions AutoScalingGroupName=synkti-fleet")
 
 
-@pytest.mark.parametrize("answer", ["exit 7", 'printf "synkti_streams_open 9.0\\n"'])
-def test_nothing_is_published_without_a_value(answer: str, instance: Instance) -> None:
-    instance.answers("curl", answer)
+def test_without_the_metric_nothing_is_published_and_the_unit_fails(instance: Instance) -> None:
+    instance.answers("curl", 'printf "synkti_streams_open 9.0\\n"')
     assert instance.run("load.sh").returncode != 0
+    assert not any(call.startswith("aws") for call in instance.calls)
+
+
+@pytest.mark.parametrize("status", [7, 22, 28])
+def test_an_agent_that_does_not_answer_is_no_failure_of_the_unit(status: int, instance: Instance) -> None:
+    """It starts, or refuses, or takes too long; other units look after it."""
+    instance.answers("curl", f"exit {status}")
+    done = instance.run("load.sh")
+    assert (done.returncode, "the agent does not answer" in done.stdout) == (0, True), done
     assert not any(call.startswith("aws") for call in instance.calls)
 
 
