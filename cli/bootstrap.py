@@ -280,7 +280,7 @@ class _Bootstrap:
 
     def _create_first_key(self) -> str | None:
         """Create the first key where the cluster has none, and print it; return it for `--json`."""
-        if not self.deployment.settings.api_keys or self.deployment.settings.local:
+        if not self.deployment.settings.api_keys:
             return None
         name = client_keys_secret_name(self.deployment.cluster)
         documents = SecretKeyDocuments(self.account.client("secretsmanager"), name)

@@ -21,7 +21,7 @@ from cli.errors import BadConfiguration, BadUsage, Failed
 from cli.fleet import select_cluster
 from node_agent.contract.errors import ConfigurationError
 from node_agent.contract.names import DEFAULT_CLUSTER, models_bucket_name
-from stacks.settings import FleetSettings, from_values, load
+from stacks.settings import EMBEDDED, FleetSettings, from_values, load
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def read_request(
         context["cluster"] = selection.cluster
     account = Account(profile, selection.region)
     if account.is_embedded:
-        context.setdefault("local", "true")
+        context = {**EMBEDDED, **context}
     settings = _settings(project, context)
     if isinstance(settings, FleetSettings) and settings.region not in ("", account.region):
         context["region"] = account.region

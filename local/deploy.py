@@ -18,6 +18,7 @@ from types import MappingProxyType
 from local.aws import ACCOUNT, REGION, EmbeddedAws, run_tool
 from local.cache import build_once
 from node_agent.contract import names
+from stacks.settings import EMBEDDED
 
 ROOT = Path(__file__).parent.parent
 _CDK = str(ROOT / "node_modules" / ".bin" / "cdk")
@@ -72,7 +73,7 @@ def deploy(
 
 def synthesize(cluster: str, more: Mapping[str, str] = MappingProxyType({})) -> Path:
     """Return the cloud assembly for the embedded AWS, from the cache if nothing changed. Raises LocalRunError."""
-    settings = {"settings_file": "", "local": "true", "drills": "true", "cluster": cluster, **more}
+    settings = {**EMBEDDED, "settings_file": "", "drills": "true", "cluster": cluster, **more}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for path in _files(_SOURCES):
         digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())

@@ -6,7 +6,8 @@ It reads the agent's own metrics at the admin listener. Automatic scaling uses t
 rest (docs/alarms.md). What was published last is in $RUNTIME_DIRECTORY, so that a failed turn is made up for by the
 next. Environment: SYNKTI_CLUSTER, SYNKTI_ADMIN (the listener's address, for tests).
 
-Exit codes: 0 published · 69 the agent shows no load, or CloudWatch does not take it. A failure is one line.
+Exit codes: 0 published, or the agent does not answer · 69 it shows no load, or CloudWatch does not take it. What went wrong
+is one line.
 """
 
 from __future__ import annotations
@@ -94,7 +95,11 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
     """Publish once; return the exit code."""
     try:
         text = _fetch(environ.get("SYNKTI_ADMIN", ADMIN) + "/metrics")
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        # An agent that starts, or is restarted. A failure of this unit would make systemd call the instance degraded.
+        print(f"the agent does not answer; nothing is published this time: {error}", file=sys.stderr)
+        return 0
+    except ValueError as error:
         fault: str | None = f"the agent's metrics: {error}"
     else:
         folder = Path(environ["RUNTIME_DIRECTORY"])

@@ -56,7 +56,7 @@ class FleetStack(BaseStack):
         code = lambda_code(self, layers=not settings.local)
         SizeRequest(self, "Size", settings, group=fleet.group, code=code)
         CfnOutput(self, "AutoScalingGroupName", value=fleet.group.auto_scaling_group_name)
-        CfnOutput(self, "ClientKeys", value="required" if settings.api_keys and not settings.local else "off")
+        CfnOutput(self, "ClientKeys", value="required" if settings.api_keys else "off")
         CfnOutput(self, "FleetVersion", value=version(settings, artifact))
         CfnOutput(self, "Model", value=settings.model)
         CfnOutput(self, names.MIN_NODES_OUTPUT, value=str(settings.min_capacity))

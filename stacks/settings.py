@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from node_agent.contract.errors import ConfigurationError
@@ -26,6 +27,9 @@ SETTINGS_FILE_KEY = "settings_file"
 CONTEXT_ONLY = frozenset({"local", "deployment"})
 """Settings that a file cannot have: a forgotten line must not deploy the templates for the embedded AWS, and the name
 of a deployment is another one each time."""
+
+EMBEDDED = MappingProxyType({"local": "true", "api_keys": "false", "audit_log": "false"})
+"""The context of a deployment to the embedded AWS, where no other is given: its only clients are this machine's own."""
 
 HOOK_MARGIN_S = 60
 """The launch hook's timeout is longer than the node's own, so that the node can store its log before it ends."""

@@ -52,7 +52,7 @@ def evaluate(o: DoctorInputs) -> tuple[Finding, ...]:
 
 
 def _client_keys(o: DoctorInputs) -> Iterator[Finding]:
-    if not isinstance(o.settings, FleetSettings):
+    if not isinstance(o.settings, FleetSettings) or o.settings.local:
         return
     if o.settings.api_keys:
         yield Finding("client keys", Verdict.OK, "nodes require a client's key; synkti keys lists and makes them")

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from local.boot.packages import ensure_packages
 from local.boot.parts import PARTS, VLLM_PART
-from local.boot.requirements import missing, read_machine
+from local.boot.requirements import THIS_PYTHON, missing, missing_for_vllm, read_machine
 from local.boot.root_image import ensure_root
 from local.boot.scene import SETTINGS
 from local.deploy import ROOT, synthesize
@@ -48,7 +48,7 @@ def main() -> int:
         return EXIT_USER_ACTION
     out = options.out.resolve()
     try:
-        run = partial(_run, options.only or list(PARTS), out, machine.cgroups)
+        run = partial(_run, possible_parts(options.only or list(PARTS), THIS_PYTHON), out, machine.cgroups)
         return 0 if asyncio.run(run_with_cleanup(out, run, _log)) else 1
     except LocalRunError as error:
         _log(str(error))
@@ -56,6 +56,28 @@ def main() -> int:
     except (KeyboardInterrupt, asyncio.CancelledError):
         _log("stopped")
         return 130
+
+
+def possible_parts(parts: list[str], python: str) -> list[str]:
+    """Return the parts without that with a real vLLM where this machine cannot boot it, which is logged.
+
+    Args:
+        parts: their names.
+        python: this process's version, such as "3.11".
+
+    Returns:
+        At least one of them.
+
+    Raises:
+        UserActionRequired: no part is left.
+    """
+    fault = missing_for_vllm(python)
+    if not fault or VLLM_PART not in parts:
+        return parts
+    if parts == [VLLM_PART]:
+        raise UserActionRequired(f"{VLLM_PART}: {fault}")
+    _log(f"the part {VLLM_PART} is left out: {fault}")
+    return [part for part in parts if part != VLLM_PART]
 
 
 def _log(text: str) -> None:
@@ -70,6 +92,8 @@ async def _run(parts: list[str], out: Path, cgroups: str, folder: Path, scratch:
         more += ["--downloads", str(python.pin.with_name("downloads.json")), "--python", python.title]
     else:
         await asyncio.to_thread(synthesize, DEFAULT_CLUSTER, SETTINGS)
+    if fault := missing_for_vllm(THIS_PYTHON):
+        more += ["--without-vllm", fault]
     if VLLM_PART in parts:
         engine = await asyncio.to_thread(prepare_engine, VLLM, _log)
         more += ["--vllm", str(ensure_engine(_log)), "--model", engine.model_dir]

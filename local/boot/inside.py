@@ -64,6 +64,7 @@ def _options() -> argparse.Namespace:
     for name in ("--downloads", "--vllm", "--model"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--python", default="", help="what is in the place of the release's CPython")
+    parser.add_argument("--without-vllm", default="the part that boots it was left out", help="why it is")
     parser.add_argument("--cgroups", required=True)
     parser.add_argument("--group", required=True)
     parser.add_argument("parts", nargs="+")
@@ -104,10 +105,12 @@ async def _run(options: argparse.Namespace, screen: Screen) -> bool:
         model = options.model or write_model(options.folder / "model")
         await scene.command("model", "push", str(model), "--name", MODEL, "--unchecked")
         screen.log(f"pushed: the model {MODEL!r}")
+        scene.api_key = await scene.create_key("boot")
         outcomes = await run_parts(scene, options.parts)
     (options.logs / OUTCOMES).write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1) + "\n")
     screen.heading("Summary")
-    unshown = not_shown(options.python, options.cgroups, has_vllm=VLLM_PART in options.parts)
+    without_vllm = "" if VLLM_PART in options.parts else options.without_vllm
+    unshown = [*not_shown(options.python, options.cgroups, without_vllm), *scene.unshown]
     screen.print_text(format_summary(template.booted, outcomes, unshown))
     passed = all(outcome.passed for outcome in outcomes)
     screen.log("all parts passed" if passed else "not all parts passed", style="bold green" if passed else "bold red")

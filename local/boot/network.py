@@ -1,6 +1,6 @@
 """The containers' network: a bridge, and a network namespace for each container.
 
-All of it is inside the run's own network namespace (local/boot/namespaces), so that nothing of this machine's network
+All of it is inside the run's own network namespace (local/boot/__main__), so that nothing of this machine's network
 is changed, and nothing is left when the run ends.
 """
 

@@ -46,6 +46,7 @@ async def _check_boot(scene: Scene, instance: BootedInstance) -> None:
             unit["ActiveState"] == "active", f"{name} is {unit['ActiveState']}/{unit['SubState']}: {unit['Result']}"
         )
         require(unit.get("NRestarts", "0") == "0", f"{name} was restarted {unit.get('NRestarts')} times")
+    await scene.require_engine_unit(instance)
     warnings = await scene.inside(instance, "systemd-analyze verify /etc/systemd/system/synkti* 2>&1 || true")
     require(not warnings.strip(), f"systemd-analyze verify:\n{warnings}")
 

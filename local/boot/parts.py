@@ -9,7 +9,9 @@ from typing import Any
 
 from local.boot.part_boot import boots, lists_nodes
 from local.boot.part_ends import notice, power_off, reboot
+from local.boot.part_engine_unit import engine_unit
 from local.boot.part_faults import full_disk, out_of_memory, watchdog
+from local.boot.part_keys import keys
 from local.boot.part_launches import engine_gives_up, instance_store, no_headers, no_model
 from local.boot.part_vllm import real_engine
 from local.boot.scene import Scene
@@ -31,10 +33,14 @@ PARTS: MappingProxyType[str, Part] = MappingProxyType(
     {
         "boot": Part(boots, "user data, cloud-init, units and wheelhouse bring a fleet that serves"),
         "nodes": Part(lists_nodes, "synkti nodes lists it", 900),
+        "keys": Part(keys, "requests need a key, nodes talk in TLS only, the audit log has who did what", 900),
+        "engine-unit": Part(engine_unit, "an engine has no privileges, and reads nothing of its agent", 900),
         "notice": Part(notice, "a stream and its node survive an interruption notice: hand-off, drain, last log"),
         "power-off": Part(power_off, "systemctl poweroff drains, and the group replaces the instance"),
         "reboot": Part(reboot, "the same instance serves again and installs nothing"),
-        "out-of-memory": Part(out_of_memory, "the kernel kills the agent, then an engine; each is restarted"),
+        "out-of-memory": Part(
+            out_of_memory, "the kernel kills an agent, and its engine ends with it; then only an engine"
+        ),
         "watchdog": Part(watchdog, "an agent that hangs is restarted, and its log says why"),
         "full-disk": Part(full_disk, "with no byte free a stream is served, and the agent restarts"),
         "instance-store": Part(instance_store, "the model is on the instance's own disk where there is one"),

@@ -1,6 +1,6 @@
 """Decides whether this machine can boot instances, and names what to install where it cannot.
 
-`missing` is pure; `read_machine` reads the facts.
+`missing` and `missing_for_vllm` are pure; `read_machine` reads the facts.
 """
 
 from __future__ import annotations
@@ -9,8 +9,11 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from local.boot.image import IMAGE_PYTHON
 
 _PACKAGES = {
     "systemd-nspawn": "systemd-container",
@@ -23,6 +26,7 @@ _PACKAGES = {
 }
 """Each program that a run calls, and the package of Debian and Ubuntu that has it."""
 
+THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _CGROUPS = Path("/sys/fs/cgroup")
 _PROBE_TIMEOUT_S = 10.0
@@ -72,6 +76,19 @@ def missing(machine: Machine) -> list[str]:
         ),
     ]
     return [text for is_fault, text in faults if is_fault]
+
+
+def missing_for_vllm(python: str) -> str:
+    """Return what keeps this machine from booting a real vLLM; empty where nothing does. Pure.
+
+    python: this process's version, such as "3.11".
+    """
+    if python == IMAGE_PYTHON:
+        return ""
+    return (
+        f"its packages here are for Python {python}, and the instances have Debian's {IMAGE_PYTHON}: with that one "
+        f"installed, make clean && make boot PYTHON=python{IMAGE_PYTHON}"
+    )
 
 
 def read_machine() -> Machine:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +24,27 @@ from local.deploy import ROOT
 from local.ec2_emulator import Ec2Emulator
 from local.engines import MODEL, SIM, prepare_engine
 from local.errors import LocalRunError
-from node_agent.contract.names import END_OF_LIFE_PREFIX, checkpoints_bucket_name
+from node_agent.contract.names import END_OF_LIFE_PREFIX, ENGINE_PORT, checkpoints_bucket_name
 
 NODES = 2
-SETTINGS = {"nodes": str(NODES), "model": MODEL, "ready_within_s": "900"}
-"""Of the deployment, beside those of every local run."""
+SETTINGS = {"nodes": str(NODES), "model": MODEL, "ready_within_s": "900", "api_keys": "true", "audit_log": "true"}
+"""Of the deployment, beside those of every local run: keys and the audit log are as on AWS. So is TLS between nodes."""
 
 READY_WITHIN_S = 600.0
 _POLL_S = 0.25
 _CLI_TIMEOUT_S = 120.0
+_PID = re.compile(r"pid=(\d+)")
+_ENGINE_UNIT = ("synkti-engine", "synkti-engine.service")
+"""The user and the unit of an engine (docs/decisions/0038)."""
 
 
 @dataclass
 class Scene:
-    """The run's state. folder: for files of this run."""
+    """The run's state.
+
+    folder: for files of this run; api_key: of its client, empty before `create_key`; unshown: what the parts could not
+    show, each with its evidence.
+    """
 
     aws: EmbeddedAws
     cluster: str
@@ -45,6 +53,8 @@ class Scene:
     screen: Screen
     folder: Path
     http: httpx.AsyncClient
+    api_key: str = ""
+    unshown: list[str] = field(default_factory=list)
 
     async def until(self, what: str, check: Callable[[], Awaitable[bool]], within_s: float) -> float:
         """Wait until `check` is true; return how long it took, in seconds.
@@ -85,11 +95,22 @@ class Scene:
 
     async def _lists(self, instance: BootedInstance) -> bool:
         try:
-            answer = await self.http.get(f"{instance.url}/v1/synkti/nodes")
+            answer = await self.get(instance, "/v1/synkti/nodes", self.api_key)
         except httpx.HTTPError:
+            return False
+        if answer.status_code != httpx.codes.OK:  # it has not read the keys yet
             return False
         states = [str(node["state"]) for node in answer.json()["nodes"]]
         return states.count("ready") == NODES
+
+    async def get(self, instance: BootedInstance, path: str, api_key: str = "") -> httpx.Response:
+        """Send a GET request to the instance's client API. Raises httpx.HTTPError. api_key: empty to send none."""
+        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        return await self.http.get(f"{instance.url}{path}", headers=headers)
+
+    async def create_key(self, name: str) -> str:
+        """Create a client's key with `synkti keys`; return it. Raises LocalRunError."""
+        return str(json.loads(await self.command("keys", "create", name, "--json"))["key"])
 
     async def is_ready(self, instance: BootedInstance) -> bool:
         """Return whether the instance's node accepts requests."""
@@ -103,12 +124,27 @@ class Scene:
         """Return the properties of one of the instance's units. Raises LocalRunError."""
         return await asyncio.to_thread(instance.unit, name)
 
+    async def processes(self, instance: BootedInstance) -> tuple[str, str]:
+        """Return the numbers, inside, of the agent and its engine. Raises LocalRunError while one is missing."""
+        agent = (await self.unit(instance, "synkti.service"))["MainPID"]
+        listening = await self.inside(instance, f"ss -Hltnp 'sport = :{ENGINE_PORT}'")
+        engine = _PID.search(listening)
+        if engine is None or agent == "0":
+            raise LocalRunError(f"{instance.instance_id} has no agent or no engine")
+        return agent, engine[1]
+
+    async def require_engine_unit(self, instance: BootedInstance) -> None:
+        """Require that the engine's process is of the engine's own unit and user. Raises LocalRunError."""
+        _, engine = await self.processes(instance)
+        shown = await self.inside(instance, f"ps --format user:32=,unit:64= --pid {engine}")
+        require(shown.split() == list(_ENGINE_UNIT), f"the engine of {instance.instance_id} runs as {shown}")
+
     async def read(
         self, instance: BootedInstance, tokens: int, on_chunk: Callable[[StreamResult], None] = lambda result: None
     ) -> StreamResult:
         """Read a stream at the instance's client API to its end. Raises LocalRunError where it fails."""
         request = _request(tokens)
-        result = await read_stream(instance.url, MODEL, request, lambda so_far, text: on_chunk(so_far))
+        result = await read_stream(instance.url, MODEL, request, lambda so_far, text: on_chunk(so_far), self.api_key)
         if result.error is not None:
             raise LocalRunError(f"the stream at {instance.instance_id} failed: {result.error}")
         return result

@@ -39,21 +39,21 @@ class Outcome:
         return self.took_s is not None and not self.failure
 
 
-def not_shown(python: str, cgroups: str, *, has_vllm: bool) -> list[str]:
+def not_shown(python: str, cgroups: str, without_vllm: str) -> list[str]:
     """Return what this run cannot show. Pure.
 
     Args:
         python: the words for a substitute of CPython's archive; empty for the release's.
         cgroups: "v1" or "v2".
-        has_vllm: an instance with a real vLLM is among the parts.
+        without_vllm: why no instance has a real vLLM; empty where the part that boots it was run.
     """
     found = list(NEVER_SHOWN)
     if python:
         found.append(f"the release's CPython: its archive could not be downloaded; nodes installed {python}")
     if cgroups == "v1":
         found.append(_CGROUPS_V1)
-    if not has_vllm:
-        found.append("vLLM: the part that boots it was left out; the engine is the fake one")
+    if without_vllm:
+        found.append(f"vLLM: {without_vllm}; the engine is the fake one")
     return found
 
 

@@ -55,7 +55,11 @@ class StreamResult:
 
 
 async def read_stream(
-    url: str, model: str, request: DemoRequest, on_chunk: Callable[[StreamResult, str], None]
+    url: str,
+    model: str,
+    request: DemoRequest,
+    on_chunk: Callable[[StreamResult, str], None],
+    api_key: str = "local",
 ) -> StreamResult:
     """Send a request to a node's client API and read the stream to its end.
 
@@ -64,13 +68,14 @@ async def read_stream(
         model: the model's name.
         request: what is sent.
         on_chunk: called with the result so far and the new text.
+        api_key: of the client; a fleet without keys ignores it.
 
     Returns:
         What was received; an error of the API or the connection is in it.
     """
     continuations: list[Continuation] = []
     http = httpx.AsyncClient(transport=ContinuationTimer(httpx.AsyncHTTPTransport(), continuations), timeout=TIMEOUT_S)
-    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="local", max_retries=0, http_client=http) as client:
+    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=api_key, max_retries=0, http_client=http) as client:
         result = StreamResult("", continuations=continuations)
         try:
             raw = await _send_request(client, model, request)

@@ -86,7 +86,7 @@ def _node_variables(settings: FleetSettings) -> dict[str, str]:
         "SYNKTI_ADMIN_HOST": "0.0.0.0" if settings.metrics_cidrs else "127.0.0.1",  # noqa: S104 # the security group
         "SYNKTI_PEER_TLS": "on" if settings.peer_tls else "off",
         "SYNKTI_API_KEYS": _client_keys(settings),
-        "SYNKTI_AUDIT_LOG": _AUDIT_LOG if settings.audit_log and not settings.local else "off",
+        "SYNKTI_AUDIT_LOG": _AUDIT_LOG if settings.audit_log else "off",
         "SYNKTI_ALLOWED_ORIGINS": ",".join(settings.allowed_origins),
         "SYNKTI_ALLOWED_ROUTES": ",".join(settings.allowed_routes),
         "SYNKTI_ALLOWED_FIELDS": ",".join(settings.allowed_fields),
@@ -100,8 +100,8 @@ def _node_variables(settings: FleetSettings) -> dict[str, str]:
 
 
 def _client_keys(settings: FleetSettings) -> str:
-    """Return where nodes read clients' keys. On the embedded AWS the machine's own programs are the only clients."""
-    if not settings.api_keys or settings.local:
+    """Return where nodes read clients' keys."""
+    if not settings.api_keys:
         return "off"
     return f"secret:{names.client_keys_secret_name(settings.cluster)}"
 

@@ -256,6 +256,27 @@ def test_a_stream_that_cannot_be_resumed_gets_a_specific_error(tmp_path: Path) -
     run_scenario(tmp_path, scenario)
 
 
+def test_while_the_lost_entry_is_known_a_stream_that_no_other_node_has_is_not_called_unknown(tmp_path: Path) -> None:
+    """A 404 would end the client's attempts, and the table may lead to the replicas later."""
+
+    async def scenario(fleet: LocalFleet) -> None:
+        entry, other = fleet.nodes[:2]
+        reader = Reader(fleet)
+        await reader.request(entry, "chat", until=10, headers={"x-synkti-durability": "none"})
+        await entry.crash()
+        assert await reader.resume(other) == 503, "it is not found dead yet"
+
+        async def is_dead() -> bool:
+            return entry.instance_id not in [node.instance_id for node in other.agent.parts.node.present]
+
+        await eventually("the entry is found dead", is_dead)
+        assert await reader.resume(other) == 503
+        assert reader.error is not None
+        assert reader.error["code"] == "journal_behind"
+
+    run_scenario(tmp_path, scenario)
+
+
 def test_with_durability_none_no_peer_has_a_replica_and_the_stream_can_still_be_resumed(tmp_path: Path) -> None:
     async def scenario(fleet: LocalFleet) -> None:
         reader = Reader(fleet)

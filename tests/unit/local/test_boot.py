@@ -8,15 +8,20 @@ from dataclasses import replace
 
 import pytest
 
+from local.boot.__main__ import possible_parts
 from local.boot.aws_gateway import service_hosts
 from local.boot.cgroups import unified_path
-from local.boot.image import Variant, image_files, image_links, image_of
+from local.boot.image import IMAGE_PYTHON, Variant, image_files, image_links, image_of
 from local.boot.network import interface
 from local.boot.packages import STAND_IN, locked
-from local.boot.parts import PARTS
+from local.boot.part_engine_unit import METADATA_REACHED
+from local.boot.parts import PARTS, VLLM_PART
 from local.boot.paths import ENGINE_ERROR, ENGINE_FOLDER, UV_DOWNLOADS, VLLM_FOLDER
-from local.boot.requirements import Machine, cgroup_version, missing
+from local.boot.requirements import Machine, cgroup_version, missing, missing_for_vllm
+from local.boot.scene import SETTINGS
 from local.deploy import ROOT
+from local.errors import UserActionRequired
+from stacks.settings import EMBEDDED, FleetSettings, from_values
 
 LOCK = """\
 anyio==4.0 \\
@@ -54,6 +59,20 @@ def test_a_machine_with_everything_can_boot_instances() -> None:
 def test_what_is_missing_is_named_with_its_remedy(changes: dict[str, object], words: str) -> None:
     (fault,) = missing(replace(Machine(), **changes))  # type: ignore[arg-type]
     assert words in fault
+
+
+def test_a_real_vllm_needs_the_images_python() -> None:
+    """Its environment is this machine's: the packages of another Python would not be found there."""
+    assert missing_for_vllm(IMAGE_PYTHON) == ""
+    assert "for Python 3.12, and the instances have Debian's 3.11" in missing_for_vllm("3.12")
+
+
+def test_where_vllm_cannot_be_booted_the_other_parts_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert possible_parts(list(PARTS), IMAGE_PYTHON) == list(PARTS)
+    assert possible_parts(["boot", VLLM_PART], "3.12") == ["boot"]
+    assert "the part vllm is left out: its packages here are for Python 3.12" in capsys.readouterr().out
+    with pytest.raises(UserActionRequired, match="vllm: its packages"):
+        possible_parts([VLLM_PART], "3.12")
 
 
 def test_all_that_is_missing_is_named_at_once() -> None:
@@ -148,6 +167,17 @@ def test_the_page_names_every_part_and_no_other() -> None:
     section = page.partition("## Instances that really boot")[2].partition("\n## ")[0]
     table = section.partition("| part |")[2].partition("\n\n")[0]
     assert re.findall(r"^\| `([a-z-]+)` \|", table, flags=re.MULTILINE) == list(PARTS)
+
+
+def test_booted_nodes_have_keys_an_audit_log_and_tls_as_on_aws() -> None:
+    booted, shipped = from_values({}, {**EMBEDDED, **SETTINGS}.get), FleetSettings()
+    for name in ("api_keys", "audit_log", "peer_tls"):
+        assert getattr(booted, name) is getattr(shipped, name) is True
+    assert from_values({}, EMBEDDED.get).api_keys is False, "other local runs have no keys"
+
+
+def test_the_launchers_words_are_those_that_a_run_looks_for() -> None:
+    assert METADATA_REACHED in (ROOT / "node_agent" / "engine_launcher.py").read_text()
 
 
 def test_a_run_begins_with_a_boot() -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local import emulated_instance
+from local import emulated_instance, imds
 from local.ec2_emulator import (
     MAX_BOOT_FAILURES,
     MAX_LAUNCHES,
@@ -26,6 +26,7 @@ from local.ec2_emulator import (
 from local.emulated_instance import EmulatedInstance
 from local.errors import LocalRunError, UserActionRequired
 from local.imds import InstanceMetadata
+from node_agent.settings import from_environ
 
 
 def seen(*names: str, current: bool = True, is_ready: bool = True) -> list[InstanceView]:
@@ -95,6 +96,14 @@ def test_a_port_that_is_taken_on_all_addresses_is_named(monkeypatch: pytest.Monk
         with pytest.raises(UserActionRequired, match=f"listens on port {port} of all addresses"):
             emulated_instance.free_network()
     assert emulated_instance.free_network().startswith("127.")
+
+
+def test_no_server_of_an_emulated_instance_has_anothers_port() -> None:
+    """All listen on the instance's one address: the agent's four, whose ports its settings have, and IMDS."""
+    agent = from_environ({"SYNKTI_MODEL_NAME": "m", "SYNKTI_MODEL_DIR": "/m"})
+    ports = [agent.front.port, agent.peer.port, agent.engine.address.port, agent.admin.port, imds.PORT]
+    assert len(set(ports)) == len(ports)
+    assert ports == list(emulated_instance.PORTS), "those that a run requires to be free"
 
 
 @pytest.mark.parametrize("number", [9, 15, 2, 1, 3])
