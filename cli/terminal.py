@@ -37,6 +37,11 @@ class Terminal:
         """True where standard error is a terminal, which can show bars and spinners."""
         return self.err.is_terminal and not self.as_json
 
+    @property
+    def is_interactive(self) -> bool:
+        """True where a person can answer."""
+        return not self.as_json and sys.stdin.isatty()
+
     def status(self, text: str, style: str = "") -> None:
         """Print a line about the progress; not with `--json`."""
         if not self.as_json:
@@ -75,10 +80,17 @@ class Terminal:
 
     def answer(self, question: str) -> bool | None:
         """Return whether a person answers yes; None where there is no terminal for the question."""
-        if self.as_json or not sys.stdin.isatty():
+        if not self.is_interactive:
             return None
         self.err.print(f"{question} [y/N] ", end="", markup=False)
         return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+    def ask(self, question: str, default: str) -> str:
+        """Ask a person for a text; return the default for an empty answer, and where there is no terminal."""
+        if not self.is_interactive:
+            return default
+        self.err.print(f"{question} [{default}]: ", end="", markup=False)
+        return sys.stdin.readline().strip() or default
 
     @contextmanager
     def spinner(self, what: str) -> Iterator[None]:
