@@ -175,7 +175,7 @@ class _World:
         yield "", ("endpoint",), [self._example("endpoint")]
         yield "", ("connect",), [self._example("connect", first, "--forward", "8000:8000", "--json")]
         yield "", ("logs",), [self._example("logs", first, "--lines", "3")]
-        yield "", ("drill", "node"), [self._example("drill", first)]
+        yield "", ("drill", "node"), [self._example("drill", first, "--yes")]
         example = self._example("drill", "first-day", "--step", "fleet", "--step", "alarm", "--step", "fallback")
         yield "", ("drill", "first-day"), [example]
         yield "", ("drain",), [self._example("drain", first, "--yes")]
@@ -183,7 +183,7 @@ class _World:
         yield "", ("cluster-key", "status"), [self._cluster_key()]
         yield "", ("cluster-key", "rotate"), []
         yield "", ("scale",), [self._example("scale", "5")]
-        yield "", ("stop",), [self._example("stop")]
+        yield "", ("stop",), [self._example("stop", "--yes")]
         suspend = boto3.client("autoscaling").suspend_processes
         suspend(AutoScalingGroupName=fleet.group, ScalingProcesses=["Launch"])
         yield "", ("resume",), [self._example("resume")]
