@@ -27,7 +27,7 @@ from cli.core.doctor_inputs import Verdict
 from cli.core.key_edits import DEFAULT_SCOPES, KeyRequest
 from cli.core.resource_import import import_template, retained
 from cli.core.result import Unavailable
-from cli.core.scaling_group import deployed_size
+from cli.core.scaling_group import count_nodes, deployed_size
 from cli.core.settings_file import lines_of
 from cli.deployment import (
     Deployment,
@@ -347,7 +347,7 @@ class _Bootstrap:
             return
         group.resize(after)
         self.changes.append("size")
-        self.terminal.status(f"{fleet.cluster} keeps {after.desired} nodes, was {before.desired}")
+        self.terminal.status(f"{fleet.cluster} keeps {count_nodes(after.desired)}, was {before.desired}")
 
     def _wait_and_report(self, fleet: Fleet, wait_s: float) -> dict[str, Any]:
         version = fleet.output("FleetVersion")

@@ -105,7 +105,7 @@ def cost(
     except ValueError as error:
         raise Failed(str(error), "choose other instance_types, or use AWS credentials, for today's prices") from error
     terminal.document(document(found, load, prices, where))
-    terminal.table(HEADERS, rows(found))
+    terminal.table(HEADERS, rows(found), droppable=("CALCULATION",))
     for line in summary(found):
         terminal.line(line)
     for line in assumptions(found, load, prices, where):

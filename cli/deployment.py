@@ -156,7 +156,7 @@ def is_of_file(what: DeploymentRequest) -> bool:
 
 
 def _as_option(value: Value) -> str:
-    return value if isinstance(value, str) else ",".join(value)
+    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def resolve(what: DeploymentRequest) -> Deployment:

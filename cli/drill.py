@@ -26,7 +26,7 @@ class _DrillGroup(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the words of the command line."""
-        if args and args[0] not in self.commands and args[0] != "--help":
+        if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
             args = ["node", *args]
         return list(super().parse_args(ctx, args))
 
@@ -59,8 +59,9 @@ def node_drill(
     """Rehearse the loss of a node.
 
     By default an event like EC2's is sent to the event bus, with a source of its own. It tests the rules, the Lambdas,
-    the tags and the records; the node does not receive it, since nodes read EC2's metadata only. It needs drills = true
-    in synkti.toml, because every principal that may put events could use it.
+    the tags and the records; the node does not receive it, since nodes read EC2's metadata only. It keeps serving, and
+    writes its own tags again when it next reads them: about a minute later in a fleet of a few nodes. It needs
+    drills = true in synkti.toml, because every principal that may put events could use it.
 
     With --fis the instance is interrupted for real: EC2's notice appears in its metadata, the node drains, two minutes
     later the instance ends, and the group replaces it. Spot instances only.
@@ -68,7 +69,7 @@ def node_drill(
     \b
     Examples:
       synkti drill i-0abc
-      synkti drill i-0abc --rebalance
+      synkti drill i-0abc --rebalance --yes
       synkti drill i-0abc --fis --fis-role arn:aws:iam::123456789012:role/synkti-drills
 
     \f
@@ -84,23 +85,25 @@ def node_drill(
     if fis:
         _interrupt(terminal, fleet, chosen, fis_role, yes=yes)
     else:
-        _event(terminal, fleet, chosen, REBALANCE_EVENT if rebalance else INTERRUPTION_EVENT)
+        _event(terminal, fleet, chosen, REBALANCE_EVENT if rebalance else INTERRUPTION_EVENT, yes=yes)
 
 
-def _event(terminal: Terminal, fleet: Fleet, node: Node, kind: str) -> None:
+def _event(terminal: Terminal, fleet: Fleet, node: Node, kind: str, *, yes: bool) -> None:
     drills = EventDrills(fleet.account.client("events"), fleet.cluster)
     if not drills.is_enabled():
         raise Failed(
             f"drills are off in {fleet.cluster}: its rules match events from EC2 only",
             "set drills = true in synkti.toml and deploy; or --fis for a real interruption",
         )
+    terminal.confirm(f"Send a drill's {kind} for {node.instance_id} ({node.instance_type})?", yes=yes)
     detail = {"instance-action": "terminate"} if kind == INTERRUPTION_EVENT else {}
     event_id = drills.send(kind, node.instance_id, node.zone, detail)
     terminal.document(
         {"cluster": fleet.cluster, "node": node.instance_id, "event": kind, "event_id": event_id, "by": "eventbridge"}
     )
     terminal.line(f"{kind} for {node.instance_id} is on the bus ({event_id})")
-    terminal.status("the Lambda writes tags and records within seconds (synkti nodes); the node keeps serving")
+    terminal.status("the Lambda writes tags and records within seconds (synkti nodes, synkti events)")
+    terminal.status("the node keeps serving, and sets its tags back within a minute or two")
 
 
 def _interrupt(terminal: Terminal, fleet: Fleet, node: Node, role: str | None, *, yes: bool) -> None:

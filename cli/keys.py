@@ -13,6 +13,7 @@ import typer
 from cli.adapters.key_documents import FileKeyDocuments, KeyDocuments, SecretKeyDocuments
 from cli.core.key_edits import (
     DEFAULT_SCOPES,
+    DROPPABLE,
     TABLE_HEADERS,
     EditRefused,
     KeyRequest,
@@ -160,7 +161,7 @@ def list_keys(
     document, now = open_documents(file, cluster, region, profile).read(), time.time()
     terminal.document({"keys": [describe_key(entry, now) for entry in document.keys]})
     if document.keys:
-        terminal.table(TABLE_HEADERS, [table_row(entry, now) for entry in document.keys])
+        terminal.table(TABLE_HEADERS, [table_row(entry, now) for entry in document.keys], droppable=DROPPABLE)
     else:
         terminal.line("there are no keys")
         terminal.status("no client is accepted; synkti keys create NAME makes the first key")

@@ -5,37 +5,23 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Annotated
 
 import typer
-from botocore.exceptions import BotoCoreError, ClientError
 from typer.exceptions import TyperException
 
-from cli import cluster_key, drill, keys, model
-from cli.aws_errors import to_cli_error
-from cli.bootstrap import bootstrap
-from cli.connect import connect
-from cli.cost import cost
-from cli.destroy import destroy
-from cli.doctor import doctor
-from cli.drain import drain
-from cli.endpoint import endpoint
+from cli.commands import LazyGroup
 from cli.errors import BadConfiguration, CliError, Failed
 from cli.exit_codes import ExitCode
-from cli.gateway import gateway
-from cli.logs import logs
-from cli.nodes import nodes
-from cli.plan import plan
-from cli.resume import resume
-from cli.scale import scale
-from cli.shut_out import shut_out
-from cli.stop import stop
-from cli.streams import streams
-from cli.wheelhouse import wheelhouse
 from node_agent.contract.errors import ConfigurationError, SynktiError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
 
 
 def _print_version(wanted: bool) -> None:
@@ -53,43 +39,23 @@ def synkti(
     """Serve open LLMs on spot GPUs: an interruption costs a client a pause, never a token.
 
     \b
-    First:   synkti plan MODEL  compare instance types for a model
-             synkti cost        estimate what a deployment costs
+    First:   synkti init        write the settings
+             synkti plan MODEL  compare instance types for a model
              synkti doctor      check what is missing
              synkti bootstrap   deploy a fleet
-    Then:    git push           every push deploys (docs/gitops.md)
+    Then:    synkti status      is it healthy?
+             git push           every push deploys (docs/gitops.md)
     """
 
 
 def own_version() -> str:
     """Return the installed package's version; a checkout has none."""
+    from importlib import metadata  # noqa: PLC0415 # slow, and only for --version
+
     try:
         return metadata.version("synkti")
     except metadata.PackageNotFoundError:
         return "(a checkout)"
-
-
-app.command(short_help="Compare instance types for a model: fit, context, price.")(plan)
-app.command(short_help="Estimate what a deployment costs a month.")(cost)
-app.command(short_help="Deploy a fleet to an AWS account.")(bootstrap)
-app.command(short_help="Check everything that a deployment needs.")(doctor)
-app.command(short_help="List the nodes and the state of the fleet.")(nodes)
-app.command(short_help="List streams, and those that lost nodes left.")(streams)
-app.command(short_help="Print the base URL for OpenAI clients.")(endpoint)
-app.add_typer(keys.app, name="keys", short_help="Keys of clients: create, list, revoke, rotate.")
-app.command(short_help="Open a shell on a node, or forward a port.")(connect)
-app.command(short_help="Print a node's log.")(logs)
-app.command(short_help="Drain a node and terminate its instance.")(drain)
-app.command(short_help="Exclude a node that may be in someone else's hands.")(shut_out)
-app.add_typer(cluster_key.app, name="cluster-key", short_help="The key with which nodes sign: status, rotate.")
-app.add_typer(drill.app, name="drill", short_help="Rehearse the loss of a node, or check a new fleet.")
-app.command(short_help="Set the number of nodes.")(scale)
-app.command(short_help="Set the number of nodes to zero.")(stop)
-app.command(short_help="Launch nodes again after some gave up.")(resume)
-app.command(short_help="Delete everything but models and records.")(destroy)
-app.add_typer(model.app, name="model", short_help="Models in S3: push, ls, rm.")
-app.command(short_help="Upload the packages that nodes install.")(wheelhouse)
-app.command(short_help="Run a proxy: stock clients survive the loss of any node.")(gateway)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -103,13 +69,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ExitCode.INTERRUPTED
     except CliError as error:
         return _report(error, given)
-    except (BotoCoreError, ClientError) as error:
-        return _report(to_cli_error(error), given)
     except ConfigurationError as error:
         return _report(BadConfiguration("; ".join(error.faults)), given)
     except SynktiError as error:
         return _report(Failed(str(error)), given)
+    except Exception as error:
+        converted = _from_aws(error)
+        if converted is None:
+            raise
+        return _report(converted, given)
     return returned if isinstance(returned, int) else ExitCode.DONE
+
+
+def _from_aws(error: Exception) -> CliError | None:
+    """Convert an error of AWS's library; None for any other. A command that has not imported it raises none of its."""
+    if "botocore.exceptions" not in sys.modules:
+        return None
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 # imported already
+
+    from cli.aws_errors import to_cli_error  # noqa: PLC0415 # imports botocore
+
+    return to_cli_error(error) if isinstance(error, BotoCoreError | ClientError) else None
 
 
 def _report(error: CliError, argv: Sequence[str]) -> int:

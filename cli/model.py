@@ -213,7 +213,7 @@ def list_models(cluster: Cluster = None, region: Region = None, profile: Profile
         }
     )
     if models:
-        terminal.table(MODEL_HEADERS, [model_row(each, time.time()) for each in models])
+        terminal.table(MODEL_HEADERS, [model_row(each, time.time()) for each in models], droppable=("FILES", "PUSHED"))
     else:
         terminal.line(f"no model in {fleet.models_bucket} yet: synkti model push DIR")
 

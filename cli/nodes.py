@@ -11,7 +11,7 @@ from rich.live import Live
 
 from cli.adapters.breaker import read_breaker
 from cli.adapters.instances import Group, Instances
-from cli.core.nodes import TABLE_HEADERS, FleetStatus, row_style, table_row
+from cli.core.nodes import DROPPABLE, TABLE_HEADERS, FleetStatus, row_style, table_row
 from cli.core.scaling_group import deployed_size
 from cli.errors import BadUsage, Failed, NotFound, TimedOut
 from cli.fleet import Fleet, open_fleet
@@ -105,7 +105,7 @@ def print_status(terminal: Terminal, fleet: Fleet, status: FleetStatus) -> None:
     """Print the table, and the launch failures where the fleet has not converged."""
     terminal.line(f"{fleet.cluster} in {fleet.account.region}: {status.summary}")
     if status.nodes:
-        terminal.table(TABLE_HEADERS, _rows(status), [row_style(node) for node in status.nodes])
+        terminal.table(TABLE_HEADERS, _rows(status), [row_style(node) for node in status.nodes], DROPPABLE)
     if status.launches_suspended:
         terminal.status(f"launches are suspended: {_SUSPENDED_ADVICE}", "yellow")
     if not status.is_converged:
@@ -179,7 +179,8 @@ def _watch(terminal: Terminal, monitor: FleetMonitor) -> None:
             while True:
                 status = monitor.read_status()
                 head = f"{fleet.cluster} in {fleet.account.region}: {status.summary}"
-                table = build_table(TABLE_HEADERS, _rows(status), [row_style(node) for node in status.nodes])
+                styles = [row_style(node) for node in status.nodes]
+                table = build_table(TABLE_HEADERS, _rows(status), styles, DROPPABLE, terminal.out.width)
                 live.update(Lines(head, table), refresh=True)
                 CLOCK.sleep(_POLL_INTERVAL_S)
     last: FleetStatus | None = None

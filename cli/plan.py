@@ -19,7 +19,7 @@ from cli.adapters.price_file import packaged_prices
 from cli.adapters.results import result_of
 from cli.aws_errors import to_cli_error
 from cli.core.model_fit import fault_advice
-from cli.core.plan import HEADERS, PlanRow, candidate_types, fleet_lines, missing_types, sorted_rows
+from cli.core.plan import DROPPABLE, HEADERS, PlanRow, candidate_types, fleet_lines, missing_types, sorted_rows
 from cli.core.result import Unavailable
 from cli.deployment import local_settings, read_context
 from cli.errors import Failed
@@ -85,7 +85,7 @@ def plan(
             "without_aws": offer.reason or None,
         }
     )
-    terminal.table(HEADERS, [row.cells() for row in rows])
+    terminal.table(HEADERS, [row.cells() for row in rows], droppable=DROPPABLE)
     for line in fleet_lines(fleet):
         terminal.line(line)
     if missing:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from cli.fleet import open_fleet
-from cli.options import Cluster, Json, Profile, Region
+from cli.options import Cluster, Json, Profile, Region, Yes
 from cli.scale import resize
 from cli.terminal import Terminal
 
 
-def stop(cluster: Cluster = None, region: Region = None, profile: Profile = None, as_json: Json = False) -> None:
-    """Set the number of nodes to zero; each drains before it ends. Everything else stays as it is.
+def stop(
+    yes: Yes = False, cluster: Cluster = None, region: Region = None, profile: Profile = None, as_json: Json = False
+) -> None:
+    """Set the number of nodes to zero, after a confirmation; each drains before it ends. Everything else stays.
 
     Remaining costs: storage of the models bucket, the table and the logs (cents), and the load balancer if there is
     one. Nodes start again by synkti scale, synkti bootstrap, or a deployment that changes the nodes.
@@ -17,11 +19,12 @@ def stop(cluster: Cluster = None, region: Region = None, profile: Profile = None
     \b
     Examples:
       synkti stop
+      synkti stop --yes     # in a script
       synkti scale 3        # start again
     """
     terminal = Terminal(as_json)
     fleet = open_fleet(cluster, region, profile)
-    before, after = resize(fleet, 0)
+    before, after = resize(terminal, fleet, 0, yes=yes)
     terminal.document({"cluster": fleet.cluster, "desired_before": before.desired, "desired": after.desired})
     if before.desired == 0:
         terminal.line(f"{fleet.cluster} keeps no nodes, as before")

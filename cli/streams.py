@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 from cli.adapters.instances import Instances
 from cli.adapters.stream_records import StreamRecords
 from cli.aws_errors import error_code
-from cli.core.streams import TABLE_HEADERS, Stream, row_style, streams_of, table_row
+from cli.core.streams import DROPPABLE, TABLE_HEADERS, Stream, row_style, streams_of, table_row
 from cli.errors import NotFound
 from cli.fleet import Fleet, open_fleet
 from cli.options import Cluster, Json, Profile, Region
@@ -61,7 +61,7 @@ def streams(
     terminal.line(f"{fleet.cluster} in {fleet.account.region}: {', '.join(counts) or 'no streams are recorded'}")
     if found:
         rows = [table_row(stream, human_age(now - stream.since)) for stream in found]
-        terminal.table(TABLE_HEADERS, rows, [row_style(stream) for stream in found])
+        terminal.table(TABLE_HEADERS, rows, [row_style(stream) for stream in found], DROPPABLE)
 
 
 def _read(fleet: Fleet, statuses: tuple[StreamStatus, ...], now: float) -> tuple[Stream, ...]:

@@ -17,10 +17,11 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 from rich.text import Text
 
+from cli.core.columns import GAP, columns_that_fit
 from cli.errors import Declined
 
 _PROGRESS_INTERVAL_S = 10.0
-_UNLIMITED_WIDTH = 10_000
+UNLIMITED_WIDTH = 10_000
 """The width for files and pipes: lines are not wrapped there."""
 
 
@@ -37,6 +38,11 @@ class Terminal:
         """True where standard error is a terminal, which can show bars and spinners."""
         return self.err.is_terminal and not self.as_json
 
+    @property
+    def is_interactive(self) -> bool:
+        """True where a person can answer."""
+        return not self.as_json and sys.stdin.isatty()
+
     def status(self, text: str, style: str = "") -> None:
         """Print a line about the progress; not with `--json`."""
         if not self.as_json:
@@ -47,11 +53,20 @@ class Terminal:
         if not self.as_json:
             self.out.print(text, style=style, markup=False, soft_wrap=True)
 
-    def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[str] = ()) -> None:
-        """Print rows of the result; not with `--json`. styles: one for each row, or none."""
-        if self.as_json:
-            return
-        self.out.print(build_table(headers, rows, styles))
+    def table(
+        self,
+        headers: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        styles: Sequence[str] = (),
+        droppable: Sequence[str] = (),
+    ) -> None:
+        """Print rows of the result; not with `--json`. styles: one for each row, or none; droppable: as build_table."""
+        if not self.as_json:
+            table = build_table(headers, rows, styles, droppable, self.out.width)
+            # Lines that are wider than the terminal are wrapped by the terminal: a cut address is of no use.
+            width, self.out.width = self.out.width, UNLIMITED_WIDTH
+            self.out.print(table)
+            self.out.width = width
 
     def document(self, value: object) -> None:
         """Print the result as JSON; only with `--json`."""
@@ -75,10 +90,17 @@ class Terminal:
 
     def answer(self, question: str) -> bool | None:
         """Return whether a person answers yes; None where there is no terminal for the question."""
-        if self.as_json or not sys.stdin.isatty():
+        if not self.is_interactive:
             return None
         self.err.print(f"{question} [y/N] ", end="", markup=False)
         return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+    def ask(self, question: str, default: str) -> str:
+        """Ask a person for a text; return the default for an empty answer, and where there is no terminal."""
+        if not self.is_interactive:
+            return default
+        self.err.print(f"{question} [{default}]: ", end="", markup=False)
+        return sys.stdin.readline().strip() or default
 
     @contextmanager
     def spinner(self, what: str) -> Iterator[None]:
@@ -141,12 +163,32 @@ class Transfer:
             self._terminal.status(f"{self._what}: {human_bytes(self._done)} of {human_bytes(self._total)}")
 
 
-def build_table(headers: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[str] = ()) -> Table:
-    """Return a table with headers and without borders."""
-    table = Table(*headers, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+def build_table(
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    styles: Sequence[str] = (),
+    droppable: Sequence[str] = (),
+    width: int = UNLIMITED_WIDTH,
+) -> Table:
+    """Build a table with headers and without borders.
+
+    Args:
+        headers: of the columns.
+        rows: their cells.
+        styles: one for each row, or none.
+        droppable: headers of columns that are left out where the terminal is narrow, the least important first.
+        width: of the terminal, in characters.
+
+    Returns:
+        The table, whose cells are never cut.
+    """
+    shown = columns_that_fit(headers, rows, droppable, width)
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    for at in shown:
+        table.add_column(headers[at], no_wrap=True)
     for number, row in enumerate(rows):
         # Text, because an address or a message may look like markup.
-        table.add_row(*map(Text, row), style=styles[number] if styles else None)
+        table.add_row(*(Text(row[at]) for at in shown), style=styles[number] if styles else None)
     return table
 
 
@@ -169,4 +211,4 @@ def human_age(seconds: float) -> str:
 
 def _console(*, stderr: bool) -> Console:
     console = Console(stderr=stderr, highlight=False)
-    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=_UNLIMITED_WIDTH)
+    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=UNLIMITED_WIDTH)

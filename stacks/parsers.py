@@ -38,7 +38,10 @@ def int_in(low: int, high: int) -> Callable[[Any], int]:
     def parse(value: Any) -> int:
         if isinstance(value, bool | float):
             raise ValueError("must be a whole number")
-        number = int(value)
+        try:
+            number = int(value)
+        except (TypeError, ValueError):
+            raise ValueError("must be a whole number") from None
         if not low <= number <= high:
             raise ValueError(f"must be from {low} to {high}")
         return number

@@ -57,7 +57,7 @@ class Project:
     @property
     def pinned_version(self) -> str:
         """The version of the tool that fits the app's library. Raises Failed where package.json is missing."""
-        document = json.loads(_installed_file(self.root, "package.json").read_text())
+        document = json.loads(installed_file(self.root, "package.json").read_text())
         return str(document["devDependencies"]["aws-cdk"])
 
 
@@ -70,7 +70,7 @@ def find_project(here: Path, cache: Path) -> Project:
     root = Path(stacks.__file__).resolve().parents[1]
     folder = cache / "cdk"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "cdk.json").write_bytes(_installed_file(root, "cdk.json").read_bytes())
+    (folder / "cdk.json").write_bytes(installed_file(root, "cdk.json").read_bytes())
     settings = here / SETTINGS_FILE
     return Project(root, folder, settings if settings.is_file() else None)
 
@@ -235,7 +235,7 @@ def templates_of(assembly: Path) -> dict[str, Path]:
     }
 
 
-def _installed_file(root: Path, name: str) -> Path:
+def installed_file(root: Path, name: str) -> Path:
     """Return a file that is beside app.py in a checkout, else in the installed data. Raises Failed."""
     for folder in (root, Path(sys.prefix) / "share" / "synkti"):
         if (folder / name).is_file():

@@ -189,6 +189,8 @@ def describe_key(entry: KeyEntry, now: float) -> dict[str, Any]:
 
 
 TABLE_HEADERS = ("name", "id", "status", "scopes", "requests/min", "tokens/min", "streams", "created", "expires")
+DROPPABLE = ("created", "expires", "streams", "requests/min", "tokens/min", "scopes")
+"""Columns that a narrow terminal leaves out, the least important first."""
 
 
 def table_row(entry: KeyEntry, now: float) -> tuple[str, ...]:

@@ -167,6 +167,9 @@ class FleetStatus:
 
 
 TABLE_HEADERS = ("NODE", "STATE", "TYPE", "ZONE", "BOUGHT", "ADDRESS", "VERSION", "AGE")
+DROPPABLE = ("AGE", "VERSION", "BOUGHT", "TYPE", "ZONE")
+"""Columns that a narrow terminal leaves out, the least important first."""
+
 _STYLES = {
     NodeState.READY: "green",
     NodeState.AT_RISK: "yellow",

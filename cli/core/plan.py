@@ -13,6 +13,9 @@ from node_agent.core.sizing.fleet_fit import FleetFit
 from node_agent.core.sizing.gpus import KNOWN_TYPES, InstanceGpus, Unusable, known_gpus
 
 HEADERS = ("TYPE", "GPUS", "FITS", "SPLIT", "DTYPE", "CONTEXT", "STREAMS", "SPOT/H", "ON DEMAND/H", "FLEET")
+DROPPABLE = ("DTYPE", "SPLIT", "GPUS", "FLEET", "ON DEMAND/H", "STREAMS")
+"""Columns that a narrow terminal leaves out, the least important first."""
+
 _NONE = "-"
 
 

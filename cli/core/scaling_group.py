@@ -48,6 +48,20 @@ def with_desired(size: GroupSize, nodes: int, deployed: DeployedSize | None) -> 
     return GroupSize(min(deployed.minimum, nodes), max(deployed.maximum, nodes), nodes)
 
 
+def count_nodes(nodes: int) -> str:
+    """Return a number of nodes in words: no nodes, 1 node, 2 nodes."""
+    return {0: "no nodes", 1: "1 node"}.get(nodes, f"{nodes} nodes")
+
+
+def shrink_question(cluster: str, before: int, after: int) -> str | None:
+    """Return the question before nodes end; None where none does. before, after: desired nodes."""
+    if after >= before:
+        return None
+    if after == 0:
+        return f"Drain and end all of {cluster}'s nodes ({count_nodes(before)})? Then it answers no request"
+    return f"Drain and end {count_nodes(before - after)} of {cluster}, so that it keeps {after}?"
+
+
 @dataclass(frozen=True)
 class LaunchFailure:
     """A failed launch. at: unix seconds; message: AWS's."""

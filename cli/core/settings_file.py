@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from cli.errors import Failed
 
-Value: TypeAlias = str | tuple[str, ...]
+Value: TypeAlias = str | int | tuple[str, ...]
 
 
 def with_settings(text: str, values: Mapping[str, Value]) -> str:
@@ -19,7 +19,7 @@ def with_settings(text: str, values: Mapping[str, Value]) -> str:
 
     Args:
         text: of a settings' file, valid TOML.
-        values: by setting, texts or lists of texts without quotes and backslashes.
+        values: by setting, numbers, texts or lists of texts; these without quotes and backslashes.
 
     Raises:
         Failed: the file is written in a way that this cannot change, such as a list over several lines.
@@ -40,6 +40,8 @@ def lines_of(values: Mapping[str, Value]) -> str:
 
 def rendered(value: Value) -> str:
     """Return a value in TOML."""
+    if isinstance(value, int):
+        return str(value)
     return f'"{value}"' if isinstance(value, str) else "[" + ", ".join(f'"{each}"' for each in value) + "]"
 
 
@@ -67,5 +69,5 @@ def _parsed(text: str) -> dict[str, Any] | None:
         return None
 
 
-def _plain(value: Value) -> str | list[str]:
-    return value if isinstance(value, str) else list(value)
+def _plain(value: Value) -> str | int | list[str]:
+    return list(value) if isinstance(value, tuple) else value

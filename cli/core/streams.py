@@ -11,6 +11,9 @@ from node_agent.contract.table_schema import StreamStatus
 from node_agent.contract.timestamps import format_instant
 
 TABLE_HEADERS = ("STREAM", "STATUS", "NODE", "EPOCH", "EVENTS", "AGE", "REPLICAS")
+DROPPABLE = ("EPOCH", "REPLICAS", "AGE", "EVENTS", "NODE")
+"""Columns that a narrow terminal leaves out, the least important first."""
+
 _STYLES = {StreamStatus.ORPHANED: "red", StreamStatus.HANDED_OFF: "yellow", StreamStatus.CLOSED: "bright_black"}
 
 

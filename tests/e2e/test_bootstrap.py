@@ -175,9 +175,9 @@ async def _scenario(world: World, model: Path) -> None:
         await _check_commands(world, ec2, made)
         await _drill(world, ec2)
 
-        assert (await world.synkti("scale", "1", "--json")).document["desired"] == 1
+        assert (await world.synkti("scale", "1", "--yes", "--json")).document["desired"] == 1
         await world.until(lambda seen: len(seen["nodes"]) == 1, "nodes", "--json")
-        assert (await world.synkti("stop", "--json")).document["desired"] == 0
+        assert (await world.synkti("stop", "--yes", "--json")).document["desired"] == 0
         await world.until(lambda seen: not seen["nodes"], "nodes", "--json")
 
     await _destroy(world)
@@ -218,7 +218,7 @@ async def _check_commands(world: World, ec2: Ec2Emulator[EmulatedInstance], made
 async def _drill(world: World, ec2: Ec2Emulator[EmulatedInstance]) -> None:
     """Send a drill's event through the deployed rule and Lambda, which write the tag."""
     node = ec2.instances[0].instance_id
-    assert (await world.synkti("drill", node, "--json")).document["by"] == "eventbridge"
+    assert (await world.synkti("drill", node, "--yes", "--json")).document["by"] == "eventbridge"
 
     def is_draining(seen: Any) -> bool:
         return any(each["instance_id"] == node and each["state"] == "draining" for each in seen["nodes"])

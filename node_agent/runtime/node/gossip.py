@@ -35,6 +35,7 @@ from node_agent.core.membership import (
     Tick,
 )
 from node_agent.core.node.discovery_schedule import FIRST_READ_CALLS, PAGE_NODES, DiscoverySchedule
+from node_agent.core.node.own_tags import OwnTagCheck
 from node_agent.core.node.status import Liveness, TaggedNode
 from node_agent.ports import Datagrams, ExchangeLost, Http, Instances
 from node_agent.runtime.common.metrics import Metrics
@@ -64,7 +65,7 @@ class Gossip:
 
     `on_refusal` receives every content of requests that the fleet refuses, and for how many seconds; `on_key_usage`
     every peer's report of what keys used: the peer's boot id, and the packed report. `on_tags_differ` is called where
-    EC2 lists this node with another key or address than its own.
+    EC2 lists this node with another key, address or state than its own.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Gossip:
         self._on_change = on_change or _ignore_change
         self._on_shut_out = on_shut_out
         self._is_shut_out = False
+        self._own_tags = OwnTagCheck()
         self._on_peer_clock = on_peer_clock or _ignore_clock
         self.on_refusal: Callable[[bytes, float], None] = lambda content, left_s: None
         self.on_tags_differ: Callable[[], None] = lambda: None
@@ -182,7 +184,7 @@ class Gossip:
             await self._wait_for_next_read(wait_s, reads, chance)
 
     def _compare_own_tags(self, nodes: Sequence[TaggedNode]) -> None:
-        """Compare what EC2 lists of this node: it may be shut out, or a person may have edited its tags."""
+        """Compare what EC2 lists of this node: it may be shut out, or others may have changed its tags."""
         status = self.machine.status
         own = next((node for node in nodes if node.instance_id == status.instance_id), None)
         if own is None or self._is_shut_out:
@@ -191,8 +193,8 @@ class Gossip:
             self._is_shut_out = True
             _log.error("an operator has shut this node out: it stops serving")
             self._on_shut_out()
-        elif (own.public_key or "", own.peer_address) != (status.public_key, status.peer_address):
-            _log.warning("EC2 lists this node with another key or address than its own: writing its tags again")
+        elif (found := self._own_tags.difference(own, status, self.monotonic())) is not None:
+            _log.warning("EC2 lists this node with %s: writing its tags again", found)
             self.on_tags_differ()
 
     async def _wait_for_next_read(self, wait_s: float, reads: DiscoverySchedule, chance: Callable[[], float]) -> None:

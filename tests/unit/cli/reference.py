@@ -37,6 +37,7 @@ from node_agent.contract.open_streams import OpenStream, OpenStreams
 from node_agent.contract.ownership import Ownership
 from node_agent.contract.table_schema import StreamStatus
 from node_agent.core.common.cluster_keys import ClusterKeySet, cluster_key
+from stacks.settings import SETTINGS_FILE
 from tests.unit.cli import weights
 from tests.unit.cli.conftest import REGION, DeployedFleet, make_state
 from tests.unit.cli.fake_clock import FakeClock
@@ -69,6 +70,9 @@ In a checkout `make setup` makes `.venv/bin/synkti`, which runs what is checked 
 It needs Python 3.11+; `doctor`, `bootstrap` and deployments need Node 20+ as well (the CDK's command-line tool runs
 on it, from `node_modules` in a checkout, through `npx` elsewhere). Install it into an environment of its own, as both
 lines do: an application that only wants to survive the loss of nodes takes `synkti_client` (docs/clients.md).
+
+**Completion:** `synkti --install-completion` adds it to the configuration of your shell (bash, zsh, fish, PowerShell);
+`synkti --show-completion` prints it, to be put there by hand. It completes commands and options. `-h` is `--help`.
 
 **Which AWS:** credentials, profile and region as every AWS tool finds them; `--profile` and `--region` go above that,
 `region` in `synkti.toml` between. **Which cluster:** `--cluster`, then `SYNKTI_CLUSTER`, then `cluster` in the
@@ -153,6 +157,7 @@ class _World:
 
     def commands(self) -> Iterator[tuple[str, tuple[str, ...], list[str]]]:
         """Title, words of the command, and its examples."""
+        yield "", ("init",), [self._init()]
         yield "", ("doctor",), [self._example("doctor", "--no-templates")]
         boto3.client("ssm").put_parameter(Name=doctor_collector.TOOLKIT_PARAMETER, Value="30", Type="String")
         doctor_collector._quotas = lambda account, types: {"L-3819A6DF": 64.0, "L-DB2E81BA": 64.0}
@@ -170,7 +175,7 @@ class _World:
         yield "", ("endpoint",), [self._example("endpoint")]
         yield "", ("connect",), [self._example("connect", first, "--forward", "8000:8000", "--json")]
         yield "", ("logs",), [self._example("logs", first, "--lines", "3")]
-        yield "", ("drill", "node"), [self._example("drill", first)]
+        yield "", ("drill", "node"), [self._example("drill", first, "--yes")]
         example = self._example("drill", "first-day", "--step", "fleet", "--step", "alarm", "--step", "fallback")
         yield "", ("drill", "first-day"), [example]
         yield "", ("drain",), [self._example("drain", first, "--yes")]
@@ -178,7 +183,7 @@ class _World:
         yield "", ("cluster-key", "status"), [self._cluster_key()]
         yield "", ("cluster-key", "rotate"), []
         yield "", ("scale",), [self._example("scale", "5")]
-        yield "", ("stop",), [self._example("stop")]
+        yield "", ("stop",), [self._example("stop", "--yes")]
         suspend = boto3.client("autoscaling").suspend_processes
         suspend(AutoScalingGroupName=fleet.group, ScalingProcesses=["Launch"])
         yield "", ("resume",), [self._example("resume")]
@@ -191,6 +196,12 @@ class _World:
         yield "", ("plan",), [self._example("plan", "./Llama-3.1-8B-Instruct")]
         yield "", ("cost",), [self._example("cost", "--prices", "file")]
         yield "", ("gateway",), []
+
+    def _init(self) -> str:
+        """A file that the other examples do not see: they show the defaults."""
+        example = self._example("init", "--model", "Qwen/Qwen2.5-7B-Instruct-AWQ", "--instance-types", "g4dn.xlarge")
+        Path(SETTINGS_FILE).unlink()
+        return example
 
     def _shut_out(self, node: str) -> str:
         example = self._example("shut-out", node, "--yes")

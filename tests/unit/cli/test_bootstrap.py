@@ -99,7 +99,7 @@ def test_a_bootstrap_after_a_stop_starts_the_nodes_again(cdk: type[MemoryCdk], m
     held.outputs = {**held.outputs, "MinNodes": "0", "MaxNodes": "4", "Nodes": "2"}
     fleet = boto3.client("autoscaling")
     group = auto_scaling_group_name("synkti")
-    assert run("stop").code == 0
+    assert run("stop", "--yes").code == 0
     done = run("bootstrap", "--yes", "--no-wait", "--json")
     assert (done.document["changed"], done.document["desired"]) == (["size"], 2)
     (seen,) = fleet.describe_auto_scaling_groups(AutoScalingGroupNames=[group])["AutoScalingGroups"]

@@ -170,4 +170,4 @@ def test_the_wheel_has_every_file_that_the_app_deploys() -> None:
             if path.suffix not in (".py", ".in"):
                 assert any(fnmatch(path.name, pattern) for pattern in known), path
     assert settings["py-modules"] == ["app"]
-    assert {"cdk.json", "package.json"} <= set(settings["data-files"]["share/synkti"])
+    assert {"cdk.json", "package.json", "synkti.toml"} <= set(settings["data-files"]["share/synkti"])

@@ -45,11 +45,14 @@ def test_a_drill_sends_an_event_in_the_form_of_ec2s(
         return made
 
     monkeypatch.setattr(Account, "_client", client)
-    document = run("drill", fleet.ids[0], "--json").document
+    declined = run("drill", fleet.ids[0])
+    assert (declined.code, sent) == (9, []), "a drill tags a node: it asks first"
+    assert fleet.ids[0] in declined.err
+    document = run("drill", fleet.ids[0], "--yes", "--json").document
     assert document["event"] == "EC2 Spot Instance Interruption Warning"
     assert sent[0]["Source"] == "synkti.drill"
     assert json.loads(sent[0]["Detail"]) == {"instance-id": fleet.ids[0], "instance-action": "terminate"}
-    assert run("drill", fleet.ids[0], "--rebalance").code == 0
+    assert run("drill", fleet.ids[0], "--rebalance", "--yes").code == 0
     assert sent[1]["DetailType"] == "EC2 Instance Rebalance Recommendation"
 
 

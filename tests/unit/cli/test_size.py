@@ -44,6 +44,24 @@ def test_scaling_beyond_the_bounds_changes_them_and_reports_how_long(fleet: Depl
     assert run("scale", "some").code == 2
 
 
+@pytest.mark.parametrize("argv", [("stop",), ("scale", "0"), ("stop", "--json")])
+def test_ending_all_nodes_needs_a_confirmation_that_has_their_number(
+    argv: tuple[str, ...], fleet: DeployedFleet, run: Run
+) -> None:
+    done = run(*argv)
+    assert done.code == 9
+    assert "all of synkti's nodes (2 nodes)" in done.err + done.out
+    assert (fleet.size(), fleet.running()) == ((0, 4, 2), set(fleet.ids))
+
+
+def test_ending_some_nodes_needs_a_confirmation_too(fleet: DeployedFleet, run: Run) -> None:
+    done = run("scale", "1")
+    assert done.code == 9
+    assert "end 1 node of synkti, so that it keeps 1?" in done.err
+    assert fleet.running() == set(fleet.ids)
+    assert "synkti keeps 1 node, was 2" in run("scale", "1", "--yes").out
+
+
 def test_scaling_can_wait_for_the_nodes(fleet: DeployedFleet, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     fleet.ready()
     monkeypatch.setattr(nodes, "CLOCK", FakeClock().clock)
@@ -57,11 +75,11 @@ def test_scaling_can_wait_for_the_nodes(fleet: DeployedFleet, run: Run, monkeypa
 
 
 def test_stopping_keeps_everything_but_the_nodes(fleet: DeployedFleet, run: Run) -> None:
-    done = run("stop")
+    done = run("stop", "--yes")
     assert done.code == 0
     assert fleet.size() == (0, 4, 0)
     assert "synkti scale 2" in done.err
-    assert "as before" in run("stop").out
+    assert "as before" in run("stop").out, "nothing ends, so nothing is asked"
     assert run("nodes", "--json").document["whole"] is True
 
 
@@ -75,11 +93,11 @@ def scaled(aws: MemoryCloudFormation) -> DeployedFleet:
 
 def test_a_stopped_fleet_that_scales_automatically_gets_its_bounds_back(scaled: DeployedFleet, run: Run) -> None:
     """With a minimum of 0 automatic scaling could take all nodes, and never start one again."""
-    assert run("stop").code == 0
+    assert run("stop", "--yes").code == 0
     assert scaled.size() == (0, 0, 0), "automatic scaling cannot start it"
     assert run("scale", "3").code == 0
     assert scaled.size() == (2, 4, 3)
-    assert run("scale", "1").code == 0
+    assert run("scale", "1", "--yes").code == 0
     assert scaled.size() == (1, 4, 1)
 
 
@@ -89,6 +107,6 @@ def test_a_stopped_fleet_says_how_to_start_it(aws: MemoryCloudFormation, run: Ru
     assert "deployed" not in run("nodes").out
     run("scale", "3")
     assert "2 of 3 nodes ready; 2 are deployed" in run("nodes").out
-    run("stop")
+    run("stop", "--yes")
     assert "the fleet is stopped, synkti scale 2 starts it" in run("nodes").out
     assert run("nodes", "--json").document["deployed"] == 2

@@ -17,6 +17,7 @@ from node_agent.contract.states import NodeState
 from node_agent.core.common.address import Address
 from node_agent.core.membership import GossipConfig, MemberChanged, Membership, NodesDiscovered
 from node_agent.core.node.discovery_schedule import DiscoverySchedule
+from node_agent.core.node.own_tags import STATE_SETTLES_S
 from node_agent.core.node.status import Liveness, NodeStatus, Pool, TaggedNode
 from node_agent.core.node.vouched_nodes import VouchedNodes
 from node_agent.ports import ServerRequest
@@ -168,6 +169,27 @@ def test_a_node_compares_what_ec2_lists_of_itself(changes: dict[str, Any], calle
         await asyncio.sleep(0.1)
         looking.cancel()
         assert calls == called
+
+    run_scenario(story)
+
+
+def test_a_node_writes_its_state_again_where_a_drill_has_tagged_it() -> None:
+    """A drill's event reaches the Lambdas only: without this the node would be tagged as draining for ever."""
+
+    async def story(one: Party, two: Party, air: Air) -> None:
+        calls: list[str] = []
+        status = replace(one.gossip.machine.status, public_key="A" * 44)
+        clock = asyncio.get_running_loop().time
+        machine = Membership(status, bytes([9] * 6), b"key", clock(), lambda: 0.3)
+        own = Gossip(machine, air, one.client, clock, Metrics())
+        own.on_tags_differ = lambda: calls.append("tags differ")
+        ec2 = Ec2Listing(replace(one.tag, public_key="A" * 44, state=NodeState.DRAINING))
+        looking = asyncio.ensure_future(own.discover(ec2, "c", DiscoverySchedule(0.0), lambda: 0.5))  # type: ignore[arg-type] # plays EC2
+        await until(lambda: len(ec2.reads) == 1)
+        assert calls == []
+        await until(lambda: bool(calls))
+        looking.cancel()
+        assert ec2.reads[-1] - ec2.reads[0] >= STATE_SETTLES_S
 
     run_scenario(story)
 
