@@ -110,8 +110,9 @@ class Trigger:
 
         def count(result: StreamResult, text: str) -> None:
             context = self._context
-            if context.first_token_s is None and result.token_ids:
-                context.first_token_s = context.screen.elapsed_s
+            if not context.has_first_token and result.token_ids:
+                context.has_first_token = True
+                context.screen.log("the first token")
             self._tokens[number] = len(result.token_ids)
             if not self._is_fired and min(self._tokens.values()) >= INTERRUPT_AFTER_TOKENS:
                 self._is_fired = True
@@ -188,6 +189,7 @@ async def through_the_loss_of_its_own_node(context: DemoContext) -> Attempt:
         views[1].show(read_with_curl(gateway.url, context.model, LIGHTHOUSE, views[1].on_chunk)),
     )
     panes.close()
+    screen.log(f"the gateway printed: {gateway.last_line}")
     return Attempt(LIGHTHOUSE, interruption, {"SDK whose node was killed": sdk, "curl whose node was killed": curl})
 
 

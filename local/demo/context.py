@@ -50,7 +50,7 @@ class DemoContext:
     """The tokens that plain vLLM delivered of how many, and the client's error."""
 
     outcomes: list[StreamOutcome] = field(default_factory=list)
-    first_token_s: float | None = None
+    has_first_token: bool = False
     passed: bool | None = None
     """Whether the run passed; None until its report is written."""
 

@@ -13,9 +13,9 @@ from local.demo.context import DemoContext
 from local.process_cleanup import processes_in
 
 _KINDS = {
-    "notice": "a notice",
-    "sigkill": "a SIGKILL of the engine's node",
-    "entry-sigkill": "a SIGKILL of the client's node",
+    "notice": "notice",
+    "sigkill": "SIGKILL of the engine's node",
+    "entry-sigkill": "SIGKILL of the client's node",
 }
 
 
@@ -24,41 +24,35 @@ def write_report(context: DemoContext, document: dict[str, Any], path: Path) -> 
     path.write_text(certificates.to_json(document))
     is_passed = certificates.passed(document)
     context.screen.heading("The continuity certificate")
-    lines = certificate_lines(document, context.plain, os.path.relpath(path), context.first_token_s)
+    lines = certificate_lines(document, context.plain, os.path.relpath(path))
     for number, line in enumerate(lines):
         context.screen.print_text(f"  {line}", style=("bold green" if is_passed else "bold red") if number == 0 else "")
     return is_passed
 
 
-def certificate_lines(
-    document: dict[str, Any], plain: tuple[int, int, str | None] | None, path: str, first_token_s: float | None
-) -> list[str]:
+def certificate_lines(document: dict[str, Any], plain: tuple[int, int, str | None] | None, path: str) -> list[str]:
     """Return the certificate in four lines. Pure.
 
     Args:
         document: as `certificate.build_certificate` builds it.
         plain: the tokens that plain vLLM delivered, of how many, and the client's error; None: not compared.
         path: of the whole document.
-        first_token_s: from the start of the run.
 
     Returns:
         The verdict, the streams, the pauses, and where the whole document is.
     """
     tokens, by_kind = document["tokens"], document["pause_ms"]["by_kind"]
-    pauses = ", ".join(
-        f"{by_kind[kind]['p50']:.0f} ms through {name}" for kind, name in _KINDS.items() if kind in by_kind
-    )
+    pauses = ", ".join(f"{by_kind[kind]['p50']:.0f} ms ({name})" for kind, name in _KINDS.items() if kind in by_kind)
     verdict = "KEPT" if certificates.passed(document) else "BROKEN"
-    beside = f"; plain vLLM lost {plain[1] - plain[0]} of {plain[1]} tokens" if plain is not None else ""
-    first = f"; first token after {first_token_s:.1f} s" if first_token_s is not None else ""
+    beside = f" (plain vLLM lost {plain[1] - plain[0]} of {plain[1]})" if plain is not None else ""
     return [
         f"{verdict}: an interruption costs a client a pause, never a token",
-        f"{document['streams']} streams through {document['interruptions']['total']} interruptions: "
+        f"{document['streams']} streams, {document['interruptions']['total']} interruptions: "
         f"{tokens['delivered']} tokens, {tokens['lost']} lost, {tokens['duplicated']} duplicated, "
         f"{document['client_errors']} errors{beside}",
         f"pauses: {pauses}",
         f"{document['chains_verified']} of {document['streams']} SHA-256 chains equal the uninterrupted answer's: "
-        f"{path}{first}",
+        f"{path}",
     ]
 
 

@@ -86,11 +86,14 @@ async def _reference(context: DemoContext, request: DemoRequest) -> Output:
 def _log_outcome(screen: Screen, outcome: StreamOutcome) -> None:
     if outcome.error is not None:
         screen.log(f"the client got an error: {outcome.error}", style="bold red")
-    comparison = "exactly the uninterrupted answer" if outcome.verified else "NOT the uninterrupted answer"
-    pause = f"a pause of {outcome.pause_ms:.0f} ms" if outcome.pause_ms is not None else "no hand-off"
+    comparison = (
+        "exactly the uninterrupted answer"
+        if outcome.verified
+        else f"NOT the uninterrupted answer: {outcome.lost_tokens} lost, {outcome.duplicated_tokens} duplicated"
+    )
+    pause = f"after a pause of {outcome.pause_ms:.0f} ms" if outcome.pause_ms is not None else "without a hand-off"
     screen.log(
-        f"{outcome.name}: {len(outcome.delivered.token_ids)} tokens, {comparison}; {pause}; "
-        f"lost {outcome.lost_tokens}, duplicated {outcome.duplicated_tokens}",
+        f"{outcome.name}: {len(outcome.delivered.token_ids)} tokens, {comparison}, {pause}",
         style="bold green" if outcome.verified else "bold red",
     )
 

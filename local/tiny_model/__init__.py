@@ -20,7 +20,7 @@ STORIES = Path(__file__).with_name("stories.txt")
 """The stories in English that the model, and the fake engine, answer with."""
 
 _ROOT = Path(__file__).parents[2]
-_TIMEOUT_S = 600
+_TIMEOUT_S = 1800
 
 
 def read_stories(file: Path = STORIES) -> tuple[str, ...]:

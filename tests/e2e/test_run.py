@@ -103,6 +103,14 @@ def story_in(events: str) -> str:
     return "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
 
 
+def readme_snippet_prints(gateway: str) -> str:
+    """Run README's Python snippet as it stands, but for the gateway's port, which may be taken on this machine."""
+    (snippet,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert "http://127.0.0.1:8080" in snippet
+    code = snippet.replace("http://127.0.0.1:8080", gateway)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
+
+
 def stop(run: Run, number: signal.Signals, status: int) -> None:
     """Send a signal; the run ends at once, and says so."""
     sent_at = time.monotonic()
@@ -162,6 +170,7 @@ def test_a_run_loses_three_nodes_and_no_token_and_answers_until_ctrl_c(tmp_path:
         subprocess.run(run.line("kill -9 "), shell=True, check=True, cwd=ROOT)
         output += curl.communicate(timeout=60)[0]
         assert story_in(output) == read_stories()[1], "the printed line outlives a node"
+        assert readme_snippet_prints(run.line("curl -N ").split("/v1/")[0].split()[-1]) == read_stories()[1]
         listed = subprocess.run(
             run.line("AWS_ENDPOINT_URL="), shell=True, capture_output=True, text=True, check=True, cwd=ROOT
         )
