@@ -32,7 +32,7 @@ help:  ## what can be made
 setup:  ## the environments, from their lock files (every other target does it by itself)
 	@$(PYTHON) local/setup.py
 
-run: setup  ## the whole system on this machine, two nodes of it taken away (ENGINE=sim: without vLLM)
+run: setup  ## the whole system on this machine, three nodes of it taken away (ENGINE=sim: without vLLM)
 	@$(BIN)/python -m local.demo.__main__ --engine $(ENGINE) $$(test -t 0 && echo --stay)
 
 chaos: setup  ## nodes taken away at random under load (INTERRUPTIONS=1000 SEED=1 ENGINE=sim; ENGINE=vllm KV=1: contexts move, too)

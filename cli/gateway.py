@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -245,6 +246,25 @@ def _tls(ca_bundle: Path | None, server_name: str | None) -> synkti_client.Tls |
     return checks
 
 
+class _StatusLines(logging.Handler):
+    """Prints what `synkti_client` logs."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        super().__init__(logging.INFO)
+        self._terminal = terminal
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._terminal.status(f"gateway: {record.getMessage()}")
+
+
+def log_continuations(terminal: Terminal) -> None:
+    """Print a line for each stream that outlives a node; not with `--json`."""
+    log = logging.getLogger("synkti_client")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.handlers = [_StatusLines(terminal)]
+
+
 async def _serve(
     transport: synkti_client.AsyncContinuousTransport,
     callers: CallerPolicy,
@@ -265,6 +285,7 @@ async def _serve(
         terminal.json_line({"base_url": url, "nodes": nodes})
     terminal.line(f"gateway: {url}, with {nodes} nodes to begin with")
     terminal.out.file.flush()
+    log_continuations(terminal)
     await stop.wait()
     following.cancel()
     await server.close(_CLOSE_TIMEOUT_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import socket
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+from botocore.config import Config
 
 from local.errors import LocalRunError
 from local.process_cleanup import kill_all_in, start, tail
@@ -22,6 +24,8 @@ ACCOUNT = "000000000000"
 REGION = "us-east-1"
 _HOST = "127.0.0.1"
 _READY_WITHIN_S = 30.0
+_CLIENT = Config(connect_timeout=5, retries={"mode": "standard", "total_max_attempts": 2})
+"""boto3's own retries last half a minute, in which a run that is stopped would wait for an AWS that is gone."""
 
 
 class EmbeddedAws:
@@ -77,7 +81,7 @@ class EmbeddedAws:
             aws_secret_access_key=self._credentials["AWS_SECRET_ACCESS_KEY"],
             region_name=REGION,
         )
-        return session.client(service, endpoint_url=self.endpoint)  # type: ignore[call-overload]
+        return session.client(service, endpoint_url=self.endpoint, config=_CLIENT)  # type: ignore[call-overload]
 
     def wait(self) -> None:
         """Wait until it answers. Raises LocalRunError."""
@@ -100,11 +104,23 @@ class EmbeddedAws:
             return False
 
 
-def free_port() -> int:
-    """Return a loopback port that is free now; another program may take it before it is used."""
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        return int(probe.getsockname()[1])
+def free_port(preferred: int = 0) -> int:
+    """Return a loopback port that is free now; another program may take it before it is used.
+
+    Args:
+        preferred: the port to return where it is free.
+
+    Returns:
+        The port.
+
+    Raises:
+        LocalRunError: there is none.
+    """
+    for port in (preferred, 0):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((_HOST, port))
+            return int(probe.getsockname()[1])
+    raise LocalRunError("this machine has no free port")
 
 
 def run_tool(argv: list[str], folder: Path, environ: dict[str, str], what: str, timeout_s: float = 300.0) -> str:

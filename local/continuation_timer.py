@@ -10,16 +10,25 @@ from dataclasses import dataclass
 from node_agent.contract.names import EVENT_IDS_HEADER
 from synkti_client import httpx
 
-_CONTINUED = re.compile(rb": synkti continued on \S+ after (\S+) on (\S+), pause (\S+) ms")
+_CONTINUED = re.compile(rb": synkti continued on (\S+) after (\S+) on (\S+), pause (\S+) ms")
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """One continuation of a stream: the node that it lost, the reason, and the client's pause in ms."""
+    """One continuation of a stream: the node that it lost, the reason, the client's pause in ms, and the next node."""
 
     lost_node: str
     reason: str
     pause_ms: float
+    node: str = ""
+
+
+def continuations_in(data: bytes, silent_s: float) -> list[Continuation]:
+    """Parse the comments about continuations. silent_s: seconds since the client's last bytes before these."""
+    return [
+        Continuation(lost.decode(), reason.decode(), round(max(silent_s * 1000, float(pause_ms)), 1), node.decode())
+        for node, reason, lost, pause_ms in _CONTINUED.findall(data)
+    ]
 
 
 class ContinuationTimer(httpx.AsyncBaseTransport):
@@ -59,9 +68,7 @@ class _TimedStream(httpx.AsyncByteStream):
         last_read_at = time.monotonic()
         async for data in self._inner:
             now = time.monotonic()
-            for reason, lost_node, node_pause_ms in _CONTINUED.findall(data):
-                pause_ms = max((now - last_read_at) * 1000, float(node_pause_ms))
-                self._continuations.append(Continuation(lost_node.decode(), reason.decode(), round(pause_ms, 1)))
+            self._continuations += continuations_in(data, now - last_read_at)
             last_read_at = now
             yield data
 

@@ -287,7 +287,7 @@ class Ec2Emulator(Generic[InstanceT]):
     async def _remove(self, instance: InstanceT) -> None:
         """Remove an instance whose agent has ended. Raises LocalRunError after too many failures."""
         status = instance.wait()
-        how = "killed" if instance.killed else f"its agent ended with status {status}"
+        how = "killed" if instance.killed else _describe_end(status)
         self._log(f"{instance.instance_id} is gone: {how}")
         if not instance.killed:
             self._boot_failures += is_failure(status, served=instance.instance_id in self._ready_ids)
@@ -315,6 +315,13 @@ class Ec2Emulator(Generic[InstanceT]):
         answer = self._ec2.describe_instances(InstanceIds=[instance_id])
         held = answer["Reservations"][0]["Instances"][0].get("Tags", [])
         return {t["Key"]: t["Value"] for t in held if t["Key"].startswith("Synkti") and t["Key"] != CLUSTER_TAG}
+
+
+def _describe_end(status: int) -> str:
+    """Return how an agent ended, in words. status: as Popen's."""
+    if status < 0:
+        return f"its agent was ended by {signal.Signals(-status).name}"
+    return "its agent drained and ended" if status == 0 else f"its agent ended with status {status}"
 
 
 def _version(group: dict[str, Any]) -> str:

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from local.cache import cache_dir
 from local.certificate import Output
-from local.demo.client import DemoRequest
-from local.demo.context import Reference
+from local.demo.request import DemoRequest, Reference
 from local.emulated_instance import EngineCommand
 from local.engine_env import engine_command, engine_environ, ensure_engine, ensure_plugin
 from local.errors import LocalRunError, UserActionRequired
@@ -55,7 +54,11 @@ class LocalEngine:
 
 
 def prepare_engine(
-    name: str, log: Callable[[str], None], kv_gib: float = 0, arguments: Sequence[str] = ()
+    name: str,
+    log: Callable[[str], None],
+    kv_gib: float = 0,
+    arguments: Sequence[str] = (),
+    ensure: Callable[[Path, Callable[[str], None]], Path] = ensure_model,
 ) -> LocalEngine:
     """Build what is not in the cache yet and return the engine.
 
@@ -64,6 +67,7 @@ def prepare_engine(
         log: called with a line about each thing that is built.
         kv_gib: disk space of each engine's KV blocks, so that contexts can move between nodes; 0: none.
         arguments: further ones of a vLLM that stores no blocks.
+        ensure: returns a vLLM's model in the environment.
 
     Returns:
         The engine, whose command can be run on any loopback address.
@@ -79,7 +83,7 @@ def prepare_engine(
         return LocalEngine(SIM, "the fake engine", "none", fake_engine_command(), {}, _expected_output, 60.0)
     try:
         environment = ensure_engine(log)
-        model_dir = ensure_model(environment, log)
+        model_dir = ensure(environment, log)
         plugin = ensure_plugin(environment)
     except LocalRunError as error:
         raise UserActionRequired(str(error)) from error

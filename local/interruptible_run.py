@@ -11,7 +11,12 @@ from pathlib import Path
 from local.process_cleanup import CleanupProcess
 
 
-async def run_with_cleanup(out: Path, run: Callable[[Path, Path], Awaitable[bool]], log: Callable[[str], None]) -> bool:
+async def run_with_cleanup(
+    out: Path,
+    run: Callable[[Path, Path], Awaitable[bool]],
+    log: Callable[[str], None],
+    on_stop: Callable[[], None] = lambda: None,
+) -> bool:
     """Run with a new folder below `out`, then end every process that works in it.
 
     SIGTERM, SIGHUP and SIGINT cancel it.
@@ -20,6 +25,7 @@ async def run_with_cleanup(out: Path, run: Callable[[Path, Path], Awaitable[bool
         out: where the folder is created.
         run: called with the run's folder and a scratch folder with a short path.
         log: called if a process could not be ended.
+        on_stop: called at such a signal, before anything else ends.
 
     Returns:
         What `run` returns.
@@ -30,8 +36,13 @@ async def run_with_cleanup(out: Path, run: Callable[[Path, Path], Awaitable[bool
     task = asyncio.current_task()
     if task is None:
         raise AssertionError("asyncio.run gives a task")
+
+    def stop() -> None:
+        on_stop()
+        task.cancel()
+
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        asyncio.get_running_loop().add_signal_handler(number, stop)
     folder = out / "run" / secrets.token_hex(4)
     cleanup = CleanupProcess(folder)
     try:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from typing import Any
 
-from synkti_client._attempts import Attempts, Bounds, StreamLost
+from synkti_client._attempts import Attempts, Bounds, StreamLost, reason_of
 from synkti_client._httpx import httpx
 from synkti_client._nodes import Nodes
 from synkti_client._request import CREDENTIAL_HEADERS, EVENT_IDS_HEADER, STREAMS_PATH, parse_request
@@ -14,12 +15,16 @@ from synkti_client._responses import ENGINE_LOST, STREAM_HEADER, Verdict, classi
 from synkti_client._resumable_sse import ResumableSse
 from synkti_client._retry_policy import RetryPolicy
 
+_log = logging.getLogger("synkti_client")
+
 _REPLACED_HEADERS = frozenset({b"host", b"transfer-encoding", EVENT_IDS_HEADER.encode()})
 _TRANSIENT_STATUSES = frozenset({409, 429, 500, 502, 503, 504})
 _CLIENT_SIDE_ERRORS = (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.PoolTimeout)
 _UNSENT_ERRORS = (httpx.ConnectError, httpx.ConnectTimeout)
 _MAX_LOST_ENGINES = 2
 _MAX_SHOWN_CHARS = 300
+_ENDED = "it ended the connection"
+"""Why a stream is resumed where no error says more."""
 
 SOCKET_OPTIONS = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -153,6 +158,8 @@ class Resumption:
         self._original = original
         self._policy = policy
         self._lost_engines = 0
+        self._reason = _ENDED
+        self._lost: tuple[str, float] | None = None
 
     def feed(self, data: bytes) -> bytes:
         """Return the bytes that the application receives of a node's data. Raises StreamLost."""
@@ -169,11 +176,13 @@ class Resumption:
         """Record that the connection to the node broke or failed. Raises the error where it is a StreamLost."""
         if isinstance(error, StreamLost):
             raise error
+        self._reason = reason_of(error).partition(":")[0]
         self.attempts.on_failure(node, error)
 
     def on_connection_end(self, node: str) -> None:
         """Record that the connection ended. Raises StreamLost where more than two engines in a row failed."""
         code = self.sse.redirect_code
+        self._lost = (f"{node} ({code or self._reason})", time.monotonic())
         if code == ENGINE_LOST:
             self._lost_engines += 1
             if self._lost_engines > _MAX_LOST_ENGINES:
@@ -201,7 +210,19 @@ class Resumption:
             return False
         set_stream_read_timeout(sent, self._policy)
         self.sse.begin_connection()
+        self._log_continuation(sent)
         return True
+
+    def _log_continuation(self, sent: httpx.Request) -> None:
+        """Log that a stream outlived a node. What a node sent is shown without control characters."""
+        if self._lost is None:
+            return
+        lost, at = self._lost
+        node = f"{sent.url.scheme}://{sent.url.netloc.decode()}"
+        pause_ms = (time.monotonic() - at) * 1000
+        text = f"a stream outlived {lost}: it continues at {node} after {pause_ms:.0f} ms"
+        _log.info("%s", "".join(char for char in text if char.isprintable()))
+        self._lost, self._reason = None, _ENDED
 
     def on_refusal(self, node: str, answer: httpx.Response) -> None:
         """Record a refusal. Raises StreamLost where every other node would refuse too."""

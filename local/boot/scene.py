@@ -18,7 +18,8 @@ import httpx
 
 from local.aws import ACCOUNT, REGION, EmbeddedAws
 from local.boot.machine import BootedInstance, MachineTemplate
-from local.demo.client import DemoRequest, StreamResult, read_stream
+from local.demo.client import StreamResult, read_stream
+from local.demo.request import DemoRequest
 from local.demo.screen import Screen
 from local.deploy import ROOT
 from local.ec2_emulator import Ec2Emulator

@@ -1,7 +1,10 @@
-"""Reads one stream with the real OpenAI SDK and records what it receives."""
+"""Reads one stream with the real OpenAI SDK, or with curl, and records what it receives."""
 
 from __future__ import annotations
 
+import asyncio
+import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,26 +12,13 @@ from typing import Any
 import openai
 
 from local.certificate import Output
-from local.continuation_timer import Continuation, ContinuationTimer
-from node_agent.contract.names import NODE_HEADER
+from local.continuation_timer import Continuation, ContinuationTimer, continuations_in
+from local.demo.request import DemoRequest
+from local.errors import UserActionRequired
+from node_agent.contract.names import EVENT_IDS_HEADER, NODE_HEADER
 from synkti_client import httpx
 
 TIMEOUT_S = 120.0
-
-
-@dataclass(frozen=True)
-class DemoRequest:
-    """A request for a streamed answer."""
-
-    chat: bool
-    """True for a conversation of one message, False for a plain prompt."""
-
-    text: str
-    max_tokens: int
-
-    def limited(self, max_tokens: int) -> DemoRequest:
-        """Return the same request for at most so many tokens."""
-        return DemoRequest(self.chat, self.text, max_tokens)
 
 
 @dataclass
@@ -54,11 +44,17 @@ class StreamResult:
         return next((each for each in self.continuations if each.lost_node == node), None)
 
 
+OnChunk = Callable[[StreamResult, str], None]
+"""Called with the result so far and the new text."""
+
+
 async def read_stream(
     url: str,
     model: str,
     request: DemoRequest,
-    on_chunk: Callable[[StreamResult, str], None],
+    on_chunk: OnChunk,
+    transport: httpx.AsyncBaseTransport | None = None,
+    accepts: Callable[[StreamResult], bool] = lambda result: True,
     api_key: str = "local",
 ) -> StreamResult:
     """Send a request to a node's client API and read the stream to its end.
@@ -67,38 +63,94 @@ async def read_stream(
         url: of the node.
         model: the model's name.
         request: what is sent.
-        on_chunk: called with the result so far and the new text.
+        on_chunk: called for each chunk.
+        transport: how it is sent; by default as any stock SDK does.
+        accepts: called when the node that generates is known; False: the stream is closed unread.
         api_key: of the client; a fleet without keys ignores it.
 
     Returns:
         What was received; an error of the API or the connection is in it.
     """
     continuations: list[Continuation] = []
-    http = httpx.AsyncClient(transport=ContinuationTimer(httpx.AsyncHTTPTransport(), continuations), timeout=TIMEOUT_S)
+    timer = ContinuationTimer(transport or httpx.AsyncHTTPTransport(), continuations)
+    http = httpx.AsyncClient(transport=timer, timeout=TIMEOUT_S)
     async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=api_key, max_retries=0, http_client=http) as client:
         result = StreamResult("", continuations=continuations)
         try:
             raw = await _send_request(client, model, request)
             result.node = raw.headers.get(NODE_HEADER, "")
+            if not accepts(result):
+                await raw.close()
+                return result
             async for chunk in await raw.parse():
                 on_chunk(result, _add_chunk(result, chunk))
-        except openai.APIError as error:
-            result.error = str(error)
+        except (openai.APIError, httpx.HTTPError) as error:
+            result.error = str(error.__cause__ or error) or type(error.__cause__ or error).__name__
     return result
 
 
+async def read_with_curl(url: str, model: str, request: DemoRequest, on_chunk: OnChunk) -> StreamResult:
+    """Send a chat with curl and read its output to its end. Raises UserActionRequired where there is no curl."""
+    body = {**_options(model, request), "messages": [{"role": "user", "content": request.text}]}
+    body |= body.pop("extra_body")
+    # With the event ids come the nodes' comments on where another one continued.
+    argv = ["curl", "--no-buffer", "--silent", "--show-error", f"{url}/v1/chat/completions"]
+    argv += ["-H", "content-type: application/json", "-H", f"{EVENT_IDS_HEADER}: true", "-d", json.dumps(body)]
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, start_new_session=True
+        )
+    except FileNotFoundError:
+        raise UserActionRequired("curl is missing; install it") from None
+    result = StreamResult("")
+    try:
+        await _read_lines(process.stdout, result, on_chunk)
+        _, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    if process.returncode:
+        result.error = f"curl ended with status {process.returncode}: {errors.decode(errors='replace').strip()}"
+    return result
+
+
+async def _read_lines(lines: asyncio.StreamReader | None, result: StreamResult, on_chunk: OnChunk) -> None:
+    if lines is None:
+        raise AssertionError("curl's output is a pipe")
+    last_read_at = time.monotonic()
+    async for line in lines:
+        now = time.monotonic()
+        result.continuations += continuations_in(line, now - last_read_at)
+        last_read_at = now
+        if line.startswith(b"data: {"):
+            chunk = json.loads(line[len(b"data: ") :])
+            if "error" in chunk:
+                result.error = str(chunk["error"].get("message"))
+                continue
+            text = ""
+            for choice in chunk["choices"]:
+                text += choice["delta"].get("content") or ""
+                result.token_ids += choice.get("token_ids") or []
+            result.text += text
+            on_chunk(result, text)
+
+
 async def _send_request(client: openai.AsyncOpenAI, model: str, request: DemoRequest) -> Any:
-    options: dict[str, Any] = {
+    options = _options(model, request)
+    if request.chat:
+        messages: Any = [{"role": "user", "content": request.text}]
+        return await client.chat.completions.with_streaming_response.create(messages=messages, **options).__aenter__()
+    return await client.completions.with_streaming_response.create(prompt=request.text, **options).__aenter__()
+
+
+def _options(model: str, request: DemoRequest) -> dict[str, Any]:
+    return {
         "model": model,
         "stream": True,
         "temperature": 0,
         "max_tokens": request.max_tokens,
         "extra_body": {"return_token_ids": True},
     }
-    if request.chat:
-        messages: Any = [{"role": "user", "content": request.text}]
-        return await client.chat.completions.with_streaming_response.create(messages=messages, **options).__aenter__()
-    return await client.completions.with_streaming_response.create(prompt=request.text, **options).__aenter__()
 
 
 def _add_chunk(result: StreamResult, chunk: Any) -> str:

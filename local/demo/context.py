@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from local.aws import EmbeddedAws
 from local.certificate import Output, StreamOutcome
-from local.demo.client import DemoRequest
+from local.demo.gateway import GatewayProcess
+from local.demo.request import DemoRequest, Reference
 from local.demo.screen import Screen
 from local.deploy import Deployed
 from local.ec2_emulator import Ec2Emulator
@@ -20,8 +21,7 @@ from local.emulated_instance import EmulatedInstance
 from local.errors import LocalRunError
 from local.process_cleanup import tail
 
-Reference = Callable[[DemoRequest], Output | None]
-"""Returns the expected output if it is known without a request."""
+_POLL_S = 0.1
 
 
 @dataclass
@@ -38,12 +38,31 @@ class DemoContext:
     ready_timeout_s: float
     """How long nodes may take until they serve."""
 
+    folder: Path
+    """Of the run's processes, with which they end."""
+
+    logs: Path
+    references: dict[DemoRequest, Output] = field(default_factory=dict)
+    """The uninterrupted outputs that are known by now."""
+
+    gateway: GatewayProcess | None = None
+    plain: tuple[int, int, str | None] | None = None
+    """The tokens that plain vLLM delivered of how many, and the client's error."""
+
     outcomes: list[StreamOutcome] = field(default_factory=list)
-    first_token_s: float | None = None
+    has_first_token: bool = False
     passed: bool | None = None
     """Whether the run passed; None until its report is written."""
 
+    known_states: dict[str, str] = field(default_factory=dict)
+    """By instance: the state that was printed last."""
+
     http: httpx.AsyncClient = field(default_factory=lambda: httpx.AsyncClient(timeout=5))
+
+    def stop_gateway(self) -> None:
+        """End the gateway, if it runs."""
+        if self.gateway is not None:
+            self.gateway.stop()
 
     async def nodes(self) -> list[dict[str, Any]]:
         """Return the nodes that the longest running instance lists; empty while none answers."""
@@ -60,19 +79,28 @@ class DemoContext:
         """Wait until all nodes serve and list each other; log every change of state. Raises LocalRunError."""
         logged: dict[str, str] = {}
         give_up_at = time.monotonic() + self.ready_timeout_s
-        while True:
-            nodes = await self.nodes()
-            living = {instance.instance_id for instance in self.emulator.instances}
-            states = {node["instance_id"]: node["state"] for node in nodes if node["instance_id"] in living}
-            for instance_id, state in states.items():
-                if logged.get(instance_id) != state:
-                    self.screen.log(f"{instance_id} {state}", style="green" if state == "ready" else "")
-            logged = states
-            if sum(state == "ready" for state in states.values()) >= self.fleet_size:
-                return
-            if time.monotonic() > give_up_at:
-                logs = "\n".join(f"{m.log}:\n{tail(m.log)}" for m in self.emulator.instances)
-                raise LocalRunError(
-                    f"the nodes were not ready within {self.ready_timeout_s:.0f} s; their logs:\n{logs}"
-                )
-            await asyncio.sleep(0.1)
+
+        def awaited() -> str:
+            ready = sum(state == "ready" for state in logged.values())
+            return f"{ready} of {self.fleet_size} nodes ready; their engines start"
+
+        async with self.screen.waiting(awaited):
+            while sum(state == "ready" for state in logged.values()) < self.fleet_size:
+                if time.monotonic() > give_up_at:
+                    raise LocalRunError(self._not_ready())
+                await asyncio.sleep(_POLL_S)
+                self._log_states(logged, await self.nodes())
+
+    def _log_states(self, logged: dict[str, str], nodes: list[dict[str, Any]]) -> None:
+        living = {instance.instance_id for instance in self.emulator.instances}
+        states = {node["instance_id"]: node["state"] for node in nodes if node["instance_id"] in living}
+        for instance_id, state in states.items():
+            if logged.get(instance_id, self.known_states.get(instance_id)) != state:
+                self.screen.log(f"{instance_id} {state}", style="green" if state == "ready" else "")
+        logged.clear()
+        logged.update(states)
+        self.known_states |= states
+
+    def _not_ready(self) -> str:
+        logs = "\n".join(f"{each.log}:\n{tail(each.log)}" for each in self.emulator.instances)
+        return f"the nodes were not ready within {self.ready_timeout_s:.0f} s; their logs:\n{logs}"

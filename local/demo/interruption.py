@@ -10,6 +10,7 @@ from typing import Any
 from boto3.dynamodb.types import TypeDeserializer
 
 from local.demo.context import DemoContext
+from local.demo.timeline import steps_by_cause
 from local.emulated_instance import EmulatedInstance
 from local.errors import LocalRunError
 from node_agent.contract.states import NodeState
@@ -21,10 +22,15 @@ _RECORD_TIMEOUT_S = 20.0
 _EXPECTED_STEPS = {
     "notice": {"interruption-notice@eventbridge", "terminated@eventbridge"},
     "sigkill": {"terminated@eventbridge"},
+    "entry-sigkill": {"terminated@eventbridge"},
 }
 """By kind: the steps that the deployed Lambdas must write into the node's record."""
 
-_FINAL_STATE_TAGS: dict[str, set[str | None]] = {"notice": {None, NodeState.GONE}, "sigkill": {NodeState.GONE}}
+_FINAL_STATE_TAGS: dict[str, set[str | None]] = {
+    "notice": {None, NodeState.GONE},
+    "sigkill": {NodeState.GONE},
+    "entry-sigkill": {NodeState.GONE},
+}
 """By kind: the final state tags. A drained node removes its own tag; only a Lambda can tag a killed one."""
 
 FaultAction = Callable[[EmulatedInstance], Awaitable[None]]
@@ -37,7 +43,7 @@ class Interruption:
     def __init__(self, context: DemoContext, kind: str, action: FaultAction) -> None:
         self.target: EmulatedInstance | None = None
         self._context = context
-        self._kind = kind
+        self.kind = kind
         self._action = action
         self._tags: list[tuple[float, dict[str, str]]] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -56,10 +62,8 @@ class Interruption:
             record = await self._complete_record(self.target)
         finally:
             await self.stop()
-        self._context.screen.timeline(
-            record,
-            [(at, current_tags) for at, current_tags in self._tags if STATE_TAG in current_tags or not current_tags],
-        )
+        tags = [(at, found) for at, found in self._tags if STATE_TAG in found or not found]
+        self._context.screen.timeline(record, steps_by_cause(record.timeline.values()), tags)
 
     async def stop(self) -> None:
         """Stop watching, and cancel a fault that is not over."""
@@ -78,13 +82,13 @@ class Interruption:
             await asyncio.sleep(_POLL_INTERVAL_S)
 
     async def _complete_record(self, instance: EmulatedInstance) -> NodeRecord:
-        expected = _EXPECTED_STEPS[self._kind]
+        expected = _EXPECTED_STEPS[self.kind]
         give_up_at = time.monotonic() + _RECORD_TIMEOUT_S
         while True:
             item = await asyncio.to_thread(self._read_item, instance)
             record = record_from_item(item) if item is not None else None
             state = self._tags[-1][1].get(STATE_TAG) if self._tags else None
-            if record is not None and expected <= set(record.timeline) and state in _FINAL_STATE_TAGS[self._kind]:
+            if record is not None and expected <= set(record.timeline) and state in _FINAL_STATE_TAGS[self.kind]:
                 return record
             if time.monotonic() > give_up_at:
                 has = sorted(record.timeline) if record is not None else "nothing"

@@ -1,39 +1,29 @@
-"""Runs the interruptions of `make run`: streams whose nodes are interrupted while a client reads.
-
-First EC2 gives notice to the node whose engine serves the stream. Then a whole node is killed. In both cases the client
-is connected to another node, and must receive exactly the uninterrupted output.
-"""
+"""Runs the acts, compares what clients received with the uninterrupted answers, and prints what happened."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from local.certificate import Output, StreamOutcome
-from local.demo.client import DemoRequest, StreamResult, read_stream
+from local.demo.acts import MAX_ATTEMPTS, Attempt
+from local.demo.client import read_stream
 from local.demo.context import DemoContext
-from local.demo.interruption import FaultAction, Interruption
+from local.demo.request import DemoRequest
 from local.demo.screen import Screen
 from local.errors import LocalRunError
 
-NOTICE_LEAD_S = 9.0
-"""EC2 gives about 120 s, sometimes less. This is so short that the stream cannot finish where it is."""
-
-INTERRUPT_AFTER_TOKENS = 120
-MAX_ATTEMPTS = 3
+Act = Callable[[DemoContext], Awaitable[Attempt]]
 
 
-async def interrupt_stream(
-    context: DemoContext, name: str, request: DemoRequest, kind: str, action: FaultAction
-) -> int:
-    """Interrupt streams until an interruption itself moves one.
+async def run_act(context: DemoContext, act: Act) -> int:
+    """Run an act until its interruption itself moves its streams.
 
     On a busy machine an engine may be silent for so long that its stream moves before the fault. Such a stream is
     verified, too, but it does not show the interruption, so another attempt follows.
 
     Args:
         context: of the run, to which the streams' outcomes are added.
-        name: of the stream, in the certificate.
-        request: the stream to read.
-        kind: of the interruption: notice or sigkill.
-        action: interrupts the node whose engine serves the stream.
+        act: reads streams through an interruption.
 
     Returns:
         The number of attempts, from 1.
@@ -42,92 +32,74 @@ async def interrupt_stream(
         LocalRunError: no attempt moved a stream, a stream ended before the fault, or the Lambdas' record of the fault
             stayed incomplete.
     """
-    for attempt in range(1, MAX_ATTEMPTS + 1):
-        if await _interrupt_once(context, f"{name} {attempt}" if attempt > 1 else name, request, kind, action):
-            return attempt
-        context.screen.log(
-            "the stream moved before the fault: this machine is busy. Another attempt follows when all nodes are ready"
-        )
-        await context.wait_until_ready()
-    raise LocalRunError(f"{kind} moved no stream in {MAX_ATTEMPTS} attempts: this machine is too busy for the engine")
+    for number in range(1, MAX_ATTEMPTS + 1):
+        attempt = await act(context)
+        try:
+            await _conclude(context, attempt, f" {number}" if number > 1 else "")
+        finally:
+            await attempt.interruption.stop()
+        if attempt.is_shown:
+            return number
+        context.screen.log("a stream moved before the fault: this machine is busy. Another attempt follows")
+    raise LocalRunError(f"no stream moved in {MAX_ATTEMPTS} attempts: this machine is too busy for the engine")
 
 
-async def _interrupt_once(
-    context: DemoContext, name: str, request: DemoRequest, kind: str, action: FaultAction
-) -> bool:
-    """Interrupt one stream; return whether it was the interruption that moved the stream."""
-    reference = await _reference(context, request)
-    interruption = Interruption(context, kind, action)
-    try:
-        result = await _read_through(context, request, kind, interruption)
-        if interruption.target is None:
-            why = result.error or "it was too short"
-            raise LocalRunError(
-                f"{name}: the stream ended after {len(result.token_ids)} tokens, before the fault: {why}"
-            )
-        continuation = result.continued_from(result.node)
-        caused_by_fault = continuation is not None and continuation.reason != "silence"
-        pause_ms = continuation.pause_ms if continuation is not None else None
+async def _conclude(context: DemoContext, attempt: Attempt, suffix: str) -> None:
+    if attempt.interruption.target is None:
+        why = next((each.error for each in attempt.streams.values() if each.error), None) or "it was too short"
+        raise LocalRunError(f"a stream ended before the fault: {why}")
+    reference = await _reference(context, attempt.request)
+    for name, result in attempt.streams.items():
+        seam = result.continuations[0] if result.continuations else None
+        is_caused = seam is not None and seam.reason != "silence"
         outcome = StreamOutcome(
-            name, reference, result.output, kind if caused_by_fault else None, pause_ms, result.error
-        )
+            name + suffix, reference, result.output, attempt.interruption.kind if is_caused else None,
+            seam.pause_ms if seam is not None else None, result.error,
+        )  # fmt: skip
         context.outcomes.append(outcome)
         _log_outcome(context.screen, outcome)
-        await interruption.verify()
-    finally:
-        await interruption.stop()
-    return caused_by_fault
-
-
-async def _read_through(
-    context: DemoContext, request: DemoRequest, kind: str, interruption: Interruption
-) -> StreamResult:
-    """Read the stream through a node whose engine does not generate it; interrupt the node whose engine does."""
-    screen = context.screen
-    engine = (await _probe_route(context, request)).node
-    entry = next(m for m in context.emulator.instances if m.instance_id != engine)
-    screen.log(f"a client reads through {entry.instance_id}, the engine of {engine} generates:")
-
-    def on_chunk(result: StreamResult, text: str) -> None:
-        if context.first_token_s is None and result.token_ids:
-            context.first_token_s = screen.elapsed_s
-        screen.write_stream(text)
-        if len(result.token_ids) >= INTERRUPT_AFTER_TOKENS and interruption.target is None:
-            screen.log(f"after {len(result.token_ids)} tokens: {kind} for {result.node}", style="bold red")
-            interruption.start(context.emulator.instance(result.node))
-
-    return await read_stream(entry.url, context.model, request, on_chunk)
+    if attempt.plain is not None:
+        context.plain = (len(attempt.plain.token_ids), len(reference.token_ids), attempt.plain.error)
+        _log_plain(context.screen, *context.plain)
+    await attempt.interruption.verify()
 
 
 async def _reference(context: DemoContext, request: DemoRequest) -> Output:
-    """Return the uninterrupted output: known in advance, or requested here. Raises LocalRunError."""
-    known = context.reference(request)
-    if known is not None:
-        return known
-    context.screen.log("first the same stream uninterrupted, as the reference")
-    result = await read_stream(context.emulator.instances[0].url, context.model, request, lambda result, text: None)
-    if result.error is not None:
-        raise LocalRunError(f"the uninterrupted answer failed: {result.error}")
-    return result.output
+    """Return the uninterrupted output: known in advance, or requested here once. Raises LocalRunError."""
+    found = context.references.get(request) or context.reference(request)
+    if found is None:
+        tokens = 0
 
+        def on_chunk(result: object, text: str) -> None:
+            nonlocal tokens
+            tokens += 1
 
-async def _probe_route(context: DemoContext, request: DemoRequest) -> StreamResult:
-    """Request one token, to see which engine the request is routed to. Raises LocalRunError."""
-    result = await read_stream(
-        context.emulator.instances[0].url, context.model, request.limited(1), lambda result, text: None
-    )
-    if result.error is not None:
-        raise LocalRunError(f"the nodes are ready, but do not answer: {result.error}")
-    return result
+        async with context.screen.waiting(lambda: f"the same request, uninterrupted, to compare with: {tokens} tokens"):
+            result = await read_stream(context.emulator.instances[0].url, context.model, request, on_chunk)
+        if result.error is not None:
+            raise LocalRunError(f"the uninterrupted answer failed: {result.error}")
+        found = result.output
+    context.references[request] = found
+    return found
 
 
 def _log_outcome(screen: Screen, outcome: StreamOutcome) -> None:
     if outcome.error is not None:
         screen.log(f"the client got an error: {outcome.error}", style="bold red")
-    comparison = "exactly the uninterrupted answer" if outcome.verified else "NOT the uninterrupted answer"
-    continued = f"continued after a pause of {outcome.pause_ms} ms" if outcome.pause_ms is not None else "no hand-off"
+    comparison = (
+        "exactly the uninterrupted answer"
+        if outcome.verified
+        else f"NOT the uninterrupted answer: {outcome.lost_tokens} lost, {outcome.duplicated_tokens} duplicated"
+    )
+    pause = f"after a pause of {outcome.pause_ms:.0f} ms" if outcome.pause_ms is not None else "without a hand-off"
     screen.log(
-        f"{len(outcome.delivered.token_ids)} tokens, {comparison}; {continued} "
-        f"(lost {outcome.lost_tokens}, duplicated {outcome.duplicated_tokens})",
+        f"{outcome.name}: {len(outcome.delivered.token_ids)} tokens, {comparison}, {pause}",
         style="bold green" if outcome.verified else "bold red",
     )
+
+
+def _log_plain(screen: Screen, received: int, expected: int, error: str | None) -> None:
+    if error is None:
+        screen.log(f"plain vLLM: {received} of {expected} tokens, without an error", style="bold red")
+        return
+    screen.log(f"plain vLLM: {received} of {expected} tokens, then the client's connection broke", style="bold red")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 
 import synkti_client
 from cli.api_key import api_key_headers
-from cli.gateway import Gateway
+from cli.gateway import Gateway, log_continuations
+from cli.terminal import Terminal
 from node_agent.adapters.http_server import HttpServer, bind
 from node_agent.core.http.callers import CallerPolicy
 from synkti_client import httpx
@@ -243,3 +245,26 @@ def test_pieces_are_passed_on_as_they_arrive() -> None:
         return rest
 
     assert b"data: [DONE]" in asyncio.run(story())
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_stream_that_outlives_a_node_is_a_line_on_standard_error(
+    as_json: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def breaks(request: httpx.Request) -> httpx.Response:
+        first = len(script.requests) == 1
+        return stream(b"id: s/1\ndata: 1\n\n", httpx.ReadError("reset")) if first else stream(b"data: [DONE]\n\n")
+
+    script = Script(breaks)
+    log = logging.getLogger("synkti_client")
+    try:
+        log_continuations(Terminal(as_json))
+        answered(script, raw(body=b'{"model": "m", "stream": true}'))
+    finally:
+        log.handlers, log.propagate = [], True
+        log.setLevel(logging.NOTSET)
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    assert len(lines) == (0 if as_json else 1)
+    assert as_json or (lines[0].startswith("gateway: a stream outlived http://") and "it continues at" in lines[0])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import re
+
 import pytest
 
 from node_agent.contract import names
@@ -125,3 +128,28 @@ def test_an_answer_in_pieces_is_passed_on_in_pieces(media_type: str) -> None:
     assert pieces.taken == 0
     taken = [pieces.taken for _ in answer.iter_raw()]
     assert taken == [1, 2, 3]
+
+
+@both
+def test_a_continuation_is_logged_in_one_line_with_both_nodes_and_the_reason(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def breaks(request: httpx.Request) -> httpx.Response:
+        if len(script.requests) == 1:
+            return stream(EVENTS[0], httpx.ReadError("reset\nby\x1b[31m peer"))
+        return stream(*EVENTS[1:])
+
+    script = Script(breaks)
+    with caplog.at_level(logging.INFO, logger="synkti_client"):
+        assert post(script, STREAM, kind).content == PLAIN
+    (line,) = caplog.messages
+    lost, found = (f"http://{request.url.netloc.decode()}" for request in script.requests)
+    pattern = rf"a stream outlived {lost} \(the connection broke\): it continues at {found} after \d+ ms"
+    assert re.fullmatch(pattern, line), "without a line break or a control character of a node's"
+
+
+@both
+def test_a_stream_without_a_loss_logs_nothing(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="synkti_client"):
+        post(Script(lambda request: stream(*EVENTS)), STREAM, kind)
+    assert caplog.messages == []

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from local.fake_engine import model
 from local.fake_engine.answers import BadRequest, SamplingParams, generate, generate_steps, read_prompts, read_sampling
+from local.tiny_model import read_stories
 
 
 @given(st.text(max_size=60))
@@ -92,3 +93,14 @@ def test_bad_requests_name_their_field(body: dict[str, object], param: str) -> N
     with pytest.raises(BadRequest) as caught:
         read()
     assert caught.value.param == param
+
+
+def test_a_question_in_english_has_an_answer_in_english_and_other_prompts_have_many_scripts() -> None:
+    def answer(text: str) -> str:
+        return generate(model.chat_prompt([{"role": "user", "content": text}]), SamplingParams()).text
+
+    assert answer("Tell me a story about a night train.").startswith("The night train left the harbour")
+    assert answer("Tell me a story about a lighthouse.").startswith("On the northern cape")
+    assert answer("hello") in read_stories()
+    topics = "".join(answer(f"topic {number}") for number in range(5))
+    assert any(len(character.encode()) == 4 for character in topics), "characters of several tokens"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError
 
-from local.demo import __main__ as demo
+from local.demo import run as demo
 from local.errors import LocalRunError, UserActionRequired
 
 AWS_FAILED = ClientError({"Error": {"Code": "InternalError", "Message": "no"}}, "DescribeInstances")
@@ -35,6 +35,6 @@ def test_a_failure_is_a_line_and_an_exit_code(
         monkeypatch.delenv(name)  # which the run deletes: here it comes back
     monkeypatch.setattr(demo, "_run", failing)
     monkeypatch.setattr(sys, "argv", ["make run", "--engine", "sim", "--out", str(tmp_path)])
-    assert demo.main() == code
+    assert demo.run(0.0) == code
     assert said in " ".join(capsys.readouterr().out.split())
     assert list((tmp_path / "run").iterdir()) == []
