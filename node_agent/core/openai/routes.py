@@ -23,6 +23,23 @@ AUDIO_ROUTES = frozenset({"/v1/audio/transcriptions", "/v1/audio/translations"})
 """Routes whose body is a form."""
 
 _GET, _POST = ("GET",), ("POST",)
+PAGE = "/ui"
+PAGE_FILES = {
+    PAGE: "page.html",
+    **{
+        f"{PAGE}/{name}": name
+        for name in (
+            "style.css", "icon.svg", "main.js", "access.js", "dom.js", "fleet.js", "format.js", "live.js",
+            "playground.js", "sse.js", "streams.js",
+        )
+    },
+}  # fmt: skip
+"""The files of the node's page (`node_agent/ui`), by their routes. They hold no data."""
+
+SNAPSHOT = "/v1/synkti/snapshot"
+SNAPSHOT_EVENTS = "/v1/synkti/snapshot/events"
+"""What the page shows: once, and anew each second as server-sent events."""
+
 NODE_ROUTES = {
     "/healthz": _GET,
     "/readyz": _GET,
@@ -31,6 +48,9 @@ NODE_ROUTES = {
     "/load": _GET,
     "/v1/models": _GET,
     "/v1/synkti/nodes": _GET,
+    SNAPSHOT: _GET,
+    SNAPSHOT_EVENTS: _GET,
+    **dict.fromkeys(PAGE_FILES, _GET),
 }
 """Routes that this node answers at the client API, and their methods."""
 
@@ -42,10 +62,17 @@ ADMIN_ROUTES = {
 }
 """Routes of the admin listener, and their methods."""
 
-OPEN_ROUTES = frozenset({"/healthz", "/readyz", "/health", "/ping", "/load"})
-"""Routes that need no key: a balancer, and this machine's own scripts, call them. They have no names and no content."""
+OPEN_ROUTES = frozenset({"/healthz", "/readyz", "/health", "/ping", "/load", *PAGE_FILES})
+"""Routes that need no key: a balancer and this machine's own scripts call them, and a browser loads the page before it
+has a key. They have no names and no content."""
 
-_SCOPES = {"/metrics": Scope.METRICS, "/v1/synkti/nodes": Scope.FLEET, "/v1/synkti/drains": Scope.ADMIN}
+_SCOPES = {
+    "/metrics": Scope.METRICS,
+    "/v1/synkti/nodes": Scope.FLEET,
+    SNAPSHOT: Scope.FLEET,
+    SNAPSHOT_EVENTS: Scope.FLEET,
+    "/v1/synkti/drains": Scope.ADMIN,
+}
 
 _ENGINE_ROUTES = {
     "/version": _GET,
