@@ -38,7 +38,7 @@ _MAX_STREAMS = 100
 
 def status_of(number: int, state: NodeState = NodeState.READY) -> NodeStatus:
     """Return the status of a node: numbers are spread over zones and types."""
-    name = f"i-0{(0xA3F10C2 + number * 0x9E3779B1) % 2**32:08x}{number:08x}"
+    name = f"i-0{number:08x}{(0xA3F10C2 + number * 0x9E3779B1) % 2**32:08x}"
     pool = Pool(ZONES[number % len(ZONES)], TYPES[number // len(ZONES) % len(TYPES)] if number >= _FEW else TYPES[0])
     address = f"10.71.{number // 250}.{number % 250 + 1}"
     return NodeStatus(name, f"{address}:8001", f"{address}:8000", state, pool, "qwen2.5-7b", 1)
@@ -48,7 +48,7 @@ class Stage:
     """The page of node 0, and its peers.
 
     nodes: how many there are. keys: a document of client keys, None where no key is needed. host: a loopback address.
-    `url`: of the page; `own_deadline`: unix seconds at which node 0 ends.
+    `url`: of the page.
     """
 
     def __init__(self, nodes: int, keys: bytes | None, host: str) -> None:
@@ -56,8 +56,7 @@ class Stage:
         client_keys = ClientKeys(self.node, None if keys is None else MemoryKeyStore(keys, keys), lambda: 0.5)
         streams = StreamRegistry(self.node.metrics, _MAX_STREAMS)
         prices = read_instance_prices()
-        self.own_deadline: float | None = None
-        self.snapshots = Snapshots(self.node, streams, prices, "synkti", "http", lambda: self.own_deadline)
+        self.snapshots = Snapshots(self.node, streams, prices, "synkti", "http")
         self.page = Page(read_page(), self.snapshots, client_keys, is_on=True)
         self.url = ""
         self._keys = client_keys
@@ -98,13 +97,14 @@ class Stage:
         """Return the instance id of a node."""
         return status_of(number).instance_id
 
-    def set_state(self, number: int, state: NodeState) -> None:
-        """Set a node's state, as its gossip would."""
+    def set_state(self, number: int, state: NodeState, deadline: int = 0) -> None:
+        """Set a node's state, as its gossip would. deadline: unix seconds, 0 for none."""
         if number == 0:
-            self.node.set_state(state)
+            self.node.set_state(state, deadline or None)
             return
         member = self.node.members.members[self.name(number)]
-        status = replace(member.status, state=state, incarnation=member.status.incarnation + 1)
+        incarnation = member.status.incarnation + 1
+        status = replace(member.status, state=state, deadline=deadline, incarnation=incarnation)
         self.node.members._table.update(member, status)
 
     def set_liveness(self, number: int, liveness: Liveness) -> None:

@@ -252,7 +252,7 @@ class Agent:
 
     def _publish(self, effect: Publish) -> None:
         parts = self.parts
-        parts.node.set_state(effect.state)
+        parts.node.set_state(effect.state, effect.deadline)
         parts.drain.begin(effect)
         parts.replication.recorder.on_state(effect.state, effect.deadline)
         if effect.step == "ready":

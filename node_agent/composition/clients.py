@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from node_agent.adapters.control_tokens import read_control_tokens
@@ -53,16 +52,15 @@ def make_clients(
     engine: EngineParts,
     replication: ReplicationParts,
     streams: StreamRegistry,
-    own_deadline: Callable[[], float | None],
 ) -> ClientParts:
-    """Make the client API, with its queue, keys, limits and page. own_deadline: unix seconds of this node's end."""
+    """Make the client API, with its queue, keys, limits and page."""
     admission = AdmissionQueue(node, inputs.random.random)
     models = ModelList(node, engine.client, inputs.to_engine, inputs.settings.engine.address)
     limits = KeyLimiter(node, admission.charge)
     keys = ClientKeys(node, inputs.outside.client_keys, inputs.random.random)
     audit = Audit(node, inputs.outside.audit_log)
     scheme = "http" if inputs.settings.tls.certificate is None else "https"
-    page = make_page(inputs, node, streams, keys, scheme, own_deadline)
+    page = make_page(inputs, node, streams, keys, scheme)
     api = ClientApi(
         node,
         admission,
@@ -88,10 +86,9 @@ def make_page(
     streams: StreamRegistry,
     keys: ClientKeys,
     scheme: str,
-    own_deadline: Callable[[], float | None],
 ) -> Page:
     """Make the node's page, and the snapshots that it shows."""
     settings = inputs.settings
     prices = read_instance_prices()
-    snapshots = Snapshots(node, streams, prices, settings.cluster, scheme, own_deadline)
+    snapshots = Snapshots(node, streams, prices, settings.cluster, scheme)
     return Page(read_page() if settings.ui else {}, snapshots, keys, is_on=settings.ui)

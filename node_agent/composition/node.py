@@ -66,7 +66,7 @@ def compose(inputs: Inputs) -> Parts:
     replication = make_replication(inputs, membership, streams.release)
     publisher = make_publisher(inputs, node.incarnation)
     drain = DrainController(node, engine.calls, publisher.put_drain, kv.handed_off)
-    clients = make_clients(inputs, node, engine, replication, streams, lambda: drain.deadline)
+    clients = make_clients(inputs, node, engine, replication, streams)
     peer_api = PeerApi(
         node,
         engine.calls,

@@ -66,7 +66,7 @@ function showSummary({ nodes, streams, continuity, cost }) {
     ["Streams at this node", number(streams.open), ""],
     ["Continued at this node", number(continued), continuity.pause_ms ? `median pause ${milliseconds(continuity.pause_ms.p50)}` : ""],
     ["Cost an hour, at most", money(cost.dollars_per_hour),
-      cost.dollars_per_hour === null ? "no prices for these types" : `on demand, ${cost.region}, ${cost.dated}${unpriced}`],
+      cost.dollars_per_hour === null ? "no prices for these types" : `on demand, ${cost.region}${unpriced}`],
   ];
   reconcile(byId("summary"), items, ([name]) => name,
     ([name]) => el("div", {}, el("dt", {}, name), el("dd", { class: "value" }), el("dd", { class: "note" })),
@@ -78,20 +78,30 @@ function showSummary({ nodes, streams, continuity, cost }) {
 
 // nodes that end or need attention
 
-const MAX_ATTENTION = 8;
+const MAX_OF_A_KIND = { draining: 6, dead: 4, suspect: 4 };
+const MAX_OF_OTHERS = 3;
+
+/** One row for each node; of a kind with many, one row for those beyond the first. */
+function attentionRows(nodes) {
+  return [...grouped(nodes, kind).values()].flatMap((same) => {
+    const most = MAX_OF_A_KIND[kind(same[0])] ?? MAX_OF_OTHERS;
+    if (same.length <= most) return same;
+    const shown = most === MAX_OF_OTHERS ? [] : same.slice(0, most);
+    return [...shown, { id: `more ${kind(same[0])}`, of: same[0], more: same.length - shown.length, isAll: !shown.length }];
+  });
+}
 
 function showAttention(nodes, at) {
-  const rows = nodes.slice(0, MAX_ATTENTION);
-  if (nodes.length > rows.length) rows.push({ id: "more", more: nodes.length - rows.length });
+  const rows = attentionRows(nodes).sort((one, other) => ORDER.indexOf(kind(one.of ?? one)) - ORDER.indexOf(kind(other.of ?? other)));
   byId("attention").hidden = rows.length === 0;
   reconcile(byId("attention"), rows, (node) => node.id, () => {
     const bar = el("span", { class: "bar" }, el("span", { class: "fill" }));
     return el("li", {}, el("span", { class: "dot", "aria-hidden": "true" }), el("strong"), el("span", { class: "what" }), bar);
   }, (element, node) => {
     const [, name, what, bar] = element.children;
-    setAttribute(element, "data-kind", node.more ? "more" : kind(node));
-    setText(name, node.more ? "" : node.id);
-    setText(what, node.more ? `and ${plural(node.more, "more node")}` : describe(node, at));
+    setAttribute(element, "data-kind", kind(node.of ?? node));
+    setText(name, node.more ? `${number(node.more)} ${node.isAll ? "" : "more "}nodes` : node.id);
+    setText(what, node.more ? `${label(node.of).toLowerCase()}` : describe(node, at));
     const left = node.deadline === null || node.more ? null : node.deadline - at;
     bar.hidden = left === null;
     setBar(bar.firstElementChild, (left ?? 0) / NOTICE_S);
@@ -106,9 +116,9 @@ function describe(node, at) {
       return node.deadline === null
         ? `draining for ${duration(at - node.since)}${busy}`
         : `draining, ends in ${duration(node.deadline - at)}${busy}`;
-    case "dead": return `lost ${duration(at - node.since)} ago; its streams continue elsewhere`;
-    case "suspect": return `not answering for ${duration(at - node.since)}; gets no new requests`;
-    case "at-risk": return `at risk of an interruption; chosen last${busy}`;
+    case "dead": return `lost ${duration(at - node.since)} ago`;
+    case "suspect": return `not answering for ${duration(at - node.since)}; it gets no new requests`;
+    case "at-risk": return `at risk of an interruption; it is chosen last${busy}`;
     case "starting": return `starting for ${duration(at - node.since)}`;
     default: return `leaving${busy}`;
   }

@@ -28,7 +28,8 @@ function show() {
   fleet.show(last);
   streams.show(last);
   playground.show(last);
-  setText(byId("foot"), `Seen from ${last.self} at ${clock(last.at)}. Every node has this page.`);
+  const prices = last.cost.dated ? ` Prices: AWS on demand, ${last.cost.region}, ${last.cost.dated}; spot costs less.` : "";
+  setText(byId("foot"), `Seen from ${last.self} at ${clock(last.at)}. Every node has this page.${prices}`);
 }
 
 /** Says in words, for screen readers, what has changed for a node: not its load. */

@@ -47,7 +47,7 @@ function sentence(entry) {
     return `${plural(streams, "stream")} of ${shortId(node)} continued on ${entry.targets.map(shortId).join(", ")}${more}, ${pause} (${why})`;
   }
   if (kind === "broken") return `${plural(streams, "stream")} ended with an error: ${code}`;
-  if (kind === "closed") return `${plural(streams, "client")} told to continue at another node (${code})`;
+  if (kind === "closed") return `${plural(streams, "client")} sent on to another node (${code})`;
   return `${node} ${CHANGES[kind] ?? kind}${entry.pool ? `, ${entry.pool}` : ""}`;
 }
 
@@ -64,10 +64,10 @@ function showCertificate(continuity) {
     ["Pause", pauses ? `${milliseconds(pauses.p50)} median` : "–", pauses ? `95 %: ${milliseconds(pauses.p95)}, longest ${milliseconds(pauses.longest)}` : ""],
     ["Ended with an error", number(broken), broken ? reasons(streams.ended_with_error) : ""],
     ["Sent on to another node", number(resumable), ""],
-    ["Tokens to clients", number(continuity.tokens), ""],
-    ["Repeats that differed", number(continuity.differed), continuity.differed ? "tried again elsewhere, never sent" : "of what continuing engines repeated"],
-    ["Events no replica had", number(continuity.unreplicated_events), "would be missing if this node died then"],
-    ["Resumes behind the client", number(continuity.behind), ""],
+    ["Tokens of ended streams", number(continuity.tokens), ""],
+    ["Continuations that differed", number(continuity.differed), continuity.differed ? "not sent, and tried on another engine" : ""],
+    ["Events without a replica", number(continuity.unreplicated_events), continuity.unreplicated_events ? "lost if this node had died just then" : ""],
+    ["Resumes that lacked events", number(continuity.behind), ""],
   ];
   reconcile(byId("certificate"), rows, ([name]) => name,
     ([name]) => el("div", {}, el("dt", {}, name), el("dd", { class: "value" }), el("dd", { class: "note" })),

@@ -18,9 +18,7 @@ from node_agent.core.node.status import Liveness, Load, NodeStatus
 SHOWN_DEAD_S = 120.0
 
 
-def node_row(
-    status: NodeStatus, load: Load, liveness: Liveness, since: float, deadline: float | None
-) -> dict[str, Any]:
+def node_row(status: NodeStatus, load: Load, liveness: Liveness, since: float) -> dict[str, Any]:
     """Describe one node.
 
     Args:
@@ -28,7 +26,6 @@ def node_row(
         load: of its engine, the newest that is known.
         liveness: in the view of the node that makes the snapshot.
         since: unix seconds of the last change of its state or liveness.
-        deadline: unix seconds at which it ends, None where that is not known.
 
     Returns:
         A value for JSON.
@@ -47,19 +44,16 @@ def node_row(
         "kv_use": round(load.kv_use, 3),
         "token_ms": round(load.time_per_token_s * 1000, 1),
         "since": round(since, 1),
-        "deadline": None if deadline is None else round(deadline, 1),
+        "deadline": status.deadline or None,
     }
 
 
-def peer_rows(
-    members: Iterable[Member], changed_at: Mapping[str, float], deadlines: Mapping[str, float], now: float
-) -> list[dict[str, Any]]:
+def peer_rows(members: Iterable[Member], changed_at: Mapping[str, float], now: float) -> list[dict[str, Any]]:
     """Describe the peers that are shown.
 
     Args:
         members: all entries of the table.
         changed_at: unix seconds of each peer's last change, by instance id.
-        deadlines: unix seconds at which peers end, as far as they are known.
         now: unix seconds.
 
     Returns:
@@ -71,7 +65,7 @@ def peer_rows(
         since = changed_at.get(status.instance_id, now)
         if not member.is_vouched or not (liveness.is_present or _is_newly_dead(liveness, since, now)):
             continue
-        rows.append(node_row(status, member.load, liveness, since, deadlines.get(status.instance_id)))
+        rows.append(node_row(status, member.load, liveness, since))
     return rows
 
 

@@ -26,8 +26,6 @@ class DrainController:
         calls: the requests at this node's engine.
         save: writes the record in the background, after each step.
         on_handed_off: called with the ids of the durable streams that leave, the longest first.
-
-    `deadline`: unix seconds at which the node ends, None before a drain.
     """
 
     def __init__(
@@ -43,7 +41,6 @@ class DrainController:
         self._on_handed_off = on_handed_off
         self._planner = DrainPlanner(node.instance_id)
         self._timeline = DrainTimeline(node.instance_id, node.incarnation)
-        self.deadline: float | None = None
         self._open_before = 0  # requests at the engine when last counted, without those handed off
 
     @property
@@ -55,7 +52,6 @@ class DrainController:
         """Start the record: the node is cordoned, and readiness and peers show it."""
         if publish.deadline is None:
             return
-        self.deadline = publish.deadline
         now = self._node.wall_clock()
         self._timeline.begin(publish.step, publish.at, now, publish.deadline, int(now) + RECORD_LIFE_S)
         self._open_before = len(self._calls.streams())

@@ -6,6 +6,7 @@ It is the one mutable value that the tasks share. Only the agent's effects chang
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -95,9 +96,10 @@ class NodeContext:
         """This node's state, as its peers receive it."""
         return self.members.status.state
 
-    def set_state(self, state: NodeState) -> None:
-        """Set the state and broadcast it at once."""
-        self.gossip.handle(LocalStateSet(self.gossip.monotonic(), state, self.continuation_methods))
+    def set_state(self, state: NodeState, deadline: float | None = None) -> None:
+        """Set the state and broadcast it at once. deadline: unix seconds at which the node ends, None for none."""
+        ends_at = 0 if deadline is None else max(0, math.ceil(deadline))
+        self.gossip.handle(LocalStateSet(self.gossip.monotonic(), state, self.continuation_methods, ends_at))
 
     def set_load(self, load: Load) -> None:
         """Set the load of this node's engine."""

@@ -5,7 +5,7 @@ The fleet is looked at once a second whether anybody watches or not, so that the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -35,7 +35,6 @@ class Snapshots:
         prices: of instance types.
         cluster: the fleet's name.
         scheme: of the fleet's client APIs, http or https.
-        own_deadline: unix seconds at which this node ends, None where it does not.
     """
 
     def __init__(
@@ -45,14 +44,12 @@ class Snapshots:
         prices: InstancePrices,
         cluster: str,
         scheme: str,
-        own_deadline: Callable[[], float | None],
     ) -> None:
         self._node = node
         self._streams = streams
         self._prices = prices
         self._cluster = cluster
         self._scheme = scheme
-        self._own_deadline = own_deadline
         self._changes = FleetChanges()
         self._seen_version: tuple[int, NodeStatus] | None = None
         self._made_at = -INTERVAL_S
@@ -88,8 +85,8 @@ class Snapshots:
         node, now = self._node, self._node.wall_clock()
         changed_at, own = self._changes.changed_at, node.status()
         own_since = changed_at.get(own.instance_id, now)
-        nodes = [node_row(own, node.router.own_load.load, Liveness.ALIVE, own_since, self._own_deadline())]
-        nodes += peer_rows(node.members.members.values(), changed_at, {}, now)
+        nodes = [node_row(own, node.router.own_load.load, Liveness.ALIVE, own_since)]
+        nodes += peer_rows(node.members.members.values(), changed_at, now)
         return {
             "format": _FORMAT,
             "at": round(now, 3),

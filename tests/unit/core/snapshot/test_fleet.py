@@ -20,17 +20,18 @@ def member(name: str, liveness: Liveness = Liveness.ALIVE, *, is_vouched: bool =
 
 
 def shown(*members: Member, changed_at: dict[str, float] | None = None) -> list[str]:
-    return [row["id"] for row in peer_rows(members, changed_at or {}, {}, NOW)]
+    return [row["id"] for row in peer_rows(members, changed_at or {}, NOW)]
 
 
 def test_a_row_has_the_nodes_own_figures() -> None:
-    row = node_row(STATUS, Load(3, 1, 0.12345, 0.0213, 900.0), Liveness.ALIVE, 990.04, 1100.06)
+    status = replace(STATUS, deadline=1_100)
+    row = node_row(status, Load(3, 1, 0.12345, 0.0213, 900.0), Liveness.ALIVE, 990.04)
     assert row == {
         "id": "i-1", "zone": "a", "type": "g5.xlarge", "state": "ready", "liveness": "alive", "model": "m",
         "address": "10.0.0.1:8000", "running": 3, "waiting": 1, "kv_use": 0.123, "token_ms": 21.3, "since": 990.0,
-        "deadline": 1100.1,
+        "deadline": 1_100,
     }  # fmt: skip
-    assert node_row(STATUS, IDLE, Liveness.ALIVE, 0.0, None)["deadline"] is None
+    assert node_row(STATUS, IDLE, Liveness.ALIVE, 0.0)["deadline"] is None
 
 
 def test_present_nodes_are_shown_and_those_that_ec2_does_not_vouch_for_are_not() -> None:
@@ -43,8 +44,3 @@ def test_a_dead_node_is_shown_for_a_while() -> None:
     dead = member("i-1", Liveness.DEAD)
     assert shown(dead, changed_at={"i-1": NOW - SHOWN_DEAD_S + 1}) == ["i-1"]
     assert shown(dead, changed_at={"i-1": NOW - SHOWN_DEAD_S}) == []
-
-
-def test_a_peers_deadline_is_shown_where_it_is_known() -> None:
-    rows = peer_rows([member("i-1"), member("i-2")], {}, {"i-2": 1_060.0}, NOW)
-    assert [row["deadline"] for row in rows] == [None, 1_060.0]
