@@ -30,6 +30,7 @@ ROOT = Path(__file__).parent.parent
 LOCK = ROOT / "requirements" / "audit.txt"
 IGNORED = Path(__file__).with_name("audit_ignored.toml")
 NPM_LOCK = "package-lock.json"
+NPM_LOCKS = (NPM_LOCK, "tests/browser/package-lock.json")
 NOT_PACKAGES = "python.txt"
 """The archive of CPython; no database of packages has it."""
 
@@ -88,12 +89,12 @@ def audit(environment: Path, environ: Mapping[str, str]) -> dict[str, list[Findi
     results: dict[str, list[Finding] | str] = {}
     unreachable: dict[bool, str] = {}  # by whether it is npm's database: it is not waited for again
     for lock in lock_files(ROOT):
-        is_npm = lock == NPM_LOCK
+        is_npm = lock in NPM_LOCKS
         try:
             if is_npm in unreachable:
                 results[lock] = unreachable[is_npm]
             elif is_npm:
-                results[lock] = npm_findings(*_output(["npm", "audit", "--json", "--package-lock-only"], environ))
+                results[lock] = npm_findings(*_output(npm_audit_command(lock), environ), lock)
             else:
                 results[lock] = python_findings(lock, *_output(pip_audit_command(environment, lock), environ))
         except NotReachable as error:
@@ -104,7 +105,12 @@ def audit(environment: Path, environ: Mapping[str, str]) -> dict[str, list[Findi
 def lock_files(root: Path) -> list[str]:
     """Return the names of all lock files, relative to `root`."""
     python = sorted(f"requirements/{path.name}" for path in (root / "requirements").glob("*.txt"))
-    return [*(name for name in python if not name.endswith(f"/{NOT_PACKAGES}")), NPM_LOCK]
+    return [*(name for name in python if not name.endswith(f"/{NOT_PACKAGES}")), *NPM_LOCKS]
+
+
+def npm_audit_command(lock: str) -> list[str]:
+    """Return the command that looks up one of NPM_LOCKS."""
+    return ["npm", "audit", "--json", "--package-lock-only", "--prefix", str((ROOT / lock).parent)]
 
 
 def pip_audit_command(environment: Path, lock: str) -> list[str]:
@@ -197,27 +203,27 @@ def python_findings(lock: str, output: str, errors: str) -> list[Finding]:
     ]
 
 
-def npm_findings(output: str, errors: str = "") -> list[Finding]:
+def npm_findings(output: str, errors: str = "", lock: str = NPM_LOCK) -> list[Finding]:
     """Parse npm audit's report. Raises NotReachable, and LocalRunError where it gave none for another reason."""
     try:
         document = json.loads(output)
     except ValueError as error:
-        raise LocalRunError(f"{NPM_LOCK}: npm audit gave no report: {(errors or output).strip()[-300:]}") from error
+        raise LocalRunError(f"{lock}: npm audit gave no report: {(errors or output).strip()[-300:]}") from error
     if "vulnerabilities" not in document:
-        raise _npm_error(document)
+        raise _npm_error(document, lock)
     found = []
     for name, package in document["vulnerabilities"].items():
         advisories = {_advisory(via["url"]) for via in package["via"] if isinstance(via, dict)}
         if advisories:  # else it only depends on a package that has one
             remedy = "npm audit fix mends it" if package["fixAvailable"] is True else f"affected: {package['range']}"
-            found.append(Finding(NPM_LOCK, name, package["range"], frozenset(advisories), remedy))
+            found.append(Finding(lock, name, package["range"], frozenset(advisories), remedy))
     return found
 
 
-def _npm_error(document: Mapping[str, Any]) -> Exception:
+def _npm_error(document: Mapping[str, Any], lock: str) -> Exception:
     message = str(document.get("message") or document.get("error") or document)[:300]
     is_answer = document.get("statusCode") in {400, 401, 403}
-    return LocalRunError(f"{NPM_LOCK}: npm audit failed: {message}") if is_answer else NotReachable(message)
+    return LocalRunError(f"{lock}: npm audit failed: {message}") if is_answer else NotReachable(message)
 
 
 def _advisory(url: str) -> str:

@@ -215,6 +215,7 @@ class Agent:
             "replication": parts.replication.manager.run,
             "stream-records": parts.replication.recorder.run,
             "keep-alive": parts.clients.streams.keep_alive,
+            "page": parts.clients.page.run,
             "memory": partial(monitor_memory, resident_bytes, release_free_memory, self._busy_connections),
             "tick": self._tick,
         }
@@ -251,7 +252,7 @@ class Agent:
 
     def _publish(self, effect: Publish) -> None:
         parts = self.parts
-        parts.node.set_state(effect.state)
+        parts.node.set_state(effect.state, effect.deadline)
         parts.drain.begin(effect)
         parts.replication.recorder.on_state(effect.state, effect.deadline)
         if effect.step == "ready":
@@ -273,6 +274,7 @@ class Agent:
         parts = self.parts
         parts.node.set_state(NodeState.GONE)
         parts.membership.gossip.leave()
+        parts.clients.page.viewers.close()
         loops[_SUPERVISOR].cancel()  # it would start the engine again
         step = TimelineStep(retire.reason.partition(",")[0], "agent", self._clock())
         parts.publisher.publish(None, NodeState.GONE, step)

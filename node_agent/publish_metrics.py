@@ -6,8 +6,8 @@ It reads the agent's own metrics at the admin listener. Automatic scaling uses t
 rest (docs/alarms.md). What was published last is in $RUNTIME_DIRECTORY, so that a failed turn is made up for by the
 next. Environment: SYNKTI_CLUSTER, SYNKTI_ADMIN (the listener's address, for tests).
 
-Exit codes: 0 published, or the agent does not answer · 69 it shows no load, or CloudWatch does not take it. What went wrong
-is one line.
+Exit codes: 0 published, or the agent does not answer · 69 it shows no load, or CloudWatch does not take it. What went
+wrong is one line.
 """
 
 from __future__ import annotations

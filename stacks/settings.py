@@ -142,6 +142,9 @@ class FleetSettings:
     """Require a key of clients: `synkti keys create` makes one. Off: whoever reaches a node may use it; only where
     another proxy authenticates clients."""
 
+    ui: bool = _setting(True, parsers.boolean)
+    """Serve a page about the fleet at each node, /ui. It shows nothing without a key of scope fleet."""
+
     audit_log: bool = _setting(True, parsers.boolean)
     """Log which key sent which request, without any content, to the nodes' log group."""
 

@@ -145,7 +145,9 @@ class Scene:
     ) -> StreamResult:
         """Read a stream at the instance's client API to its end. Raises LocalRunError where it fails."""
         request = _request(tokens)
-        result = await read_stream(instance.url, MODEL, request, lambda so_far, text: on_chunk(so_far), self.api_key)
+        result = await read_stream(
+            instance.url, MODEL, request, lambda so_far, text: on_chunk(so_far), api_key=self.api_key
+        )
         if result.error is not None:
             raise LocalRunError(f"the stream at {instance.instance_id} failed: {result.error}")
         return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from node_agent.adapters.control_tokens import read_control_tokens
+from node_agent.adapters.package_files import read_instance_prices, read_page
 from node_agent.composition.engine import EngineParts
 from node_agent.composition.inputs import Inputs
 from node_agent.composition.replication import ReplicationParts
@@ -17,6 +18,8 @@ from node_agent.runtime.client_api.model_list import ModelList
 from node_agent.runtime.client_api.server import ClientApi
 from node_agent.runtime.client_api.stream_registry import StreamRegistry
 from node_agent.runtime.node.context import NodeContext
+from node_agent.runtime.ui.page import Page
+from node_agent.runtime.ui.snapshots import Snapshots
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class ClientParts:
     keys: ClientKeys
     audit: Audit
     streams: StreamRegistry
+    page: Page
 
     def open_requests(self) -> int:
         """Return the number of clients' requests in progress."""
@@ -49,12 +53,14 @@ def make_clients(
     replication: ReplicationParts,
     streams: StreamRegistry,
 ) -> ClientParts:
-    """Make the client API, with its queue, keys and limits."""
+    """Make the client API, with its queue, keys, limits and page."""
     admission = AdmissionQueue(node, inputs.random.random)
     models = ModelList(node, engine.client, inputs.to_engine, inputs.settings.engine.address)
     limits = KeyLimiter(node, admission.charge)
     keys = ClientKeys(node, inputs.outside.client_keys, inputs.random.random)
     audit = Audit(node, inputs.outside.audit_log)
+    scheme = "http" if inputs.settings.tls.certificate is None else "https"
+    page = make_page(inputs, node, streams, keys, scheme)
     api = ClientApi(
         node,
         admission,
@@ -67,7 +73,22 @@ def make_clients(
         keys,
         audit,
         inputs.settings.allowed_origins,
-        "http" if inputs.settings.tls.certificate is None else "https",
+        scheme,
         RequestPolicy(inputs.settings.policy, read_control_tokens(inputs.settings.model_dir), inputs.outside.key),
+        page.handlers,
     )
-    return ClientParts(api, admission, limits, models, keys, audit, streams)
+    return ClientParts(api, admission, limits, models, keys, audit, streams, page)
+
+
+def make_page(
+    inputs: Inputs,
+    node: NodeContext,
+    streams: StreamRegistry,
+    keys: ClientKeys,
+    scheme: str,
+) -> Page:
+    """Make the node's page, and the snapshots that it shows."""
+    settings = inputs.settings
+    prices = read_instance_prices()
+    snapshots = Snapshots(node, streams, prices, settings.cluster, scheme)
+    return Page(read_page() if settings.ui else {}, snapshots, keys, is_on=settings.ui)

@@ -60,6 +60,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         advertise_address=read.get("SYNKTI_ADVERTISE_ADDRESS", None, parse.node_address),
         client_keys=read.get("SYNKTI_API_KEYS", None, parse.client_keys),
         audit_log=read.get("SYNKTI_AUDIT_LOG", None, parse.optional_path),
+        ui=read.get("SYNKTI_UI", True, parse.on_off),
         allowed_origins=read.get("SYNKTI_ALLOWED_ORIGINS", _NO_TEXTS, parse.origins),
         state_dir=state_dir,
         shared_dir=read.get("SYNKTI_SHARED_DIR", state_dir, lambda text: Path(parse.line(text))),

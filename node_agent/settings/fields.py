@@ -160,6 +160,9 @@ class Settings:
     audit_log: Path | None
     """The file of the audit log, which has a line for each answered request; None: there is none."""
 
+    ui: bool
+    """on or off: the node's page at /ui, with the snapshots that it shows; on by default."""
+
     allowed_origins: tuple[str, ...]
     """The origins whose pages may call this node from a browser (CORS), with commas between them, `*` for all; none by
     default."""

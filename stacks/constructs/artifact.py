@@ -28,7 +28,14 @@ _LOCKS = (
 )
 """What a node installs with verified hashes: uv, CPython, the agent's packages, vLLM and its packages."""
 
-AGENT = ("node_agent/**/*.py", "node_agent/engine_plugin/pyproject.toml", "stacks/boot/*", *_LOCKS)
+AGENT = (
+    "node_agent/**/*.py",
+    "node_agent/contract/instance_prices.json",
+    "node_agent/engine_plugin/pyproject.toml",
+    "node_agent/ui/*",
+    "stacks/boot/*",
+    *_LOCKS,
+)
 """All files of this repository that a node needs."""
 
 DEPENDENCIES = ("stacks/boot/install.sh", "stacks/boot/instance.sh", *_LOCKS)

@@ -87,6 +87,7 @@ def _node_variables(settings: FleetSettings) -> dict[str, str]:
         "SYNKTI_PEER_TLS": "on" if settings.peer_tls else "off",
         "SYNKTI_API_KEYS": _client_keys(settings),
         "SYNKTI_AUDIT_LOG": _AUDIT_LOG if settings.audit_log else "off",
+        "SYNKTI_UI": "on" if settings.ui else "off",
         "SYNKTI_ALLOWED_ORIGINS": ",".join(settings.allowed_origins),
         "SYNKTI_ALLOWED_ROUTES": ",".join(settings.allowed_routes),
         "SYNKTI_ALLOWED_FIELDS": ",".join(settings.allowed_fields),

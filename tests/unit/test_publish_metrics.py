@@ -80,7 +80,7 @@ def test_a_damaged_file_of_what_was_published_is_none(tmp_path: Path) -> None:
     assert cloudwatch.values()[names.BROKEN_METRIC] == 1.0
 
 
-def test_an_agent_that_is_away_is_one_line_and_no_failure_of_the_unit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_agent_that_is_away_is_one_line_and_no_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     environ = {"SYNKTI_CLUSTER": "synkti", "RUNTIME_DIRECTORY": str(tmp_path), "SYNKTI_ADMIN": "http://127.0.0.1:1"}
     assert main(environ) == 0
     assert capsys.readouterr().err.count("\n") == 1

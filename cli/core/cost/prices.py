@@ -1,4 +1,4 @@
-"""Prices of what a deployment uses, and the parser of the dated file that has them (cli/prices.json).
+"""Prices of what a deployment uses, and the parser of the dated files that have them (`cli/adapters/price_file`).
 
 All prices are in dollars, without taxes, discounts and free tiers: a free tier belongs to the whole account.
 """

@@ -71,7 +71,7 @@ class BroadcastQueue:
         """Queue that a node is alive: in short form, or as an introduction while an introduction is still queued."""
         level = self._level_of.get(boot_id)
         in_full = level is not None and is_intro(self._levels[level][boot_id])
-        short = write_alive(boot_id, status.incarnation, status.state, status.continuation_methods)
+        short = write_alive(boot_id, status.incarnation, status.state, status.continuation_methods, status.deadline)
         self.add(boot_id, write_intro(boot_id, status) if in_full else short)
 
     def _drop_stalest(self) -> None:

@@ -44,11 +44,15 @@ class PeerRequestFailed(NamedTuple):
 
 
 class LocalStateSet(NamedTuple):
-    """This node has a new state, or its engine supports other continuation methods."""
+    """This node has a new state, its engine supports other continuation methods, or it ends at another time.
+
+    deadline: unix seconds, 0 for none.
+    """
 
     at: float
     state: NodeState
     continuation_methods: tuple[str, ...] = ()
+    deadline: int = 0
 
 
 class LocalLoadSet(NamedTuple):

@@ -338,7 +338,7 @@ class Membership:
         self._local.load = event.load
 
     def _set_state(self, event: LocalStateSet) -> None:
-        self._gossip_now = self._local.set_state(event.state, event.continuation_methods)
+        self._gossip_now = self._local.set_state(event.state, event.continuation_methods, event.deadline)
 
     def _on_discovered(self, tagged: NodesDiscovered) -> None:
         self._discovery_done = True

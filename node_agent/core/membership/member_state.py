@@ -184,6 +184,7 @@ class MemberState:
                 state=update.state,
                 continuation_methods=update.continuation_methods,
                 incarnation=update.incarnation,
+                deadline=update.deadline,
             )
             self._mark_alive(member, status, Cause.GOSSIP)
 
@@ -301,6 +302,7 @@ def _with_state_of(status: NodeStatus, newer: NodeStatus) -> NodeStatus:
         status,
         state=newer.state,
         continuation_methods=newer.continuation_methods,
+        deadline=newer.deadline,
         incarnation=newer.incarnation,
     )
 

@@ -53,10 +53,11 @@ class LocalNode:
     @property
     def alive(self) -> bytes:
         """This node's Alive update, encoded: short, for nodes that have its introduction."""
-        return write_alive(self.boot_id, self.status.incarnation, self.status.state, self.status.continuation_methods)
+        status = self.status
+        return write_alive(self.boot_id, status.incarnation, status.state, status.continuation_methods, status.deadline)
 
-    def set_state(self, state: NodeState, continuation_methods: tuple[str, ...] = ()) -> bool:
-        """Set the state and the continuation methods, and broadcast them in a new incarnation.
+    def set_state(self, state: NodeState, continuation_methods: tuple[str, ...] = (), deadline: int = 0) -> bool:
+        """Set the state, the continuation methods and the deadline, and broadcast them in a new incarnation.
 
         All else of a status is fixed for a boot id: an Alive update carries no more, and a node that has applied it
         would not look at an introduction of the same incarnation.
@@ -64,12 +65,15 @@ class LocalNode:
         Returns:
             Whether they changed: never after this node has left.
         """
-        if self.has_left or (self.status.state, self.status.continuation_methods) == (state, continuation_methods):
+        status = self.status
+        same = (status.state, status.continuation_methods, status.deadline) == (state, continuation_methods, deadline)
+        if self.has_left or same:
             return False
         self.status = replace(
             self.status,
             state=state,
             continuation_methods=continuation_methods,
+            deadline=deadline,
             incarnation=self._next_incarnation(self.status.incarnation),
         )
         self._broadcasts.add_alive(self.boot_id, self.status)

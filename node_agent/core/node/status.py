@@ -49,6 +49,9 @@ class NodeStatus:
     public_key: str = ""
     """Its own, as it publishes it; `vouched_nodes` compares it with EC2's."""
 
+    deadline: int = 0
+    """Unix seconds, by its own clock, at which a draining node ends; 0 for none. Nothing is decided by a peer's."""
+
     def to_json(self) -> dict[str, Any]:
         """Convert to JSON, for people and programs that observe the fleet: `model` is "" while it serves none."""
         return {

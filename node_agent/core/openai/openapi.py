@@ -25,6 +25,8 @@ _SUMMARIES = {
     "/openapi.json": "This document.",
     "/v1/models": "The models of the whole fleet.",
     "/v1/synkti/nodes": "The fleet, as this node sees it.",
+    routes.SNAPSHOT: "What the page at /ui shows.",
+    routes.SNAPSHOT_EVENTS: "The same anew each second, as server-sent events.",
     "/version": "The version of the engine.",
     "/v1/messages/count_tokens": "How many tokens a message has.",
     ApiRoute.CHAT.value: "A chat, streamed or not. It survives the loss of its engine.",

@@ -23,6 +23,23 @@ AUDIO_ROUTES = frozenset({"/v1/audio/transcriptions", "/v1/audio/translations"})
 """Routes whose body is a form."""
 
 _GET, _POST = ("GET",), ("POST",)
+PAGE = "/ui"
+PAGE_FILES = {
+    PAGE: "page.html",
+    **{
+        f"{PAGE}/{name}": name
+        for name in (
+            "style.css", "icon.svg", "main.js", "access.js", "dom.js", "fleet.js", "format.js", "live.js",
+            "playground.js", "sse.js", "streams.js",
+        )
+    },
+}  # fmt: skip
+"""The files of the node's page (`node_agent/ui`), by their routes. They hold no data."""
+
+SNAPSHOT = "/v1/synkti/snapshot"
+SNAPSHOT_EVENTS = "/v1/synkti/snapshot/events"
+"""What the page shows: once, and anew each second as server-sent events."""
+
 NODE_ROUTES = {
     "/healthz": _GET,
     "/readyz": _GET,
@@ -32,6 +49,9 @@ NODE_ROUTES = {
     "/openapi.json": _GET,
     "/v1/models": _GET,
     "/v1/synkti/nodes": _GET,
+    SNAPSHOT: _GET,
+    SNAPSHOT_EVENTS: _GET,
+    **dict.fromkeys(PAGE_FILES, _GET),
 }
 """Routes that this node answers at the client API, and their methods."""
 
@@ -43,11 +63,17 @@ ADMIN_ROUTES = {
 }
 """Routes of the admin listener, and their methods."""
 
-OPEN_ROUTES = frozenset({"/healthz", "/readyz", "/health", "/ping", "/load", "/openapi.json"})
-"""Routes that need no key: balancers, this machine's own scripts and generators of clients call them. They show neither
-names nor content."""
+OPEN_ROUTES = frozenset({"/healthz", "/readyz", "/health", "/ping", "/load", "/openapi.json", *PAGE_FILES})
+"""Routes that need no key: balancers, this machine's own scripts and generators of clients call them, and a browser
+loads the page before it has a key. They show neither names nor content."""
 
-_SCOPES = {"/metrics": Scope.METRICS, "/v1/synkti/nodes": Scope.FLEET, "/v1/synkti/drains": Scope.ADMIN}
+_SCOPES = {
+    "/metrics": Scope.METRICS,
+    "/v1/synkti/nodes": Scope.FLEET,
+    SNAPSHOT: Scope.FLEET,
+    SNAPSHOT_EVENTS: Scope.FLEET,
+    "/v1/synkti/drains": Scope.ADMIN,
+}
 
 _ENGINE_ROUTES = {
     "/version": _GET,
@@ -101,8 +127,12 @@ def allowed_methods(path: str, allowed: Collection[str] = ()) -> tuple[str, ...]
 
 
 def documented_routes(allowed: Collection[str]) -> Iterator[tuple[str, Collection[str]]]:
-    """Yield each route of the client API and its methods, with {names} for ids. allowed: as in `allowed_methods`."""
-    yield from ((path, methods) for path in sorted(_METHODS) if (methods := allowed_methods(path, allowed)))
+    """Yield each route of the client API and its methods, with {names} for ids, but for the page's files.
+
+    allowed: as in `allowed_methods`.
+    """
+    documented = sorted(_METHODS.keys() - PAGE_FILES.keys())
+    yield from ((path, methods) for path in documented if (methods := allowed_methods(path, allowed)))
     yield from ((path, methods) for path, (_, methods) in zip(_PATTERN_PATHS, _PATTERNS, strict=True))
 
 

@@ -32,6 +32,9 @@ from node_agent.runtime.replication.replicated_stream import ReplicatedStream
 
 _log = logging.getLogger(__name__)
 
+CLIENT_LEFT = 499
+"""The status of a stream whose client closed its connection: nginx's word for it."""
+
 
 class _EarlyClose(Enum):
     """Why a stream's connection ends before the stream does."""
@@ -48,6 +51,7 @@ class ClientStream:
     routing: what the router has to know.
     replay: events that a returning client lacks.
     headers: the client's, as far as engines receive them.
+    `began_at`: unix seconds of the connection's begin.
     """
 
     def __init__(
@@ -70,7 +74,10 @@ class ClientStream:
         self._close_reason: _EarlyClose | None = None
         self._clock = asyncio.get_running_loop().time
         accepts_comments = sse_response.reader.wants_event_ids
-        self._report = InterruptionReport(self.stream_id, node.metrics, wants_comments=accepts_comments)
+        self._report = InterruptionReport(
+            self.stream_id, node.metrics, wants_comments=accepts_comments, on_continued=node.record_continued
+        )
+        self.began_at = node.wall_clock()
         to_engines = dict(headers or {})
         if not journal.log.replication_factor:
             to_engines[DURABILITY_HEADER.decode()] = NOT_DURABLE
@@ -112,6 +119,11 @@ class ClientStream:
     def engine_node(self) -> NodeStatus | None:
         """The node whose engine generates the stream, or did last; None before the first."""
         return self._engines.node
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether the stream lost its engine, or its entry, and has not continued yet."""
+        return self._report.pending is not None
 
     @property
     def _previous_owner(self) -> str:
@@ -170,7 +182,7 @@ class ClientStream:
             return await self._fail(taken_over(self.stream_id))
         if self._close_reason is _EarlyClose.HANDOFF:
             return await self._fail(handed_off(self._resume_addresses()))
-        return 499  # nginx's word for a client that closed its request
+        return CLIENT_LEFT
 
     def _resume_addresses(self) -> list[str]:
         """Return where to resume: replicas first, since they have the journal."""
@@ -182,6 +194,7 @@ class ClientStream:
         with contextlib.suppress(StaleEpoch):
             await self.journal.wait_until_delivered()
         self._node.metrics.broken.labels(error.code).inc()
+        self._node.record_ended(error.code)
         _log.warning("stream %s: %s: %s", self.stream_id, error.code, error.message)
         return self._sse.fail(error.status, error.code, error.message)
 

@@ -19,9 +19,10 @@ from node_agent.core.openai.generation_request import GenerationRequest
 from node_agent.core.replication.replicated_log import ReplicatedLog
 from node_agent.core.routing.router import Route, RouteRequest
 from node_agent.core.streams.factory import new_stream
+from node_agent.core.streams.state import StreamState
 from node_agent.ports import ServerRequest
 from node_agent.runtime.client_api.audit import RequestRecord
-from node_agent.runtime.client_api.client_stream import ClientStream
+from node_agent.runtime.client_api.client_stream import CLIENT_LEFT, ClientStream
 from node_agent.runtime.client_api.key_limits import KeyLimiter, KeyRequest
 from node_agent.runtime.client_api.request_admission import RequestAdmission, engine_headers
 from node_agent.runtime.client_api.sse_response import SseResponse
@@ -71,6 +72,7 @@ class ClientStreams:
         route, started = await self._admission.admit(request, routing, cost, record.caller)
         try:
             stream = self._open(request, request_id, generation, routing, route, record.caller)
+            self._node.continuity.begun += 1
             return await self._run(stream, stream.run(route), started, record)
         finally:
             started.close()
@@ -125,6 +127,7 @@ class ClientStreams:
         stream = ClientStream(
             self._node, self._engines, takeover.machine, journal, sse_response, routing, takeover.replay
         )
+        self._node.continuity.resumed += 1
         return await self._run(stream, stream.resume(), self._limits.resume(record.caller), record)
 
     @contextlib.contextmanager
@@ -150,13 +153,22 @@ class ClientStreams:
         record.stream = stream.stream_id
         before = stream.machine.tokens
         try:
-            return await running
+            status = await running
+            self._count_end(stream, status)
+            return status
         finally:
             started.close()
             self._streams.remove(stream)
             record.tokens_in = stream.machine.prompt_tokens or None
             record.tokens_out = max(0, stream.machine.tokens - before)
             self._node.metrics.tokens.inc(record.tokens_out)
+
+    def _count_end(self, stream: ClientStream, status: int) -> None:
+        """Count how a stream ended; one that ended with this node's error was counted by it. status: as `run`'s."""
+        if stream.machine.state is StreamState.COMPLETE:
+            self._node.continuity.complete += 1
+        elif status == CLIENT_LEFT:
+            self._node.continuity.left += 1
 
     def _reject_full(self, request: ServerRequest) -> int:
         message = f"This node holds {self._streams.max_streams} streams, its bound; try another node, or again shortly."

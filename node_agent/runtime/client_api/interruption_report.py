@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from node_agent.core.openai import sse
@@ -31,15 +32,27 @@ class Interruption:
 
 
 class InterruptionReport:
-    """The interruptions of one stream. wants_comments: whether its client accepts comments."""
+    """The interruptions of one stream.
 
-    def __init__(self, stream_id: str, metrics: Metrics, *, wants_comments: bool) -> None:
+    wants_comments: whether its client accepts comments. on_continued: receives the node that was lost, why, the node
+    where the stream continues, and the pause in seconds.
+    """
+
+    def __init__(
+        self,
+        stream_id: str,
+        metrics: Metrics,
+        *,
+        wants_comments: bool,
+        on_continued: Callable[[str, str, str, float], None] = lambda lost, code, node, pause_s: None,
+    ) -> None:
         self.pending: Interruption | None = None
         """What is to be reported; None while the stream is not interrupted."""
 
         self._stream_id = stream_id
         self._metrics = metrics
         self._wants_comments = wants_comments
+        self._on_continued = on_continued
 
     def on_interrupted(self, instance_id: str, code: str, since: float) -> None:
         """Record a loss; a further one until the stream continues is a part of the same interruption.
@@ -68,6 +81,7 @@ class InterruptionReport:
             return b""
         self._metrics.continuations.labels(interruption.code).inc()
         self._metrics.pause.observe(now - interruption.since)
+        self._on_continued(interruption.instance_id, interruption.code, instance_id, now - interruption.since)
         comment = interruption.describe_end(instance_id, now)
         _log.info("stream %s: %s", self._stream_id, comment)
         return sse.comment(comment) if self._wants_comments else b""

@@ -17,7 +17,7 @@ error says what to do, in the form of its route.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 
 from node_agent.contract.errors import FleetFull, LimitExceeded, NoReadyPeer, RequestRejected
@@ -68,6 +68,7 @@ class ClientApi:
     scheme: http, or https with TLS.
     policy: what engines may receive of a request.
     keys, audit: recognize callers by their keys, and log what these did.
+    page: handlers of the node's page, by path.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class ClientApi:
         origins: Collection[str] = (),
         scheme: str = "http",
         policy: RequestPolicy | None = None,
+        page: Mapping[str, Callable[[ServerRequest], Awaitable[None]]] | None = None,
     ) -> None:
         self._node = node
         self._admission = RequestAdmission(admission, limits, models)
@@ -93,8 +95,8 @@ class ClientApi:
         self._origins = Origins(origins)
         self._policy = policy or RequestPolicy()
         self._tokenizing = TokenizerRequests(self._policy.settings.bounds.max_chars_per_token)
-        allowed = self._policy.settings.allowed_routes
-        self._own_routes = NodeRoutes(node, models, scheme, lambda: keys.state, allowed).handlers
+        own = NodeRoutes(node, models, scheme, lambda: keys.state, self._policy.settings.allowed_routes)
+        self._own_routes = {**own.handlers, **(page or {})}
         self._keys = keys
         self._audit = audit
         self.buffered_requests = BufferedRequests(node, engines)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from node_agent.core.failure.loss import LossReason
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _PAUSES_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -253,6 +255,28 @@ class Metrics:
         self.peers.labels("dead").set_function(lambda: figures()["dead"])
         self.health.set_function(lambda: figures()["health"])
 
+    def continuity_figures(self) -> dict[str, int]:
+        """Return what the counters have of the continuity of streams at this node, for its page."""
+        differed = _total(self.losses, why=LossReason.DIVERGED.value)
+        return {
+            "tokens": _total(self.tokens),
+            "differed": differed,
+            "behind": _total(self.resumes, outcome="journal_behind"),
+            "unreplicated_events": _total(self.unreplicated_events),
+        }
+
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus's text format."""
         return generate_latest(self._registry)
+
+
+def _total(counter: Counter, **labels: str) -> int:
+    """Return the sum of a counter's samples that have these labels."""
+    return int(
+        sum(
+            sample.value
+            for metric in counter.collect()
+            for sample in metric.samples
+            if sample.name.endswith("_total") and labels.items() <= sample.labels.items()
+        )
+    )

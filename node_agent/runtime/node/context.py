@@ -6,6 +6,7 @@ It is the one mutable value that the tasks share. Only the agent's effects chang
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -17,6 +18,8 @@ from node_agent.core.membership import LocalLoadSet, LocalStateSet, Member, Memb
 from node_agent.core.node.peer_clocks import RIGHT, OwnClock, PeerClocks
 from node_agent.core.node.status import Load, NodeStatus, Pool
 from node_agent.core.routing.router import NoRoute, Route, Router, RouteRequest
+from node_agent.core.snapshot.continuity import Continuity
+from node_agent.core.snapshot.timeline import Timeline
 from node_agent.ports import Identity
 from node_agent.runtime.common.loop_turns import LoopTurns
 from node_agent.runtime.common.metrics import Metrics
@@ -25,6 +28,9 @@ from node_agent.runtime.node.gossip import Gossip
 
 _NOT_THERE = frozenset({LossReason.REFUSED, LossReason.UNREACHABLE, LossReason.RESET})
 """Losses that concern the node, not only one request."""
+
+_CONTINUES_ELSEWHERE = frozenset({"handoff", "stream_taken"})
+"""Errors of `core/streams/stream_error` whose stream another connection continues."""
 
 
 @dataclass
@@ -40,6 +46,7 @@ class NodeContext:
         own_clock: the verdict on this node's clock.
         clocks: what was measured of peers' clocks, None where they are not compared.
         incarnation: the one that this agent began with, which its record in the table has.
+        timeline, continuity: what happened to the fleet and to the streams here, for people who watch.
     """
 
     identity: Identity
@@ -55,6 +62,8 @@ class NodeContext:
     incarnation: int = field(init=False)
     router: Router = field(init=False)
     crash_suspects: CrashSuspects = field(init=False)
+    timeline: Timeline = field(init=False, default_factory=Timeline)
+    continuity: Continuity = field(init=False)
     turns: LoopTurns = field(init=False, default_factory=LoopTurns)
     """Of what streams do when they lose an engine or their entry: hundreds do so at once."""
 
@@ -65,6 +74,7 @@ class NodeContext:
         self.incarnation = self.members.status.incarnation
         self.router = Router(self.instance_id)
         self.crash_suspects = CrashSuspects(self.gossip, self.metrics)
+        self.continuity = Continuity(self.wall_clock())
 
     @property
     def instance_id(self) -> str:
@@ -86,9 +96,10 @@ class NodeContext:
         """This node's state, as its peers receive it."""
         return self.members.status.state
 
-    def set_state(self, state: NodeState) -> None:
-        """Set the state and broadcast it at once."""
-        self.gossip.handle(LocalStateSet(self.gossip.monotonic(), state, self.continuation_methods))
+    def set_state(self, state: NodeState, deadline: float | None = None) -> None:
+        """Set the state and broadcast it at once. deadline: unix seconds at which the node ends, None for none."""
+        ends_at = 0 if deadline is None else max(0, math.ceil(deadline))
+        self.gossip.handle(LocalStateSet(self.gossip.monotonic(), state, self.continuation_methods, ends_at))
 
     def set_load(self, load: Load) -> None:
         """Set the load of this node's engine."""
@@ -149,6 +160,18 @@ class NodeContext:
         """Count a failure of engines that could not answer a request which another engine has answered."""
         for instance_id in instance_ids:
             self.router.failed(instance_id, self.gossip.monotonic())
+
+    # streams
+
+    def record_continued(self, lost: str, code: str, instance_id: str, pause_s: float) -> None:
+        """Record that a stream continued. lost: the node that was lost; code: why; instance_id: where it continues."""
+        self.continuity.count_continued(code, pause_s)
+        self.timeline.add_continued(self.wall_clock(), lost, code, instance_id, pause_s)
+
+    def record_ended(self, code: str) -> None:
+        """Record that a stream ended with an error here. code: of the error."""
+        self.continuity.count_ended(code)
+        self.timeline.add_ended(self.wall_clock(), self.instance_id, code, is_resumable=code in _CONTINUES_ELSEWHERE)
 
     # routes
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped] # a dependency of cfn-lint, without types
 from prometheus_client.metrics import MetricWrapperBase
 
 from checks.grafana_dashboard import PANELS, PATH, text

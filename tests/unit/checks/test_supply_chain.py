@@ -58,7 +58,7 @@ def test_dependabot_proposes_updates_of_everything_that_is_pinned() -> None:
     assert found == {
         "github-actions": [""],
         "pip": ["", "client", "requirements"],
-        "npm": [""],
+        "npm": ["", "tests/browser"],
         "docker": [".devcontainer"],
         "devcontainers": [""],
     }

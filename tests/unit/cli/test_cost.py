@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import cli
-from cli.adapters.price_file import FILE, packaged_prices
+from cli.adapters.price_file import packaged_document, packaged_prices
 from cli.core.cost.estimate import Estimate, estimate
 from cli.core.cost.line import number, price
 from cli.core.cost.prices import Item, Prices, parse_prices
@@ -27,7 +26,7 @@ from tests.unit.cli.conftest import Run
 
 DEFAULTS = FleetSettings()
 PRICES = packaged_prices()
-DOCUMENT = json.loads((Path(cli.__file__).parent / FILE).read_text())
+DOCUMENT = packaged_document()
 ONE = replace(DEFAULTS, nodes=1, instance_types=("g6.xlarge",))
 IN_A_VPC: dict[str, Any] = {
     "vpc": "existing",

@@ -114,6 +114,7 @@ WRONG = {
     "SYNKTI_MAX_CHOICES": "1025",
     "SYNKTI_API_KEYS": "on",
     "SYNKTI_AUDIT_LOG": "audit.log",
+    "SYNKTI_UI": "yes",
 }
 
 

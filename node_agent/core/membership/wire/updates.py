@@ -19,6 +19,8 @@ UPDATE_HEADER_BYTES = _UPDATE_HEADER.size
 _CLAIM = struct.Struct(">6sQ")
 _STATE = struct.Struct(">6sQB")
 _DEATH = struct.Struct(">6sQ6s")
+_DEADLINE = struct.Struct(">I")
+_LAST_DEADLINE = 2**32 - 1
 _USAGE = struct.Struct(">6sI")
 _REFUSED = struct.Struct(f">{DIGEST_BYTES}sH")
 _STATES = tuple(NodeState)
@@ -40,6 +42,7 @@ class Alive(NamedTuple):
     incarnation: int
     state: NodeState
     continuation_methods: tuple[str, ...] = ()
+    deadline: int = 0
 
 
 class Suspect(NamedTuple):
@@ -99,7 +102,9 @@ def write_intro(boot_id: bytes, status: NodeStatus) -> bytes:
     packed = b"".join(bytes((len(text),)) + text for text in texts)
     return _frame(
         _INTRO,
-        _STATE.pack(boot_id, status.incarnation, _pack_state(status.state, status.continuation_methods)) + packed,
+        _STATE.pack(boot_id, status.incarnation, _pack_state(status.state, status.continuation_methods))
+        + packed
+        + _pack_deadline(status.deadline),
     )
 
 
@@ -109,10 +114,15 @@ def is_intro(update: bytes) -> bool:
 
 
 def write_alive(
-    boot_id: bytes, incarnation: int, state: NodeState, continuation_methods: tuple[str, ...] = ()
+    boot_id: bytes,
+    incarnation: int,
+    state: NodeState,
+    continuation_methods: tuple[str, ...] = (),
+    deadline: int = 0,
 ) -> bytes:
-    """Encode an Alive update; a method that is not in CONTINUATION_METHODS is left out."""
-    return _frame(_ALIVE, _STATE.pack(boot_id, incarnation, _pack_state(state, continuation_methods)))
+    """Encode an Alive update; a method that is not in CONTINUATION_METHODS is left out. deadline: as in NodeStatus."""
+    word = _pack_state(state, continuation_methods)
+    return _frame(_ALIVE, _STATE.pack(boot_id, incarnation, word) + _pack_deadline(deadline))
 
 
 def write_suspect(
@@ -166,6 +176,16 @@ def _frame(kind: int, content: bytes) -> bytes:
 def _pack_state(state: NodeState, continuation_methods: tuple[str, ...]) -> int:
     """Pack what changes under a boot id into one byte: the state in its lower half, a bit per known method above."""
     return _STATE_CODES[state] | sum(_METHOD_BITS.get(method, 0) for method in set(continuation_methods))
+
+
+def _pack_deadline(deadline: int) -> bytes:
+    """Pack the deadline, for the end of an update: nothing for 0. Nodes of a version without it ignore these bytes."""
+    return _DEADLINE.pack(min(deadline, _LAST_DEADLINE)) if deadline > 0 else b""
+
+
+def _unpack_deadline(content: bytes, at: int) -> int:
+    """Unpack the deadline at the end of an update; 0 where it has none."""
+    return int(_DEADLINE.unpack_from(content, at)[0]) if len(content) >= at + _DEADLINE.size else 0
 
 
 def _unpack_state(word: int) -> tuple[NodeState, tuple[str, ...]]:
@@ -230,7 +250,7 @@ def _read_intro(content: bytes) -> Intro:
     instance_id, peer, front, zone, instance_type, model, version, public_key = texts
     status = NodeStatus(
         instance_id, peer, front, state, Pool(zone, instance_type), model, incarnation, version, continuation_methods,
-        public_key,
+        public_key, _unpack_deadline(content, at),
     )  # fmt: skip
     return Intro(boot_id, status)
 
@@ -245,7 +265,7 @@ def _text(content: bytes) -> str:
 
 def _read_alive(content: bytes) -> Alive:
     boot_id, incarnation, word = _STATE.unpack_from(content)
-    return Alive(boot_id, incarnation, *_unpack_state(word))
+    return Alive(boot_id, incarnation, *_unpack_state(word), _unpack_deadline(content, _STATE.size))
 
 
 def _read_suspect(content: bytes) -> Suspect:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from node_agent.contract.states import NodeState
@@ -16,7 +18,7 @@ from node_agent.core.membership.outbound import LocalNode
 from node_agent.core.membership.suspicion import max_timeout_s, min_timeout_s
 from node_agent.core.membership.timers import Timers
 from node_agent.core.membership.wire.loads import write_load
-from node_agent.core.membership.wire.updates import Alive, Dead, Intro, Left, Loads, Suspect, Update
+from node_agent.core.membership.wire.updates import Alive, Dead, Intro, Left, Loads, Suspect, Update, read_updates
 from node_agent.core.node.status import Liveness, Load
 from sim.fleet import status_of
 
@@ -71,6 +73,21 @@ def update(kind: type, incarnation: int) -> Update:
         Left: Left(PEER, incarnation),
     }
     return made[kind]
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        Alive(PEER, 6, NodeState.DRAINING, (), 1_000),
+        Intro(PEER, replace(status_of(2, 6), state=NodeState.DRAINING, deadline=1_000)),
+    ],
+)
+def test_a_members_deadline_is_known_and_sent_on(update: Update) -> None:
+    scene = Scene(ALIVE)
+    scene.member_state.apply(update)
+    assert scene.peer.status.deadline == 1_000
+    (sent,) = read_updates(b"".join(scene.updates.next_batch(1_000, limit=9)), 0)
+    assert sent == Alive(PEER, 6, NodeState.DRAINING, (), 1_000)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from node_agent.core.membership.suspicion import (
 )
 from node_agent.core.membership.timers import NEVER, Timers
 from node_agent.core.membership.wire.loads import read_loads, write_load
-from node_agent.core.membership.wire.updates import Loads, read_updates
+from node_agent.core.membership.wire.updates import Alive, Loads, read_updates
 from node_agent.core.node.status import IDLE
 from sim.fleet import status_of
 
@@ -243,6 +243,16 @@ def test_a_node_that_has_left_changes_no_state_any_more() -> None:
     me.leave()
     assert not me.set_state(NodeState.DRAINING)
     assert me.status.incarnation == 7
+
+
+def test_another_deadline_is_another_incarnation_and_stays_through_a_refutation() -> None:
+    me = LocalNode(status_of(1, 5), boot_id(1), BroadcastQueue())
+    assert me.set_state(NodeState.DRAINING, deadline=1_000)
+    assert not me.set_state(NodeState.DRAINING, deadline=1_000)
+    assert me.set_state(NodeState.DRAINING, deadline=900)
+    me.refute(7)
+    assert (me.status.deadline, me.status.incarnation) == (900, 8)
+    assert list(read_updates(me.alive, 0)) == [Alive(boot_id(1), 8, NodeState.DRAINING, (), 900)]
 
 
 @pytest.mark.parametrize("bad", [b"", bytes(6), b"seven77"])

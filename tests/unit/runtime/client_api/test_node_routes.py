@@ -6,8 +6,10 @@ from typing import Any
 
 from node_agent.core.openai import routes
 from node_agent.runtime.client_api.node_routes import NodeRoutes
+from node_agent.runtime.ui.page import Page
 
 
 def test_each_own_route_has_a_handler_and_each_handler_a_route() -> None:
     unused: Any = None
-    assert set(NodeRoutes(unused, unused, "http", unused, ()).handlers) == set(routes.NODE_ROUTES)
+    page = Page({}, unused, unused, is_on=True).handlers
+    assert {*NodeRoutes(unused, unused, "http", unused, ()).handlers, *page} == set(routes.NODE_ROUTES)

@@ -45,6 +45,7 @@ from tests.unit.core.membership.wire.wire_strategies import COUNTS, LIVES, LOADS
 
 INCARNATIONS = st.integers(0, MAX_INCARNATION)
 STATES = st.sampled_from(NodeState)
+DEADLINES = st.just(0) | st.integers(0, 2**32 - 1)
 ABLE = st.sampled_from([(), CONTINUATION_METHODS[:1], CONTINUATION_METHODS[1:], CONTINUATION_METHODS])
 
 
@@ -72,11 +73,12 @@ STATUSES = st.builds(
     incarnation=INCARNATIONS,
     version=texts(32),
     continuation_methods=ABLE,
+    deadline=DEADLINES,
 )
 PACKED = st.builds(write_load, LIVES, COUNTS, LOADS)
 RUMOURS = st.one_of(
     st.builds(Intro, LIVES, STATUSES),
-    st.builds(Alive, LIVES, INCARNATIONS, STATES, ABLE),
+    st.builds(Alive, LIVES, INCARNATIONS, STATES, ABLE, DEADLINES),
     st.builds(Suspect, LIVES, INCARNATIONS, STATES, st.frozensets(LIVES, min_size=1, max_size=4), ABLE),
     st.builds(Dead, LIVES, INCARNATIONS, LIVES),
     st.builds(Left, LIVES, INCARNATIONS),
@@ -158,6 +160,16 @@ def test_updates_of_a_newer_version_are_skipped_and_longer_ones_read_in_part() -
     raw = write_left(*left)
     longer = raw[:1] + (len(raw) - 3 + 2).to_bytes(2, "big") + raw[3:] + b"!!"
     assert list(read_updates(unknown + longer + raw, 0)) == [left, left]
+
+
+def test_a_deadline_is_at_an_updates_end_where_older_nodes_do_not_look() -> None:
+    without = write_alive(b"sixsix", 7, NodeState.DRAINING)
+    (alive,) = read_updates(write_alive(b"sixsix", 7, NodeState.DRAINING, (), 1_800_000_000), 0)
+    assert alive == Alive(b"sixsix", 7, NodeState.DRAINING, (), 1_800_000_000)
+    assert write_alive(b"sixsix", 7, NodeState.DRAINING, (), 1_800_000_000)[3:-4] == without[3:]
+    assert write_alive(b"sixsix", 7, NodeState.DRAINING, (), 2**40)[-4:] == b"\xff" * 4
+    status = replace(PEER, deadline=1_800_000_000)
+    assert write_intro(b"sixsix", status)[3:-4] == write_intro(b"sixsix", PEER)[3:]
 
 
 @pytest.mark.parametrize(
