@@ -257,7 +257,7 @@ class Metrics:
 
     def continuity_figures(self) -> dict[str, int]:
         """Return what the counters have of the continuity of streams at this node, for its page."""
-        differed = _total(self.losses, why=LossReason.DIVERGED.value)
+        differed = _total(self.losses, reason=LossReason.DIVERGED.value)
         return {
             "tokens": _total(self.tokens),
             "differed": differed,

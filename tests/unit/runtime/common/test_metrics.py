@@ -7,6 +7,7 @@ from pathlib import Path
 
 from prometheus_client.metrics import MetricWrapperBase
 
+from node_agent.core.failure.loss import LossReason
 from node_agent.runtime.common import metrics
 from node_agent.runtime.common.metrics import Metrics
 
@@ -27,3 +28,13 @@ def test_the_agent_sets_each_metric() -> None:
     agent = "\n".join(path.read_text() for path in own.parents[2].rglob("*.py") if path != own)
     unset = {name for name in DECLARED if not re.search(rf"\b_?metrics\.{name}\b", agent)}
     assert unset == SET_BY_METHODS
+
+
+def test_the_continuity_of_streams_is_read_from_the_counters_of_their_names() -> None:
+    counted = Metrics()
+    counted.losses.labels(LossReason.DIVERGED.value).inc(2)
+    counted.losses.labels(LossReason.RESET.value).inc(5)
+    counted.resumes.labels("journal_behind").inc()
+    counted.unreplicated_events.inc(3)
+    counted.tokens.inc(7)
+    assert counted.continuity_figures() == {"tokens": 7, "differed": 2, "behind": 1, "unreplicated_events": 3}
