@@ -52,7 +52,7 @@ def make_clients(
     """Make the client API, with its queue, keys and limits."""
     admission = AdmissionQueue(node, inputs.random.random)
     models = ModelList(node, engine.client, inputs.to_engine, inputs.settings.engine.address)
-    limits = KeyLimiter(node, admission.charge)
+    limits = KeyLimiter(node, admission)
     keys = ClientKeys(node, inputs.outside.client_keys, inputs.random.random)
     audit = Audit(node, inputs.outside.audit_log)
     api = ClientApi(
