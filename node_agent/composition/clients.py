@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from node_agent.adapters.control_tokens import read_control_tokens
@@ -48,8 +49,9 @@ def make_clients(
     engine: EngineParts,
     replication: ReplicationParts,
     streams: StreamRegistry,
+    cluster_secret: Callable[[], bytes],
 ) -> ClientParts:
-    """Make the client API, with its queue, keys and limits."""
+    """Make the client API, with its queue, keys and limits. cluster_secret: returns the current cluster key's."""
     admission = AdmissionQueue(node, inputs.random.random)
     models = ModelList(node, engine.client, inputs.to_engine, inputs.settings.engine.address)
     limits = KeyLimiter(node, admission)
@@ -68,6 +70,6 @@ def make_clients(
         audit,
         inputs.settings.allowed_origins,
         "http" if inputs.settings.tls.certificate is None else "https",
-        RequestPolicy(inputs.settings.policy, read_control_tokens(inputs.settings.model_dir), inputs.outside.key),
+        RequestPolicy(inputs.settings.policy, read_control_tokens(inputs.settings.model_dir), cluster_secret),
     )
     return ClientParts(api, admission, limits, models, keys, audit, streams)
