@@ -26,6 +26,7 @@ from node_agent.core.access.caller import ANYBODY, Caller, KeyLimits, Scope
 from node_agent.core.access.token_estimate import Estimate
 from node_agent.core.node.status import NodeStatus, Pool
 from node_agent.core.streams.stream_machine import StreamMachine
+from node_agent.runtime.client_api.admission_queue import AdmissionQueue
 from node_agent.runtime.client_api.key_limits import KeyLimiter, KeyRequest
 from node_agent.testing.fakes import MemoryRequest
 
@@ -90,7 +91,7 @@ async def _tokens(limiter: KeyLimiter) -> float:
 async def measure(rounds: int) -> Cost:
     """Measure; one round that does not count comes first."""
     node = lone_node(_status(0), [_status(number) for number in range(1, _PEERS + 1)], lambda: 0.0)
-    limiter = KeyLimiter(node, lambda key, tokens: None)
+    limiter = KeyLimiter(node, AdmissionQueue(node, lambda: 0.5))
     off, on, token = list[float](), list[float](), list[float]()
     for number in range(rounds + 1):
         for caller, costs in ((ANYBODY, off), (LIMITED, on))[:: 1 if number % 2 else -1]:

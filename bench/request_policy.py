@@ -54,7 +54,9 @@ KINDS: dict[str, tuple[ApiRoute, dict[str, Any]]] = {
 }
 POLICIES = {
     "defaults": RequestPolicy(),
-    "a salt for each key": RequestPolicy(PolicySettings(cache_salt=SaltMode.PER_KEY), secret=b"the bench's own key"),
+    "a salt for each key": RequestPolicy(
+        PolicySettings(cache_salt=SaltMode.PER_KEY), secret=lambda: b"the bench's own key"
+    ),
 }
 
 

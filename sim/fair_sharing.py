@@ -96,7 +96,7 @@ class _Run:
         self._policy = policy
         self._random = random.Random(seed)  # noqa: S311 # a simulation
         self._admission = Admission()
-        self._waiting: dict[int, tuple[Tenant, int, int]] = {}
+        self._waiting: dict[int, tuple[Tenant, int]] = {}
         self._free = SLOTS
         self._agenda: list[tuple[float, int, Callable[[float], None]]] = []
         self._numbers = 0
@@ -127,7 +127,7 @@ class _Run:
         self.outcome.requested[tenant.name] += answer
         if self._free and self._admission.may_bypass_queue():
             self._admission.admitted(at)
-            self._serve(at, tenant, answer, weight)
+            self._serve(at, tenant, answer, 0)
             return
         ticket = self._admission.enqueue(at, 0.5, tenant.name if self._policy.by_key else "", weight)
         for displaced in self._admission.displaced():
@@ -135,23 +135,24 @@ class _Run:
         if isinstance(ticket, Rejection):
             self.outcome.refused[tenant.name] += 1
         else:
-            self._waiting[ticket.number] = (tenant, answer, weight)
+            self._waiting[ticket.number] = (tenant, answer)
 
     def _expire(self, at: float) -> None:
         for ticket in self._admission.pop_expired(at):
             self.outcome.refused[self._waiting.pop(ticket.number)[0].name] += 1
 
-    def _serve(self, at: float, tenant: Tenant, answer: int, weight: int) -> None:
+    def _serve(self, at: float, tenant: Tenant, answer: int, paid: int) -> None:
         self._free -= 1
-        self._at(at + answer * SECONDS_PER_TOKEN, lambda now: self._end(now, tenant, answer, weight))
+        self._at(at + answer * SECONDS_PER_TOKEN, lambda now: self._end(now, tenant, answer, paid))
 
-    def _end(self, at: float, tenant: Tenant, answer: int, weight: int) -> None:
+    def _end(self, at: float, tenant: Tenant, answer: int, paid: int) -> None:
         self._free += 1
         self.outcome.served[tenant.name] += answer
-        self._admission.charge(tenant.name, answer - weight)
+        self._admission.used(tenant.name if self._policy.by_key else "", answer, paid)
         if (ticket := self._admission.next) is not None:
             self._admission.admitted(at, ticket)
-            self._serve(at, *self._waiting.pop(ticket.number))
+            tenant, answer = self._waiting.pop(ticket.number)
+            self._serve(at, tenant, answer, ticket.weight)
 
 
 def run_tenants(tenants: Sequence[Tenant], policy: Policy, duration_s: float, seed: int) -> Outcome:

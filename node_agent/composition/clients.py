@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from node_agent.adapters.control_tokens import read_control_tokens
@@ -52,11 +53,12 @@ def make_clients(
     engine: EngineParts,
     replication: ReplicationParts,
     streams: StreamRegistry,
+    cluster_secret: Callable[[], bytes],
 ) -> ClientParts:
-    """Make the client API, with its queue, keys, limits and page."""
+    """Make the client API, with its queue, keys, limits and page. cluster_secret: returns the current cluster key's."""
     admission = AdmissionQueue(node, inputs.random.random)
     models = ModelList(node, engine.client, inputs.to_engine, inputs.settings.engine.address)
-    limits = KeyLimiter(node, admission.charge)
+    limits = KeyLimiter(node, admission)
     keys = ClientKeys(node, inputs.outside.client_keys, inputs.random.random)
     audit = Audit(node, inputs.outside.audit_log)
     scheme = "http" if inputs.settings.tls.certificate is None else "https"
@@ -74,7 +76,7 @@ def make_clients(
         audit,
         inputs.settings.allowed_origins,
         scheme,
-        RequestPolicy(inputs.settings.policy, read_control_tokens(inputs.settings.model_dir), inputs.outside.key),
+        RequestPolicy(inputs.settings.policy, read_control_tokens(inputs.settings.model_dir), cluster_secret),
         page.handlers,
     )
     return ClientParts(api, admission, limits, models, keys, audit, streams, page)

@@ -66,7 +66,7 @@ def compose(inputs: Inputs) -> Parts:
     replication = make_replication(inputs, membership, streams.release)
     publisher = make_publisher(inputs, node.incarnation)
     drain = DrainController(node, engine.calls, publisher.put_drain, kv.handed_off)
-    clients = make_clients(inputs, node, engine, replication, streams)
+    clients = make_clients(inputs, node, engine, replication, streams, lambda: membership.cluster_keys.current.secret)
     peer_api = PeerApi(
         node,
         engine.calls,

@@ -13,14 +13,14 @@ from node_agent.ports import ServerRequest
 
 
 class LocalEngine:
-    """An EngineGroup in this loop. odd: raw bodies by path, sent in rotation instead of the engine's own.
+    """An EngineGroup in this loop. config: of the fake engine, a fast one where None.
 
-    requested: how often each path was requested.
+    odd: raw bodies by path, sent in rotation instead of the engine's own; requested: how often each path was requested.
     """
 
-    def __init__(self, host: str, port: int, model: str) -> None:
+    def __init__(self, host: str, port: int, model: str, config: Config | None = None) -> None:
         self._place = (host, port)
-        self._app = FakeVllm(Config(model=model, seconds_per_token=0.01))
+        self._app = FakeVllm(config or Config(model=model, seconds_per_token=0.01))
         self._server: HttpServer | None = None
         self._ended = asyncio.Event()
         self.odd: dict[str, list[bytes]] = {}

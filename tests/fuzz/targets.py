@@ -108,7 +108,7 @@ def _tags(data: bytes) -> object:
 def _policy(data: bytes) -> object:
     """Apply the policy of each route to a body, with everything turned on."""
     settings = PolicySettings(allowed_media_domains=("a.example",), max_data_url_bytes=100, cache_salt=SaltMode.PER_KEY)
-    policy = RequestPolicy(settings, ControlTokens(frozenset({"<|a|>"}), frozenset({7})), KEY)
+    policy = RequestPolicy(settings, ControlTokens(frozenset({"<|a|>"}), frozenset({7})), lambda: KEY)
     for path in ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/embeddings"):
         policy.apply(path, read_body(data).value, 10**6, 4_096, "a")
     return None

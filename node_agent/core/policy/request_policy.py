@@ -81,11 +81,14 @@ class RequestPolicy:
 
     settings: what the operator allows.
     tokens: the model's control tokens.
-    secret: the cluster's key, for the salts of callers.
+    secret: returns that of the cluster's current key, for the salts of callers.
     """
 
     def __init__(
-        self, settings: PolicySettings | None = None, tokens: ControlTokens = NO_TOKENS, secret: bytes = b""
+        self,
+        settings: PolicySettings | None = None,
+        tokens: ControlTokens = NO_TOKENS,
+        secret: Callable[[], bytes] = lambda: b"",
     ) -> None:
         self.settings = settings or PolicySettings()
         self._bounds = self.settings.bounds

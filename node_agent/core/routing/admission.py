@@ -27,6 +27,12 @@ MAX_RETRY_S = 60.0
 _RATE_WINDOW_S = 10.0
 """About how far back the admission rate is measured."""
 
+_NEWEST = 0.2
+"""The part of the newest answer in what a key's requests usually use."""
+
+_MAX_USUAL = 1_024
+"""Keys of which that is remembered."""
+
 
 @dataclass(frozen=True)
 class Ticket:
@@ -35,6 +41,9 @@ class Ticket:
     number: int
     deadline: float
     """When it is rejected, in the caller's seconds."""
+
+    weight: int = 1
+    """Tokens that its key pays for it: as many as its requests usually use, at most those of its estimate."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,7 @@ class Admission:
         self._max_wait_s = max_wait_s
         self._waiting: OrderedDict[int, Ticket] = OrderedDict()  # in the order of their deadlines
         self._queue = FairQueue()
+        self._usual: OrderedDict[str, float] = OrderedDict()  # tokens of a request, by key
         self._displaced: list[Ticket] = []
         self._numbers = 0
         self._rate = 0.0
@@ -90,17 +100,21 @@ class Admission:
             more than its part, that one's newest ticket makes room: `displaced` returns it.
         """
         if len(self._waiting) >= self._max_waiting:
-            own = self._queue.waiting(key)
-            keys = self._queue.keys + (not own)
+            own, keys = self._queue.waiting(key), self._keys_with(key)
             if own >= max(1, self._max_waiting // keys):
-                return Rejection("queue-full" if keys == 1 else "key-full", self.retry_after_s(at, chance))
+                return Rejection("queue-full" if keys == 1 else "key-full", self.retry_after_s(at, chance, key))
             if (newest := self._queue.newest_of_longest()) is not None:
                 self._displaced.append(self._remove(newest))
         self._numbers += 1
-        ticket = Ticket(self._numbers, at + self._max_wait_s)
+        paid = min(weight, round(self._usual.get(key, weight)))
+        ticket = Ticket(self._numbers, at + self._max_wait_s, max(1, paid))
         self._waiting[ticket.number] = ticket
-        self._queue.push(ticket.number, key, weight)
+        self._queue.push(ticket.number, key, ticket.weight)
         return ticket
+
+    def _keys_with(self, key: str) -> int:
+        """Return how many keys have waiting requests, or will have with one of this key."""
+        return self._queue.keys + (not self._queue.waiting(key))
 
     def displaced(self) -> list[Ticket]:
         """Return the tickets that had to make room since the last call."""
@@ -118,9 +132,21 @@ class Admission:
             self._waiting.pop(ticket.number, None)
         self._count(at, 1.0)
 
-    def charge(self, key: str, tokens: int) -> None:
-        """Let a key pay for the tokens that an admitted request used beyond its weight."""
-        self._queue.charge(key, tokens)
+    def used(self, key: str, tokens: int, paid: int) -> None:
+        """Record the tokens that a request used, and let its key pay for what it has not yet.
+
+        paid: its ticket's weight; 0 where it did not wait, and so took nothing from others.
+        """
+        before = self._usual.pop(key, tokens)
+        self._usual[key] = before + _NEWEST * (tokens - before)
+        if len(self._usual) > _MAX_USUAL:
+            self._usual.popitem(last=False)
+        if paid:
+            self._queue.charge(key, tokens - paid)
+
+    def give_back(self, key: str, paid: int) -> None:
+        """Return to a key what it has paid for a request that no node has served."""
+        self._queue.charge(key, -paid)
 
     def cancel(self, ticket: Ticket) -> None:
         """Remove a request whose client is gone."""
@@ -131,21 +157,26 @@ class Admission:
         """Remove and return the tickets whose deadline has passed."""
         expired = []
         while (ticket := self._oldest) is not None and ticket.deadline <= at:
-            expired.append(self._remove(ticket.number))
+            self._queue.remove(ticket.number, waited_in_vain=True)
+            expired.append(self._waiting.pop(ticket.number))
         return expired
 
-    def timeout_rejection(self, at: float, chance: float) -> Rejection:
+    def timeout_rejection(self, at: float, chance: float, key: str = "") -> Rejection:
         """Return the rejection of a request that waited too long."""
-        return Rejection("waited-too-long", self.retry_after_s(at, chance))
+        return Rejection("waited-too-long", self.retry_after_s(at, chance, key))
 
-    def displaced_rejection(self, at: float, chance: float) -> Rejection:
+    def displaced_rejection(self, at: float, chance: float, key: str = "") -> Rejection:
         """Return the rejection of a request that had to make room for another key's."""
-        return Rejection("key-full", self.retry_after_s(at, chance))
+        return Rejection("key-full", self.retry_after_s(at, chance, key))
 
-    def retry_after_s(self, at: float, chance: float) -> float:
-        """Estimate when a retry is worth it: when all that wait now were admitted, at the recent rate."""
+    def retry_after_s(self, at: float, chance: float, key: str = "") -> float:
+        """Return when a retry is worth it, in seconds: when all that wait now of its key are, at the recent rate.
+
+        By then as many of each other key are, too, if so many wait.
+        """
         self._count(at, 0.0)
-        needed_s = (len(self._waiting) + 1) / self._rate if self._rate > 0 else MAX_RETRY_S
+        before = min(len(self._waiting) + 1, (self._queue.waiting(key) + 1) * self._keys_with(key))
+        needed_s = before / self._rate if self._rate > 0 else MAX_RETRY_S
         return min(MAX_RETRY_S, max(MIN_RETRY_S, needed_s * (0.75 + 0.5 * chance)))
 
     def _count(self, at: float, admitted: float) -> None:

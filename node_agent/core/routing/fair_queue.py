@@ -6,9 +6,10 @@
 Rules kept here (Shreedhar and Varghese, SIGCOMM 1995):
 
 * within a key, requests are served in their order; between keys, tokens are shared equally while both wait;
-* what a key may spend ends with its last waiting request: nothing is saved up while none waits;
-* an answer that was longer than estimated is paid for by its key's next turns (`charge`), within MAX_DEBT, so that no
-  key gains by leaving out max_tokens, and none is shut out for long;
+* what a key may spend ends when its last waiting request is served: nothing is saved up while none waits. If that one
+  left because it had waited too long, it stays for the key's next request;
+* an answer that was longer or shorter than estimated is settled by its key's next turns (`charge`), within MAX_BALANCE,
+  so that no key gains by its estimates, and none is shut out for long;
 * a request is never passed over for ever: every round of the circle lets its key spend QUANTUM more.
 """
 
@@ -25,8 +26,10 @@ can spend enough cost nothing (`_skip_rounds`)."""
 MAX_WEIGHT = 1_048_576
 """Of one request: a client may write any number as its max_tokens."""
 
-MAX_DEBT = 16_384
-_MAX_DEBTORS = 1_024
+MAX_BALANCE = 16_384
+"""Tokens that a key owes, or may spend at once, at most, beyond its requests' own weights."""
+
+_MAX_BALANCES = 1_024
 
 
 @dataclass(slots=True)
@@ -53,7 +56,7 @@ class FairQueue:
         self._quantum = quantum
         self._lines: OrderedDict[str, _Line] = OrderedDict()
         self._keys: dict[int, str] = {}
-        self._debts: OrderedDict[str, int] = OrderedDict()
+        self._balances: OrderedDict[str, int] = OrderedDict()  # of keys without waiting requests; negative: owed
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -76,7 +79,7 @@ class FairQueue:
         line = self._lines.get(key)
         if line is None:
             begins = 0 if self._lines else self._quantum  # its turn, where no other key waits
-            line = self._lines[key] = _Line(deficit=begins - self._debts.pop(key, 0))
+            line = self._lines[key] = _Line(deficit=begins + self._balances.pop(key, 0))
         line.weights[number] = min(max(1, weight), MAX_WEIGHT)
         self._keys[number] = key
 
@@ -108,8 +111,11 @@ class FairQueue:
             line.deficit -= line.weights[number]
             self.remove(number)
 
-    def remove(self, number: int) -> None:
-        """Remove a request that is not served; an unknown one is ignored."""
+    def remove(self, number: int, *, waited_in_vain: bool = False) -> None:
+        """Remove a request that is not served; an unknown one is ignored.
+
+        waited_in_vain: keeps what its key may spend for the key's next request.
+        """
         key = self._keys.pop(number, None)
         if key is None:
             return
@@ -117,23 +123,28 @@ class FairQueue:
         del line.weights[number]
         if not line.weights:
             del self._lines[key]
-            if line.deficit < 0:
-                self._owe(key, -line.deficit)
+            if line.deficit < 0 or waited_in_vain:
+                self._add_balance(key, line.deficit)
 
     def charge(self, key: str, tokens: int) -> None:
-        """Let a key pay for what its served request used beyond its weight; without effect where no request waits."""
-        if not self._lines or tokens <= 0:
+        """Let a key pay for what its served request used beyond its weight, or return what it used less (negative).
+
+        Without effect where no request waits.
+        """
+        if not self._lines:
             return
         line = self._lines.get(key)
         if line is not None:
-            line.deficit = max(line.deficit - tokens, -MAX_DEBT)
+            line.deficit = max(line.deficit - tokens, -MAX_BALANCE)
         else:
-            self._owe(key, tokens)
+            self._add_balance(key, -tokens)
 
-    def _owe(self, key: str, tokens: int) -> None:
-        self._debts[key] = min(self._debts.pop(key, 0) + tokens, MAX_DEBT)
-        if len(self._debts) > _MAX_DEBTORS:
-            self._debts.popitem(last=False)
+    def _add_balance(self, key: str, tokens: int) -> None:
+        balance = self._balances.pop(key, 0) + tokens
+        if balance:
+            self._balances[key] = min(max(balance, -MAX_BALANCE), MAX_BALANCE)
+        if len(self._balances) > _MAX_BALANCES:
+            self._balances.popitem(last=False)
 
     def newest_of_longest(self) -> int | None:
         """Return the newest request of the key that has most of them; None where none waits."""

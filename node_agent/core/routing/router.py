@@ -42,6 +42,9 @@ NEAR = 4
 MAX_WAITING = 4
 """Waiting requests from which on an engine is full: another one would only wait, too."""
 
+UNKNOWN_PLACES = 256
+"""How many requests an engine that was never full is taken to run at once: vLLM's --max-num-seqs on large GPUs."""
+
 FULL_KV = 0.98
 NO_SHORTCUT = -1.0
 
@@ -97,15 +100,15 @@ class RouteRequest:
     is_continuation: bool = False
     """True where its answer has begun: then a full node is better than none."""
 
-    is_queued: bool = False
-    """True where it waits in the queue: then a node takes only as many as its last report had room for."""
-
     last_resort: bool = False
     """True where a node with an open breaker is better than none, also where others are only full."""
 
 
 class _Candidate:
-    """A node that may serve. open_requests: this node's there; counted: its part in the pool's total."""
+    """A node that may serve. open_requests: this node's there; counted: its part in the pool's total.
+
+    places: how many requests its engine runs at once, as far as its reports show.
+    """
 
     __slots__ = (
         "breaker",
@@ -115,6 +118,7 @@ class _Candidate:
         "name",
         "open_at_report",
         "open_requests",
+        "places",
         "source",
         "status",
         "version",
@@ -130,6 +134,7 @@ class _Candidate:
         self.open_at_report = opened
         self.version = source.load_version
         self.load = source.load
+        self.places = UNKNOWN_PLACES
         self.counted = 0
 
     def refresh(self) -> None:
@@ -143,6 +148,8 @@ class _Candidate:
         """Record the node's newest load, from gossip or from an answer."""
         self.load = load
         self.open_at_report = self.open_requests
+        if load.waiting or load.kv_use >= FULL_KV or load.running > self.places:
+            self.places = load.running
 
     def in_flight(self) -> int:
         """Return its reported requests, and those that this node has sent it since."""
@@ -150,19 +157,25 @@ class _Candidate:
         running, waiting, *_ = self.load
         return max(self.open_requests, running + waiting + self.open_requests - self.open_at_report)
 
-    def is_full(self, *, is_queued: bool) -> bool:
+    def is_full(self, entries: int) -> bool:
         """Return whether another request would only wait there, by its newest reported load.
 
-        A queue exists because the nodes were full. So of its requests a node takes no more, until its next report, than
-        that many would wait there: as many as end there meanwhile, and up to MAX_WAITING or, where none waits, as many
-        more as it runs. Otherwise the whole queue would move into the engine's, where keys take no turns.
+        Between two reports a node takes as many requests as end there, as many as its engine has places free, and its
+        part of a few more. Otherwise a burst, or the whole queue, would move into the engine's own queue, where keys
+        take no turns.
+
+        Args:
+            entries: nodes that send requests there, each by the same report.
         """
         self.refresh()
         load = self.load
         if load.waiting >= MAX_WAITING or load.kv_use >= FULL_KV:
             return True
         more = self.open_requests - self.open_at_report
-        return is_queued and more >= max(MAX_WAITING - load.waiting, 0 if load.waiting else load.running)
+        if load.waiting:
+            return more >= max(1, (MAX_WAITING - load.waiting) // entries)
+        free = max(0, self.places - load.running)
+        return more >= free + max(1, (MAX_WAITING + self.places // 4) // entries)
 
 
 class OwnLoad:
@@ -333,7 +346,7 @@ class Router:
     def _can_take(self, candidate: _Candidate, request: RouteRequest, now: float) -> bool:
         if not candidate.breaker.allows(now) or not self._is_eligible(candidate, request):
             return False
-        return request.is_continuation or not candidate.is_full(is_queued=request.is_queued)
+        return request.is_continuation or not candidate.is_full(len(self._candidates))
 
     def _is_eligible(self, candidate: _Candidate, request: RouteRequest) -> bool:
         if candidate.name in request.tried:
@@ -347,7 +360,7 @@ class Router:
         usable = [
             candidate
             for candidate in remaining
-            if request.is_continuation or not candidate.is_full(is_queued=request.is_queued)
+            if request.is_continuation or not candidate.is_full(len(self._candidates))
         ]
         return min(usable, key=lambda candidate: (not candidate.is_ready, candidate.in_flight()), default=None)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 from node_agent.contract.errors import FleetFull, NoReadyPeer, RequestRejected
 from node_agent.core.routing.admission import Admission, Rejection, Ticket
@@ -22,12 +23,20 @@ _MAX_NAME_CHARS = 100
 """Characters of an unknown model's name that the error repeats."""
 
 
-class _Waiting:
-    """A request in the queue."""
+class Admitted(NamedTuple):
+    """An admitted request. paid: the tokens that its key's turns have paid for it, 0 where it did not wait."""
 
-    def __init__(self, request: RouteRequest) -> None:
-        self.request = replace(request, is_queued=True)
-        self.route: asyncio.Future[Route] = asyncio.get_running_loop().create_future()
+    route: Route
+    paid: int = 0
+
+
+class _Waiting:
+    """A request in the queue. key: of its caller."""
+
+    def __init__(self, request: RouteRequest, key: str) -> None:
+        self.request = request
+        self.key = key
+        self.route: asyncio.Future[Admitted] = asyncio.get_running_loop().create_future()
 
     def cancel(self) -> None:
         if not self.route.done():
@@ -49,7 +58,7 @@ class AdmissionQueue:
         self._has_waiting = asyncio.Event()
         node.metrics.waiting.set_function(self._waiting.__len__)
 
-    async def route(self, request: RouteRequest, client: ServerRequest, key: str = "", weight: int = 1) -> Route:
+    async def route(self, request: RouteRequest, client: ServerRequest, key: str = "", weight: int = 1) -> Admitted:
         """Return the route of a request, at once or after a wait.
 
         key: of its caller, "" for all without one; weight: its estimated tokens, by which waiting keys take turns.
@@ -65,19 +74,23 @@ class AdmissionQueue:
             route = self._node.route(request)
             if isinstance(route, Route):
                 self._admission.admitted(self._now())
-                return route
+                return Admitted(route)
         return await self._wait(request, client, key, weight)
 
-    def charge(self, key: str, tokens: int) -> None:
-        """Let a key pay for what its request used beyond its weight, in its next turns."""
-        self._admission.charge(key, tokens)
+    def used(self, key: str, tokens: int, paid: int) -> None:
+        """Record the tokens that an admitted request used, beside what its key has paid: its next turns settle that."""
+        self._admission.used(key, tokens, paid)
 
-    async def _wait(self, request: RouteRequest, client: ServerRequest, key: str, weight: int) -> Route:
+    def give_back(self, key: str, paid: int) -> None:
+        """Return what a key has paid for a request that no node has served."""
+        self._admission.give_back(key, paid)
+
+    async def _wait(self, request: RouteRequest, client: ServerRequest, key: str, weight: int) -> Admitted:
         ticket = self._admission.enqueue(self._now(), self._chance(), key, weight)
         self._reject_displaced()
         if isinstance(ticket, Rejection):
             raise _full(ticket)
-        waiting = self._waiting[ticket.number] = _Waiting(request)
+        waiting = self._waiting[ticket.number] = _Waiting(request, key)
         client.when_gone(waiting.cancel)
         self._has_waiting.set()
         try:
@@ -110,7 +123,7 @@ class AdmissionQueue:
             return False
         if isinstance(route, Route):
             self._admission.admitted(self._now(), ticket)
-            waiting.route.set_result(route)
+            waiting.route.set_result(Admitted(route, ticket.weight))
         else:
             self._admission.cancel(ticket)
             waiting.route.set_exception(self._no_route_error(waiting.request))
@@ -125,15 +138,17 @@ class AdmissionQueue:
             route = self._node.route(replace(waiting.request, last_resort=True))
             if isinstance(route, Route):
                 self._admission.admitted(now)
-                waiting.route.set_result(route)
+                waiting.route.set_result(Admitted(route))
             else:
-                waiting.route.set_exception(_full(self._admission.timeout_rejection(now, self._chance())))
+                rejection = self._admission.timeout_rejection(now, self._chance(), waiting.key)
+                waiting.route.set_exception(_full(rejection))
 
     def _reject_displaced(self) -> None:
         for ticket in self._admission.displaced():
             waiting = self._waiting.get(ticket.number)
             if waiting is not None and not waiting.route.done():
-                waiting.route.set_exception(_full(self._admission.displaced_rejection(self._now(), self._chance())))
+                rejection = self._admission.displaced_rejection(self._now(), self._chance(), waiting.key)
+                waiting.route.set_exception(_full(rejection))
 
     def _no_route_error(self, request: RouteRequest) -> NoReadyPeer | RequestRejected:
         models = sorted(self._node.models())

@@ -7,7 +7,7 @@ streams are counted once a second and at their ends, so that a token costs nothi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from typing import Protocol
 
 from node_agent.contract.errors import LimitExceeded, RequestRejected
 from node_agent.core.access.caller import NO_LIMITS, Caller, KeyLimits
@@ -29,9 +29,10 @@ class KeyRequest:
     """One request of a caller. Close it when it is answered: its counts are then those of the answer.
 
     estimate: its tokens; None for a stream that its client resumes, and that began elsewhere.
+    paid: the tokens that its key's turns in the queue have paid for it.
     """
 
-    __slots__ = ("_limiter", "_machine", "estimate", "first_token", "is_over", "key", "key_id", "use")
+    __slots__ = ("_limiter", "_machine", "estimate", "first_token", "is_over", "key", "key_id", "paid", "use")
 
     def __init__(self, limiter: KeyLimiter, key_id: str, estimate: Estimate | None) -> None:
         self._limiter = limiter
@@ -41,6 +42,7 @@ class KeyRequest:
         self.key: Key | None = None
         self.use: Use | None = None
         self.first_token = 0
+        self.paid = 0
         self.is_over = False
 
     def watch(self, machine: StreamMachine) -> None:
@@ -77,15 +79,22 @@ class KeyRequest:
             self._limiter.on_undone(self)
 
 
+class Turns(Protocol):
+    """Settles what keys pay for their requests with their turns in the queue."""
+
+    def used(self, key: str, tokens: int, paid: int) -> None:
+        """Record what a request used, and what its key has paid."""
+
+    def give_back(self, key: str, paid: int) -> None:
+        """Return what a key has paid for a request that no node has served."""
+
+
 class KeyLimiter:
-    """Admits requests by the limits of their callers' keys.
+    """Admits requests by the limits of their callers' keys. turns: of the keys in the queue."""
 
-    charge: lets a key's turns in the queue pay for the tokens of an answer beyond its estimate.
-    """
-
-    def __init__(self, node: NodeContext, charge: Callable[[str, int], None]) -> None:
+    def __init__(self, node: NodeContext, turns: Turns) -> None:
         self._metrics: Metrics = node.metrics
-        self._charge = charge
+        self._turns = turns
         self.table = KeyTable(node)
         self._now = self.table.now
 
@@ -174,15 +183,16 @@ class KeyLimiter:
         estimate, key, use = request.estimate, request.key, request.use
         counted = generated - request.first_token
         if estimate is not None:  # else another node counted the prompt, and a turn there paid for it
-            self._charge(request.key_id, generated - estimate.answer)
             counted += estimate.prompt if prompt is None else prompt
+            self._turns.used(request.key_id, max(0, counted), request.paid)
         self._metrics.count_key_tokens(request.key_id, max(0, counted))
         if key is not None and use is not None:
             key.usage.close(self._now(), use, generated, prompt)
             key.open.discard(request)
 
     def on_undone(self, request: KeyRequest) -> None:
-        """Return a request's counts."""
+        """Return a request's counts, and what its key has paid."""
+        self._turns.give_back(request.key_id, request.paid)
         if request.key is not None and request.use is not None:
             request.key.usage.undo(self._now(), request.use)
             request.key.open.discard(request)

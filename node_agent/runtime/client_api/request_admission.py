@@ -40,10 +40,11 @@ class RequestAdmission:
         """
         started = await self._limits.begin(request, caller, cost)
         try:
-            return await self._queue.route(routing, request, caller.key_id, cost.total), started
+            route, started.paid = await self._queue.route(routing, request, caller.key_id, cost.total)
         except BaseException:
             started.undo()
             raise
+        return route, started
 
     async def routing_request(self, request: ServerRequest, model: str | None, key: int | None) -> RouteRequest:
         """Return what the router has to know. Raises RequestRejected."""

@@ -10,6 +10,7 @@ from node_agent.core.common.address import Address
 from node_agent.core.engine.metrics import EngineMetrics, parse_metrics
 from node_agent.core.engine.polled_paths import METRICS
 from node_agent.core.node.status import Load
+from node_agent.core.routing.router import MAX_WAITING
 from node_agent.ports import ExchangeLost, Http
 from node_agent.runtime.engine.active_requests import EngineCalls
 from node_agent.runtime.node.context import NodeContext
@@ -46,6 +47,7 @@ class LoadMonitor:
         self._engine = engine
         self._prefill_tokens_s = prefill_tokens_s
         self.metrics: EngineMetrics | None = None
+        self._calls_at_poll = 0
         self.answered_at = float("-inf")
         self._clock = asyncio.get_running_loop().time
 
@@ -53,7 +55,7 @@ class LoadMonitor:
         """Measure the load, until cancelled."""
         polls = 0
         while True:
-            if polls % METRICS_EVERY == 0:
+            if polls % METRICS_EVERY == 0 or len(self._calls) > self._calls_at_poll + MAX_WAITING:
                 if self._node.state in _WORKS:
                     await self._poll_metrics()
                 else:
@@ -63,15 +65,20 @@ class LoadMonitor:
             await asyncio.sleep(INTERVAL_S)
 
     def load(self) -> Load:
-        """Return the load. Requests are counted here; only the engine knows how many of them wait."""
-        metrics = self.metrics or _NOTHING
-        waiting = min(metrics.waiting, len(self._calls))
-        running = len(self._calls) - waiting
+        """Return the load. Requests are counted here; only the engine knows how many of them wait.
+
+        Where some waited when it was last read, what has arrived since waits, too, and what has ended left its place to
+        one that waited.
+        """
+        metrics, calls = self.metrics or _NOTHING, len(self._calls)
+        waiting = max(0, metrics.waiting + calls - self._calls_at_poll) if metrics.waiting else 0
+        waiting = min(waiting, calls)
+        running = calls - waiting
         return Load(running, waiting, metrics.kv_use, self._calls.time_per_token_s(), self._prefill_tokens_s())
 
     async def _poll_metrics(self) -> None:
         """Poll vLLM's metrics; keep the last ones without an answer, whose cause the watchdog judges."""
-        sent_at = self._clock()
+        sent_at, calls = self._clock(), len(self._calls)
         try:
             exchange = await self._client.open(self._engine, "GET", METRICS, headers={}, read_timeout_s=_SILENCE_S)
             try:
@@ -80,4 +87,4 @@ class LoadMonitor:
                 exchange.close()
         except ExchangeLost:
             return
-        self.metrics, self.answered_at = parse_metrics(text), sent_at
+        self.metrics, self.answered_at, self._calls_at_poll = parse_metrics(text), sent_at, calls

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from node_agent.contract.client_requests import GUARDED_FIELDS
 from node_agent.contract.errors import RequestRejected
+from node_agent.core.common.cluster_keys import ClusterKeys, parse_cluster_keys
 from node_agent.core.continuation.method import ContinuationMethod
 from node_agent.core.continuation.requests import reprompt_body, resume_body
 from node_agent.core.journal.token_history import TokenHistory
@@ -32,7 +33,7 @@ SECRET = b"the cluster's key"
 
 def salt_of(key_id: str, secret: bytes = SECRET, **fields: Any) -> str:
     settings = PolicySettings(cache_salt=SaltMode.PER_KEY, allowed_fields=("cache_salt",))
-    policy = RequestPolicy(settings, secret=secret)
+    policy = RequestPolicy(settings, secret=lambda: secret)
     return str(policy.apply(CHAT, {**BODY, **fields}, 100, None, key_id)["cache_salt"])
 
 
@@ -54,9 +55,22 @@ def test_each_key_has_a_salt_of_its_own_that_all_nodes_derive() -> None:
     assert re.fullmatch(r"[A-Za-z0-9_-]{43}", salt_of("a")), "vLLM takes 128 characters, without @, / and backslash"
 
 
+def test_a_salt_follows_the_current_cluster_key_alone_through_a_rotation() -> None:
+    """A node that was started in any step of it derives what all others do."""
+    keys = ClusterKeys(parse_cluster_keys(b"first"))
+    salt = CacheSalt(lambda: keys.current.secret)
+    first = salt.of("a")
+    rotation = parse_cluster_keys(b"first").begin(b"second")
+    keys.replace(rotation)
+    assert salt.of("a") == first
+    for step in (rotation.promote(), rotation.promote().finish()):
+        keys.replace(step)
+        assert salt.of("a") == CacheSalt(lambda: b"second").of("a") != first
+
+
 def test_a_salt_of_the_client_divides_its_own_cache_and_opens_no_other() -> None:
     assert len({salt_of("a"), salt_of("a", cache_salt="x"), salt_of("b", cache_salt="x"), "x"}) == 4
-    assert CacheSalt(SECRET).of("a", "bc") != CacheSalt(SECRET).of("ab", "c")
+    assert CacheSalt(lambda: SECRET).of("a", "bc") != CacheSalt(lambda: SECRET).of("ab", "c")
     with pytest.raises(RequestRejected, match="cache_salt is a text"):
         salt_of("a", cache_salt=5)
 
@@ -65,7 +79,7 @@ def test_a_salt_of_the_client_divides_its_own_cache_and_opens_no_other() -> None
 def test_a_salt_stays_the_same_where_an_answer_is_continued(choice: int) -> None:
     """The next entry reads the request from the journal: another key of the cluster there changes nothing."""
     sent = {"model": "m", "prompt": "a", "n": 2, "temperature": 1, "max_tokens": 9, "stream": True}
-    body = RequestPolicy(PER_KEY, secret=SECRET).apply("/v1/completions", sent, 100, None, "a")
+    body = RequestPolicy(PER_KEY, secret=lambda: SECRET).apply("/v1/completions", sent, 100, None, "a")
     generation = parse_generation(ApiRoute.COMPLETION, Body(body))
     requests = (
         generation.engine_body(),
@@ -80,12 +94,12 @@ def test_moved_blocks_of_different_keys_have_different_names() -> None:
 
 
 def test_without_the_setting_no_request_has_a_salt() -> None:
-    assert "cache_salt" not in RequestPolicy(secret=SECRET).apply(CHAT, BODY, 100, None, "a")
+    assert "cache_salt" not in RequestPolicy(secret=lambda: SECRET).apply(CHAT, BODY, 100, None, "a")
 
 
 @pytest.mark.parametrize("path", sorted(PASSED))
 def test_routes_with_a_cache_get_a_salt_and_the_others_none(path: str) -> None:
-    body = RequestPolicy(PER_KEY, secret=SECRET).apply(path, {"model": "m"}, 100, None, "a")
+    body = RequestPolicy(PER_KEY, secret=lambda: SECRET).apply(path, {"model": "m"}, 100, None, "a")
     assert ("cache_salt" in body) is (path in TAKES_SALT)
 
 
@@ -115,7 +129,7 @@ _NAMES = st.sampled_from(sorted(set().union(*PASSED.values(), GUARDED_FIELDS, ("
 @given(st.sampled_from(sorted(PASSED)), st.dictionaries(_NAMES, _JSON, max_size=6))
 def test_any_body_passes_or_is_refused_in_words(path: str, body: dict[str, Any]) -> None:
     try:
-        received = RequestPolicy(PER_KEY, secret=SECRET).apply(path, body, 10**7, 4_096, "a")
+        received = RequestPolicy(PER_KEY, secret=lambda: SECRET).apply(path, body, 10**7, 4_096, "a")
     except RequestRejected:
         return
     assert set(received) <= PASSED[path] | {"cache_salt"}

@@ -53,6 +53,32 @@ def test_retry_after_follows_from_the_admission_rate() -> None:
     assert Admission().retry_after_s(0.0, 0.0) >= admitting.MIN_RETRY_S
 
 
+def test_a_key_retries_after_its_own_requests_and_as_many_of_each_other() -> None:
+    admission = Admission(max_waiting=100)
+    for tick in range(1, 400):
+        admission.admitted(tick * 0.1)  # ten a second
+    for _ in range(49):
+        admission.enqueue(40.0, 0.5, "large", 10)
+    assert admission.retry_after_s(40.0, 0.5, "large") == pytest.approx(5.0, rel=0.15)
+    admission.enqueue(40.0, 0.5, "small", 10)
+    assert admission.retry_after_s(40.0, 0.5, "small") == admitting.MIN_RETRY_S
+    assert admission.timeout_rejection(40.0, 0.5, "small").retry_after_s == admitting.MIN_RETRY_S
+
+
+def test_a_key_pays_what_its_requests_usually_use_at_most_and_the_rest_afterwards() -> None:
+    admission = Admission()
+    admission.enqueue(0.0, 0.5, "other", 100)
+    first = admission.enqueue(0.0, 0.5, "a", 4_000)
+    assert isinstance(first, Ticket)
+    assert first.weight == 4_000  # nothing is known of its answers
+    admission.admitted(0.0, first)
+    admission.used("a", 100, first.weight)
+    for weight, paid in ((4_000, 100), (50, 50)):
+        ticket = admission.enqueue(1.0, 0.5, "a", weight)
+        assert isinstance(ticket, Ticket)
+        assert ticket.weight == paid
+
+
 @given(st.lists(st.tuples(st.sampled_from("arn"), st.floats(0, 5), st.floats(0, 0.999)), max_size=80))
 def test_the_queue_stays_within_its_bound_and_retry_delays_are_sane(
     steps: list[tuple[str, float, float]],

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_agent.core.routing.fair_queue import MAX_DEBT, MAX_WEIGHT, QUANTUM, FairQueue
+from node_agent.core.routing.fair_queue import MAX_BALANCE, MAX_WEIGHT, QUANTUM, FairQueue
 
 
 def serve_all(queue: FairQueue, count: int | None = None) -> list[int]:
@@ -109,7 +109,40 @@ def test_a_debt_outlives_the_last_waiting_request_and_is_bounded() -> None:
     for number in range(3_000):
         queue.push(number, "waits", 1)
         queue.charge(f"k{number}", 5)
-    assert len(queue._debts) <= 1_024
+    assert len(queue._balances) <= 1_024
+
+
+def test_an_answer_shorter_than_estimated_is_returned_to_its_key() -> None:
+    queue = FairQueue(quantum=100)
+    for number in range(20):
+        queue.push(number, "ab"[number % 2], 100)
+    queue.charge("a", -500)
+    assert [number % 2 for number in serve_all(queue, 5)].count(0) == 5
+    queue.remove(12)
+    for number in (10, 14, 16, 18):
+        queue.remove(number)
+    queue.charge("a", -(10**9))  # none of its requests waits: it stays for the next one, within a bound
+    queue.push(20, "a", MAX_BALANCE)
+    queue.push(21, "a", MAX_BALANCE)
+    assert serve_all(queue, 3).count(20) == 1
+    assert 21 in serve_all(queue)
+
+
+def test_a_key_whose_request_waited_too_long_keeps_what_it_could_spend() -> None:
+    queue = FairQueue(quantum=100)
+    queue.push(0, "b", 50)
+    for number in range(1, 30):
+        queue.push(number, "b", 100)
+    queue.push(100, "a", 1_000)
+    assert len(serve_all(queue, 5)) == 5
+    queue.remove(100, waited_in_vain=True)
+    queue.push(101, "a", 1_000)
+    order = serve_all(queue)
+    with_balance = order.index(101)
+    queue.push(200, "a", 1_000)
+    for number in range(300, 330):
+        queue.push(number, "b", 100)
+    assert with_balance < serve_all(queue).index(200)  # that one began with nothing
 
 
 @given(
@@ -155,4 +188,4 @@ def test_no_key_starves_whatever_the_others_send(own: list[int], others: list[li
         assert chosen is not None
         had.update({keys[chosen]: weights[chosen]})
         queue.serve(chosen)
-    assert all(tokens <= own[0] + MAX_DEBT + 2 * QUANTUM for tokens in had.values())
+    assert all(tokens <= own[0] + MAX_BALANCE + 2 * QUANTUM for tokens in had.values())

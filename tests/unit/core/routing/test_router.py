@@ -13,7 +13,18 @@ from node_agent.contract.states import NodeState
 from node_agent.core.node.status import Load, NodeStatus, Pool
 from node_agent.core.routing.circuit_breaker import FAILURE_THRESHOLD, FIRST_OPEN_S, MAX_OPEN_S, TRIAL_S, CircuitBreaker
 from node_agent.core.routing.hash_ring import key_of
-from node_agent.core.routing.router import BOUND, MAX_WAITING, NEAR, SLACK, NoRoute, Route, Router, RouteRequest
+from node_agent.core.routing.router import (
+    BOUND,
+    FULL_KV,
+    MAX_WAITING,
+    NEAR,
+    SLACK,
+    UNKNOWN_PLACES,
+    NoRoute,
+    Route,
+    Router,
+    RouteRequest,
+)
 
 KEYS = [key_of(b"%d" % number) for number in range(400)]
 
@@ -207,27 +218,31 @@ def test_a_full_fleet_refuses_new_requests_and_accepts_continuations() -> None:
     )
 
 
-def test_a_node_takes_no_more_of_a_queue_than_its_last_report_had_room_for() -> None:
+def test_between_two_reports_a_node_takes_what_it_has_run_before_and_a_few_more() -> None:
     scene = Scene()
-    own, request, queued = scene.router.own_load, RouteRequest("m"), RouteRequest("m", is_queued=True)
+    own, request = scene.router.own_load, RouteRequest("m")
 
     def taken() -> int:
-        """Start queued requests until the node is full; return how many."""
+        """Start requests until the node is full; return how many."""
         count = 0
-        while isinstance(scene.router.route(queued, 0.0), Route):
+        while isinstance(scene.router.route(request, 0.0), Route):
             scene.router.request_started("me")
             count += 1
         return count
 
-    own.set(Load(2, 1, 0.1, 0.03, 1000.0))
+    assert taken() == UNKNOWN_PLACES + UNKNOWN_PLACES // 4 + MAX_WAITING  # of an engine that was never full
+    own.set(Load(8, 1, 0.1, 0.03, 1000.0))
     assert taken() == MAX_WAITING - 1
-    assert isinstance(scene.router.route(request, 0.0), Route)  # one that need not wait is not counted so
     scene.router.request_ended("me")
     assert taken() == 1
-    own.set(Load(10, 0, 0.1, 0.03, 1000.0))
-    assert taken() == 10
+    own.set(Load(8, 0, 0.1, 0.03, 1000.0))
+    assert taken() == 8 // 4 + MAX_WAITING
     own.set(Load(0, 0, 0.1, 0.03, 1000.0))
-    assert taken() == MAX_WAITING
+    assert taken() == 8 + 8 // 4 + MAX_WAITING  # it has run eight
+    own.set(Load(14, 0, 0.1, 0.03, 1000.0))
+    assert taken() == 14 // 4 + MAX_WAITING  # it runs more than before
+    own.set(Load(40, 0, FULL_KV, 0.03, 1000.0))
+    assert taken() == 0
 
 
 def test_a_peer_that_loses_requests_repeatedly_gets_none_and_then_one_trial() -> None:

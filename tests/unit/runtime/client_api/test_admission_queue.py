@@ -109,7 +109,7 @@ def test_a_request_that_waited_too_long_goes_to_a_node_with_an_open_breaker() ->
         await until_waiting(node, 1)
         now = 0.2
         async with asyncio.timeout(10):
-            route = await waiting
+            route = (await waiting).route
         assert (route.node.instance_id, route.reason) == ("i-1", "last-resort")
         letting_in.cancel()
 
@@ -147,7 +147,7 @@ def test_a_client_that_leaves_the_queue_leaves_nothing_behind() -> None:
         with pytest.raises(ClientGone):
             await first
         node.set_load(IDLE)
-        assert (await second).node.instance_id == "i-0"
+        assert (await second).route.node.instance_id == "i-0"
 
     run_scenario(story)
 

@@ -36,8 +36,8 @@ class Stage:
         self.node: NodeContext = make_node(peers)
         self.now = 100.0
         self.node.gossip.monotonic = lambda: self.now
-        self.charged: list[tuple[str, int]] = []
-        self.limiter = KeyLimiter(self.node, lambda key, tokens: self.charged.append((key, tokens)))
+        self.settled: list[tuple[str, int, int]] = []
+        self.limiter = KeyLimiter(self.node, self)
         self.limiter._now = self.limiter.table.now = lambda: self.now
         self.reports: list[dict[bytes, UsageReport]] = []
         self.node.gossip.handle = self._on_event  # type: ignore[method-assign]
@@ -46,6 +46,12 @@ class Stage:
         assert isinstance(event, LocalKeyUsageSet)
         self.reports.append(dict(read_key_usage(event.packed)))
         return None
+
+    def used(self, key: str, tokens: int, paid: int) -> None:
+        self.settled.append((key, tokens, paid))
+
+    def give_back(self, key: str, paid: int) -> None:
+        self.settled.append((key, 0, paid))
 
     def peer(self, number: int = 1) -> bytes:
         return self.node.members.members[f"i-{number}"].boot_id
@@ -123,10 +129,11 @@ def test_a_buffered_answer_is_counted_as_its_engine_counted_it() -> None:
         started = await stage.limiter.begin(MemoryRequest(), who, SMALL)
         usage = stage.limiter.table.key(who).usage
         assert usage.used(stage.now, Limit.TOKENS) == 30
+        started.paid = 30  # it waited
         for _ in range(2):
             started.close(200, Count(prompt=15, answer=70))
         assert usage.used(stage.now, Limit.TOKENS) == 85
-        assert stage.charged == [("k1", 50)]  # 70 tokens instead of 20
+        assert stage.settled == [("k1", 85, 30)]
         (await stage.limiter.begin(MemoryRequest(), who, SMALL)).close(400)
         assert usage.used(stage.now, Limit.TOKENS) == 85  # an engine that refuses a prompt computes nothing
 
@@ -166,7 +173,7 @@ def test_a_resumed_stream_is_never_refused_and_counts_only_what_comes_now() -> N
         usage = stage.limiter.table.key(who).usage
         assert usage.report(stage.now)[:3] == (1, 114, 1)
         assert stage.metric('synkti_key_tokens_total{key="k1"} 14.0')
-        assert stage.charged == []
+        assert stage.settled == []  # its first entry settles what a turn there has paid
 
     play(story)
 
@@ -175,8 +182,10 @@ def test_a_request_that_no_engine_took_is_not_counted() -> None:
     async def story() -> None:
         stage, who = Stage(), caller(requests_per_minute=1, tokens_per_minute=1_000, streams=1)
         started = await stage.limiter.begin(MemoryRequest(), who, SMALL)
+        started.paid = 30
         started.undo()
         started.close()
+        assert stage.settled == [("k1", 0, 30)]
         assert stage.limiter.table.key(who).usage.report(stage.now)[:3] == (0, 0, 0)
         await stage.limiter.begin(MemoryRequest(), who, SMALL)
 

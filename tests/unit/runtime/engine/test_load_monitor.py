@@ -98,3 +98,29 @@ def test_an_engine_that_is_not_ready_is_not_scraped() -> None:
         looking.cancel()
 
     asyncio.run(story())
+
+
+def test_between_two_looks_what_arrives_at_a_full_engine_waits_and_what_ends_lets_one_in() -> None:
+    async def story() -> None:
+        node, engine = make_node(0), Engine()
+        http: Any = engine
+        calls = EngineCalls(node, http, ADDRESS)
+        open_calls = [calls.request("POST", "/", {}, b"", None, 1.0) for _ in range(5)]
+        loads = LoadMonitor(node, calls, http, ADDRESS, lambda: 0.0)
+        engine.text = figures(3, 2, 0.5)
+        looking = asyncio.ensure_future(loads.run())
+        await until(lambda: node.load_of("i-0").waiting == 2)
+        scrapes = engine.scrapes
+        open_calls += [calls.request("POST", "/", {}, b"", None, 1.0) for _ in range(4)]
+        assert (loads.load().running, loads.load().waiting) == (3, 6)
+        for call in open_calls[:7]:
+            call.close()
+        assert (loads.load().running, loads.load().waiting) == (2, 0)
+        for _ in range(8):
+            calls.request("POST", "/", {}, b"", None, 1.0)
+        engine.text = figures(10, 0, 0.5)
+        await until(lambda: engine.scrapes > scrapes)  # at its next turn, because more have arrived than may wait
+        await until(lambda: node.load_of("i-0").running == 10)
+        looking.cancel()
+
+    asyncio.run(story())
