@@ -31,13 +31,23 @@ def _quantile(percent: int, histogram: str, by: str = "") -> str:
     return f"histogram_quantile(0.{percent}, sum by ({by}le) (rate({histogram}_bucket[$__rate_interval])))"
 
 
+def _quantiles(histogram: str) -> dict[str, str]:
+    return {f"p{percent}": _quantile(percent, histogram) for percent in (50, 95, 99)}
+
+
 PANELS = (
     Panel("Answers that ended with an error", "Has to stay at zero. docs/alarms.md#broken-streams",
           {"{{code}}": "sum by (code) (increase(synkti_streams_broken_total[$__rate_interval]))"}),
     Panel("Streams continued, by why their engine was lost", "What the fleet survived.",
           {"{{reason}}": "sum by (reason) (increase(synkti_continuations_total[$__rate_interval]))"}),
     Panel("Pause of a continued stream", "What an interruption costs a client.",
-          {f"p{percent}": _quantile(percent, "synkti_continuation_pause_seconds") for percent in (50, 95, 99)}, "s"),
+          _quantiles("synkti_continuation_pause_seconds"), "s"),
+    Panel("Time to first token", "Of streamed requests, the wait for room included.",
+          _quantiles("gen_ai_server_time_to_first_token_seconds"), "s"),
+    Panel("Time per output token", "Pauses of continued streams included.",
+          _quantiles("gen_ai_server_time_per_output_token_seconds"), "s"),
+    Panel("Duration of requests", "All answers, streamed or not.",
+          _quantiles("gen_ai_server_request_duration_seconds"), "s"),
     Panel("Events without a replica", "Tokens that went out while no other node had their record.",
           {"events": "sum(increase(synkti_unreplicated_events_total[$__rate_interval]))"}),
     Panel("Replicas lost", "Connections to replicas that broke.",

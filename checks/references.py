@@ -93,7 +93,9 @@ def _variables(settings: Any, required: Mapping[str, str]) -> Iterator[tuple[str
 
 def metric_rows() -> Iterator[tuple[str, ...]]:
     """Yield the rows of the agent's metrics, by name."""
-    held = [value for value in vars(Metrics()).values() if isinstance(value, MetricWrapperBase)]
+    metrics = Metrics()
+    values = [*vars(metrics).values(), *vars(metrics.generations).values()]
+    held = [value for value in values if isinstance(value, MetricWrapperBase)]
     for metric in sorted(held, key=lambda metric: next(iter(metric.describe())).name):
         (family,) = metric.describe()
         name = f"{family.name}_total" if family.type == "counter" else family.name

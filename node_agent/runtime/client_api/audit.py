@@ -37,6 +37,9 @@ class RequestRecord:
     stream: str = ""
     tokens_in: int | None = None
     tokens_out: int | None = None
+    first_output_at: float | None = None
+    """Of a stream, in monotonic seconds."""
+
     usage: Count | None = None
     """The engine's count of an answer in one piece."""
 

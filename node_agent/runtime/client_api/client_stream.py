@@ -126,6 +126,11 @@ class ClientStream:
         return self._report.pending is not None
 
     @property
+    def first_output_at(self) -> float | None:
+        """When this node received the first output of an engine, in monotonic seconds; None before any."""
+        return self._engines.first_output_at
+
+    @property
     def _previous_owner(self) -> str:
         """The instance that held the client's connection until now."""
         return self.machine.writer.ranges[-2].epoch.owner.partition("+")[0]

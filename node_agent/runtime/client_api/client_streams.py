@@ -161,6 +161,7 @@ class ClientStreams:
             self._streams.remove(stream)
             record.tokens_in = stream.machine.prompt_tokens or None
             record.tokens_out = max(0, stream.machine.tokens - before)
+            record.first_output_at = stream.first_output_at
             self._node.metrics.tokens.inc(record.tokens_out)
 
     def _count_end(self, stream: ClientStream, status: int) -> None:

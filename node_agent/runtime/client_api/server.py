@@ -128,6 +128,10 @@ class ClientApi:
             answer_error(request, status, "journal_behind", str(behind), retry_after_s=behind.retry_after_s)
         if path not in routes.NODE_ROUTES:
             self._node.metrics.count_request(routes.metric_label(path), status)
+        if path in _KINDS:
+            now = self._node.gossip.monotonic()
+            observe = self._node.metrics.generations.observe
+            observe(path, now, record.began_at, record.first_output_at, record.tokens_out)
         self._audit.end(record, request, path, status)
 
     async def _answer(self, request: ServerRequest, path: str, record: RequestRecord) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from node_agent.core.failure.loss import LossReason
+from node_agent.runtime.common.generation_metrics import GenerationMetrics
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _PAUSES_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -27,6 +28,7 @@ class Metrics:
         self._add_client_api()
         self._add_key_limits()
         self._add_streams()
+        self.generations = GenerationMetrics(self._registry)
         self._add_failures()
         self._add_replication()
         self._add_kv()

@@ -19,13 +19,15 @@ from node_agent.runtime.common.metrics import Metrics
 ROOT = Path(__file__).parents[3]
 ALERTS = ROOT / "monitoring" / "alerts.yml"
 ADDED_BY_PROMETHEUS = {"instance", "le"}
+SERIES = r"\b(?:synkti|gen_ai)_\w+"
 FUNCTIONS = re.compile(r"\b(sum|max|count|rate|increase|histogram_quantile|by|and)\b")
 
 
 def labels_by_series() -> dict[str, set[str]]:
     """Return the labels of each series that an agent shows."""
     found: dict[str, set[str]] = {}
-    for metric in vars(Metrics()).values():
+    metrics = Metrics()
+    for metric in (*vars(metrics).values(), *vars(metrics.generations).values()):
         if isinstance(metric, MetricWrapperBase):
             (family,) = metric.describe()
             endings = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}.get(family.type, ("",))
@@ -44,13 +46,13 @@ QUERIES = [query for panel in PANELS for query in panel.queries.values()] + [rul
 
 @pytest.mark.parametrize("query", QUERIES)
 def test_a_query_is_of_series_and_labels_that_exist(query: str) -> None:
-    series = re.findall(r"\bsynkti_\w+", query)
+    series = re.findall(SERIES, query)
     known = labels_by_series()
     assert series
     assert set(series) <= set(known)
     grouped = {label for by in re.findall(r"by \(([^)]*)\)", query) for label in by.split(", ")}
     assert grouped <= ADDED_BY_PROMETHEUS.union(*(known[each] for each in series))
-    rest = FUNCTIONS.sub("", re.sub(r"by \([^)]*\)|\[[^]]*\]|\bsynkti_\w+", "", query))
+    rest = FUNCTIONS.sub("", re.sub(r"by \([^)]*\)|\[[^]]*\]|" + SERIES, "", query))
     assert re.fullmatch(r"[\s()<>=,.\d]*", rest), "no other function"
 
 
