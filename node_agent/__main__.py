@@ -14,6 +14,7 @@ import time
 
 import uvloop
 
+from node_agent.adapters.json_log import use_json
 from node_agent.adapters.log_lines import bound_lines
 from node_agent.adapters.process_memory import tune_gc
 from node_agent.adapters.systemd import systemd_lifecycle
@@ -32,6 +33,8 @@ def main() -> int:
     try:
         settings = from_environ(os.environ)
         logging.getLogger("node_agent").setLevel(settings.log_level)
+        if settings.log_format == "json":
+            use_json()
         return uvloop.run(_run_supervised(settings))
     except ConfigurationError as error:
         for fault in error.faults:

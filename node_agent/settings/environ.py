@@ -66,6 +66,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         shared_dir=read.get("SYNKTI_SHARED_DIR", state_dir, lambda text: Path(parse.line(text))),
         runtime_dir=read.get("RUNTIME_DIRECTORY", None, lambda text: Path(parse.line(text)) if text else None),
         log_level=read.get("SYNKTI_LOG_LEVEL", "INFO", parse.log_level),
+        log_format=read.get("SYNKTI_LOG_FORMAT", "text", parse.log_format),
         term_grace_s=read.get("SYNKTI_TERM_GRACE_S", 90.0, parse.positive_seconds),
         linger_s=read.get("SYNKTI_LINGER_S", 0.0, parse.seconds),
         min_silence_s=read.get("SYNKTI_MIN_SILENCE_S", MIN_INTER_TOKEN_S, parse.positive_seconds),

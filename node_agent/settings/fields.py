@@ -180,6 +180,9 @@ class Settings:
     log_level: str
     """DEBUG, INFO, WARNING, ERROR or CRITICAL: of the agent's own log."""
 
+    log_format: str
+    """text, or json: each line of the log is then an object with `at`, `level`, `logger` and `message`."""
+
     term_grace_s: float
     """The deadline that SIGTERM gives a drain. systemd's TimeoutStopSec has to be longer."""
 

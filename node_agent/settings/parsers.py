@@ -25,6 +25,7 @@ _DIGITS = re.compile(r"[0-9]{1,18}")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,253}[A-Za-z0-9])?")
 _SECRET_ARN = re.compile(r"arn:[a-z-]+:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@-]{1,512}")
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+_LOG_FORMATS = ("text", "json")
 _LONGEST = 4_096
 _YEAR_S = 366 * 24 * 3600.0
 
@@ -54,6 +55,13 @@ def log_level(text: str) -> str:
     """Parse one of the levels of `logging`."""
     if text not in _LEVELS:
         raise ValueError(f"one of {', '.join(_LEVELS)}")
+    return text
+
+
+def log_format(text: str) -> str:
+    """Parse the form of log lines."""
+    if text not in _LOG_FORMATS:
+        raise ValueError(f"one of {', '.join(_LOG_FORMATS)}")
     return text
 
 
