@@ -21,7 +21,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from node_agent.contract.errors import FleetFull, LimitExceeded, NoReadyPeer, RequestRejected
-from node_agent.core.access.token_estimate import estimate
+from node_agent.core.access.token_estimate import estimate, estimate_left
 from node_agent.core.http.cors import Origins
 from node_agent.core.openai import client_headers, routes
 from node_agent.core.openai.client_headers import REQUEST_ID
@@ -243,12 +243,18 @@ class ClientApi:
             generates=generation is not None,
             on_answer=record.on_answer,
         )
-        status = 500
+        status, counted, begun_at = 500, None, self._node.gossip.monotonic()
         try:
             status = await self.buffered_requests.answer(buffered, route, request)
+            counted = record.usage
         except (FleetFull, NoReadyPeer):
             started.undo()
             raise
+        except ClientGone:
+            elapsed_s = self._node.gossip.monotonic() - begun_at
+            time_per_token_s = self._node.load_of(route.node.instance_id).time_per_token_s
+            counted = estimate_left(cost, elapsed_s, time_per_token_s, generation.choices if generation else 1)
+            raise
         finally:
-            started.close(status, record.usage)
+            started.close(status, counted)
         return status
