@@ -314,7 +314,10 @@ def test_a_key_never_reaches_an_engine_a_log_or_the_audit_log(tmp_path: Path, ca
             begun = await begin(keyed, keyed.nodes[0], ALICE, tokens=8, events=2)
             await resume(keyed, keyed.nodes[1], ALICE, begun.token, begun.last_id)
             await resume(keyed, keyed.nodes[1], BOB, begun.token, begun.last_id)
-            for path, asked in (("responses", {"input": "night train", "max_output_tokens": 9}), ("messages", MESSAGES)):
+            for path, asked in (
+                ("responses", {"input": "night train", "max_output_tokens": 9}),
+                ("messages", MESSAGES),
+            ):
                 body = {"model": "m", "stream": True, **asked}
                 await keyed.fleet.http.post(f"{keyed.nodes[0].url}/v1/{path}", json=body, headers=bearer(ALICE))
             await asyncio.sleep(1.2)  # the audit log is written once a second
@@ -333,5 +336,30 @@ def test_a_key_never_reaches_an_engine_a_log_or_the_audit_log(tmp_path: Path, ca
             written += "\n".join(line.getMessage() for line in caplog.records if line.name.startswith("node_agent"))
             for secret in (ALICE.text[-64:].decode(), BOB.text[-64:].decode(), begun.token, "night train"):
                 assert secret not in written
+
+    asyncio.run(scenario())
+
+
+def test_a_caller_without_a_key_is_refused_before_its_body_is_read(tmp_path: Path) -> None:
+    async def check(keyed: KeyedFleet) -> None:
+        node = keyed.fleet.nodes[0]
+        for path, form in (("/v1/completions", "invalid_api_key"), ("/v1/messages", "authentication_error")):
+            reader, writer = await asyncio.open_connection(node.host, 8000)
+            head = (
+                f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 10000000\r\n\r\n"
+            )
+            writer.write(head.encode() + b"{" * 200_000)
+            async with asyncio.timeout(10):
+                answer = await reader.readuntil(b"\r\n\r\n")
+                body = await reader.readexactly(int(answer.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+            assert answer.startswith(b"HTTP/1.1 401 ")
+            assert b"www-authenticate: Bearer" in answer
+            assert form.encode() in body
+            assert b"synkti_body_bytes 0.0" in node.agent.parts.node.metrics.exposition()
+            writer.close()
+
+    async def scenario() -> None:
+        async with keyed_fleet(tmp_path, size=1) as keyed:
+            await check(keyed)
 
     asyncio.run(scenario())
