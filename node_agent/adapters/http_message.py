@@ -2,7 +2,7 @@
 
 Rules kept here:
 
-* a request is passed on only when it is complete;
+* a request is passed on only when it is complete, unless its head alone decides that it is refused;
 * every byte is counted: a body's against the body's bound, all others (lines, headers, extensions of chunks, trailers,
   empty lines between requests) against the head's, chunks by their number;
 * headers are bounded in number, and trailers are dropped;
@@ -33,6 +33,14 @@ class Receiver(Protocol):
 
     def on_request(self, method: str, target: str, headers: dict[bytes, bytes], body: bytes) -> None:
         """Receive a complete request. `version` and `keeps_alive` of the reader still refer to it."""
+        ...
+
+    def is_refused(self, method: str, target: str, headers: dict[bytes, bytes]) -> bool:
+        """Return whether a request with a body is refused, whatever its body is."""
+        ...
+
+    def on_refused(self, method: str, target: str, headers: dict[bytes, bytes]) -> None:
+        """Receive the head of such a request; nothing is read after it."""
         ...
 
     def on_fault(self, fault: ErrorResponse) -> None:
@@ -179,10 +187,25 @@ class MessageReader:
             self._fail(fault)
             return
         announced = headers.get(b"content-length", b"")
+        has_body = announced not in (b"", b"0") or b"transfer-encoding" in headers
+        if has_body and self._refuse():
+            return
         if announced.isdigit() and int(announced) > self._limits.body_bytes:
             self._fail_body()
         elif headers.get(b"expect", b"").lower() == b"100-continue":
             self._receiver.on_expect_continue()
+
+    def _refuse(self) -> bool:
+        """Pass the head on where it decides that the request is refused; return whether it does."""
+        receiver, parser, headers = self._receiver, self._parser, self._headers
+        if receiver is None or parser is None:
+            return False
+        method, target = parser.get_method().decode("ascii"), self._url.decode("latin-1")
+        if not receiver.is_refused(method, target, headers):
+            return False
+        self.stop()
+        receiver.on_refused(method, target, headers)
+        return True
 
     def on_chunk_header(self) -> None:
         """Count a chunk of the body; too many small ones are a fault (413)."""

@@ -12,7 +12,7 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from email.utils import formatdate
 from typing import Any, Protocol
 
@@ -54,6 +54,18 @@ class ClientIdentities(Protocol):
 
     def close_rejected(self) -> None:
         """Abort the connections of clients that are not accepted any more."""
+        ...
+
+
+class HeadCheck(Protocol):
+    """Decides which requests are refused by their heads alone, before their bodies are read."""
+
+    def is_refused(self, method: str, target: str, headers: Mapping[bytes, bytes]) -> bool:
+        """Return whether a request is refused, whatever its body is."""
+        ...
+
+    async def refuse(self, request: ServerRequest) -> None:
+        """Answer such a request. Its body is empty, and it is refused also where it would not be any more."""
         ...
 
 
@@ -99,6 +111,7 @@ class HttpServer:
     handle: answers a request, in a task of its own.
     alternate: another protocol that connections may begin.
     bodies: the budget shared with other servers.
+    heads: refuses requests by their heads.
     on_refused: called with one word (`code` of the error, `unread`, `pipelined`) for each connection that was refused
     or cut off.
     """
@@ -110,6 +123,7 @@ class HttpServer:
         alternate: AlternateProtocol | None = None,
         *,
         bodies: BodyBudget | None = None,
+        heads: HeadCheck | None = None,
         on_refused: Callable[[str], None] | None = None,
     ) -> None:
         self.limits = limits = limits or Limits()
@@ -122,6 +136,7 @@ class HttpServer:
         self.date = b""
         self._connection_limits = ConnectionLimits(limits.connections, limits.connections_per_address, limits.reserved)
         self._handle = handle
+        self._heads = heads
         self._on_refused = on_refused
         self._counting = asyncio.Semaphore(1)  # documents whose values are counted at once
         self._tasks: set[asyncio.Task[None]] = set()
@@ -198,11 +213,17 @@ class HttpServer:
         if self._on_refused is not None:
             self._on_refused(code)
 
-    def run(self, request: ServerRequest) -> asyncio.Task[None]:
-        """Answer a request in the background."""
+    def is_refused(self, method: str, target: str, headers: Mapping[bytes, bytes]) -> bool:
+        """Return whether a request is refused by its head alone."""
+        return self._heads is not None and self._heads.is_refused(method, target, headers)
+
+    def run(self, request: ServerRequest, *, is_refused: bool = False) -> asyncio.Task[None]:
+        """Answer a request in the background. is_refused: with the refusal that its head decided."""
         answer = (
             self._handle if self.limits.document is None or len(request.body) <= SMALL_BYTES else self._check_document
         )
+        if is_refused and self._heads is not None:
+            answer = self._heads.refuse
         task = asyncio.get_running_loop().create_task(answer(request))
         self._tasks.add(task)  # the loop holds tasks weakly
         task.add_done_callback(self._on_task_done)

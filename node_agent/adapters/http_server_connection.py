@@ -3,6 +3,8 @@
 Rules kept here:
 
 * a request is passed on complete; its head, its body and its time are bounded (`http_message`);
+* one that its head alone decides to refuse is answered at once. What its client still sends is read and dropped, for a
+  bounded time, so that it can read the response;
 * one request is answered at a time; requests that a client sends ahead wait, in a bounded number, and none begins while
   the client does not read;
 * the handler is notified when the client disconnects, and when it reads slowly; a client that does not read for too
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from node_agent.adapters.http_errors import (
@@ -106,8 +108,12 @@ class Server(Protocol):
         """Count a refused or cut-off connection."""
         ...
 
-    def run(self, request: ServerRequest) -> asyncio.Task[None]:
-        """Answer a request in the background."""
+    def is_refused(self, method: str, target: str, headers: Mapping[bytes, bytes]) -> bool:
+        """Return whether a request is refused by its head alone."""
+        ...
+
+    def run(self, request: ServerRequest, *, is_refused: bool = False) -> asyncio.Task[None]:
+        """Answer a request in the background. is_refused: with the refusal that its head decided."""
         ...
 
 
@@ -136,6 +142,7 @@ class ServerConnection(asyncio.Protocol):
         self._unread: UnreadOutput | None = None  # while the client lags
         self._body: HeldBody | None = None  # of the request that is not whole
         self._bodies: dict[Request, HeldBody] = {}
+        self._refused: Request | None = None  # by its head: the last request
 
     def admit(self, address: str) -> bool:
         """Take a slot at the server; return whether there was one. address: the client's IP address."""
@@ -191,7 +198,7 @@ class ServerConnection(asyncio.Protocol):
         for body in (self._body, *self._bodies.values()):
             if body is not None:
                 self.server.bodies.release(body)
-        self._body, self._final_error = None, None
+        self._body, self._final_error, self._refused = None, None, None
         self._bodies.clear()
 
     def pause_writing(self) -> None:
@@ -247,6 +254,21 @@ class ServerConnection(asyncio.Protocol):
         request = Request(self, method, target, headers, body)
         request.supports_chunks = self._reader.version == "1.1"
         request.keeps_alive = request.supports_chunks and self._reader.keeps_alive
+        self._take(request)
+
+    def is_refused(self, method: str, target: str, headers: dict[bytes, bytes]) -> bool:
+        """Return whether a request is refused by its head alone, also because the connection is beyond the bounds."""
+        return self.slot is not ConnectionSlot.FULL or self.server.is_refused(method, target, headers)
+
+    def on_refused(self, method: str, target: str, headers: dict[bytes, bytes]) -> None:
+        """Answer a request that its head decided to refuse, in its turn; it is the last one of the connection."""
+        request = self._refused = Request(self, method, target, headers, b"")
+        request.supports_chunks = self._reader.version == "1.1"
+        request.keeps_alive = False
+        self._take(request)
+
+    def _take(self, request: Request) -> None:
+        """Answer a request in its turn."""
         self._continue_pending = False
         if self._body is not None:
             self._body.is_complete = True
@@ -316,14 +338,18 @@ class ServerConnection(asyncio.Protocol):
 
     def _answer(self, request: Request) -> None:
         self._current = request
-        self.server.run(request).add_done_callback(lambda task: request.abort_response())
+        answering = self.server.run(request, is_refused=request is self._refused)
+        answering.add_done_callback(lambda task: request.abort_response())
 
     def on_answered(self, request: Request) -> None:
         """Process the next request: the response to the current one was written."""
         self._current = None
         self._release(request)
         self._free_at = self.server.now
-        if not request.keeps_alive or self.server.is_closing:
+        if request is self._refused:
+            self._final_error, self._final_error_at = b"", self.server.now
+            self._set_reading(True)
+        elif not request.keeps_alive or self.server.is_closing:
             self._close()
         elif not self.is_congested:
             self._process_next()

@@ -36,7 +36,9 @@ def make_servers(
     )
     bodies = BodyBudget(limits.bodies_bytes)
     metrics.body_bytes.set_function(lambda: bodies.held_bytes)
-    clients = HttpServer(client_api, limits, bodies=bodies, on_refused=metrics.refusal_counter("client"))
+    clients = HttpServer(
+        client_api, limits, bodies=bodies, heads=client_api, on_refused=metrics.refusal_counter("client")
+    )
     peers = HttpServer(
         peer_api,
         # Peers' bodies are not read as documents before they are authenticated, and then only the fleet's own.

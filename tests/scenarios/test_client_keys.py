@@ -89,6 +89,7 @@ async def _sees_all(keyed: KeyedFleet, node: LocalNode, size: int) -> bool:
     return response.status_code == 200 and sum(bool(each["model"]) for each in response.json()["nodes"]) == size
 
 
+MESSAGES = {"messages": [{"role": "user", "content": "night train"}], "max_tokens": 9}
 PROMPT = {"model": "m", "prompt": "a night train", "temperature": 0, "ignore_eos": True}
 
 
@@ -313,12 +314,21 @@ def test_a_key_never_reaches_an_engine_a_log_or_the_audit_log(tmp_path: Path, ca
             begun = await begin(keyed, keyed.nodes[0], ALICE, tokens=8, events=2)
             await resume(keyed, keyed.nodes[1], ALICE, begun.token, begun.last_id)
             await resume(keyed, keyed.nodes[1], BOB, begun.token, begun.last_id)
+            for path, asked in (
+                ("responses", {"input": "night train", "max_output_tokens": 9}),
+                ("messages", MESSAGES),
+            ):
+                body = {"model": "m", "stream": True, **asked}
+                await keyed.fleet.http.post(f"{keyed.nodes[0].url}/v1/{path}", json=body, headers=bearer(ALICE))
             await asyncio.sleep(1.2)  # the audit log is written once a second
             lines = [orjson.loads(line) for audit in keyed.audits for line in audit.lines]
             served = [line for line in lines if line["route"] == "/v1/completions"]
             assert {line["name"] for line in served} == {"alice"}
             assert {line["key"] for line in served} == {ALICE.key_id}
             assert any(line.get("tokens_in") and line.get("tokens_out") == 3 for line in served), "in one piece"
+            counted = [line for line in lines if line["route"] in ("/v1/responses", "/v1/messages")]
+            assert len(counted) == 2
+            assert all(line["tokens_in"] > 0 and 0 < line["tokens_out"] <= 9 for line in counted), counted
             assert {line.get("stream") for line in served} == {None, begun.token[:24]}
             foreign = [line for line in lines if line["route"] == "/v1/streams/" and line["name"] == "bob"]
             assert [line["status"] for line in foreign] == [404]
@@ -326,5 +336,30 @@ def test_a_key_never_reaches_an_engine_a_log_or_the_audit_log(tmp_path: Path, ca
             written += "\n".join(line.getMessage() for line in caplog.records if line.name.startswith("node_agent"))
             for secret in (ALICE.text[-64:].decode(), BOB.text[-64:].decode(), begun.token, "night train"):
                 assert secret not in written
+
+    asyncio.run(scenario())
+
+
+def test_a_caller_without_a_key_is_refused_before_its_body_is_read(tmp_path: Path) -> None:
+    async def check(keyed: KeyedFleet) -> None:
+        node = keyed.fleet.nodes[0]
+        for path, form in (("/v1/completions", "invalid_api_key"), ("/v1/messages", "authentication_error")):
+            reader, writer = await asyncio.open_connection(node.host, 8000)
+            head = (
+                f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 10000000\r\n\r\n"
+            )
+            writer.write(head.encode() + b"{" * 200_000)
+            async with asyncio.timeout(10):
+                answer = await reader.readuntil(b"\r\n\r\n")
+                body = await reader.readexactly(int(answer.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+            assert answer.startswith(b"HTTP/1.1 401 ")
+            assert b"www-authenticate: Bearer" in answer
+            assert form.encode() in body
+            assert b"synkti_body_bytes 0.0" in node.agent.parts.node.metrics.exposition()
+            writer.close()
+
+    async def scenario() -> None:
+        async with keyed_fleet(tmp_path, size=1) as keyed:
+            await check(keyed)
 
     asyncio.run(scenario())

@@ -106,3 +106,25 @@ def test_a_stream_of_a_key_at_its_limits_continues_at_another_node(tmp_path: Pat
         assert (await post(fleet, other, "a1")).status_code == 429
 
     run_scenario(tmp_path, scenario)
+
+
+def test_a_request_in_one_piece_whose_client_leaves_counts_its_tokens(tmp_path: Path) -> None:
+    body = {**CHAT, "max_tokens": 2_000}
+
+    async def scenario(fleet: LocalFleet) -> None:
+        use_keys(fleet, a1=KeyLimits(tokens_per_minute=100_000))
+        node = fleet.nodes[0]
+        waiting = asyncio.ensure_future(post(fleet, node, "a1", body))
+
+        async def is_generated() -> bool:
+            return len(node.agent.parts.clients.api.buffered_requests) == 1
+
+        async def is_counted() -> bool:
+            counted = node.agent.parts.node.metrics.key_tokens.labels("a1")._value.get()
+            return bool(0 < counted <= 2_000 + 100)
+
+        await eventually("an engine generates the answer", is_generated)
+        waiting.cancel()
+        await eventually("its tokens are counted", is_counted)
+
+    run_scenario(tmp_path, scenario, size=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 BYTES_PER_TOKEN = 4
 """Of a request's body, about what English needs; other languages and JSON need fewer."""
@@ -65,10 +65,40 @@ def read_usage(body: bytes) -> Count | None:
         )
     except (ValueError, RecursionError):
         return None
+    return _usage_count(usage)
+
+
+def read_event_usage(event: dict[str, Any]) -> Count | None:
+    """Read the usage in an event of `/v1/responses` or `/v1/messages`; None where it has none, or not the prompt's."""
+    places = (event, event.get("response"), event.get("message"))
+    return next(
+        (count for place in places if isinstance(place, dict) and (count := _usage_count(place.get("usage")))), None
+    )
+
+
+def estimate_left(asked: Estimate, elapsed_s: float, time_per_token_s: float, choices: int = 1) -> Count:
+    """Estimate the tokens of a request in one piece whose client left, of which no engine's count arrives.
+
+    Args:
+        asked: its estimate at admission; an answer has no more tokens.
+        elapsed_s: seconds since its engine received it, a wait there included.
+        time_per_token_s: of one answer at that engine, 0 where unknown: then as if it were complete.
+        choices: answers that are generated at the same time.
+
+    Returns:
+        The prompt's estimate, and the tokens that the engine had time for.
+    """
+    if time_per_token_s <= 0:
+        return Count(*asked)
+    return Count(asked.prompt, min(asked.answer, round(elapsed_s / time_per_token_s) * choices))
+
+
+def _usage_count(usage: object) -> Count | None:
     if not isinstance(usage, dict):
         return None
     prompt, answer = (_count(usage, names) for names in (_PROMPT_NAMES, _ANSWER_NAMES))
-    return Count(prompt, answer or 0) if prompt is not None else None
+    cached = sum(_count(usage, (name,)) or 0 for name in _CACHED_NAMES)
+    return Count(prompt + cached, answer or 0) if prompt is not None else None
 
 
 _USAGE = b'"usage":'
@@ -76,6 +106,8 @@ _MAX_USAGE_BYTES = 4_096
 _DECODER = json.JSONDecoder()
 _PROMPT_NAMES = ("prompt_tokens", "input_tokens")
 _ANSWER_NAMES = ("completion_tokens", "output_tokens")
+_CACHED_NAMES = ("cache_read_input_tokens", "cache_creation_input_tokens")
+"""Anthropic's: tokens of a prompt that its `input_tokens` leave out; OpenAI's counts have them all."""
 
 
 def _count(usage: dict[str, object], names: tuple[str, ...]) -> int | None:

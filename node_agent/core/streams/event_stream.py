@@ -31,6 +31,7 @@ from typing import Any
 import orjson
 
 from node_agent.contract.errors import ContinuationImpossible
+from node_agent.core.access.token_estimate import Count, read_event_usage
 from node_agent.core.continuation.method import ContinuationMethod, MethodChoice
 from node_agent.core.continuation.requests import EMIT_IDS, FORCED_IDS, RESUME_IDS
 from node_agent.core.continuation.timeouts import MAX_FIRST_TOKEN_S
@@ -80,11 +81,17 @@ class EventStream(StreamMachine):
         self._has_stop_reason = False  # a message's stop_reason was received
         self._has_terminal_event = False  # the journal that this stream was restored from has the last event
         self._has_engine_output = False  # the current engine sent more than the opening events
+        self._usage = Count(0, 0)  # as an engine counted it
 
     @property
     def tokens(self) -> int:
-        """Ids generated so far, as the engines reported them."""
-        return len(self._ids)
+        """Ids generated so far, as the engines reported them; without the plug-in their count, which comes last."""
+        return len(self._ids) or self._usage.answer
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt as an engine counted them; 0 before it did."""
+        return self._usage.prompt
 
     def method_for(self, supported_methods: Collection[str]) -> MethodChoice | None:
         """Choose how an engine continues, as `StreamMachine.method_for`. Raises ContinuationImpossible."""
@@ -205,6 +212,9 @@ class EventStream(StreamMachine):
 
     def _encode(self, name: bytes, event: dict[str, Any]) -> bytes:
         self._has_output = self._has_output or event.get("type") not in _OPENING_EVENTS
+        usage = read_event_usage(event)
+        if usage is not None:
+            self._usage = Count(usage.prompt or self._usage.prompt, usage.answer)
         if event.get("logprobs") or not self._wants_logprobs:
             self._ids_settled = len(self._ids)
         return self.writer.encode(orjson.dumps(event), name)

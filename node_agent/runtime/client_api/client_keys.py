@@ -59,7 +59,7 @@ class ClientKeys:
         return "unavailable" if self._ring is None else "on"
 
     def identify(self, headers: Mapping[bytes, bytes], target: str, scope: Scope) -> Caller:
-        """Return the caller of a request.
+        """Return the caller of a request. Raises NoReadyPeer where this node could not read the keys yet.
 
         Args:
             headers: of the request, by lower-case names.
@@ -72,21 +72,36 @@ class ClientKeys:
         Raises:
             RequestRejected: the key is absent, malformed or not accepted (401), sent in a wrong way (400), or it lacks
                 the scope (403).
+        """
+        try:
+            return self._identify(headers, target, scope)
+        except RequestRejected as rejected:
+            self._node.metrics.refused_callers.labels(rejected.code).inc()
+            raise
+
+    def accepts(self, headers: Mapping[bytes, bytes], target: str, scope: Scope) -> bool:
+        """Return whether `identify` finds a caller, and count nothing."""
+        try:
+            self._identify(headers, target, scope)
+        except (RequestRejected, NoReadyPeer):
+            return False
+        return True
+
+    def _identify(self, headers: Mapping[bytes, bytes], target: str, scope: Scope) -> Caller:
+        """Return the caller, as `identify`. Raises RequestRejected.
+
+        Raises:
             NoReadyPeer: this node could not read the keys yet.
         """
         if self._store is None:
             return ANYBODY
-        try:
-            key = read_key(headers, target)
-            if self._ring is None:
-                raise NoReadyPeer("This node could not read the clients' keys yet; try again shortly.", _RETRY_AFTER_S)
-            found = self._ring.identify(key, self._fleet_time())
-            if not isinstance(found, Caller):
-                reject(found)
-            check_scope(found, scope)
-        except RequestRejected as rejected:
-            self._node.metrics.refused_callers.labels(rejected.code).inc()
-            raise
+        key = read_key(headers, target)
+        if self._ring is None:
+            raise NoReadyPeer("This node could not read the clients' keys yet; try again shortly.", _RETRY_AFTER_S)
+        found = self._ring.identify(key, self._fleet_time())
+        if not isinstance(found, Caller):
+            reject(found)
+        check_scope(found, scope)
         return found
 
     def _fleet_time(self) -> float:

@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 
 from node_agent.contract.errors import FleetFull, LimitExceeded, NoReadyPeer, RequestRejected
-from node_agent.core.access.token_estimate import estimate
+from node_agent.core.access.token_estimate import estimate, estimate_left
 from node_agent.core.http.cors import Origins
 from node_agent.core.openai import client_headers, routes
 from node_agent.core.openai.client_headers import REQUEST_ID
@@ -103,11 +103,25 @@ class ClientApi:
 
     async def __call__(self, request: ServerRequest) -> None:
         """Answer a request and count it; a failure that has a status becomes an error response."""
+        await self._respond(request, self._answer)
+
+    def is_refused(self, method: str, target: str, headers: Mapping[bytes, bytes]) -> bool:
+        """Return whether a request is refused by its head alone: its caller has no key that opens its route."""
+        scope = routes.required_scope(routes.raw_path(target))
+        return method != "OPTIONS" and scope is not None and not self._keys.accepts(headers, target, scope)
+
+    async def refuse(self, request: ServerRequest) -> None:
+        """Answer a request whose head was refused; its body was not read."""
+        await self._respond(request, self._refuse)
+
+    async def _respond(
+        self, request: ServerRequest, answer: Callable[[ServerRequest, str, RequestRecord], Awaitable[int]]
+    ) -> None:
         path, record = routes.raw_path(request.target), self._audit.begin()
         if self._origins:
             request.add_headers(self._origins.headers(request.headers))
         try:
-            status = await self._answer(request, path, record)
+            status = await answer(request, path, record)
         except ClientGone:
             status = 499
         except RequestRejected as rejected:
@@ -135,22 +149,30 @@ class ClientApi:
         self._audit.end(record, request, path, status)
 
     async def _answer(self, request: ServerRequest, path: str, record: RequestRecord) -> int:
-        """Answer a request; return the status that the client received. Raises what `__call__` handles."""
-        request_id = secrets.token_hex(16).encode()
-        request.add_headers([(REQUEST_ID, request_id)])
-        if (given := client_headers.request_id(request.headers)) is not None:
-            request_id = given
-            request.add_headers([(REQUEST_ID, given)])
+        """Answer a request; return the status that the client received. Raises what `_respond` handles."""
+        request_id = _name_request(request)
         if (status := self._reject_invalid_route(request, path)) is not None:
             return status
-        if (scope := routes.required_scope(path)) is not None:
-            record.caller = self._keys.identify(request.headers, request.target, scope)
+        self._identify(request, path, record)
         if (own := self._own_routes.get(path)) is not None:
             await own(request)
             return 200
         if path.startswith(routes.STREAMS):
             return await self._streams.resume(request, path.removeprefix(routes.STREAMS), record)
         return await self._serve(request, path, request_id, record)
+
+    async def _refuse(self, request: ServerRequest, path: str, record: RequestRecord) -> int:
+        """Answer a request whose head was refused, as `_answer` would."""
+        _name_request(request)
+        if (status := self._reject_invalid_route(request, path)) is not None:
+            return status
+        self._identify(request, path, record)
+        raise NoReadyPeer("The clients' keys have changed while this request arrived; try again.", 1.0)
+
+    def _identify(self, request: ServerRequest, path: str, record: RequestRecord) -> None:
+        """Record the caller. Raises RequestRejected, NoReadyPeer."""
+        if (scope := routes.required_scope(path)) is not None:
+            record.caller = self._keys.identify(request.headers, request.target, scope)
 
     def _reject_invalid_route(self, request: ServerRequest, path: str) -> int | None:
         """Answer a request for an unknown route, or with a wrong method; return None for all others."""
@@ -250,12 +272,28 @@ class ClientApi:
             generates=generation is not None,
             on_answer=record.on_answer,
         )
-        status = 500
+        status, counted, begun_at = 500, None, self._node.gossip.monotonic()
         try:
             status = await self.buffered_requests.answer(buffered, route, request)
+            counted = record.usage
         except (FleetFull, NoReadyPeer):
             started.undo()
             raise
+        except ClientGone:
+            elapsed_s = self._node.gossip.monotonic() - begun_at
+            time_per_token_s = self._node.load_of(route.node.instance_id).time_per_token_s
+            counted = estimate_left(cost, elapsed_s, time_per_token_s, generation.choices if generation else 1)
+            raise
         finally:
-            started.close(status, record.usage)
+            started.close(status, counted)
         return status
+
+
+def _name_request(request: ServerRequest) -> bytes:
+    """Return the request's id, its client's or a new one, and add it to the response."""
+    request_id = secrets.token_hex(16).encode()
+    request.add_headers([(REQUEST_ID, request_id)])  # also where the client's own is refused
+    if (given := client_headers.request_id(request.headers)) is not None:
+        request_id = given
+        request.add_headers([(REQUEST_ID, given)])
+    return request_id

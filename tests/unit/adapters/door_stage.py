@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from node_agent.adapters.http_limits import Limits
-from node_agent.adapters.http_server import Handle, HttpServer, bind
+from node_agent.adapters.http_server import Handle, HeadCheck, HttpServer, bind
 from node_agent.ports import ServerRequest
 
 LIMITS = Limits(body_bytes=100, head_bytes=2_000, connections=4, pipelined=3, idle_s=60.0, stalled_s=5.0, request_s=9.0)
@@ -68,10 +68,10 @@ class Client:
 Story = Callable[[Client], Coroutine[Any, Any, None]]
 
 
-def run_scenario(handle: Handle, story: Story, limits: Limits = LIMITS) -> None:
+def run_scenario(handle: Handle, story: Story, limits: Limits = LIMITS, heads: HeadCheck | None = None) -> None:
     async def run() -> None:
         listener = bind("127.0.0.1", 0, "door")
-        server = HttpServer(handle, limits)
+        server = HttpServer(handle, limits, heads=heads)
         await server.start(listener)
         client = Client(server, *await asyncio.open_connection(*listener.getsockname()))
         try:

@@ -29,6 +29,12 @@ class Read:
         self.bodies.append(body)
         self.headers.append(headers)
 
+    def is_refused(self, method: str, target: str, headers: dict[bytes, bytes]) -> bool:
+        return b"x-refused" in headers
+
+    def on_refused(self, method: str, target: str, headers: dict[bytes, bytes]) -> None:
+        self.headers.append(headers)
+
     def on_fault(self, fault: ErrorResponse) -> None:
         self.faults.append(fault)
 
@@ -37,6 +43,15 @@ class Read:
 
     def reserve_body(self, size: int) -> bool:
         return size <= self.room
+
+
+def test_a_request_that_its_head_refuses_is_passed_on_without_its_body() -> None:
+    read = read_all(
+        b"POST / HTTP/1.1\r\nhost: x\r\nx-refused: 1\r\ncontent-length: 4\r\n\r\nbodyGET / HTTP/1.1\r\n", cut=7
+    )
+    assert (len(read.headers), read.bodies, read.faults) == (1, [], [])
+    read = read_all(b"GET / HTTP/1.1\r\nhost: x\r\nx-refused: 1\r\n\r\n")
+    assert read.bodies == [b""]  # without a body there is nothing to save
 
 
 def read_all(raw: bytes, limits: Limits | None = None, cut: int = 65536) -> Read:

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from node_agent.core.access.caller import KeyLimits
 from node_agent.core.access.key_usage import KeyUsage, Limit, Refused, digest_of
 from node_agent.core.access.limit_headers import duration, limit_headers, refusal_message, zero_message
-from node_agent.core.access.token_estimate import DEFAULT_ANSWER, Count, estimate, read_usage
+from node_agent.core.access.token_estimate import (
+    DEFAULT_ANSWER,
+    Count,
+    Estimate,
+    estimate,
+    estimate_left,
+    read_event_usage,
+    read_usage,
+)
 from node_agent.core.openai.generation_request import ApiRoute, read_generation
 
 
@@ -83,3 +91,30 @@ def test_an_answer_of_any_bytes_has_a_count_or_none(body: bytes) -> None:
     for answer in (body, b'{"usage":' + body):
         count = read_usage(answer)
         assert count is None or min(count) >= 0
+
+
+def test_a_request_whose_client_left_used_what_its_engine_had_time_for() -> None:
+    asked = Estimate(12, 400)
+    assert estimate_left(asked, 2.0, 0.02) == Count(12, 100)
+    assert estimate_left(asked, 2.0, 0.02, choices=3) == Count(12, 300)
+    assert estimate_left(asked, 60.0, 0.02) == Count(12, 400)
+    assert estimate_left(asked, 2.0, 0.0) == Count(12, 400)  # the engine's pace is not known
+    assert estimate_left(Estimate(12, 0), 2.0, 0.02) == Count(12, 0)
+
+
+@pytest.mark.parametrize(
+    ("event", "count"),
+    [
+        ({"type": "response.completed", "response": {"usage": {"input_tokens": 9, "output_tokens": 4}}}, Count(9, 4)),
+        (
+            {"type": "message_start", "message": {"usage": {"input_tokens": 2, "cache_read_input_tokens": 7}}},
+            Count(9, 0),
+        ),
+        ({"type": "message_delta", "usage": {"input_tokens": 9, "output_tokens": 4}}, Count(9, 4)),
+        ({"type": "message_delta", "usage": {"input_tokens": True, "output_tokens": 4}}, None),
+        ({"type": "response.created", "response": {"usage": None}}, None),
+        ({"response": [], "message": "x", "usage": 5}, None),
+    ],
+)
+def test_an_events_usage_is_read_in_both_forms(event: dict[str, object], count: Count | None) -> None:
+    assert read_event_usage(event) == count

@@ -108,7 +108,11 @@ class Engine:
             name, item_id = f"response.{what}.delta", f"{what}_{number}"
             yield upto, event(name, item_id=item_id, delta="".join(parts), logprobs=scored)
         yield upto, event("response.output_item.done", item=items[-1] if items else None)
-        usage = {"input_tokens_details": {"cached_tokens": self.cached}, "output_tokens": len(self.ids)}
+        usage = {
+            "input_tokens": 30,
+            "input_tokens_details": {"cached_tokens": self.cached},
+            "output_tokens": len(self.ids),
+        }
         ended = {**opening, "status": "completed", "output": items, "usage": usage}
         yield upto, event("response.completed", response=ended)
 

@@ -128,6 +128,17 @@ def test_an_engine_without_the_plugin_may_answer_a_stream_that_was_only_opened()
 
 
 @pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("plugged", [True, False])
+def test_tokens_of_prompt_and_answer_are_known_at_the_end_and_to_the_next_owner(route: ApiRoute, plugged: bool) -> None:
+    stream, engine = machine(route), Engine(THOUGHTS, PIECES, 1, plugged=plugged, cached=7)
+    assert (stream.prompt_tokens, stream.tokens) == (0, 0)
+    feed_answer(stream, engine)
+    assert (stream.prompt_tokens, stream.tokens) == (30, len(engine.ids))
+    restored, _ = restore_stream(stream.generation, "s", bytes(stream.journal), 0)
+    assert (restored.prompt_tokens, restored.tokens) == (30, len(engine.ids))
+
+
+@pytest.mark.parametrize("route", ROUTES)
 def test_without_the_plugin_an_answer_is_passed_on_and_its_loss_is_final(route: ApiRoute) -> None:
     plain = Engine(THOUGHTS, PIECES, 1, plugged=False)
     assert normalized(complete_answer(route, plain)) == normalized(complete_answer(route, Engine(THOUGHTS, PIECES, 1)))
