@@ -13,7 +13,8 @@ from typing import Any
 from node_agent.contract.states import NodeState
 from node_agent.core.drain.planner import MARGIN_S, DrainPlanner, HandOff, Peer, ServedStream, reclaimed_pools
 from node_agent.core.routing.admission import Rejection
-from node_agent.core.routing.router import MAX_WAITING, Route, RouteRequest
+from node_agent.core.routing.candidates import MAX_WAITING
+from node_agent.core.routing.router import Route, RouteRequest
 from sim.engine import TIME_PER_TOKEN_S, Engine, Work
 from sim.entry import Entry
 from sim.figures import spread

@@ -21,6 +21,7 @@ import orjson
 from node_agent.adapters.http_errors import PLAIN_HTTP, encode_final_error
 from node_agent.adapters.http_limits import Limits
 from node_agent.adapters.http_server_connection import ServerConnection
+from node_agent.adapters.http_server_interface import Connection
 from node_agent.adapters.http_tls_listener import TlsListener
 from node_agent.contract.errors import ConfigurationError, route_error
 from node_agent.core.http.body_budget import SMALL_BYTES, BodyBudget, HeldBody
@@ -129,7 +130,7 @@ class HttpServer:
         self.limits = limits = limits or Limits()
         self.alternate = alternate
         self.bodies = bodies or BodyBudget(limits.bodies_bytes)
-        self.connections: set[ServerConnection] = set()
+        self.connections: set[Connection] = set()
         self.is_closing = False
         self.is_over = False  # connections that the loop accepted just before are still made
         self.now = 0.0  # loop time of the last sweep, good enough for what takes seconds
@@ -171,7 +172,7 @@ class HttpServer:
 
     # what connections need
 
-    def add(self, connection: ServerConnection, address: str) -> ConnectionSlot:
+    def add(self, connection: Connection, address: str) -> ConnectionSlot:
         """Add a new connection; return its slot."""
         self.connections.add(connection)
         place = self._connection_limits.acquire(address)
@@ -192,7 +193,7 @@ class HttpServer:
         """Return the response to a client that begins without TLS."""
         return encode_final_error(PLAIN_HTTP, self.date)
 
-    def remove(self, connection: ServerConnection, address: str) -> None:
+    def remove(self, connection: Connection, address: str) -> None:
         """Remove a connection that has ended."""
         if connection in self.connections:
             self.connections.remove(connection)

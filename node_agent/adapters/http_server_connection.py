@@ -18,8 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable
 
 from node_agent.adapters.http_errors import (
     ADDRESS_FULL,
@@ -29,14 +28,13 @@ from node_agent.adapters.http_errors import (
     encode_final_error,
     request_timeout,
 )
-from node_agent.adapters.http_limits import Limits
 from node_agent.adapters.http_message import MessageReader
 from node_agent.adapters.http_request import Request
-from node_agent.core.http.body_budget import BodyBudget, HeldBody
+from node_agent.adapters.http_server_interface import Server
+from node_agent.core.http.body_budget import HeldBody
 from node_agent.core.http.connection_limits import ConnectionSlot
 from node_agent.core.http.request_head import ErrorResponse
 from node_agent.core.http.slow_clients import RequestArrival, UnreadOutput
-from node_agent.ports import AlternateProtocol, ServerRequest
 
 LINGER_S = 2.0
 """How long a refused client's connection stays open: closed at once, the client might never read the error."""
@@ -48,73 +46,6 @@ HEALTH_TIMEOUT_S = 5.0
 """How long a connection beyond the bounds may take to request the node's health."""
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-class Server(Protocol):
-    """The server of a connection: what all its connections share."""
-
-    @property
-    def limits(self) -> Limits:
-        """The bounds that each connection applies."""
-        ...
-
-    @property
-    def alternate(self) -> AlternateProtocol | None:
-        """Another protocol that a connection may begin."""
-        ...
-
-    @property
-    def bodies(self) -> BodyBudget:
-        """The budget of all bodies; a connection releases what it reserved."""
-        ...
-
-    @property
-    def is_closing(self) -> bool:
-        """Whether the response to the current request is a connection's last."""
-        ...
-
-    @property
-    def is_over(self) -> bool:
-        """Whether a new connection is aborted at once."""
-        ...
-
-    @property
-    def now(self) -> float:
-        """The loop's time in seconds, at most a second old."""
-        ...
-
-    @property
-    def date(self) -> bytes:
-        """The line of the Date header, with its line end."""
-        ...
-
-    def identify(self, transport: asyncio.BaseTransport) -> str | None:
-        """Return who has connected, "" where clients have no identities; None for a client that is rejected."""
-        ...
-
-    def add(self, connection: ServerConnection, address: str) -> ConnectionSlot:
-        """Add a new connection; return its slot."""
-        ...
-
-    def remove(self, connection: ServerConnection, address: str) -> None:
-        """Remove a connection that has ended; does nothing for one that was removed before."""
-        ...
-
-    def reserve_body(self, body: HeldBody, size: int) -> bool:
-        """Reserve room for a body that has grown to `size` bytes; return whether there is room."""
-        ...
-
-    def count_refusal(self, code: str) -> None:
-        """Count a refused or cut-off connection."""
-        ...
-
-    def is_refused(self, method: str, target: str, headers: Mapping[bytes, bytes]) -> bool:
-        """Return whether a request is refused by its head alone."""
-        ...
-
-    def run(self, request: ServerRequest, *, is_refused: bool = False) -> asyncio.Task[None]:
-        """Answer a request in the background. is_refused: with the refusal that its head decided."""
-        ...
 
 
 class ServerConnection(asyncio.Protocol):

@@ -22,38 +22,19 @@ EC2 reclaims pools. Suspects, draining and unready nodes are not on the ring.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
 
 from node_agent.contract.states import NodeState
-from node_agent.core.node.status import IDLE, Load, NodeStatus, Pool
+from node_agent.core.node.status import Load, NodeStatus, Pool
+from node_agent.core.routing.candidates import Candidate, LoadSource, ModelPool, OwnLoad
 from node_agent.core.routing.circuit_breaker import CircuitBreaker
-from node_agent.core.routing.hash_ring import HashRing
-
-BOUND = 1.25
-SLACK = 4
-"""Requests; without them a nearly idle fleet would forward every request."""
 
 NEAR = 4
 """How many nodes in a key's order are compared before all others."""
 
-MAX_WAITING = 4
-"""Waiting requests from which on an engine is full: another one would only wait, too."""
-
-UNKNOWN_PLACES = 256
-"""How many requests an engine that was never full is taken to run at once: vLLM's --max-num-seqs on large GPUs."""
-
-FULL_KV = 0.98
 NO_SHORTCUT = -1.0
-
-
-class LoadSource(Protocol):
-    """The source of a node's newest load: membership's Member."""
-
-    load: Load
-    load_version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,139 +85,14 @@ class RouteRequest:
     """True where a node with an open breaker is better than none, also where others are only full."""
 
 
-class _Candidate:
-    """A node that may serve. open_requests: this node's there; counted: its part in the pool's total.
-
-    places: how many requests its engine runs at once, as far as its reports show.
-    """
-
-    __slots__ = (
-        "breaker",
-        "counted",
-        "is_ready",
-        "load",
-        "name",
-        "open_at_report",
-        "open_requests",
-        "places",
-        "source",
-        "status",
-        "version",
-    )
-
-    def __init__(self, status: NodeStatus, source: LoadSource, breaker: CircuitBreaker, opened: int) -> None:
-        self.status = status
-        self.name = status.instance_id
-        self.is_ready = status.state is NodeState.READY
-        self.source = source
-        self.breaker = breaker
-        self.open_requests = opened
-        self.open_at_report = opened
-        self.version = source.load_version
-        self.load = source.load
-        self.places = UNKNOWN_PLACES
-        self.counted = 0
-
-    def refresh(self) -> None:
-        """Use membership's load where it is new."""
-        source = self.source
-        if source.load_version != self.version:
-            self.version = source.load_version
-            self.load_reported(source.load)
-
-    def load_reported(self, load: Load) -> None:
-        """Record the node's newest load, from gossip or from an answer."""
-        self.load = load
-        self.open_at_report = self.open_requests
-        if load.waiting or load.kv_use >= FULL_KV or load.running > self.places:
-            self.places = load.running
-
-    def in_flight(self) -> int:
-        """Return its reported requests, and those that this node has sent it since."""
-        self.refresh()
-        running, waiting, *_ = self.load
-        return max(self.open_requests, running + waiting + self.open_requests - self.open_at_report)
-
-    def is_full(self, entries: int) -> bool:
-        """Return whether another request would only wait there, by its newest reported load.
-
-        Between two reports a node takes as many requests as end there, as many as its engine has places free, and its
-        part of a few more. Otherwise a burst, or the whole queue, would move into the engine's own queue, where keys
-        take no turns.
-
-        Args:
-            entries: nodes that send requests there, each by the same report.
-        """
-        self.refresh()
-        load = self.load
-        if load.waiting >= MAX_WAITING or load.kv_use >= FULL_KV:
-            return True
-        more = self.open_requests - self.open_at_report
-        if load.waiting:
-            return more >= max(1, (MAX_WAITING - load.waiting) // entries)
-        free = max(0, self.places - load.running)
-        return more >= free + max(1, (MAX_WAITING + self.places // 4) // entries)
-
-
-class OwnLoad:
-    """The load of this node's own engine, as last measured."""
-
-    def __init__(self) -> None:
-        self.load = IDLE
-        self.load_version = 0
-
-    def set(self, load: Load) -> None:
-        """Set the load of a new measurement; each counts as new, even if it is equal."""
-        self.load = load
-        self.load_version += 1
-
-
-class _ModelPool:
-    """The nodes that serve one model, and their total load."""
-
-    def __init__(self) -> None:
-        self.ring: HashRing[_Candidate] = HashRing()
-        self._order: list[_Candidate] = []
-        self._next = 0
-        self._total = 0
-
-    def update(self, candidates: Mapping[str, _Candidate]) -> None:
-        """Set the pool's nodes."""
-        for gone in [candidate.name for candidate in self.ring if candidates.get(candidate.name) is not candidate]:
-            self.ring.remove(gone)
-        self.ring.add_all({name: one for name, one in candidates.items() if name not in self.ring})
-        self._order = list(self.ring)
-        self._next = 0
-        self._total = sum(candidate.counted for candidate in self._order)
-
-    def recount(self) -> None:
-        """Update the total by the next node's load: one for each request, so that the total is never much older."""
-        order = self._order
-        self._next = at = self._next + 1 if self._next + 1 < len(order) else 0
-        candidate = order[at]
-        in_flight = candidate.in_flight()
-        self._total += in_flight - candidate.counted
-        candidate.counted = in_flight
-
-    def rotation(self) -> Iterator[_Candidate]:
-        """Yield every node once, from the current position on: as good as at random."""
-        for at in range(self._next - len(self._order), self._next):
-            yield self._order[at]
-
-    @property
-    def bound(self) -> float:
-        """The most requests in flight at a node that is not overloaded: BOUND times the mean, and SLACK."""
-        return BOUND * self._total / len(self._order) + SLACK
-
-
 class Router:
     """Chooses the engine of each request. own_id: this node's instance id."""
 
     def __init__(self, own_id: str) -> None:
         self.own_load = OwnLoad()  # the caller keeps it up to date
         self._own_id = own_id
-        self._candidates: dict[str, _Candidate] = {}
-        self._pools: dict[str, _ModelPool] = {}
+        self._candidates: dict[str, Candidate] = {}
+        self._pools: dict[str, ModelPool] = {}
         self._breakers: dict[str, CircuitBreaker] = {}
 
     def update(self, serving: Iterable[NodeStatus], sources: Mapping[str, LoadSource], own: NodeStatus) -> None:
@@ -245,8 +101,8 @@ class Router:
         serving: peers; sources: each peer's load, by instance id; own: this node's status, in any state.
         """
         statuses = [*serving, own] if own.state.takes_requests else list(serving)
-        candidates: dict[str, _Candidate] = {}
-        by_model: dict[str, dict[str, _Candidate]] = {}
+        candidates: dict[str, Candidate] = {}
+        by_model: dict[str, dict[str, Candidate]] = {}
         for status in statuses:
             source = self.own_load if status.instance_id == self._own_id else sources[status.instance_id]
             candidate = self._candidate(status, source)
@@ -254,7 +110,7 @@ class Router:
             if status.model:
                 by_model.setdefault(status.model, {})[candidate.name] = candidate
         self._candidates = candidates
-        self._pools = {model: self._pools.get(model) or _ModelPool() for model in by_model}
+        self._pools = {model: self._pools.get(model) or ModelPool() for model in by_model}
         for model, pool in self._pools.items():
             pool.update(by_model[model])
         # This node's own breaker has no source; it is removed with its engine, and the next engine gets a new one.
@@ -264,7 +120,7 @@ class Router:
             if name in sources or (name == self._own_id and name in candidates)
         }
 
-    def _candidate(self, status: NodeStatus, source: LoadSource) -> _Candidate:
+    def _candidate(self, status: NodeStatus, source: LoadSource) -> Candidate:
         name = status.instance_id
         known = self._candidates.get(name)
         if known is not None and known.status.model == status.model and known.source is source:
@@ -272,7 +128,7 @@ class Router:
             known.is_ready = status.state is NodeState.READY
             return known
         opened = known.open_requests if known is not None else 0
-        return _Candidate(status, source, self._breakers.setdefault(name, CircuitBreaker()), opened)
+        return Candidate(status, source, self._breakers.setdefault(name, CircuitBreaker()), opened)
 
     # what happened
 
@@ -338,22 +194,22 @@ class Router:
             chosen, reason = self._last_resort(pool, request), "last-resort"
         return self._route_to(chosen, reason, request, now) if chosen is not None else NoRoute.FULL
 
-    def _pool_for(self, model: str | None) -> _ModelPool | None:
+    def _pool_for(self, model: str | None) -> ModelPool | None:
         if model is not None:
             return self._pools.get(model)
         return max(self._pools.values(), key=lambda pool: len(pool.ring), default=None)
 
-    def _can_take(self, candidate: _Candidate, request: RouteRequest, now: float) -> bool:
+    def _can_take(self, candidate: Candidate, request: RouteRequest, now: float) -> bool:
         if not candidate.breaker.allows(now) or not self._is_eligible(candidate, request):
             return False
         return request.is_continuation or not candidate.is_full(len(self._candidates))
 
-    def _is_eligible(self, candidate: _Candidate, request: RouteRequest) -> bool:
+    def _is_eligible(self, candidate: Candidate, request: RouteRequest) -> bool:
         if candidate.name in request.tried:
             return False
         return request.can_serve is None or request.can_serve(candidate.status)
 
-    def _last_resort(self, pool: _ModelPool, request: RouteRequest) -> _Candidate | None:
+    def _last_resort(self, pool: ModelPool, request: RouteRequest) -> Candidate | None:
         remaining = [candidate for candidate in pool.rotation() if self._is_eligible(candidate, request)]
         if not request.last_resort and any(candidate.breaker.is_closed for candidate in remaining):
             return None  # these are full, not broken
@@ -365,10 +221,10 @@ class Router:
         return min(usable, key=lambda candidate: (not candidate.is_ready, candidate.in_flight()), default=None)
 
     def _first_candidates(
-        self, order: Iterable[_Candidate], request: RouteRequest, now: float, shortcut_bound: float
-    ) -> list[_Candidate]:
+        self, order: Iterable[Candidate], request: RouteRequest, now: float, shortcut_bound: float
+    ) -> list[Candidate]:
         """Return the first few of the best kind in order; only the first where its load is within `shortcut_bound`."""
-        kinds: tuple[list[_Candidate], ...] = ([], [], [], [])
+        kinds: tuple[list[Candidate], ...] = ([], [], [], [])
         avoid = request.avoid
         for candidate in order:
             if not self._can_take(candidate, request, now):
@@ -381,8 +237,8 @@ class Router:
         return next((few[:NEAR] for few in kinds if few), [])
 
     def _without_key(
-        self, pool: _ModelPool, request: RouteRequest, now: float, bound: float
-    ) -> tuple[_Candidate | None, str]:
+        self, pool: ModelPool, request: RouteRequest, now: float, bound: float
+    ) -> tuple[Candidate | None, str]:
         own = self._candidates.get(self._own_id)
         order = pool.rotation()
         if own is not None and own.name in pool.ring:
@@ -391,24 +247,24 @@ class Router:
                 return own, "local"
         else:
             near = self._first_candidates(order, request, now, NO_SHORTCUT)
-        return min(near, key=_Candidate.in_flight, default=None), "least-loaded"
+        return min(near, key=Candidate.in_flight, default=None), "least-loaded"
 
     def _with_key(
-        self, near: list[_Candidate], pool: _ModelPool, request: RouteRequest, now: float, bound: float
-    ) -> tuple[_Candidate | None, str]:
+        self, near: list[Candidate], pool: ModelPool, request: RouteRequest, now: float, bound: float
+    ) -> tuple[Candidate | None, str]:
         if not near:
             return None, ""
         if near[0].in_flight() <= bound:
             return near[0], "session" if request.by_session else "prefix"
-        least = min(near, key=_Candidate.in_flight)
+        least = min(near, key=Candidate.in_flight)
         if least.in_flight() <= bound:
             return least, "overflow"
         others = self._first_candidates(pool.rotation(), request, now, NO_SHORTCUT)
         if others and others[0].is_ready is least.is_ready:
-            least = min(least, *others, key=_Candidate.in_flight)
+            least = min(least, *others, key=Candidate.in_flight)
         return least, "crowded"
 
-    def _route_to(self, candidate: _Candidate, reason: str, request: RouteRequest, now: float) -> Route:
+    def _route_to(self, candidate: Candidate, reason: str, request: RouteRequest, now: float) -> Route:
         candidate.breaker.request_sent(now)
         if not candidate.is_ready:
             reason += ";only-at-risk"

@@ -10,7 +10,7 @@ from node_agent.core.common.address import Address
 from node_agent.core.engine.metrics import EngineMetrics, parse_metrics
 from node_agent.core.engine.polled_paths import METRICS
 from node_agent.core.node.status import Load
-from node_agent.core.routing.router import MAX_WAITING
+from node_agent.core.routing.candidates import MAX_WAITING
 from node_agent.ports import ExchangeLost, Http
 from node_agent.runtime.engine.active_requests import EngineCalls
 from node_agent.runtime.node.context import NodeContext

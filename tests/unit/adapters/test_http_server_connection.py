@@ -198,6 +198,7 @@ def test_the_kernel_too_holds_little_for_a_client_that_does_not_read_and_gives_i
     async def story(client: Client) -> None:
         await client.request(post("x"))
         (connection,) = client.server.connections
+        assert isinstance(connection, ServerConnection)
         assert connection._transport is not None
         plain = connection._transport.get_extra_info("socket")
         assert plain.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) <= 256 * 1024

@@ -11,20 +11,10 @@ from hypothesis import strategies as st
 
 from node_agent.contract.states import NodeState
 from node_agent.core.node.status import Load, NodeStatus, Pool
+from node_agent.core.routing.candidates import BOUND, FULL_KV, MAX_WAITING, SLACK, UNKNOWN_PLACES
 from node_agent.core.routing.circuit_breaker import FAILURE_THRESHOLD, FIRST_OPEN_S, MAX_OPEN_S, TRIAL_S, CircuitBreaker
 from node_agent.core.routing.hash_ring import key_of
-from node_agent.core.routing.router import (
-    BOUND,
-    FULL_KV,
-    MAX_WAITING,
-    NEAR,
-    SLACK,
-    UNKNOWN_PLACES,
-    NoRoute,
-    Route,
-    Router,
-    RouteRequest,
-)
+from node_agent.core.routing.router import NEAR, NoRoute, Route, Router, RouteRequest
 
 KEYS = [key_of(b"%d" % number) for number in range(400)]
 

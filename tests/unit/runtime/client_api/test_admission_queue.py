@@ -17,8 +17,9 @@ from node_agent.core.failure.loss import LossReason
 from node_agent.core.failure.verdict import Origin
 from node_agent.core.node.status import IDLE, Load
 from node_agent.core.routing.admission import Admission
+from node_agent.core.routing.candidates import MAX_WAITING
 from node_agent.core.routing.circuit_breaker import FAILURE_THRESHOLD, MAX_OPEN_S
-from node_agent.core.routing.router import MAX_WAITING, Route, RouteRequest
+from node_agent.core.routing.router import Route, RouteRequest
 from node_agent.runtime.client_api.admission_queue import AdmissionQueue
 from node_agent.runtime.client_api.buffered_request import ClientGone
 from node_agent.runtime.node.context import NodeContext
