@@ -28,7 +28,7 @@ from node_agent.core.openai import routes
 from node_agent.runtime.client_api.audit import Audit
 from node_agent.runtime.client_api.client_keys import ClientKeys
 from node_agent.runtime.common.metrics import Metrics
-from node_agent.testing.fakes import MemoryAuditLog, MemoryKeyStore
+from node_agent.testing.fake_keys import MemoryAuditLog, MemoryKeyStore
 
 KEYS, REQUESTS = 200, 2_000
 """Keys in the document; requests of one round."""

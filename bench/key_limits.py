@@ -28,7 +28,7 @@ from node_agent.core.node.status import NodeStatus, Pool
 from node_agent.core.streams.stream_machine import StreamMachine
 from node_agent.runtime.client_api.admission_queue import AdmissionQueue
 from node_agent.runtime.client_api.key_limits import KeyLimiter, KeyRequest
-from node_agent.testing.fakes import MemoryRequest
+from node_agent.testing.fake_requests import MemoryRequest
 
 REQUESTS = 2_000
 TOKENS = 100

@@ -42,7 +42,7 @@ from node_agent.adapters.node_key import NodeKey
 from node_agent.adapters.peer_tls import PeerTls
 from node_agent.core.common.address import Address
 from node_agent.ports import ServerRequest
-from node_agent.testing.fakes import MemoryPeerKeys
+from node_agent.testing.fake_keys import MemoryPeerKeys
 
 STREAMS, TOKENS, TOKEN_INTERVAL_S = 50, 400, 0.005
 TOKEN = (

@@ -26,7 +26,7 @@ from node_agent.runtime.client_api.stream_registry import StreamRegistry
 from node_agent.runtime.common.responses import answer_error
 from node_agent.runtime.ui.page import Page
 from node_agent.runtime.ui.snapshots import Snapshots
-from node_agent.testing.fakes import MemoryKeyStore
+from node_agent.testing.fake_keys import MemoryKeyStore
 
 ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
 TYPES = ("g5.xlarge", "g6.xlarge", "g6e.2xlarge")

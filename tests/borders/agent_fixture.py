@@ -29,16 +29,14 @@ from node_agent.core.node.status import NodeStatus, Pool
 from node_agent.dependencies import Dependencies
 from node_agent.ports import ExchangeLost, Identity
 from node_agent.settings import from_environ
+from node_agent.testing.fake_keys import MemoryAuditLog, MemoryKeyStore, MemorySecrets
 from node_agent.testing.fakes import (
-    MemoryAuditLog,
     MemoryBlockStore,
     MemoryCheckpoints,
     MemoryInstances,
-    MemoryKeyStore,
     MemoryMetadata,
     MemoryRecords,
     MemoryScalingGroup,
-    MemorySecrets,
     MemoryStreamRecords,
 )
 from tests.borders.asgi import LocalEngine

@@ -18,7 +18,7 @@ from node_agent.core.access.caller import Scope
 from node_agent.core.access.client_key import ClientKey
 from node_agent.core.access.key_document import KeyDocument
 from node_agent.dependencies import Dependencies
-from node_agent.testing.fakes import MemoryAuditLog, MemoryKeyStore
+from node_agent.testing.fake_keys import MemoryAuditLog, MemoryKeyStore
 from tests.scenarios.local_fleet import LocalFleet, LocalNode, eventually, unready_fleet
 from tests.unit.core.access.keys import document, entry, key_number
 

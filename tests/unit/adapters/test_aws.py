@@ -27,7 +27,8 @@ from node_agent.contract.table_schema import (
 from node_agent.contract.tags import NodeTags
 from node_agent.core.node.status import TaggedNode
 from node_agent.ports import Instances, Records, Secrets
-from node_agent.testing.fakes import MemoryInstances, MemoryRecords, MemorySecrets
+from node_agent.testing.fake_keys import MemorySecrets
+from node_agent.testing.fakes import MemoryInstances, MemoryRecords
 from tests.unit.adapters.conftest import TABLE, run_instance
 
 RECORD = NodeRecord("i-1", "us-east-1a", "g5.xlarge", NodeState.STARTING, 7, 99)

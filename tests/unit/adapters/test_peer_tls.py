@@ -24,7 +24,7 @@ from node_agent.adapters.peer_tls import PeerTls, _load_chain
 from node_agent.core.common.address import Address
 from node_agent.core.failure.loss import LossReason
 from node_agent.ports import ExchangeLost, ServerRequest
-from node_agent.testing.fakes import MemoryPeerKeys
+from node_agent.testing.fake_keys import MemoryPeerKeys
 from tests.unit.adapters.door_stage import until
 
 CLUSTER_KEY = b"the cluster's key"

@@ -13,7 +13,7 @@ from node_agent.adapters.node_key import NodeKey
 from node_agent.adapters.remembered import Remembered
 from node_agent.contract.errors import StoreUnavailable
 from node_agent.ports import Identity
-from node_agent.testing.fakes import MemorySecrets
+from node_agent.testing.fake_keys import MemorySecrets
 
 WHO = Identity("i-1", "us-east-1a", "us-east-1", "g5.xlarge", "10.0.0.1")
 

@@ -26,7 +26,7 @@ from node_agent.runtime.client_api.model_list import ModelList
 from node_agent.runtime.client_api.request_admission import RequestAdmission
 from node_agent.runtime.engine.active_requests import EngineCalls
 from node_agent.runtime.engine.load_monitor import LoadMonitor
-from node_agent.testing.fakes import MemoryRequest
+from node_agent.testing.fake_requests import MemoryRequest
 from sim.fair_sharing import jains_index
 from tests.borders.virtual_time import run_virtual
 from tests.unit.runtime.a_node import status_of

@@ -23,7 +23,7 @@ from node_agent.runtime.client_api.client_stream import ClientStream
 from node_agent.runtime.client_api.sse_response import SseResponse
 from node_agent.runtime.node.context import NodeContext
 from node_agent.runtime.replication.manager import ReplicationManager
-from node_agent.testing.fakes import MemoryRequest
+from node_agent.testing.fake_requests import MemoryRequest
 from tests.borders.virtual_time import run_virtual
 from tests.unit.runtime.a_node import status_of
 

@@ -23,7 +23,7 @@ from node_agent.core.routing.router import Route, RouteRequest
 from node_agent.runtime.client_api.admission_queue import AdmissionQueue
 from node_agent.runtime.client_api.buffered_request import ClientGone
 from node_agent.runtime.node.context import NodeContext
-from node_agent.testing.fakes import MemoryRequest
+from node_agent.testing.fake_requests import MemoryRequest
 from tests.unit.runtime.a_node import make_node
 
 FULL = Load(8, MAX_WAITING, 0.5, 0.02, 0.0)

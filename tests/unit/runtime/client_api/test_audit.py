@@ -13,7 +13,7 @@ from node_agent.core.access.caller import Caller, Scope
 from node_agent.runtime.client_api import audit as module
 from node_agent.runtime.client_api.audit import MAX_PENDING_BYTES, Audit
 from node_agent.runtime.common.metrics import Metrics
-from node_agent.testing.fakes import MemoryAuditLog
+from node_agent.testing.fake_keys import MemoryAuditLog
 
 ALICE = Caller("a" * 12, "alice", frozenset({Scope.INFERENCE}))
 REQUEST: Any = SimpleNamespace(method="GET", address="10.0.0.9")

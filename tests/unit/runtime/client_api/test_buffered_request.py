@@ -18,7 +18,7 @@ from node_agent.ports import ExchangeLost
 from node_agent.runtime.client_api.buffered_request import BufferedRequest, BufferedRequests
 from node_agent.runtime.engine.client import ENGINE_HEADER
 from node_agent.runtime.engine.keepalive import KEEPALIVE, OVERTAKEN
-from node_agent.testing.fakes import MemoryRequest
+from node_agent.testing.fake_requests import MemoryRequest
 from tests.unit.runtime.a_node import make_node
 
 REQUEST = BufferedRequest("POST", "/v1/responses", {}, b"{}", RouteRequest("m"))

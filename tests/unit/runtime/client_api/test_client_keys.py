@@ -17,7 +17,7 @@ from node_agent.core.node.peer_clocks import RIGHT, OwnClock
 from node_agent.runtime.client_api import client_keys
 from node_agent.runtime.client_api.client_keys import ClientKeys
 from node_agent.runtime.common.metrics import Metrics
-from node_agent.testing.fakes import MemoryKeyStore
+from node_agent.testing.fake_keys import MemoryKeyStore
 from tests.unit.core.access.keys import NOW, document, entry, key_number
 
 ONE, TWO = key_number(1), key_number(2)

@@ -9,7 +9,7 @@ import pytest
 
 from node_agent.core.failure.loss import LossReason
 from node_agent.runtime.client_api.client_stream import ClientStream
-from node_agent.testing.fakes import MemoryRequest
+from node_agent.testing.fake_requests import MemoryRequest
 from tests.unit.runtime.client_api.scripted_engines import ROLE, TOKEN, Engines, Part, Silent, run
 
 ENDLESS: list[Callable[[], Part]] = [Silent, lambda: Part(ROLE, TOKEN, then=None)]

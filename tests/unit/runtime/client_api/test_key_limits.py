@@ -22,7 +22,7 @@ from node_agent.runtime.client_api.buffered_request import ClientGone
 from node_agent.runtime.client_api.key_limits import KeyLimiter
 from node_agent.runtime.common.metrics import MAX_KEY_LABELS
 from node_agent.runtime.node.context import NodeContext
-from node_agent.testing.fakes import MemoryRequest
+from node_agent.testing.fake_requests import MemoryRequest
 from tests.borders.virtual_time import run_virtual
 from tests.unit.runtime.a_node import make_node
 

@@ -10,7 +10,7 @@ from node_agent.core.openai.client_headers import StreamReader
 from node_agent.core.replication.replicated_log import StopReason
 from node_agent.runtime.client_api import sse_response as replies
 from node_agent.runtime.client_api.sse_response import SseResponse
-from node_agent.testing.fakes import MemoryRequest
+from node_agent.testing.fake_requests import MemoryRequest
 
 KEEPS_IDS = StreamReader(wants_event_ids=True)
 PLAIN = StreamReader(wants_event_ids=False)

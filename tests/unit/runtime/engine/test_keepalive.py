@@ -9,7 +9,7 @@ from node_agent.contract.names import SIGNS_HEADER
 from node_agent.core.continuation.timeouts import MIN_INTER_TOKEN_S, keepalive_interval_s
 from node_agent.runtime.engine.active_requests import EngineCalls
 from node_agent.runtime.engine.keepalive import KEEPALIVE, OVERTAKEN, KeepAlives, without_keepalives
-from node_agent.testing.fakes import MemoryRequest
+from node_agent.testing.fake_requests import MemoryRequest
 from tests.borders.virtual_time import run_virtual
 from tests.unit.runtime.a_node import make_node
 from tests.unit.runtime.engine.watched_engine import ADDRESS, Engine

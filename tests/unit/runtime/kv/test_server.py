@@ -11,7 +11,7 @@ import pytest
 from node_agent.core.kv.blocks import chain, chain_root
 from node_agent.kv.folder import BlockFolder
 from node_agent.runtime.kv.server import BLOCKS, INDEX_OF, MAX_CONCURRENCY, TRANSFER_TIMEOUT_S, BlockServer
-from node_agent.testing.fakes import MemoryRequest
+from node_agent.testing.fake_requests import MemoryRequest
 from tests.scenarios.local_fleet import eventually
 from tests.unit.runtime.kv.kv_stage import (
     MADE,

@@ -17,7 +17,7 @@ from node_agent.core.replication.replicated_log import (
 from node_agent.ports import LinkListener, ReplicaLink
 from node_agent.runtime.replication.manager import ReplicationManager
 from node_agent.runtime.replication.replicated_stream import ReplicatedStream
-from node_agent.testing.fakes import MemoryRequest
+from node_agent.testing.fake_requests import MemoryRequest
 from tests.unit.runtime.a_node import make_node
 
 
