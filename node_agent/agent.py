@@ -281,18 +281,24 @@ class Agent:
         parts.drain.record_step(DrainStepName.RETIRED)
         closing = [asyncio.ensure_future(server.close(_SERVER_DRAIN_S)) for server in parts.servers]
         replication = parts.replication
-        await asyncio.gather(
-            replication.manager.copier.evacuate(_COPY_S),
-            replication.checkpointer.write_all(_CHECKPOINT_S),
-            replication.recorder.flush(_CHECKPOINT_S),
+        await self._attempt_all(
+            evacuate=replication.manager.copier.evacuate(_COPY_S),
+            checkpoints=replication.checkpointer.write_all(_CHECKPOINT_S),
+            records=replication.recorder.flush(_CHECKPOINT_S),
         )
-        await asyncio.gather(parts.engine.supervisor.stop(_ENGINE_GRACE_S), self._deregister(), *closing)
-        await parts.clients.audit.flush()
+        servers = asyncio.gather(*closing)
+        engine = parts.engine.supervisor.stop(_ENGINE_GRACE_S)
+        await self._attempt_all(engine=engine, deregister=self._deregister(), servers=servers)
+        await self._attempt_all(audit=parts.clients.audit.flush())
         for loop in loops.values():
             loop.cancel()
         replication.manager.close()
         parts.kv.close()
         replication.server.close()
+
+    async def _attempt_all(self, **steps: Awaitable[object]) -> None:
+        """Wait for steps of the retirement, at once; a bug in one ends neither the others nor the retirement."""
+        await asyncio.gather(*(self.unexpected.attempt(f"retire-{name}", step) for name, step in steps.items()))
 
     async def _deregister(self) -> None:
         await deregister(
@@ -300,6 +306,7 @@ class Agent:
             self.parts.publisher,
             self._outside.instances,
             self._outside.group,
+            self.unexpected,
             lambda: self.parts.drain.record_step(DrainStepName.UNTAGGED),
         )
 

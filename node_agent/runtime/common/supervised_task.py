@@ -42,6 +42,13 @@ class Unexpected:
         repeated = f" ({left_out} more since the last line)" if left_out else ""
         _log.error("a bug in %s%s%s: %r", where, f", {what}" if what else "", repeated, error, exc_info=error)
 
+    async def attempt(self, where: str, step: Awaitable[object]) -> None:
+        """Wait for a step of something that has to go through to its end; an exception of it is reported."""
+        try:
+            await step
+        except Exception as error:  # any bug of any step: what comes after it matters as much
+            self.report(where, error)
+
     def handle_loop_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Handle what escaped from a callback or an unawaited task, as the event loop's exception handler."""
         self.report("callback", context.get("exception"), str(context.get("message", "")))

@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from node_agent.contract.errors import TransientError
 from node_agent.ports import Instances, ScalingGroup
+from node_agent.runtime.common.supervised_task import Unexpected
 from node_agent.runtime.node.state_publisher import StatePublisher
 
 FLUSH_S = 1.5
@@ -28,22 +29,34 @@ async def deregister(
     publisher: StatePublisher,
     instances: Instances,
     group: ScalingGroup | None,
+    unexpected: Unexpected,
     on_untagged: Callable[[], None],
 ) -> None:
     """Deregister a node from AWS, as far as AWS responds in time.
 
     publisher: has the node's last step queued, and runs.
     group: None where nothing waits for the drain.
+    unexpected: receives what a part raises that is no failure of AWS's.
     on_untagged: called once the tags are removed, before the last flush.
     """
     if not await publisher.flush(FLUSH_S):
         _log.warning("the last step of the timeline could not be written in time")
+    await unexpected.attempt("untag", _untag(instance_id, publisher, instances, on_untagged))
+    if group is not None:
+        await unexpected.attempt("complete-termination", _complete(instance_id, group))
+
+
+async def _untag(
+    instance_id: str, publisher: StatePublisher, instances: Instances, on_untagged: Callable[[], None]
+) -> None:
     with suppress(TransientError, TimeoutError):
         async with asyncio.timeout(UNTAG_S):
             await instances.untag(instance_id)
         on_untagged()
         await publisher.flush(FLUSH_S)
-    if group is not None:
-        with suppress(TransientError, TimeoutError):
-            async with asyncio.timeout(COMPLETE_S):
-                await group.complete_termination(instance_id)
+
+
+async def _complete(instance_id: str, group: ScalingGroup) -> None:
+    with suppress(TransientError, TimeoutError):
+        async with asyncio.timeout(COMPLETE_S):
+            await group.complete_termination(instance_id)

@@ -11,6 +11,8 @@ from node_agent.contract.errors import StoreUnavailable
 from node_agent.contract.states import NodeState
 from node_agent.contract.table_schema import NodeRecord, TimelineStep
 from node_agent.contract.tags import NodeTags
+from node_agent.runtime.common.metrics import Metrics
+from node_agent.runtime.common.supervised_task import Unexpected
 from node_agent.runtime.node.deregistration import COMPLETE_S, FLUSH_S, UNTAG_S, deregister
 from node_agent.runtime.node.state_publisher import StatePublisher
 from node_agent.testing.fakes import MemoryInstances, MemoryRecords, MemoryScalingGroup
@@ -33,6 +35,8 @@ class Instances(MemoryInstances):
             await asyncio.Event().wait()
         if self._on_untag == "fails":
             raise StoreUnavailable("RequestLimitExceeded")
+        if self._on_untag == "breaks":
+            raise ValueError("<html>502 Bad Gateway</html>")
         await super().untag(instance_id)
 
     @property
@@ -65,6 +69,7 @@ def end(
     group: Group | None,
     records: MemoryRecords | None = None,
     on_untagged: Callable[[], None] = lambda: None,
+    metrics: Metrics | None = None,
 ) -> float:
     """Deregister a node whose last step is queued; return how long it took, in virtual seconds."""
     durations: list[float] = []
@@ -75,7 +80,7 @@ def end(
         writing = asyncio.create_task(publisher.run())
         publisher.publish(None, NodeState.GONE, GONE)
         began = clock()
-        await deregister("i-1", publisher, instances, group, on_untagged)
+        await deregister("i-1", publisher, instances, group, Unexpected(metrics or Metrics(), clock), on_untagged)
         durations.append(clock() - began)
         writing.cancel()
         await asyncio.wait({writing})
@@ -100,13 +105,20 @@ def test_a_node_that_no_group_waits_for_is_untagged_all_the_same() -> None:
     assert not instances.is_registered
 
 
-@pytest.mark.parametrize("on_untag", ["hangs", "fails"])
+@pytest.mark.parametrize("on_untag", ["hangs", "fails", "breaks"])
 def test_the_group_is_informed_although_ec2_cannot_untag(on_untag: str) -> None:
     instances, group, untagged = Instances(on_untag), Group(), list[bool]()
     assert end(instances, group, on_untagged=lambda: untagged.append(True)) <= UNTAG_S + 0.1
     assert instances.is_registered
     assert not untagged
     assert not group.waits_for
+
+
+def test_a_bug_in_one_part_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    metrics = Metrics()
+    end(Instances("breaks"), Group(), metrics=metrics)
+    assert b'synkti_unexpected_errors_total{where="untag"} 1.0' in metrics.exposition()
+    assert "502 Bad Gateway" in caplog.text
 
 
 def test_an_aws_that_never_responds_costs_only_the_sum_of_the_timeouts(caplog: pytest.LogCaptureFixture) -> None:
