@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _PAUSES_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 _LAGS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)
 
+
+# A time at which each counter began is a series more for each counter, and Prometheus's text format has no use for it.
+disable_created_metrics()  # type: ignore[no-untyped-call] # the library's, without annotations
 
 MAX_KEY_LABELS = 100
 OTHER_KEYS = "other"
@@ -157,7 +167,7 @@ class Metrics:
         self.foreign_nodes = self._gauge(
             "synkti_foreign_key_nodes", "Nodes of this cluster that accept none of this node's cluster keys"
         )
-        self.health = self._gauge("synkti_local_health", "How far this node mistrusts itself, 0 is well")
+        self.health = self._gauge("synkti_local_health", "Gossip health penalty of this node, 0 is healthy")
         self.clock_off = self._gauge("synkti_clock_off_seconds", "How far this node's clock is ahead of most peers'")
         self.clock_is_off = self._gauge(
             "synkti_clock_is_off", "1 while this node is at risk because several peers have another time"
