@@ -141,7 +141,8 @@ def _question(deployment: Deployment) -> str:
     nodes = f"{s.min_nodes} to {s.max_nodes}" if s.is_autoscaled else str(s.nodes)
     return (
         f"Deploy the cluster {s.cluster!r} in {deployment.account.description}: "
-        f"{nodes} nodes of {', '.join(s.instance_types)}, which cost money until synkti stop?"
+        f"{nodes} nodes of {', '.join(s.instance_types)}, which cost money until synkti stop "
+        "(synkti cost has how much)?"
     )
 
 

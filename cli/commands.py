@@ -29,8 +29,14 @@ COMMANDS = (
     CommandEntry("cost", "cli.cost:cost", "Estimate what a deployment costs a month."),
     CommandEntry("bootstrap", "cli.bootstrap:bootstrap", "Deploy a fleet to an AWS account."),
     CommandEntry("doctor", "cli.doctor:doctor", "Check everything that a deployment needs."),
+    CommandEntry("status", "cli.status:status", "Whether the fleet is healthy, or what is wrong and what to do."),
     CommandEntry("nodes", "cli.nodes:nodes", "List the nodes and the state of the fleet."),
+    CommandEntry("top", "cli.top:top", "Show load, streams and tokens per second of each node, live."),
     CommandEntry("streams", "cli.streams:streams", "List streams, and those that lost nodes left."),
+    CommandEntry("events", "cli.events:events", "List interruptions, drains, hand-offs and launches."),
+    CommandEntry(
+        "certificate", "cli.certificate:certificate", "Show how many streams were continued, and how many broke."
+    ),
     CommandEntry("endpoint", "cli.endpoint:endpoint", "Print the base URL for OpenAI clients."),
     CommandEntry("keys", "cli.keys:app", "Keys of clients: create, list, revoke, rotate."),
     CommandEntry("connect", "cli.connect:connect", "Open a shell on a node, or forward a port."),

@@ -77,6 +77,12 @@ def local_settings(context: Mapping[str, str]) -> FleetSettings:
     return load(Path.cwd(), context.get)
 
 
+def read_settings(pairs: Sequence[str]) -> tuple[FleetSettings | tuple[str, ...], bool]:
+    """Return the settings or their faults, and whether a file has them. Raises BadUsage as `read_context`."""
+    project = find_project(Path.cwd(), cache_folder(os.environ))
+    return _settings(project, read_context(pairs)), project.settings is not None
+
+
 def read_request(
     cluster: str | None, region: str | None, profile: str | None, pairs: Sequence[str]
 ) -> DeploymentRequest:

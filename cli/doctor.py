@@ -10,20 +10,22 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from botocore.exceptions import NoRegionError
 
-from cli.adapters.cdk import Cdk, cache_folder, required_toolkit
+from cli.adapters.cdk import Cdk, cache_folder, node_version, required_toolkit
 from cli.adapters.doctor_collector import MIN_TOOLKIT_VERSION, collect, validate_templates
 from cli.adapters.results import result_of
 from cli.core.account_facts import AccountFacts
-from cli.core.doctor import evaluate, worst_verdict
+from cli.core.doctor import evaluate, evaluate_without_region, worst_verdict
 from cli.core.doctor_inputs import Finding, Verdict
 from cli.core.result import Result, Unavailable
-from cli.deployment import DeploymentRequest, complete, look_up, read_request
+from cli.deployment import DeploymentRequest, complete, look_up, read_request, read_settings
 from cli.errors import Failed, ToolMissing
 from cli.exit_codes import ExitCode
 from cli.options import Cluster, Json, Profile, Region, Settings
 from cli.terminal import Terminal
 from cli.wheelhouse import locked_packages
+from node_agent.contract.names import DEFAULT_CLUSTER
 from node_agent.core.sizing.facts import ModelFiles
 
 _MARKS = {
@@ -61,17 +63,27 @@ def doctor(
 
     \f
 
-    Raises:
-        typer.Exit: a check found a fault.
+    Raises typer.Exit where a check found a fault.
     """
     terminal = Terminal(as_json)
-    what = read_request(cluster, region, profile, context or ())
+    try:
+        what = read_request(cluster, region, profile, context or ())
+    except NoRegionError:
+        settings, has_file = read_settings(context or ())
+        findings = evaluate_without_region(settings, node_version(), has_file=has_file)
+        _conclude(terminal, cluster or DEFAULT_CLUSTER, None, findings)
+        return
     findings = run_checks(terminal, what, look_up(what), templates=templates)
+    _conclude(terminal, what.target_cluster, what.account.region, findings)
+
+
+def _conclude(terminal: Terminal, cluster: str, region: str | None, findings: Sequence[Finding]) -> None:
+    """Print the findings. Raises typer.Exit where one is a fault."""
     verdict = worst_verdict(findings)
     terminal.document(
         {
-            "cluster": what.target_cluster,
-            "region": what.account.region,
+            "cluster": cluster,
+            "region": region,
             "verdict": verdict.value,
             "findings": [finding.document() for finding in findings],
         }
@@ -106,11 +118,14 @@ def run_checks(
     if templates:
         with tempfile.TemporaryDirectory(prefix="synkti-") as folder, terminal.spinner("synthesizing the templates"):
             found, toolkit = _synthesize(complete(what, facts), Path(folder))
-    with terminal.spinner(f"looking at {what.account.region}"):
-        packages = locked_packages(what.project.root)
+    with terminal.progress_spinner(f"looking at {what.account.region}") as report:
+        packages, has_file = locked_packages(what.project.root), what.project.settings is not None
         return evaluate(
-            collect(what.account, what.target_cluster, what.settings, found, facts, toolkit, files, packages)
-        )
+            collect(
+                what.account, what.target_cluster, what.settings, found, facts, toolkit, files, packages,
+                has_file=has_file, report=report,
+            )
+        )  # fmt: skip
 
 
 def print_findings(terminal: Terminal, findings: Sequence[Finding]) -> None:

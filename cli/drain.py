@@ -36,11 +36,17 @@ def drain(
     """
     terminal = Terminal(as_json)
     fleet = open_fleet(cluster, region, profile)
-    chosen = select_node(Instances(fleet.account.client("ec2"), fleet.cluster).nodes(), node)
+    instances = Instances(fleet.account.client("ec2"), fleet.cluster)
+    chosen = select_node(instances.nodes(), node)
     group = Group(fleet.account.client("autoscaling"), fleet.group_name())
     what = "one node less" if shrink else "another takes its place"
     terminal.confirm(f"Drain and end {chosen.instance_id} ({chosen.instance_type}); {what}?", yes=yes)
-    group.terminate(chosen.instance_id, shrink=shrink)
+    if fleet.account.is_embedded:
+        if shrink:
+            group.make_room()
+        instances.request_emulated_end(chosen.instance_id, shrink=shrink)
+    else:
+        group.terminate(chosen.instance_id, shrink=shrink)
     terminal.document({"cluster": fleet.cluster, "node": chosen.instance_id, "replaced": not shrink})
     terminal.line(f"{chosen.instance_id} drains and ends; {what}")
     terminal.status("watch it: synkti nodes --watch")

@@ -31,7 +31,7 @@ DESCRIPTIONS = {
     ExitCode.DONE: "done; also where there was nothing to do",
     ExitCode.FAILED: "the command failed; the message has the cause, and whether to run the command again",
     ExitCode.USAGE: "the command line is wrong; see `--help`",
-    ExitCode.FINDINGS: "`doctor` or `drill first-day` found something that has to be fixed first",
+    ExitCode.FINDINGS: "`doctor`, `status` or `drill first-day` found something that has to be fixed first",
     ExitCode.NOT_FOUND: "there is no such cluster, node or model",
     ExitCode.AMBIGUOUS: "there are several, and none is named; nothing was done",
     ExitCode.NO_ACCESS: "no credentials, or they may not do this",

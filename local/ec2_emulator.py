@@ -12,7 +12,7 @@ import asyncio
 import itertools
 import json
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -23,7 +23,7 @@ from local.imds import InstanceMetadata
 from local.process_cleanup import tail
 from node_agent.contract.aws_events import INTERRUPTION_EVENT, REBALANCE_EVENT, STATE_CHANGE_EVENT
 from node_agent.contract.names import DRILL_EVENT_SOURCE
-from node_agent.contract.tags import CLUSTER_TAG, VERSION_TAG
+from node_agent.contract.tags import CLUSTER_TAG, EMULATED_END_TAG, EMULATED_SHRINK, VERSION_TAG
 
 ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
 INSTANCE_TYPES = ("g5.xlarge", "g6.xlarge")
@@ -139,6 +139,13 @@ def plan_group(desired: int, nodes: Sequence[InstanceView], leaving: int, launch
     return GroupAction(launch, tuple(node.instance_id for node in first[:surplus]))
 
 
+def requested_ends(described: Mapping[str, Any]) -> dict[str, str]:
+    """Return the value of the tag EMULATED_END_TAG by instance id, of an answer of DescribeInstances. Pure."""
+    instances = [each for reservation in described["Reservations"] for each in reservation["Instances"]]
+    tags = [(each["InstanceId"], tag) for each in instances for tag in each.get("Tags", [])]
+    return {instance_id: tag["Value"] for instance_id, tag in tags if tag["Key"] == EMULATED_END_TAG}
+
+
 class Ec2Emulator(Generic[InstanceT]):
     """Runs the instances of one group. instances: in the order of their launch.
 
@@ -180,6 +187,7 @@ class Ec2Emulator(Generic[InstanceT]):
         group = await self._read_group()
         for turn in itertools.count():
             if turn % _READ_GROUP_EVERY == 0:
+                await self._end_requested()
                 group = await self._read_group()
                 await self._update_ready()
             for instance in [m for m in self.instances if not m.running]:
@@ -231,6 +239,26 @@ class Ec2Emulator(Generic[InstanceT]):
         self._log(f"{instance.instance_id} is surplus: the group terminates it")
         instance.scale_in()
         self._schedule_termination(instance, SCALE_IN_TIMEOUT_S)
+
+    async def _end_requested(self) -> None:
+        """Terminate the instances whose end `synkti drain` has requested, as TerminateInstanceInAutoScalingGroup."""
+        filters = [{"Name": "tag-key", "Values": [EMULATED_END_TAG]}]
+        answer = await asyncio.to_thread(self._ec2.describe_instances, Filters=filters)
+        requested = requested_ends(answer)
+        for instance in [each for each in self.instances if not each.termination_requested]:
+            how = requested.get(instance.instance_id)
+            if how is None:
+                continue
+            if how == EMULATED_SHRINK:
+                desired = (await self._read_group())["DesiredCapacity"] - 1
+                await asyncio.to_thread(
+                    self._autoscaling.update_auto_scaling_group,
+                    AutoScalingGroupName=self._group,
+                    DesiredCapacity=max(0, desired),
+                )
+            self._log(f"{instance.instance_id}: its end was requested, the group terminates it")
+            instance.scale_in()
+            self._schedule_termination(instance, SCALE_IN_TIMEOUT_S)
 
     def _schedule_termination(self, instance: InstanceT, lead_s: float) -> None:
         task = asyncio.create_task(self._terminate_after(instance, lead_s))

@@ -23,7 +23,7 @@ from cli.adapters.wheelhouse_bucket import WheelhouseBucket
 from cli.aws_errors import error_code
 from cli.core.account_facts import AccountFacts
 from cli.core.cluster_key import split_fleets
-from cli.core.clusters import clusters_of
+from cli.core.clusters import Stack, clusters_of
 from cli.core.doctor_inputs import DoctorInputs, ModelState
 from cli.core.quotas import quota_of
 from cli.core.result import Result, Unavailable
@@ -55,6 +55,9 @@ def collect(
     required_toolkit: int = MIN_TOOLKIT_VERSION,
     files: Result[ModelFiles] | None = None,
     packages: Sequence[PackageSet] = (),
+    *,
+    has_file: bool = True,
+    report: Callable[[str], None] = lambda step: None,
 ) -> DoctorInputs:
     """Collect all inputs.
 
@@ -68,17 +71,21 @@ def collect(
         files: of the model that is to be uploaded; None: those of the model in the bucket are read, else those of
             `model_source` on the hub.
         packages: what nodes of this release install.
+        has_file: whether a synkti.toml was found.
+        report: called with what is read next; the requests take seconds together.
 
     Returns:
         The inputs; what cannot be read has the reason instead.
     """
     known = account.local_regions()
-    wrong = Unavailable(f"{account.region} is no region of AWS") if account.region not in known else None
+    wrong = Unavailable(f"{account.region} is not an AWS region") if account.region not in known else None
     caller = wrong if wrong is not None else result_of(lambda: account.identity.arn)
     # Without credentials every other request would fail too, each after some time.
     skipped = Unavailable("not looked at: there are no valid credentials") if isinstance(caller, Unavailable) else None
 
-    def ask(query: Callable[[], _T]) -> Result[_T]:
+    def ask(query: Callable[[], _T], what: str = "") -> Result[_T]:
+        if what:
+            report(f"looking at {account.region}: {what}")
         return result_of(query) if skipped is None else wrong or skipped
 
     types = settings.instance_types if isinstance(settings, FleetSettings) else ()
@@ -97,19 +104,24 @@ def collect(
         zones=ask(lambda: _zones(ec2)),
         vcpus=described if isinstance(described, Unavailable) else _vcpus(described),
         gpus=described if isinstance(described, Unavailable) else gpus_of(described),
-        offerings=ask(lambda: offered_zones(ec2, types)),
-        quotas=ask(lambda: _quotas(account, types)),
+        offerings=ask(lambda: offered_zones(ec2, types), "instance types"),
+        quotas=ask(lambda: _quotas(account, types), "quotas"),
         default_vpc=ask(lambda: default_vpc(ec2)),
         toolkit=ask(lambda: toolkit_version(account)),
         required_toolkit=required_toolkit,
-        stacks=ask(lambda: clusters_of(Stacks(account.client("cloudformation")).list_stacks()).get(cluster, ())),
-        model=ask(lambda: _model_state(account, cluster, settings)),
+        stacks=ask(lambda: _stacks(account, cluster), "stacks"),
+        model=ask(lambda: _model_state(account, cluster, settings), "the model"),
         files=files or ask(lambda: _model_files(account, cluster, settings)),
-        lacking_packages=ask(lambda: _lacking_packages(account, cluster, packages)),
+        lacking_packages=ask(lambda: _lacking_packages(account, cluster, packages), "packages"),
         templates=templates if isinstance(templates, Unavailable) else ask(lambda: templates),
-        fleets=ask(lambda: split_fleets(Instances(ec2, cluster).nodes())),
+        fleets=ask(lambda: split_fleets(Instances(ec2, cluster).nodes()), "nodes"),
+        has_file=has_file,
         counts_tag=ask(lambda: _counts_tag(account, settings)),
     )
+
+
+def _stacks(account: Account, cluster: str) -> Sequence[Stack]:
+    return clusters_of(Stacks(account.client("cloudformation")).list_stacks()).get(cluster, ())
 
 
 def toolkit_version(account: Account) -> int | None:

@@ -13,7 +13,13 @@ from cli.core.scaling_group import GroupState, LaunchFailure, launch_failures
 from cli.errors import NotFound
 from node_agent.contract.group_size import GroupSize
 from node_agent.contract.names import LAUNCH_PROCESS
-from node_agent.contract.tags import CLUSTER_TAG, SHUT_OUT_TAG
+from node_agent.contract.tags import (
+    CLUSTER_TAG,
+    EMULATED_END_TAG,
+    EMULATED_REPLACE,
+    EMULATED_SHRINK,
+    SHUT_OUT_TAG,
+)
 
 
 class Instances:
@@ -41,6 +47,11 @@ class Instances:
             self._client.delete_tags(Resources=[instance_id], Tags=[tag])
         else:
             self._client.create_tags(Resources=[instance_id], Tags=[{**tag, "Value": "yes"}])
+
+    def request_emulated_end(self, instance_id: str, *, shrink: bool) -> None:
+        """Have the program that emulates the group on this machine terminate an instance. shrink: as `Group`'s."""
+        tag = {"Key": EMULATED_END_TAG, "Value": EMULATED_SHRINK if shrink else EMULATED_REPLACE}
+        self._client.create_tags(Resources=[instance_id], Tags=[tag])
 
     def terminate(self, instance_id: str) -> None:
         """Terminate an instance at once: no hook of its group waits for it. The group launches another."""
@@ -92,11 +103,16 @@ class Group:
             DesiredCapacity=size.desired,
         )
 
+    def make_room(self) -> None:
+        """Lower the group's minimum where it would not let the desired size be one less."""
+        size = self.size()
+        if size.minimum >= size.desired > 0:
+            self.resize(replace(size, minimum=size.desired - 1))
+
     def terminate(self, instance_id: str, *, shrink: bool) -> None:
         """Terminate an instance; the group's hook lets it drain first. shrink: reduce the desired size by one."""
-        size = self.size()
-        if shrink and size.minimum >= size.desired > 0:  # the group refuses to go below its minimum
-            self.resize(replace(size, minimum=size.desired - 1))
+        if shrink:
+            self.make_room()
         self._client.terminate_instance_in_auto_scaling_group(
             InstanceId=instance_id, ShouldDecrementDesiredCapacity=shrink
         )

@@ -32,7 +32,8 @@ def evaluate(o: DoctorInputs) -> tuple[Finding, ...]:
     """Return one or more findings for each check, in the order in which to fix them."""
     return (
         _settings(o),
-        _node(o),
+        *_file(o.has_file),
+        _node(o.node_version),
         _credentials(o),
         _region(o),
         *_types(o),
@@ -45,10 +46,41 @@ def evaluate(o: DoctorInputs) -> tuple[Finding, ...]:
         _model(o),
         *_fit(o),
         *_client_keys(o),
+        *_callers(o),
         *_templates(o),
         _sessions(o),
         *_fleets(o),
     )
+
+
+def evaluate_without_region(
+    settings: FleetSettings | tuple[str, ...], node_version: int | None, *, has_file: bool
+) -> tuple[Finding, ...]:
+    """Return what can be found where no region is set, without any request. settings: valid ones, or their faults."""
+    advice = "--region us-east-1, AWS_REGION, or region in synkti.toml (synkti init writes it)"
+    faults = settings if isinstance(settings, tuple) else ()
+    return (
+        *(Finding("settings", Verdict.FAULT, fault) for fault in faults),
+        *_file(has_file),
+        _node(node_version),
+        Finding("region", Verdict.FAULT, "no AWS region is set", advice),
+    )
+
+
+def _file(has_file: bool) -> Iterator[Finding]:
+    """Yield a warning where there is no settings' file; nothing where there is one."""
+    if not has_file:
+        advice = "synkti init writes one; a file in the repository makes deployments repeatable"
+        yield Finding("settings file", Verdict.WARNING, "no synkti.toml here: the defaults are deployed", advice)
+
+
+def _callers(o: DoctorInputs) -> Iterator[Finding]:
+    """Yield a warning where the whole internet may call; nothing otherwise."""
+    if not isinstance(o.settings, FleetSettings) or "0.0.0.0/0" not in o.settings.client_cidrs:
+        return
+    keys = "a key is all that protects the nodes" if o.settings.api_keys else "and no key is required of them"
+    advice = "name your own networks in client_cidrs, unless the whole internet is to call"
+    yield Finding("callers", Verdict.WARNING, f"every address may call (0.0.0.0/0), {keys}", advice)
 
 
 def _client_keys(o: DoctorInputs) -> Iterator[Finding]:
@@ -90,15 +122,13 @@ def _fleets(o: DoctorInputs) -> Iterator[Finding]:
         yield Finding("cluster key", Verdict.FAULT, found, advice)
 
 
-def _node(o: DoctorInputs) -> Finding:
-    if o.node_version is None:
+def _node(version: int | None) -> Finding:
+    if version is None:
         advice = f"install Node.js {NEEDED_NODE} or newer, with npm: the CDK's command-line tool runs on it"
         return Finding("node.js", Verdict.FAULT, "Node.js is not installed", advice)
-    if o.node_version < NEEDED_NODE:
-        return Finding(
-            "node.js", Verdict.FAULT, f"Node.js {o.node_version} is too old", f"install {NEEDED_NODE} or newer"
-        )
-    return Finding("node.js", Verdict.OK, f"Node.js {o.node_version}")
+    if version < NEEDED_NODE:
+        return Finding("node.js", Verdict.FAULT, f"Node.js {version} is too old", f"install {NEEDED_NODE} or newer")
+    return Finding("node.js", Verdict.OK, f"Node.js {version}")
 
 
 def _credentials(o: DoctorInputs) -> Finding:
@@ -125,7 +155,7 @@ def _region(o: DoctorInputs) -> Finding:
     if isinstance(o.regions, Unavailable):
         return Finding("region", Verdict.UNKNOWN, f"{o.region}: {o.regions.reason}")
     if o.region not in o.regions:
-        found = f"{o.region} is no region that this account may use"
+        found = f"{o.region} is not an AWS region of this account"
         return Finding("region", Verdict.FAULT, found, "--region, or enable it in the account's settings")
     wanted = o.settings.zones if isinstance(o.settings, FleetSettings) and o.settings.vpc == "new" else 0
     if isinstance(o.zones, int) and o.zones < wanted:

@@ -107,3 +107,6 @@ class DoctorInputs:
 
     counts_tag: Result[bool | None] = None
     """Whether bills are split by the cluster's tag, which a budget of the cluster needs; None: no budget needs it."""
+
+    has_file: bool = True
+    """Whether a synkti.toml was found; without one the settings are the defaults."""

@@ -180,13 +180,20 @@ _STYLES = {
 
 def table_row(node: Node, now: float, age: str) -> tuple[str, ...]:
     """Return a node's row of the table. now: unix seconds; age: as text."""
-    state = node.state.value if node.state else node.ec2_state
-    if node.state is NodeState.DRAINING and node.deadline is not None:
-        state += f", {max(0, round(node.deadline - now))} s left"
-    state = "shut out" if node.is_shut_out else state
+    state = state_text(node, now)
     address = f"{host}:{FRONT_DOOR_PORT}" if (host := node.host) else "-"
     version = node.version[:12] if node.version else "-"
     return node.instance_id, state, node.instance_type, node.zone, node.purchase_option, address, version, age
+
+
+def state_text(node: Node, now: float) -> str:
+    """Return a node's state for a table, with the seconds that a draining one has left. now: unix seconds."""
+    if node.is_shut_out:
+        return "shut out"
+    state = node.state.value if node.state else node.ec2_state
+    if node.state is NodeState.DRAINING and node.deadline is not None:
+        state += f", {max(0, round(node.deadline - now))} s left"
+    return state
 
 
 def row_style(node: Node) -> str:

@@ -78,7 +78,7 @@ def compose(inputs: Inputs) -> Parts:
     )
     servers = (
         *make_servers(inputs, clients.api, peer_api, replication.server),
-        make_admin(inputs, node, drain, clients.keys),
+        make_admin(inputs, node, drain, clients.keys, engine.load),
     )
     certificate = make_certificate(inputs, servers[0])
     if (tls := membership.tls) is not None:

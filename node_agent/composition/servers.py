@@ -14,6 +14,7 @@ from node_agent.runtime.client_api.certificate_watcher import CertificateWatcher
 from node_agent.runtime.client_api.client_keys import ClientKeys
 from node_agent.runtime.client_api.server import ClientApi
 from node_agent.runtime.drain.controller import DrainController
+from node_agent.runtime.engine.load_monitor import LoadMonitor
 from node_agent.runtime.node.context import NodeContext
 from node_agent.runtime.peer_api.server import PeerApi
 from node_agent.runtime.replication.server import ReplicationServer
@@ -50,7 +51,9 @@ def make_servers(
     return clients, peers
 
 
-def make_admin(inputs: Inputs, node: NodeContext, drain: DrainController, keys: ClientKeys) -> HttpServer:
+def make_admin(
+    inputs: Inputs, node: NodeContext, drain: DrainController, keys: ClientKeys, load: LoadMonitor
+) -> HttpServer:
     """Make the admin API's server, whose bounds are its own: a node that is full of clients still has metrics."""
     limits = Limits(
         body_bytes=_ADMIN_BODY_BYTES,
@@ -59,7 +62,7 @@ def make_admin(inputs: Inputs, node: NodeContext, drain: DrainController, keys: 
         unread_s=inputs.settings.limits.unread_s,
     )
     return HttpServer(
-        AdminApi(node, drain, keys.identify, lambda: keys.state),
+        AdminApi(node, drain, keys.identify, lambda: keys.state, lambda: load.exposition),
         limits,
         on_refused=inputs.metrics.refusal_counter("admin"),
     )

@@ -32,6 +32,13 @@ SHUT_OUT_TAG = "SynktiShutOut"
 CLUSTER_KEYS_TAG = "SynktiClusterKeys"
 """The ids of the cluster keys that a node accepts, the one first with which it signs, separated by blanks."""
 
+EMULATED_END_TAG = "SynktiEmulatedEnd"
+"""On the embedded AWS, which has no TerminateInstanceInAutoScalingGroup: `synkti drain` writes it, and the program that
+emulates the group terminates the instance. Nothing reads it on AWS."""
+
+EMULATED_REPLACE, EMULATED_SHRINK = "replace", "shrink"
+"""Its values: whether the group launches another instance, or keeps one less."""
+
 WORKER_ROLE = "worker"
 
 STATE_TAGS = (ROLE_TAG, STATE_TAG, ADDRESS_TAG, DEADLINE_TAG)

@@ -24,6 +24,7 @@ from cli.adapters.key_documents import SecretKeyDocuments
 from cli.adapters.model_builds import ModelBuilds
 from cli.adapters.models_bucket import ModelsBucket
 from cli.adapters.price_list import read_price_list, read_spot_prices
+from cli.adapters.records import Records
 from cli.adapters.ssm import Commands
 from cli.adapters.stacks import Stacks
 from cli.adapters.stream_records import StreamRecords
@@ -100,6 +101,7 @@ def _group(account: Account) -> None:
     instances.shut_out(NODE)
     instances.shut_out(NODE, undo=True)
     instances.terminate(NODE)
+    instances.request_emulated_end(NODE, shrink=False)
     key = ClusterKeySecret(account.client("secretsmanager"), cluster_key_secret_name(CLUSTER))
     with suppress(CliError):
         key.read()
@@ -112,6 +114,7 @@ def _group(account: Account) -> None:
     streams = StreamRecords(account.client("dynamodb"), TABLE)
     streams.open_streams([NODE])
     streams.owned(StreamStatus.ORPHANED)
+    Records(account.client("dynamodb"), TABLE).of_nodes()
     read_breaker(account.client("dynamodb"), TABLE, GROUP)
 
 

@@ -81,6 +81,7 @@ def test_a_wrong_clock_affects_no_client_and_the_node_reports_it(skew_s: float, 
             assert own["is_off"]
             assert own["off_s"] == pytest.approx(skew_s, abs=5)
             assert await metric(fleet, wrong, "synkti_clock_is_off") == 1
+            assert await metric(fleet, wrong, "synkti_clock_off_seconds") == pytest.approx(skew_s, abs=5)
             for node in (right, fleet.nodes[2]):
                 assert not (await clock_of(fleet, node))["is_off"]
                 assert node.agent.parts.node.state is NodeState.READY

@@ -173,6 +173,7 @@ def test_an_owner_cut_off_from_its_client_delivers_nothing_after_a_takeover(tmp_
         assert old.error is not None
         assert old.error["code"] == "stream_taken"
         assert not old.done
+        assert await metric(fleet, fleet.nodes[0], 'synkti_streams_broken_total{code="stream_taken"}') == 1
         new.check_whole("chat")
 
     run_scenario(tmp_path, scenario)
@@ -273,6 +274,22 @@ def test_while_the_lost_entry_is_known_a_stream_that_no_other_node_has_is_not_ca
         assert await reader.resume(other) == 503
         assert reader.error is not None
         assert reader.error["code"] == "journal_behind"
+
+    run_scenario(tmp_path, scenario)
+
+
+def test_a_malformed_id_is_unknown_also_while_a_node_that_may_have_streams_is_away(tmp_path: Path) -> None:
+    """It was searched, and as a node did not answer it got a 503, which SDKs try again."""
+
+    async def scenario(fleet: LocalFleet) -> None:
+        await fleet.nodes[2].crash()
+        reader = Reader(fleet, "f" * 24, "")
+        assert await reader.resume(fleet.nodes[0]) == 503, "the lost node may have this one"
+        for malformed in ("abc", "F" * 24, f"chatcmpl-{'f' * 24}"):
+            reader = Reader(fleet, malformed, "")
+            assert await reader.resume(fleet.nodes[0]) == 404
+            assert reader.error is not None
+            assert reader.error["code"] == "stream_not_found"
 
     run_scenario(tmp_path, scenario)
 

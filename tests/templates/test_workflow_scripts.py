@@ -232,6 +232,18 @@ MARK = "<!-- synkti: what this would change -->"
 BOT, PERSON = {"login": "github-actions[bot]"}, {"login": "ann"}
 
 
+def test_a_push_whose_tests_fail_is_not_deployed() -> None:
+    """The tests ran beside the deployment, which did not wait for them."""
+    deploy = yaml.safe_load((ROOT / ".github/workflows/deploy.yml").read_text())["jobs"]
+    assert deploy["tests"]["uses"] == "./.github/workflows/ci.yml"
+    assert "tests" in deploy["deploy"]["needs"]
+    condition = deploy["deploy"]["if"]
+    assert not {"always()", "!cancelled()", "failure()"} & set(condition.split()), "it would not wait for their success"
+    # A bare `on` is a boolean in YAML 1.1.
+    triggers = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())[True]
+    assert set(triggers) == {"pull_request", "workflow_dispatch", "workflow_call"}, "once for each push"
+
+
 def comment(folder: Path, held: list[dict[str, Any]]) -> list[str]:
     """Run the step that comments on a pull request, with a substitute for gh; return what gh was called with."""
     workflow = yaml.safe_load((ROOT / ".github/workflows/deploy.yml").read_text())

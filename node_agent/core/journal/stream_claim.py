@@ -20,6 +20,7 @@ TOKEN_BYTES = 16
 DIGEST_CHARACTERS = 64
 
 _TOKEN = re.compile(r"([0-9a-f]{24})[0-9a-f]{32}")
+_STREAM = re.compile(r"[0-9a-f]{24}")
 _KEY_ID = re.compile(r"[0-9a-f]{0,12}")
 _DIGEST = re.compile(r"([0-9a-f]{64})?")
 _IN_HEADER = re.compile(rb'\{"claim":"([0-9a-f]{0,12})\.([0-9a-f]{64})"')
@@ -64,6 +65,11 @@ class ResumeToken:
 
     stream: str
     text: str = field(repr=False)
+
+    @property
+    def is_possible(self) -> bool:
+        """True where a stream may have this id: agents of all versions make ids of one form."""
+        return _STREAM.fullmatch(self.stream) is not None
 
     def claim(self, key_id: str) -> StreamClaim:
         """Return the claim of a caller with this token. key_id: of its key, "" where keys are off."""

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from node_agent.contract.errors import NoReadyPeer, RequestRejected
 from node_agent.core.access.caller import Caller, Scope
 from node_agent.core.common.address import is_loopback
+from node_agent.core.engine.exposition import with_node_label
 from node_agent.core.http.callers import CallerPolicy
 from node_agent.core.openai import routes
 from node_agent.ports import ServerRequest
@@ -31,13 +32,19 @@ class AdminApi:
     """Answers the requests of the admin listener.
 
     handlers: by path; each answers one request. identify: checks a key for a scope, as `ClientKeys.identify`.
-    keys_state: as HealthRoutes'.
+    keys_state: as HealthRoutes'. engine_metrics: returns vLLM's own, b"" where there are none.
     """
 
     def __init__(
-        self, node: NodeContext, draining: DrainController, identify: Identify, keys_state: Callable[[], str]
+        self,
+        node: NodeContext,
+        draining: DrainController,
+        identify: Identify,
+        keys_state: Callable[[], str],
+        engine_metrics: Callable[[], bytes],
     ) -> None:
         self._node = node
+        self._engine_metrics = engine_metrics
         self._identify = identify
         self._draining = draining
         self.handlers: Mapping[str, Callable[[ServerRequest], Awaitable[None]]] = {
@@ -77,7 +84,9 @@ class AdminApi:
         return False
 
     async def _metrics(self, request: ServerRequest) -> None:
-        request.respond(200, self._node.metrics.exposition(), CONTENT_TYPE.encode())
+        """Answer with this node's metrics, and vLLM's with the node as a label."""
+        engine = with_node_label(self._engine_metrics(), self._node.instance_id)
+        request.respond(200, self._node.metrics.exposition() + engine, CONTENT_TYPE.encode())
 
     async def _drains(self, request: ServerRequest) -> None:
         record = self._draining.record

@@ -104,13 +104,18 @@ class ClientStreams:
     async def resume(self, request: ServerRequest, text: str, record: RequestRecord) -> int:
         """Continue a stream of any node, from the Last-Event-ID on. text: its resume token.
 
-        Raises RequestRejected, JournalBehind, NoReadyPeer.
+        Raises JournalBehind and NoReadyPeer as `take_over` and `routing_request`.
 
         Returns:
             The status that the client received.
+
+        Raises:
+            RequestRejected: the id is malformed, or there is no such stream for this client.
         """
         token = parse_token(text)
         event = _last_event(token, request.headers.get(b"last-event-id"))
+        if not token.is_possible:  # no search: while a node is away, that ends with a 503 and many retries
+            raise RequestRejected(404, "stream_not_found", f"No stream has the id {text[:100]!r}.")
         if self._streams.is_full:
             return self._reject_full(request)
         with self._counted_resume():

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 
 from node_agent.core.failure.loss import LossReason
 from node_agent.runtime.common.generation_metrics import GenerationMetrics
@@ -14,6 +21,9 @@ _PAUSES_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0
 
 _LAGS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)
 
+
+# A time at which each counter began is a series more for each counter, and Prometheus's text format has no use for it.
+disable_created_metrics()  # type: ignore[no-untyped-call] # the library's, without annotations
 
 MAX_KEY_LABELS = 100
 OTHER_KEYS = "other"

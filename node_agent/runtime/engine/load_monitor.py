@@ -30,6 +30,7 @@ class LoadMonitor:
     engine: where vLLM answers /metrics.
     prefill_tokens_s: the engine's prefill rate, tokens/s, 0 while it was not measured.
     metrics: the newest, None where none could be read.
+    exposition: vLLM's own text of them, as last received; b"" while the engine does not answer.
     answered_at: loop time at which the last answered request was sent, -inf for never.
     """
 
@@ -48,6 +49,7 @@ class LoadMonitor:
         self._prefill_tokens_s = prefill_tokens_s
         self.metrics: EngineMetrics | None = None
         self._calls_at_poll = 0
+        self.exposition = b""
         self.answered_at = float("-inf")
         self._clock = asyncio.get_running_loop().time
 
@@ -59,7 +61,7 @@ class LoadMonitor:
                 if self._node.state in _WORKS:
                     await self._poll_metrics()
                 else:
-                    self.metrics = None
+                    self.metrics, self.exposition = None, b""
             polls += 1
             self._node.set_load(self.load())
             await asyncio.sleep(INTERVAL_S)
@@ -86,5 +88,6 @@ class LoadMonitor:
             finally:
                 exchange.close()
         except ExchangeLost:
+            self.exposition = b""  # a collector must not take old figures for new ones
             return
-        self.metrics, self.answered_at, self._calls_at_poll = parse_metrics(text), sent_at, calls
+        self.metrics, self.exposition, self.answered_at, self._calls_at_poll = parse_metrics(text), text, sent_at, calls

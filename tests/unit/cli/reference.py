@@ -25,17 +25,35 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from cli import bootstrap, destroy, drill_first_day, keys, logs, model, nodes, plan, streams, wheelhouse
+from cli import (
+    bootstrap,
+    destroy,
+    drill_first_day,
+    events,
+    keys,
+    logs,
+    model,
+    nodes,
+    plan,
+    status,
+    streams,
+    top,
+    wheelhouse,
+)
 from cli.account import Account
 from cli.adapters import account_facts, doctor_collector
 from cli.adapters.instances import Instances
+from cli.adapters.node_metrics import NodeMetrics
+from cli.core.node_figures import NodeFigures
 from cli.core.nodes import Node
 from cli.exit_codes import DESCRIPTIONS
 from cli.main import main
-from node_agent.contract.names import cluster_key_secret_name
+from node_agent.contract.drain_record import DrainRecord, DrainStep
+from node_agent.contract.names import cluster_key_secret_name, table_name
 from node_agent.contract.open_streams import OpenStream, OpenStreams
 from node_agent.contract.ownership import Ownership
-from node_agent.contract.table_schema import StreamStatus
+from node_agent.contract.states import NodeState
+from node_agent.contract.table_schema import NodeRecord, StreamStatus, TimelineStep
 from node_agent.core.common.cluster_keys import ClusterKeySet, cluster_key
 from stacks.settings import SETTINGS_FILE
 from tests.unit.cli import weights
@@ -50,6 +68,8 @@ from tests.unit.core.sizing.models import LLAMA_3_1_8B, WEIGHTS
 PAGE = Path(__file__).parents[3] / "docs" / "cli.md"
 WIDTH = 100
 _IDS = ("i-0d3c5a1f9b7e24680", "i-07b2e94c61fa83d55", "i-0f86a1d2b3c4e5f67")
+_LOST = "i-0a44e1c93bd27f608"
+_NOW = 1_764_000_000.0
 _ADDRESSES = ("3.91.24.7", "44.203.118.52")
 _PRICES = {"g6.xlarge": 0.322, "g5.xlarge": 0.401, "g6.2xlarge": 0.391, "g5.2xlarge": 0.486, "g6e.xlarge": 0.745}
 """Examples: EC2's own change by the hour."""
@@ -166,8 +186,13 @@ class _World:
         yield "", ("bootstrap",), [self._example("bootstrap", "--yes")]
         fleet = self._fleet()
         first = fleet.ids[0]
+        streams = self._streams(*fleet.ids)
+        yield "", ("status",), [self._example("status")]
         yield "", ("nodes",), [self._example("nodes")]
-        yield "", ("streams",), [self._streams(*fleet.ids)]
+        yield "", ("top",), [self._example("top", "--once")]
+        yield "", ("streams",), [streams]
+        yield "", ("events",), [self._events()]
+        yield "", ("certificate",), [self._example("certificate")]
         yield "", ("keys", "create"), [self._example("keys", "create", "chat", "--streams", "20", "--expires", "90d")]
         yield "", ("keys", "list"), [self._example("keys", "list")]
         yield "", ("keys", "rotate"), [self._example("keys", "rotate", "chat", "--overlap", "1h")]
@@ -222,11 +247,27 @@ class _World:
         addresses = {second: "10.0.1.9:8001"}
         table.put_item(Item=OpenStreams(first, 7, (mine,), int(now) + 999, addresses).to_item())
         lost = Ownership(
-            "c04d9a61be72f5183d90ea4b", 1, "i-0a44e1c93bd27f608", StreamStatus.ORPHANED, 97, now, now + 80,
+            "c04d9a61be72f5183d90ea4b", 1, _LOST, StreamStatus.ORPHANED, 97, now, now + 80,
             int(now) + 999, addresses,
         )  # fmt: skip
         table.put_item(Item=lost.to_item())
         return self._example("streams")
+
+    def _events(self) -> str:
+        """What happened to a node that EC2 took."""
+        steps = [
+            TimelineStep("started", "agent", _NOW - 7_200),
+            TimelineStep("ready", "agent", _NOW - 7_075),
+            TimelineStep("interruption-notice", "eventbridge", _NOW - 600),
+            TimelineStep("notice-seen", "imds", _NOW - 599.6),
+            TimelineStep("drained", "agent", _NOW - 561.2),
+            TimelineStep("terminated", "eventbridge", _NOW - 520),
+        ]
+        moved = DrainStep("handed-off", _NOW - 598.8, 14)
+        record = NodeRecord(_LOST, "z", "t", NodeState.GONE, 1, 2**40, {step.key: step for step in steps})
+        for item in (record.to_item(), DrainRecord(_LOST, 1, "notice-seen", _NOW - 480, 2**40, (moved,)).to_item()):
+            boto3.resource("dynamodb").Table(table_name("synkti")).put_item(Item=item)
+        return self._example("events", "--node", _LOST)
 
     def _fleet(self) -> DeployedFleet:
         """The fleet that bootstrap has made, drills on, a node that drains in it."""
@@ -271,7 +312,9 @@ def _world() -> Iterator[_World]:
         _time(patch, world.began)
         MemoryCdk.ran, MemoryCdk.cloudformation, MemoryCdk.fails = [], cloudformation, ""
         patch.setattr(bootstrap, "Cdk", MemoryCdk)
-        patch.setattr(bootstrap, "is_reachable", lambda url: True)
+        for module in (bootstrap, status):
+            patch.setattr(module, "is_reachable", lambda url: True)
+        patch.setattr(NodeMetrics, "read", _figures)
         patch.setattr(account_facts, "_volumes_key", lambda ec2: "")  # moto has none
         for module in (bootstrap, wheelhouse):  # nothing is downloaded for a page
             patch.setattr(module, "push_packages", lambda *_, **__: [])
@@ -282,6 +325,18 @@ def _world() -> Iterator[_World]:
         _spot_in_several_zones(patch)
         _clients(patch, cloudformation, world)
         yield world
+
+
+def _figures(self: NodeMetrics, nodes: Sequence[Node]) -> dict[str, NodeFigures]:
+    """Metrics of nodes that are in use, and have continued some streams. Each look is a fixed time after the last."""
+    look = vars(self).setdefault("looks", itertools.count(1)).__next__()
+    return {
+        node.instance_id: NodeFigures(
+            streams=7 + number, running=6, kv_use=0.31, tokens=48_000 + 900 * look, continued={"peer_dead": 14},
+            resumed={"taken": 2}, broken={"handoff": 2}, pauses={0.1: 9, 0.25: 14, float("inf"): 14},
+        )
+        for number, node in enumerate(nodes)
+    }  # fmt: skip
 
 
 def _documents(folder: Path) -> None:
@@ -304,7 +359,7 @@ def _environment(patch: pytest.MonkeyPatch, folder: Path) -> None:
 def _time(patch: pytest.MonkeyPatch, began: float) -> None:
     """Looks come minutes after what they look at, and nobody waits."""
     clock = FakeClock().clock
-    for module in (nodes, logs, destroy, bootstrap, drill_first_day):
+    for module in (nodes, logs, destroy, bootstrap, drill_first_day, top):
         patch.setattr(module, "CLOCK", clock)
 
     class Later:
@@ -314,15 +369,15 @@ def _time(patch: pytest.MonkeyPatch, began: float) -> None:
         def time() -> float:
             return began + 270  # whatever the machine takes: 4 min
 
-    for module in (nodes, model, streams):
+    for module in (nodes, model, streams, status, top):
         patch.setattr(module, "time", Later)
 
     class Fixed:
         @staticmethod
         def time() -> float:
-            return 1_764_000_000.0
+            return _NOW
 
-    for module in (drill_first_day, keys):
+    for module in (drill_first_day, keys, events):
         patch.setattr(module, "time", Fixed)
     patch.setattr(keys, "secrets", _Counted())
 

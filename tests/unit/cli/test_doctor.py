@@ -14,7 +14,7 @@ from cli.account import Account
 from cli.adapters import doctor_collector
 from cli.core.account_facts import AccountFacts, ImageFacts, KeyFacts
 from cli.core.clusters import Stack
-from cli.core.doctor import evaluate, worst_verdict
+from cli.core.doctor import evaluate, evaluate_without_region, worst_verdict
 from cli.core.doctor_inputs import DoctorInputs, Finding, ModelState, Verdict
 from cli.core.github import AUDIENCE, ISSUER, Provider, Repository
 from cli.core.network import Subnet, Vpc, WayOut
@@ -97,6 +97,33 @@ def test_without_faults_there_is_no_advice() -> None:
     assert worst_verdict(findings) is Verdict.OK
 
 
+OPEN = replace(SETTINGS, client_cidrs=("203.0.113.0/24", "0.0.0.0/0"))
+
+
+def test_addresses_of_the_whole_internet_are_a_warning() -> None:
+    (finding,) = [each for each in evaluate(replace(WELL, settings=OPEN)) if each.check == "callers"]
+    assert (finding.verdict, "a key is all" in finding.found) == (Verdict.WARNING, True)
+    without = evaluate(replace(WELL, settings=replace(OPEN, api_keys=False)))
+    assert any("no key is required" in each.found for each in without if each.check == "callers")
+
+
+def test_without_a_settings_file_the_defaults_are_announced() -> None:
+    (finding,) = [each for each in evaluate(replace(WELL, has_file=False)) if each.check == "settings file"]
+    assert finding.verdict is Verdict.WARNING
+    assert "synkti init" in finding.advice
+
+
+def test_without_a_region_the_rest_is_checked_all_the_same() -> None:
+    found = evaluate_without_region(("nodes='x': must be a whole number",), None, has_file=False)
+    assert [(each.check, each.verdict) for each in found] == [
+        ("settings", Verdict.FAULT),
+        ("settings file", Verdict.WARNING),
+        ("node.js", Verdict.FAULT),
+        ("region", Verdict.FAULT),
+    ]
+    assert "--region" in found[-1].advice
+
+
 IN_VPC = replace(SETTINGS, account="123456789012", region="us-east-1", vpc="existing", vpc_id="vpc-1")
 PLACED = replace(IN_VPC, subnet_ids=("subnet-a",), route_table_ids=("rtb-a",))
 CLOSED = replace(PLACED, public_addresses=False)
@@ -129,7 +156,7 @@ FAULTS = [
     ("node.js", {"node_version": 18}, "too old"),
     ("credentials", {"caller": Unavailable("no AWS credentials")}, "no AWS credentials"),
     ("credentials", {"settings": replace(SETTINGS, account="999999999999")}, "synkti.toml says 999999999999"),
-    ("region", {"regions": frozenset({"eu-west-1"})}, "no region that this account may use"),
+    ("region", {"regions": frozenset({"eu-west-1"})}, "not an AWS region of this account"),
     ("region", {"zones": 2}, "has 2 zones, and zones = 3"),
     ("instance types", {"offerings": {}}, "none of g6.xlarge, g6.2xlarge"),
     ("instance types", {"offerings": {"g6.2xlarge": frozenset("abc")}}, "us-east-1 does not offer g6.xlarge"),

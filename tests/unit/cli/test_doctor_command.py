@@ -192,3 +192,19 @@ def test_the_root_volume_is_that_of_the_root_device() -> None:
     assert account_facts._root_gib({"RootDeviceName": "/dev/sda1", "BlockDeviceMappings": volumes}) == 75
     assert account_facts._root_gib({"RootDeviceName": "/dev/xvda", "BlockDeviceMappings": volumes}) == 0
     assert account_facts._root_gib({}) == 0
+
+
+def test_a_missing_region_is_a_fault_among_the_others(nowhere: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "node_version", lambda: 22)
+    done = run("doctor", "--json", "-c", "nodes=0")
+    assert done.code == 3
+    assert verdicts(done.document) == {
+        "settings": "fault",
+        "settings file": "warning",
+        "node.js": "ok",
+        "region": "fault",
+    }
+    shown = run("doctor")
+    assert (shown.code, "FAULT" in shown.out) == (3, True)
+    (nowhere / "synkti.toml").write_text("nodes = 2\n")
+    assert "settings file" not in run("doctor").out

@@ -6,6 +6,8 @@ import boto3
 import pytest
 
 from cli import nodes
+from cli.account import Account
+from node_agent.contract.tags import EMULATED_END_TAG
 from tests.unit.cli.conftest import DeployedFleet, Run, make_fleet
 from tests.unit.cli.fake_clock import FakeClock
 from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
@@ -25,6 +27,24 @@ def test_a_removed_node_lowers_the_size_also_at_the_minimum(fleet: DeployedFleet
     assert document == {"cluster": "synkti", "node": fleet.ids[0], "replaced": False}
     assert fleet.size() == (1, 4, 1)
     assert fleet.running() == {fleet.ids[1]}
+
+
+@pytest.mark.parametrize(("options", "how", "size"), [((), "replace", (0, 4, 2)), (("--shrink",), "shrink", (1, 4, 2))])
+def test_on_the_embedded_aws_the_emulated_group_ends_the_node(
+    options: tuple[str, ...],
+    how: str,
+    size: tuple[int, int, int],
+    fleet: DeployedFleet,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has no TerminateInstanceInAutoScalingGroup."""
+    monkeypatch.setattr(Account, "is_embedded", True)
+    boto3.client("autoscaling").update_auto_scaling_group(AutoScalingGroupName=fleet.group, MinSize=2 if options else 0)
+    assert run("drain", fleet.ids[0], *options, "--yes").code == 0
+    (tag,) = boto3.client("ec2").describe_tags(Filters=[{"Name": "key", "Values": [EMULATED_END_TAG]}])["Tags"]
+    assert (tag["ResourceId"], tag["Value"]) == (fleet.ids[0], how)
+    assert (fleet.size(), fleet.running()) == (size, set(fleet.ids))
 
 
 def test_a_drain_needs_a_confirmation_and_a_known_node(fleet: DeployedFleet, run: Run) -> None:

@@ -8,6 +8,7 @@ import socket
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,6 +27,7 @@ from local.ec2_emulator import (
 from local.emulated_instance import EmulatedInstance
 from local.errors import LocalRunError, UserActionRequired
 from local.imds import InstanceMetadata
+from node_agent.contract.tags import EMULATED_END_TAG, EMULATED_REPLACE, EMULATED_SHRINK
 from node_agent.settings import from_environ
 
 
@@ -129,6 +131,10 @@ class _FakeInstance:
         self.status = status
         self.log = Path("a log")
         self._serves = is_ready
+        self.termination_requested = False
+
+    def scale_in(self) -> None:
+        self.termination_requested = True
 
     @property
     def running(self) -> bool:
@@ -145,6 +151,25 @@ class _FakeInstance:
 
 
 class _Aws:
+    """A fake AWS. ends: the tags by which ends are requested, by instance id; desired: the group's capacity."""
+
+    def __init__(self, ends: dict[str, str] | None = None, desired: int = 3) -> None:
+        self.ends = ends or {}
+        self.desired = desired
+
+    def describe_instances(self, **request: object) -> dict[str, Any]:
+        tagged = [
+            {"InstanceId": each, "Tags": [{"Key": "a", "Value": "b"}, {"Key": EMULATED_END_TAG, "Value": how}]}
+            for each, how in self.ends.items()
+        ]
+        return {"Reservations": [{"Instances": tagged}, {"Instances": [{"InstanceId": "i-none"}]}]}
+
+    def describe_auto_scaling_groups(self, **request: object) -> dict[str, Any]:
+        return {"AutoScalingGroups": [{"DesiredCapacity": self.desired}]}
+
+    def update_auto_scaling_group(self, **request: Any) -> None:
+        self.desired = request["DesiredCapacity"]
+
     def client(self, name: str) -> _Aws:
         return self
 
@@ -163,12 +188,29 @@ async def _end_instance(emulator: Ec2Emulator[EmulatedInstance], status: int, is
     await emulator._remove(instance)  # type: ignore[arg-type]
 
 
-def _emulator() -> Ec2Emulator[EmulatedInstance]:
-    return Ec2Emulator(_Aws(), "group", _boot, "127.1.1", lambda text: None)  # type: ignore[arg-type]
+def _emulator(aws: _Aws | None = None) -> Ec2Emulator[EmulatedInstance]:
+    return Ec2Emulator(aws or _Aws(), "group", _boot, "127.1.1", lambda text: None)  # type: ignore[arg-type]
 
 
 def _boot(metadata: InstanceMetadata, version: str) -> EmulatedInstance:
     raise AssertionError("nothing is launched")
+
+
+@pytest.mark.parametrize(("how", "desired"), [(EMULATED_REPLACE, 3), (EMULATED_SHRINK, 2)])
+def test_an_instance_that_is_to_be_drained_is_terminated_once(how: str, desired: int) -> None:
+    async def scenario() -> None:
+        kept, drained = _FakeInstance(1, None), _FakeInstance(2, None)
+        aws = _Aws({"i-2": how, "i-of-another-run": how})
+        emulator = _emulator(aws)
+        emulator.instances += [kept, drained]  # type: ignore[list-item] # fakes
+        for _ in range(2):
+            await emulator._end_requested()
+        assert (kept.termination_requested, drained.termination_requested) == (False, True)
+        assert aws.desired == desired
+        for task in emulator._termination_tasks:
+            task.cancel()
+
+    asyncio.run(scenario())
 
 
 def test_agents_can_be_killed_any_number_of_times_and_the_run_stays() -> None:

@@ -33,6 +33,13 @@ def test_a_token_round_trips_and_names_its_stream() -> None:
     assert TOKEN.text not in repr(TOKEN)
 
 
+@pytest.mark.parametrize("text", ["abc", "", STREAM[1:], "F" * 24, f"chatcmpl-{STREAM}", TOKEN.text + "0"])
+def test_a_malformed_id_is_of_no_stream(text: str) -> None:
+    assert not parse_token(text).is_possible
+    assert parse_token(STREAM).is_possible
+    assert parse_token(TOKEN.text).is_possible
+
+
 def test_a_claim_does_not_have_the_token() -> None:
     assert TOKEN.text[24:] not in str(CLAIM)
 

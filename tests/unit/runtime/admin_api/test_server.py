@@ -23,7 +23,7 @@ from node_agent.runtime.common.metrics import Metrics
 def admin_api() -> AdminApi:
     node: Any = SimpleNamespace(metrics=Metrics(), state=NodeState.STARTING, instance_id="i-1")
     draining: Any = SimpleNamespace(record=None)
-    return AdminApi(node, draining, identify, lambda: "on")
+    return AdminApi(node, draining, identify, lambda: "on", lambda: b'vllm:num_requests_running{engine="0"} 2\n')
 
 
 def identify(headers: Mapping[bytes, bytes], target: str, scope: Scope) -> Caller:
@@ -98,6 +98,7 @@ class Recorded:
 def test_metrics_drains_and_health() -> None:
     status, body = answer_to(get("/metrics"))
     assert (status, b"synkti_peers" in body) == (200, True)
+    assert b'\nvllm:num_requests_running{node="i-1",engine="0"} 2\n' in body
     assert answer_to(get("/v1/synkti/drains")) == (200, b'{"drains":[]}')
     assert answer_to(get("/healthz"))[0] == 200
     status, body = answer_to(get("/readyz"))

@@ -73,11 +73,13 @@ def test_queue_and_kv_use_come_from_the_engine_and_requests_are_counted_here() -
         await until(lambda: node.load_of("i-0").waiting == 2)
         load = node.load_of("i-0")
         assert (load.running, load.in_flight, load.kv_use, load.prefill_tokens_s) == (1, 3, 0.5, 1_200.0)
+        assert loads.exposition == engine.text
 
         # No answer, or nonsense: neither an empty queue nor one longer than possible follows from it.
         engine.text, scrapes = None, engine.scrapes
         await until(lambda: engine.scrapes > scrapes)
         assert loads.load().waiting == 2
+        assert loads.exposition == b"", "old figures are not passed on as new ones"
         engine.text, scrapes = figures(9, 99, 2.0), engine.scrapes
         await until(lambda: engine.scrapes > scrapes + 1)
         assert (loads.load().in_flight, loads.load().kv_use) == (3, 1.0)

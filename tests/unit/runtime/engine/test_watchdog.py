@@ -65,6 +65,7 @@ def test_an_engine_that_is_suspended_from_outside_is_restarted_and_suspects_nobo
 def test_an_idle_engine_that_hangs_is_detected_before_a_request_arrives() -> None:
     async def story(stage: Stage) -> None:
         await stage.runs(600.0)
+        assert stage.watch._node.metrics.engine_probes.labels("answered")._value.get() >= 1
         stage.engine.step_s = None
         took, _ = await stage.stuck()
         assert took <= WITHIN_S

@@ -25,6 +25,7 @@ from tests.unit.runtime.kv.kv_stage import (
     Store,
     contexts,
     in_s3,
+    make_node,
     run,
     shelf,
 )
@@ -81,10 +82,12 @@ def test_a_transfer_slower_than_computing_is_given_up_and_its_blocks_are_stored(
         store, mine = Store(), shelf(tmp_path / "mine")
         await in_s3(store, tmp_path / "theirs", {STREAM: 30})
         store.silent_after = 10
-        fetching = contexts(mine, store, rates=rates)
+        node = make_node()
+        fetching = contexts(mine, store, node, rates=rates)
         async with asyncio.timeout(5):
             fetched = await fetching.fetch(STREAM, IN_S3)
         assert fetched is not None
+        assert node.metrics.context_bytes.labels("s3")._value.get() == fetched.size
         assert (fetched.choice.source, fetched.blocks, fetched.timed_out) == (ContextSource.S3, 10, True)
         assert fetched.size >= 10 * SIZE
         index = await store.index(MADE, STREAM)

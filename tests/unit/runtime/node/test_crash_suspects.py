@@ -39,6 +39,14 @@ def test_a_request_is_suspect_after_one_death_and_refused_after_two() -> None:
         assert (suspects.is_suspect(CONTENT), is_refused(suspects, CONTENT)) == (True, False)
         suspects.on_loss(CONTENT, "i-2", DIED)
         assert (suspects.is_suspect(CONTENT), is_refused(suspects, CONTENT)) == (False, True)
+        counted = suspects._metrics.engine_deaths, suspects._metrics.fatal_refused, suspects._metrics.fatal_known
+        assert [
+            sample.value
+            for each in counted
+            for family in each.collect()
+            for sample in family.samples
+            if "created" not in sample.name
+        ] == [2, 1, 1]
         assert (suspects.is_suspect(OTHER), is_refused(suspects, OTHER)) == (False, False)
 
     run_scenario(scenario)
