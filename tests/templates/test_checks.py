@@ -123,8 +123,10 @@ def test_zizmor_finds_nothing_with_its_pedantic_persona() -> None:
         cwd=ROOT,
     )
     # Suppressed, as only the auditor's persona has it: whether the secret with a role's ARN is set is read outside the
-    # environment, because that decides whether anybody has to approve.
-    assert (done.returncode, done.stdout.strip()) == (0, "No findings to report. Good job! (1 suppressed)"), done.stderr
+    # environment, because that decides whether anybody has to approve. Ignored: the newer form of a call within the
+    # repository, which actionlint refuses.
+    expected = "No findings to report. Good job! (1 ignored, 1 suppressed)"
+    assert (done.returncode, done.stdout.strip()) == (0, expected), done.stderr
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS)
