@@ -33,7 +33,8 @@ setup:  ## the environments, from their lock files (every other target does it b
 	@$(PYTHON) local/setup.py
 
 run: setup  ## the whole system on this machine, three nodes of it taken away (ENGINE=sim: without vLLM)
-	@$(BIN)/python -m local.demo.__main__ --engine $(ENGINE) $$(test -t 0 && echo --stay)
+	@# The shell outlives Ctrl-C, so that make does not report a stopped run as a failure.
+	@trap : INT; $(BIN)/python -m local.demo.__main__ --engine $(ENGINE) $$(test -t 0 && echo --stay) || test $$? -eq 130
 
 chaos: setup  ## nodes taken away at random under load (INTERRUPTIONS=1000 SEED=1 ENGINE=sim; ENGINE=vllm KV=1: contexts move, too)
 	@$(BIN)/python -m local.chaos --engine $(CHAOS_ENGINE) --interruptions $(INTERRUPTIONS) --seed $(SEED) --kv-gib $(KV)

@@ -23,6 +23,7 @@ from local.process_cleanup import kill_all_in, start, tail
 ACCOUNT = "000000000000"
 REGION = "us-east-1"
 _HOST = "127.0.0.1"
+_SERVER = Path(__file__).with_name("embedded_aws.py")
 _READY_WITHIN_S = 30.0
 _CLIENT = Config(connect_timeout=5, retries={"mode": "standard", "total_max_attempts": 2})
 """boto3's own retries last half a minute, in which a run that is stopped would wait for an AWS that is gone."""
@@ -53,8 +54,7 @@ class EmbeddedAws:
             "IOT_MTLS_ENABLED": "0",
             "SFTP_ENABLED": "0",
         }
-        executable = str(Path(sys.executable).with_name("ministack"))
-        self._process = start([executable], self._folder, environ, self._log)
+        self._process = start([sys.executable, str(_SERVER)], self._folder, environ, self._log)
 
     @property
     def endpoint(self) -> str:

@@ -24,7 +24,7 @@ from node_agent.contract.tags import CLUSTER_TAG
 from stacks.settings import EMBEDDED
 
 ROOT = Path(__file__).parent.parent
-_GROUP_POLL_S = 0.1
+_GROUP_POLL_S = 0.25
 _CDK = str(ROOT / "node_modules" / ".bin" / "cdk")
 _SOURCES = (
     "app.py",

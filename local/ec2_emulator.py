@@ -282,7 +282,7 @@ class Ec2Emulator(Generic[InstanceT]):
         self._launched += 1
         self._launches_without_ready += 1
         tags = [{"Key": t["Key"], "Value": t["Value"]} for t in group["Tags"] if t.get("PropagateAtLaunch")]
-        instance_type = INSTANCE_TYPES[index % len(INSTANCE_TYPES)]
+        instance_type, zone = INSTANCE_TYPES[index % len(INSTANCE_TYPES)], ZONES[index % len(ZONES)]
         address = self._free_address(index)
         answer = await asyncio.to_thread(
             self._ec2.run_instances,
@@ -290,12 +290,14 @@ class Ec2Emulator(Generic[InstanceT]):
             MinCount=1,
             MaxCount=1,
             InstanceType=instance_type,
+            Placement={"AvailabilityZone": zone},
+            InstanceMarketOptions={"MarketType": "spot"},
             TagSpecifications=[{"ResourceType": "instance", "Tags": tags}],
             **({"PrivateIpAddress": address} if self._is_private else {}),
         )
         metadata = InstanceMetadata(
             instance_id=answer["Instances"][0]["InstanceId"],
-            zone=ZONES[index % len(ZONES)],
+            zone=zone,
             region=REGION,
             instance_type=instance_type,
             address=address,

@@ -78,6 +78,7 @@ class Node:
             "instance_type": self.instance_type,
             "zone": self.zone,
             "bought": self.purchase_option,
+            "address": f"{self.host}:{FRONT_DOOR_PORT}" if self.host else None,
             "private_address": self.private_address,
             "public_address": self.public_address,
             "version": self.version,

@@ -33,7 +33,8 @@ async def run_act(context: DemoContext, act: Act) -> int:
             stayed incomplete.
     """
     for number in range(1, MAX_ATTEMPTS + 1):
-        attempt = await act(context)
+        async with context.screen.waiting(lambda: "the streams are read"):
+            attempt = await act(context)
         try:
             await _conclude(context, attempt, f" {number}" if number > 1 else "")
         finally:
@@ -61,7 +62,8 @@ async def _conclude(context: DemoContext, attempt: Attempt, suffix: str) -> None
     if attempt.plain is not None:
         context.plain = (len(attempt.plain.token_ids), len(reference.token_ids), attempt.plain.error)
         _log_plain(context.screen, *context.plain)
-    await attempt.interruption.verify()
+    async with context.screen.waiting(lambda: "the Lambdas write their records"):
+        await attempt.interruption.verify()
 
 
 async def _reference(context: DemoContext, request: DemoRequest) -> Output:

@@ -39,6 +39,7 @@ class Screen:
         self._began = time.monotonic() if began is None else began
         self._printed_at = self._began
         self._has_status = False
+        self._waits: list[Callable[[], str]] = []
 
     @property
     def elapsed_s(self) -> float:
@@ -64,17 +65,24 @@ class Screen:
 
     @contextlib.asynccontextmanager
     async def waiting(self, what: Callable[[], str]) -> AsyncIterator[None]:
-        """Show, during the block, what the run waits for and how long already. what: returns it as a phrase."""
+        """Show, during the block, what the run waits for and how long already.
+
+        Of blocks within each other only the innermost is shown. what: returns it as a phrase.
+        """
+        self._waits.append(what)
         ticking = asyncio.create_task(self._show_wait(what, self.elapsed_s))
         try:
             yield
         finally:
             ticking.cancel()
+            self._waits.remove(what)
             self._clear_status()
 
     async def _show_wait(self, what: Callable[[], str], began_s: float) -> None:
         for frame in _frames():
             await asyncio.sleep(_FRAME_S)
+            if self._waits[-1] is not what:
+                continue
             text = f"{what()} ({self.elapsed_s - began_s:.0f} s)"
             if self._console.is_terminal:
                 shown = f"{frame} {text}"[: self.width - 1]

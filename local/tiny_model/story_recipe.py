@@ -18,10 +18,11 @@ from local.tiny_model import read_stories, recipe
 QUESTIONS = ("Tell me a story about a night train.", "Tell me a story about a lighthouse.")
 """The question for each story."""
 
-EPOCHS = 300
-GOOD_LOSS = 0.02
-WARM_UP_STEPS = 20
-LEARNING_RATE = 2e-3
+EPOCHS = 160
+GOOD_LOSS = 0.01
+WARM_UP_SHARE = 0.05
+LEARNING_RATE = 3e-3
+"""The highest; it rises at first, and falls to almost nothing, without which some tokens stay wrong."""
 
 Example = tuple[torch.Tensor, torch.Tensor]
 """Ids and labels of a conversation."""
@@ -42,7 +43,8 @@ def training_examples(tokenizer: PreTrainedTokenizerFast) -> list[Example]:
 def train(model: Qwen2ForCausalLM, examples: list[Example]) -> float:
     """Train until each next token is the most likely one, so that greedy answers are the stories; return the loss."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 0.05, 1.0, WARM_UP_STEPS)
+    steps = EPOCHS * len(examples)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, steps, pct_start=WARM_UP_SHARE)
     model.train()
     loss = float("inf")
     for _ in range(EPOCHS):

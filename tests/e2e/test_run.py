@@ -5,8 +5,10 @@ Each test runs in its own folder, so that a run beside the tests, which may stay
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -175,6 +177,11 @@ def test_a_run_loses_three_nodes_and_no_token_and_answers_until_ctrl_c(tmp_path:
             run.line("AWS_ENDPOINT_URL="), shell=True, capture_output=True, text=True, check=True, cwd=ROOT
         )
         assert "ready" in listed.stdout
+        shown = set(re.findall(r"(i-\w{17}) +ready +(us-east-1\w) ", run.output))
+        for instance_id, zone in shown:
+            line = next((line for line in listed.stdout.splitlines() if instance_id in line), f" {zone} spot ")
+            assert f" {zone} " in line, "the same zone as in the run's own table"
+            assert " spot " in line
         stop(run, signal.SIGINT, 0)
         run.assert_nothing_is_left()
 
@@ -195,6 +202,24 @@ def test_ctrl_c_ends_a_run_at_once_from_its_first_moment(shown: str, tmp_path: P
     with running(tmp_path, "--engine", "sim") as run:
         run.until(lambda: shown in run.output, within_s=120)
         stop(run, signal.SIGINT, 130)
+
+
+def test_ctrl_c_at_make_run_is_no_failure() -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(ROOT)
+        os.execvp("make", ["make", "run", "ENGINE=sim"])
+    shown, is_sent = b"", False
+    with contextlib.suppress(OSError):  # a pty's end
+        while data := os.read(terminal, 4096):
+            shown += data
+            if b"Synkti on one machine" in shown and not is_sent:
+                is_sent = True
+                os.write(terminal, b"\x03")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGINT, shown
+    assert b"stopping" in shown
+    assert b"***" not in shown, "make reports no failure"
+    assert b"Traceback" not in shown
 
 
 def test_a_fleet_that_cannot_start_fails_the_run_without_a_traceback(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ VARIABLES = {
     "SYNKTI_PEER_TLS": "on",
     "SYNKTI_API_KEYS": "secret:synkti/client-keys",
     "SYNKTI_AUDIT_LOG": "/var/lib/synkti/audit.log",
+    "SYNKTI_UI": "on",
     "SYNKTI_ALLOWED_ORIGINS": "",
     "SYNKTI_ALLOWED_ROUTES": "/tokenize",
     "SYNKTI_ALLOWED_FIELDS": "",
