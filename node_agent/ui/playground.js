@@ -7,6 +7,7 @@ import { byId, el, reconcile, setAttribute, setText } from "/ui/dom.js";
 import { milliseconds, number, plural } from "/ui/format.js";
 import { message } from "/ui/live.js";
 import { events } from "/ui/sse.js";
+import { REASONS } from "/ui/streams.js";
 
 const CHAT = "/v1/chat/completions";
 const CONTINUED = /^synkti continued on (\S+) after (\S+) on (\S+), pause ([\d.]+) ms$/;
@@ -160,7 +161,7 @@ function enter(answer, node, handOff) {
 }
 
 function count(answer, id) {
-  const seq = Number(id.slice(id.lastIndexOf("/") + 1));
+  const seq = Number(id.split("/")[1]); // <stream>/<number>, and behind a takeover /<epoch>
   const { numbers } = answer;
   answer.lastId = id;
   numbers.events += 1;
@@ -244,7 +245,7 @@ function showRoute(answer) {
     (element, { node, tokens, handOff, index }) => {
       const [why, name, count_] = element.children;
       setAttribute(element, "data-part", index % 2 ? "even" : "odd");
-      setText(why, handOff === null ? "" : `${handOff.why.replaceAll("_", " ")} · ${milliseconds(handOff.pauseMs)}`);
+      setText(why, handOff === null ? "" : `${REASONS[handOff.why] ?? handOff.why} · ${milliseconds(handOff.pauseMs)}`);
       why.hidden = handOff === null;
       setText(name, node);
       setText(count_, plural(tokens, "token"));

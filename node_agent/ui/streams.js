@@ -17,7 +17,7 @@ const CHANGES = {
   joined: "joined", ready: "is ready", starting: "starts its engine", "at-risk": "is at risk of an interruption",
   draining: "is interrupted: it drains", left: "left", suspect: "does not answer", dead: "is lost", returned: "answers again",
 };
-const REASONS = {
+export const REASONS = {
   handoff: "handed off", eof: "its connection ended", reset: "its connection broke", refused: "it refused connections",
   unreachable: "it could not be reached", silence: "it fell silent", "entry-lost": "the client's node was lost",
   diverged: "another engine's output differed", aborted: "its engine stopped",

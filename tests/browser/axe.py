@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import pytest
 
-from tests.browser.chromium import Tab
+from local.chromium import Tab
 
 _FOLDER = Path(__file__).parent
 _SCRIPT = _FOLDER / "node_modules" / "axe-core" / "axe.min.js"

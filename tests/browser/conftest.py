@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import uvloop
 
+from local.chromium import Browser, chromium, program
 from tests.browser.axe import unavailable
-from tests.browser.chromium import Browser, chromium, program
 
 Story = Callable[[Browser], Coroutine[Any, Any, None]]
 

@@ -1,4 +1,4 @@
-"""Drives a headless Chromium by the DevTools Protocol, over the pipes of `--remote-debugging-pipe`.
+"""Drive a headless Chromium by the DevTools Protocol, over the pipes of `--remote-debugging-pipe`.
 
 No driver and no WebSocket: a message is JSON, and a zero byte ends it. Every wait has a deadline.
 """
@@ -47,6 +47,7 @@ class Tab:
         self.requests: list[tuple[str, dict[str, str]]] = []
 
     async def send(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Send a command to this page; return its result. Raises BrowserError."""
         return await self._browser.send(method, self._session, **parameters)
 
     async def evaluate(self, expression: str) -> Any:
@@ -68,12 +69,15 @@ class Tab:
         return value
 
     async def text(self, selector: str) -> str:
+        """Return the visible text of an element; an empty one where there is none."""
         return str(await self.evaluate(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''"))
 
     async def click(self, selector: str) -> None:
+        """Click an element."""
         await self.evaluate(f"document.querySelector({json.dumps(selector)}).click()")
 
     async def fill(self, selector: str, value: str) -> None:
+        """Set the value of a field."""
         element = f"document.querySelector({json.dumps(selector)})"
         await self.evaluate(f"{element}.value = {json.dumps(value)}; {element}.dispatchEvent(new Event('input'))")
 
@@ -87,6 +91,7 @@ class Tab:
         await self.send("Input.dispatchKeyEvent", type="keyUp", **parameters)
 
     async def open(self, url: str) -> None:
+        """Open a page, and wait until it is loaded. Raises BrowserError."""
         loaded = self._browser.expect("Page.loadEventFired", self._session)
         answer = await self.send("Page.navigate", url=url)
         if "errorText" in answer:
@@ -95,6 +100,7 @@ class Tab:
             await loaded
 
     async def resize(self, width: int, height: int, *, is_phone: bool = False, scale: float = 1) -> None:
+        """Set the size of the window, in CSS pixels. scale: device pixels for each."""
         await self.send(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=is_phone
         )
@@ -105,10 +111,12 @@ class Tab:
         await self.send("Emulation.setEmulatedMedia", features=values)
 
     async def screenshot(self, file: Path, *, is_full: bool = False) -> None:
+        """Write a picture of the window, or of the whole page."""
         answer = await self.send("Page.captureScreenshot", format="png", captureBeyondViewport=is_full)
         await asyncio.to_thread(file.write_bytes, base64.b64decode(answer["data"]))
 
     def on_event(self, method: str, parameters: dict[str, Any]) -> None:
+        """Record an event of the page."""
         if method == "Runtime.exceptionThrown":
             details = parameters["exceptionDetails"]
             self.console.append(details.get("exception", {}).get("description") or details["text"])
@@ -123,9 +131,11 @@ class Tab:
 class Browser:
     """A running browser."""
 
-    def __init__(self, process: asyncio.subprocess.Process, to: int, reader: asyncio.StreamReader) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, writer: asyncio.WriteTransport, reader: asyncio.StreamReader
+    ) -> None:
         self._process = process
-        self._to = to
+        self._writer = writer
         self._reader = reader
         self._numbers = itertools.count(1)
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
@@ -139,11 +149,12 @@ class Browser:
         command = {"id": number, "method": method, "params": parameters, **({"sessionId": session} if session else {})}
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._answers[number] = answer
-        os.write(self._to, json.dumps(command).encode() + b"\0")
+        self._writer.write(json.dumps(command).encode() + b"\0")  # a blocking write would deadlock with its events
         async with asyncio.timeout(WITHIN_S):
             return await answer
 
     def expect(self, method: str, session: str) -> asyncio.Future[None]:
+        """Return a future that is done at the next event of this name."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._expected.append((method, session, future))
         return future
@@ -187,6 +198,7 @@ class Browser:
             tab.on_event(method, message["params"])
 
     async def close(self) -> None:
+        """Close the browser; kill it where it does not end within 5 s."""
         with contextlib.suppress(BrowserError, TimeoutError, OSError):
             await self.send("Browser.close")
         with contextlib.suppress(TimeoutError):
@@ -196,7 +208,7 @@ class Browser:
             self._process.kill()
             await self._process.wait()
         self._reading.cancel()
-        os.close(self._to)
+        self._writer.close()
 
 
 @contextlib.asynccontextmanager
@@ -220,7 +232,8 @@ async def chromium(profile: Path, *options: str) -> AsyncIterator[Browser]:
     loop = asyncio.get_running_loop()
     make: Callable[[], asyncio.StreamReaderProtocol] = lambda: asyncio.StreamReaderProtocol(reader)  # noqa: E731
     transport, _ = await loop.connect_read_pipe(make, os.fdopen(from_browser, "rb"))
-    browser = Browser(process, to_browser, reader)
+    writer, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(to_browser, "wb"))
+    browser = Browser(process, writer, reader)
     try:
         yield browser
     finally:
