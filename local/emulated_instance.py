@@ -19,6 +19,7 @@ from local.controlled_instance import ControlledInstance
 from local.errors import UserActionRequired
 from local.imds import InstanceMetadata
 from local.process_cleanup import kill_all_in, start
+from local.protection import UNPROTECTED, Protection
 from node_agent.contract.names import (
     ADMIN_PORT,
     ENGINE_PORT,
@@ -37,7 +38,10 @@ EngineCommand = Callable[[str, int], list[str]]
 
 @dataclass(frozen=True)
 class InstanceTemplate:
-    """What all instances of a run share. environ: of the agent and its engine; agent: the agent's command."""
+    """What all instances of a run share.
+
+    environ: of the agent and its engine; agent: the agent's command; protection: of the fleet's clients and nodes.
+    """
 
     cluster: str
     model: str
@@ -47,6 +51,7 @@ class InstanceTemplate:
     folder: Path
     logs: Path
     agent: Sequence[str] = AGENT
+    protection: Protection = UNPROTECTED
 
 
 _NETWORK_ATTEMPTS = 5
@@ -103,6 +108,7 @@ class EmulatedInstance(ControlledInstance):
     def _environ(self, template: InstanceTemplate) -> dict[str, str]:
         return {
             **template.environ,
+            **template.protection.environ,
             "PYTHONPATH": _ROOT,
             "AWS_EC2_METADATA_SERVICE_ENDPOINT": imds.url(self.host),
             "SYNKTI_CLUSTER": template.cluster,

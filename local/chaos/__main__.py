@@ -32,6 +32,7 @@ from local.engines import MODEL, SIM, VLLM, fake_engine_command, prepare_engine
 from local.errors import LocalRunError, UserActionRequired
 from local.faulty_agent import COMMAND as FAULTY_AGENT
 from local.interruptible_run import run_with_cleanup
+from local.protection import UNPROTECTED, protect
 
 
 def main() -> int:
@@ -65,6 +66,7 @@ def _options() -> argparse.Namespace:
         "--kv-gib", type=float, default=0, metavar="GIB",
         help="each vLLM stores so much of its KV blocks on the disk, and contexts move between nodes and through S3",
     )  # fmt: skip
+    parser.add_argument("--unprotected", action="store_true", help="clients need no key, and nodes speak no TLS")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "chaos", help="where logs and the certificate go")
     arguments = parser.parse_args()
     unknown = set(arguments.kinds.split(",")) - {kind.name for kind in FAULT_KINDS}
@@ -98,7 +100,10 @@ async def _run(options: argparse.Namespace, screen: Screen, can_cut_network: boo
     environ |= {"SYNKTI_TERM_GRACE_S": str(TERM_GRACE_S), "SYNKTI_ENGINE_RESTARTS": "50"}
     environ |= {"SYNKTI_LOG_LEVEL": "DEBUG", "SYNKTI_ALLOWED_FIELDS": "cache_salt"}  # the workload salts contexts
     command = fake_engine_command(*FAKE_ENGINE_ARGS) if engine.name == SIM else engine.command
-    kind = InstanceTemplate(CLUSTER, MODEL, engine.model_dir, command, environ, folder / "nodes", logs, FAULTY_AGENT)
+    kind = InstanceTemplate(
+        CLUSTER, MODEL, engine.model_dir, command, environ, folder / "nodes", logs, FAULTY_AGENT,
+        UNPROTECTED if options.unprotected else protect(folder),
+    )  # fmt: skip
     fleet = ChaosFleet(aws, aws_proxy, kind, free_network(), scale.nodes)
     fleet_task = asyncio.create_task(fleet.run())
     run_task = asyncio.create_task(

@@ -31,11 +31,17 @@ class RequestResult:
 
 
 async def send_request(
-    request: WorkloadRequest, model: str, base_url: str, transport: httpx.AsyncBaseTransport
+    request: WorkloadRequest, model: str, base_url: str, transport: httpx.AsyncBaseTransport, key: str = ""
 ) -> RequestResult:
-    """Send a request and read its answer. Failures that a client can see are in the result's `error`, never raised."""
+    """Send a request and read its answer. key: the client's, "" where the fleet needs none.
+
+    Returns:
+        The answer. Failures that a client can see are in its `error`, never raised.
+    """
     result = RequestResult(request, [], [])
-    http = httpx.AsyncClient(transport=ContinuationTimer(transport, result.continuations), timeout=_TIMEOUT_S)
+    timed = ContinuationTimer(transport, result.continuations)
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    http = httpx.AsyncClient(transport=timed, timeout=_TIMEOUT_S, headers=headers)
     collector: EventCollector | _ChunkCollector
     try:
         if request.uses_named_events:
@@ -43,7 +49,7 @@ async def send_request(
             await collector.collect(http, base_url, model)
         else:
             collector = _ChunkCollector(request)
-            sdk = openai.AsyncOpenAI(base_url=base_url, api_key="chaos", max_retries=0, http_client=http)
+            sdk = openai.AsyncOpenAI(base_url=base_url, api_key=key or "chaos", max_retries=0, http_client=http)
             await _collect(collector, sdk, model)
     except (openai.OpenAIError, httpx.HTTPError) as error:
         result.error = f"{type(error).__name__}: {error} ({error.__cause__!r})"

@@ -53,13 +53,14 @@ class ChaosFleet:
         self._template = kind
         self.cluster = kind.cluster
         self.environ = kind.environ
+        self.protection = kind.protection
         self._network = network
         self._size = size
         self._launched = 0
         self._failed = 0
         self._counters = Counter[str]()
         self.unanswerable = UnanswerableCounts()
-        self._http = httpx.AsyncClient(timeout=1.0)
+        self._http = httpx.AsyncClient(timeout=1.0, headers=kind.protection.headers)
         self.instances: list[EmulatedInstance] = []
         self.ready_ids: set[str] = set()
         self.under_fault: set[str] = set()

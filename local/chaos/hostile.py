@@ -1,5 +1,7 @@
 """Attacks a node as hostile clients do, for a few seconds: no other client may be affected.
 
+They have a key, where the fleet needs one: without it they would get no further than the head of a request.
+
 All of it is bounded, goes to nodes of this run only, and ends by itself.
 """
 
@@ -29,57 +31,62 @@ _RECEIVE_BUFFER_BYTES = 4_096
 _CONNECT_TIMEOUT_S = 5.0
 
 
-def _request(method: str, path: str, body: bytes = b"", length: int | None = None) -> bytes:
-    head = f"{method} {path} HTTP/1.1\r\nhost: chaos\r\ncontent-type: application/json\r\n"
-    if body or length:
-        head += f"content-length: {len(body) if length is None else length}\r\n"
-    return head.encode() + b"\r\n" + body
+def _head(fleet: ChaosFleet, method: str, path: str, framing: str = "") -> bytes:
+    lines = [f"{method} {path} HTTP/1.1", "host: chaos", "content-type: application/json"]
+    lines += [f"{name}: {value}" for name, value in fleet.protection.headers.items()]
+    return "\r\n".join([*lines, *([framing] if framing else []), "", ""]).encode()
 
 
-def _stream_request() -> bytes:
+def _get(fleet: ChaosFleet, path: str) -> bytes:
+    return _head(fleet, "GET", path)
+
+
+def _post(fleet: ChaosFleet, path: str, body: bytes, length: int | None = None) -> bytes:
+    return _head(fleet, "POST", path, f"content-length: {len(body) if length is None else length}") + body
+
+
+def _stream_request(fleet: ChaosFleet) -> bytes:
     body = orjson.dumps({"model": MODEL, "prompt": "never read", "max_tokens": 300, "stream": True})
-    return _request("POST", "/v1/completions", body)
+    return _post(fleet, "/v1/completions", body)
 
 
-_TRAILERS = (
-    b"POST /v1/completions HTTP/1.1\r\nhost: chaos\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
-    + b"a: v\r\n" * 20_000
-)
-_FLOODS = (
-    _request("GET", "/v1/models") * 12,
-    _request("GET", "/v1/synkti/nodes") * 12,
-    _request("POST", "/v1/chat/completions", b'{"model":"' + b"x" * 200_000 + b'"}'),
-    _request("POST", "/v1/chat/completions", b"[" * 100_000),
-    _request("POST", "/v1/completions", b'{"a":[' + b"[]," * 50_000 + b"[]]}"),
-    _TRAILERS,
-    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-    b"GET / RTSP/1.0\r\n\r\n",
-)
+def _floods(fleet: ChaosFleet) -> tuple[bytes, ...]:
+    chunked = _head(fleet, "POST", "/v1/completions", "transfer-encoding: chunked")
+    return (
+        _get(fleet, "/v1/models") * 12,
+        _get(fleet, "/v1/synkti/nodes") * 12,
+        _post(fleet, "/v1/chat/completions", b'{"model":"' + b"x" * 200_000 + b'"}'),
+        _post(fleet, "/v1/chat/completions", b"[" * 100_000),
+        _post(fleet, "/v1/completions", b'{"a":[' + b"[]," * 50_000 + b"[]]}"),
+        chunked + b"2\r\n{}\r\n0\r\n" + b"a: v\r\n" * 20_000,
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET / RTSP/1.0\r\n\r\n",
+    )
 
 
 async def stalled_readers(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
     """Request streams and read nothing of them."""
     async with _connections(instances[0].host, FRONT_DOOR_PORT, _STALLED_READERS) as connections:
         for connection in connections:
-            await _send(connection, _stream_request())
+            await _send(connection, _stream_request(fleet))
         await asyncio.sleep(_DURATION_S)
 
 
 async def flood(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
     """Open many connections to both APIs, send expensive requests, and read no answers."""
-    host = instances[0].host
+    host, floods = instances[0].host, _floods(fleet)
     async with (
         _connections(host, FRONT_DOOR_PORT, _FLOOD_CONNECTIONS) as clients,
         _connections(host, PEER_DOOR_PORT, _FLOOD_CONNECTIONS) as strangers,
     ):
         for number, connection in enumerate((*clients, *strangers)):
-            await _send(connection, _FLOODS[number % len(_FLOODS)])
+            await _send(connection, floods[number % len(floods)])
         await asyncio.sleep(_DURATION_S)
 
 
 async def half_sent_bodies(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
     """Send requests whose bodies stop in the middle."""
-    half = _request("POST", "/v1/chat/completions", b"x" * _HALF_BODY_BYTES, 2 * _HALF_BODY_BYTES)
+    half = _post(fleet, "/v1/chat/completions", b"x" * _HALF_BODY_BYTES, 2 * _HALF_BODY_BYTES)
     async with _connections(instances[0].host, FRONT_DOOR_PORT, _HALF_SENT_BODIES) as connections:
         for connection in connections:
             await _send(connection, half)

@@ -32,7 +32,7 @@ CLUSTER = "chaos"
 _FAULT_INTERVAL_S = (0.1, 0.9)
 _LOG_EVERY = 25
 _REFRESH_INTERVAL_S = 2.0
-_GATEWAY_TIMEOUT_S = 15.0
+_GATEWAY_TIMEOUT_S = 60.0
 _SALTED_SHARE = 0.7
 """Of the requests to engines that store blocks: their contexts must be fetched; other contexts may be local."""
 
@@ -98,10 +98,11 @@ class ChaosRun:
 
     async def send_request(self, request: WorkloadRequest) -> RequestResult:
         """Send a request as it has it, through the gateway or the transport; errors are in the result."""
+        key = self.fleet.protection.key
         if request.via == "gateway":
             async with httpx.AsyncHTTPTransport() as stock:
-                return await send_request(request, MODEL, f"{self.gateway_url}/v1", stock)
-        return await send_request(request, MODEL, "http://synkti/v1", self.transport)
+                return await send_request(request, MODEL, f"{self.gateway_url}/v1", stock, key)
+        return await send_request(request, MODEL, "http://synkti/v1", self.transport, key)
 
     @property
     def failed_results(self) -> int:
@@ -124,7 +125,8 @@ async def run_chaos(
     await fleet.wait_for("all nodes serve", lambda: len(fleet.stable) == scale.nodes, engine.ready_timeout_s)
     screen.log(f"{scale.nodes} nodes serve")
     urls = [instance.url for instance in fleet.instances]
-    gateway, gateway_url = await _start_gateway(urls, fleet.environ, folder, out / "logs" / "gateway.log")
+    environ = {**fleet.environ, **fleet.protection.client_environ}
+    gateway, gateway_url = await _start_gateway(urls, environ, folder, out / "logs" / "gateway.log")
     transport = synkti_client.async_transport(urls)
     chaos = ChaosRun(fleet, engine, scale, screen, gateway_url, transport)
     if not scale.outputs_are_known:

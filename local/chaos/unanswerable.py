@@ -44,7 +44,7 @@ async def _send(fleet: ChaosFleet, instance: EmulatedInstance, text: str, *, str
     refused.sent += 1
     try:
         async with httpx.AsyncClient(timeout=_RESPONSE_TIMEOUT_S) as http:
-            answer = await http.post(f"{instance.url}/v1/completions", json=body)
+            answer = await http.post(f"{instance.url}/v1/completions", json=body, headers=fleet.protection.headers)
     except httpx.TimeoutException:
         raise LocalRunError(
             f"no answer to {text!r} within {_RESPONSE_TIMEOUT_S:.0f} s from {instance.instance_id}"
