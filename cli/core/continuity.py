@@ -10,10 +10,6 @@ from cli.core.node_figures import NodeFigures, quantile_bound, summed
 from cli.core.nodes import Node
 from cli.core.result import Result, Unavailable
 
-_MOVED = ("handoff", "stream_taken")
-"""Codes that end a connection and no stream: a draining node sends its client to another one; or the client has resumed
-the stream elsewhere."""
-
 _TAKEN = "taken"
 """The outcome of a resumption that found its stream."""
 
@@ -87,7 +83,7 @@ def continuity_of(
     """
     states = [(node.instance_id, figures.get(node.instance_id, Unavailable("not looked at"))) for node in nodes]
     found = {name: each for name, each in states if isinstance(each, NodeFigures)}
-    every, broken = list(found.values()), summed(each.broken for each in found.values())
+    every = list(found.values())
     pauses = [each.pauses for each in every]
     return Continuity(
         read=tuple(found),
@@ -95,8 +91,8 @@ def continuity_of(
         tokens=sum(each.tokens for each in every),
         continued=summed(each.continued for each in every),
         resumed=sum(each.resumed.get(_TAKEN, 0) for each in every),
-        moved=sum(broken.get(code, 0) for code in _MOVED),
-        broken={code: count for code, count in broken.items() if code not in _MOVED},
+        moved=sum(each.moved for each in every),
+        broken=summed(each.broken for each in every),
         unkept=summed(each.unkept for each in every),
         gaps=sum(each.gaps for each in every),
         pause_p50_s=quantile_bound(pauses, 0.5),

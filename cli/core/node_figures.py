@@ -15,9 +15,10 @@ _OPEN, _TOKENS, _RUNNING, _WAITING = (
     "synkti_streams_open", "synkti_tokens_delivered_total", "synkti_engine_requests", "synkti_requests_waiting",
 )  # fmt: skip
 _CONTINUED, _BROKEN, _RESUMED = "synkti_continuations_total", "synkti_streams_broken_total", "synkti_resumes_total"
+_MOVED = "synkti_connections_moved_total"
 _UNKEPT, _GAPS = "synkti_streams_unreplicated_total", "synkti_unreplicated_events_total"
 _PAUSES, _KV = "synkti_continuation_pause_seconds_bucket", "vllm:kv_cache_usage_perc"
-NAMES = (_OPEN, _TOKENS, _RUNNING, _WAITING, _CONTINUED, _BROKEN, _RESUMED, _UNKEPT, _GAPS, _PAUSES, _KV)
+NAMES = (_OPEN, _TOKENS, _RUNNING, _WAITING, _CONTINUED, _BROKEN, _MOVED, _RESUMED, _UNKEPT, _GAPS, _PAUSES, _KV)
 """The series that are read; of a node that is reached through Systems Manager only these are transferred."""
 
 _LINE = re.compile(r"(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(?P<labels>.*)\})? (?P<value>\S+)")
@@ -32,7 +33,8 @@ class NodeFigures:
     has room), kv_use (the largest of its engines' shares of KV blocks in use; None where vLLM gives none). Since the
     agent's start: tokens delivered, continued (by the loss's reason), broken (by the error's code), resumed (by the
     outcome), unkept (streams that were too large to replicate, by reason), gaps (events that were sent before a replica
-    had them), pauses (counts by the upper bound in seconds, cumulative).
+    had them), pauses (counts by the upper bound in seconds, cumulative), moved (connections whose stream continues on
+    another one).
     """
 
     streams: int = 0
@@ -46,6 +48,7 @@ class NodeFigures:
     unkept: Mapping[str, int] = field(default_factory=dict)
     gaps: int = 0
     pauses: Mapping[float, int] = field(default_factory=dict)
+    moved: int = 0
 
 
 def parse_figures(text: str) -> NodeFigures:
@@ -68,8 +71,8 @@ def parse_figures(text: str) -> NodeFigures:
     pauses = [(_bound(labels.get("le", "")), round(value)) for name, labels, value in series if name == _PAUSES]
     return NodeFigures(
         number(_OPEN), number(_RUNNING), number(_WAITING), max(shares) if shares else None, number(_TOKENS),
-        by(_CONTINUED, "why"), by(_BROKEN, "code"), by(_RESUMED, "outcome"), by(_UNKEPT, "why"), number(_GAPS),
-        {bound: count for bound, count in pauses if bound is not None},
+        by(_CONTINUED, "reason"), by(_BROKEN, "code"), by(_RESUMED, "outcome"), by(_UNKEPT, "reason"), number(_GAPS),
+        {bound: count for bound, count in pauses if bound is not None}, number(_MOVED),
     )  # fmt: skip
 
 

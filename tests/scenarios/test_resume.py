@@ -173,7 +173,7 @@ def test_an_owner_cut_off_from_its_client_delivers_nothing_after_a_takeover(tmp_
         assert old.error is not None
         assert old.error["code"] == "stream_taken"
         assert not old.done
-        assert await metric(fleet, fleet.nodes[0], 'synkti_streams_broken_total{code="stream_taken"}') == 1
+        assert await metric(fleet, fleet.nodes[0], 'synkti_connections_moved_total{code="stream_taken"}') == 1
         new.check_whole("chat")
 
     run_scenario(tmp_path, scenario)

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from node_agent.contract.errors import ContinuationImpossible, RequestRejected
 from node_agent.core.failure.attempts import Attempts
 
+MOVED = frozenset({"handoff", "stream_taken"})
+"""Codes that end a connection and no stream: a node that stops sends its client to another one, or the client has
+resumed the stream elsewhere."""
+
 
 @dataclass(frozen=True, slots=True)
 class StreamError:

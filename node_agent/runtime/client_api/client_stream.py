@@ -21,7 +21,7 @@ from node_agent.core.openai import sse
 from node_agent.core.replication.replicated_log import CloseReason
 from node_agent.core.routing.router import Route, RouteRequest
 from node_agent.core.streams.state import StreamState
-from node_agent.core.streams.stream_error import StreamError, handed_off, taken_over
+from node_agent.core.streams.stream_error import MOVED, StreamError, handed_off, taken_over
 from node_agent.core.streams.stream_machine import StreamMachine
 from node_agent.runtime.client_api.engine_loop import EngineLoop, LoopEnd
 from node_agent.runtime.client_api.interruption_report import InterruptionReport
@@ -198,7 +198,8 @@ class ClientStream:
         """End the stream with an explicit error, never with a clean end; return the status that the client received."""
         with contextlib.suppress(StaleEpoch):
             await self.journal.wait_until_delivered()
-        self._node.metrics.broken.labels(error.code).inc()
+        metrics = self._node.metrics
+        (metrics.moved if error.code in MOVED else metrics.broken).labels(error.code).inc()
         self._node.record_ended(error.code)
         _log.warning("stream %s: %s: %s", self.stream_id, error.code, error.message)
         return self._sse.fail(error.status, error.code, error.message)

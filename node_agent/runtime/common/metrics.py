@@ -119,6 +119,9 @@ class Metrics:
             _PAUSES_S,
         )
         self.broken = self._counter("synkti_streams_broken", "Streams ended with an error", "code")
+        self.moved = self._counter(
+            "synkti_connections_moved", "Connections that ended because their stream continues on another one", "code"
+        )
 
     def _add_failures(self) -> None:
         self.failures = self._counter(

@@ -20,6 +20,7 @@ from node_agent.core.node.status import Load, NodeStatus, Pool
 from node_agent.core.routing.router import NoRoute, Route, Router, RouteRequest
 from node_agent.core.snapshot.continuity import Continuity
 from node_agent.core.snapshot.timeline import Timeline
+from node_agent.core.streams.stream_error import MOVED
 from node_agent.ports import Identity
 from node_agent.runtime.common.loop_turns import LoopTurns
 from node_agent.runtime.common.metrics import Metrics
@@ -28,9 +29,6 @@ from node_agent.runtime.node.gossip import Gossip
 
 _NOT_THERE = frozenset({LossReason.REFUSED, LossReason.UNREACHABLE, LossReason.RESET})
 """Losses that concern the node, not only one request."""
-
-_CONTINUES_ELSEWHERE = frozenset({"handoff", "stream_taken"})
-"""Errors of `core/streams/stream_error` whose stream another connection continues."""
 
 
 @dataclass
@@ -171,7 +169,7 @@ class NodeContext:
     def record_ended(self, code: str) -> None:
         """Record that a stream ended with an error here. code: of the error."""
         self.continuity.count_ended(code)
-        self.timeline.add_ended(self.wall_clock(), self.instance_id, code, is_resumable=code in _CONTINUES_ELSEWHERE)
+        self.timeline.add_ended(self.wall_clock(), self.instance_id, code, is_resumable=code in MOVED)
 
     # routes
 

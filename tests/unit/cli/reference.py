@@ -333,7 +333,7 @@ def _figures(self: NodeMetrics, nodes: Sequence[Node]) -> dict[str, NodeFigures]
     return {
         node.instance_id: NodeFigures(
             streams=7 + number, running=6, kv_use=0.31, tokens=48_000 + 900 * look, continued={"peer_dead": 14},
-            resumed={"taken": 2}, broken={"handoff": 2}, pauses={0.1: 9, 0.25: 14, float("inf"): 14},
+            resumed={"taken": 2}, moved=2, pauses={0.1: 9, 0.25: 14, float("inf"): 14},
         )
         for number, node in enumerate(nodes)
     }  # fmt: skip

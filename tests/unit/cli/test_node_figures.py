@@ -37,7 +37,8 @@ def counted() -> Metrics:
     metrics.waiting.set(1)
     metrics.continuations.labels("engine_lost").inc(2)
     metrics.continuations.labels("peer_dead").inc()
-    metrics.broken.labels("handoff").inc()
+    metrics.moved.labels("handoff").inc()
+    metrics.broken.labels("fleet_full").inc(0)
     metrics.resumes.labels("taken").inc(4)
     metrics.resumes.labels("stream_not_found").inc()
     metrics.streams_unreplicated.labels("too_large").inc()
@@ -53,7 +54,7 @@ def test_a_nodes_own_metrics_are_read() -> None:
     assert (found.streams, found.running, found.waiting, found.tokens, found.gaps) == (3, 2, 1, 412, 5)
     assert found.kv_use == 0.25
     assert found.continued == {"engine_lost": 2, "peer_dead": 1}
-    assert (found.broken, found.unkept) == ({"handoff": 1}, {"too_large": 1})
+    assert (found.broken, found.moved, found.unkept) == ({}, 1, {"too_large": 1})
     assert found.resumed == {"taken": 4, "stream_not_found": 1}
     assert (found.pauses[0.025], found.pauses[0.25], found.pauses[math.inf]) == (1, 3, 4)
 
