@@ -60,8 +60,8 @@ abuse: setup  ## hostile clients and senders at a fleet of real agents: it keeps
 engine: setup  ## the local vLLM and its tiny model, made once for all checkouts of this machine (600 MB to download)
 	@$(BIN)/python -c "from local.engines import VLLM, prepare_engine; prepare_engine(VLLM, print)"
 
-check: lint  ## before each commit: style, types, layers, unit tests with few generated examples
-	SYNKTI_HYPOTHESIS=quick $(BIN)/python -m pytest -q --numprocesses=3 --dist=loadfile tests/unit
+check: lint  ## before each commit: style, types, layers, the unit tests that the change can affect
+	SYNKTI_HYPOTHESIS=quick $(BIN)/python -m checks.affected -q --numprocesses=3 --dist=loadfile
 
 test: lint  ## everything that CI runs: lint, unit, templates, scenarios, the contract of vLLM, whole fleets
 	@status=0; export SYNKTI_HYPOTHESIS=quick; \
