@@ -216,7 +216,8 @@ def test_ctrl_c_at_make_run_is_no_failure() -> None:
             if b"Synkti on one machine" in shown and not is_sent:
                 is_sent = True
                 os.write(terminal, b"\x03")
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGINT, shown
+    # make ends by the signal, or after its recipe, whichever it notices first.
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) in (0, -signal.SIGINT), shown
     assert b"stopping" in shown
     assert b"***" not in shown, "make reports no failure"
     assert b"Traceback" not in shown

@@ -134,7 +134,8 @@ def test_actions_are_pinned_by_commit_with_their_version_in_a_comment(workflow: 
     used = re.findall(r"uses: (.*)", Path(workflow).read_text())
     assert used
     for each in used:
-        assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", each), each
+        if not each.startswith("./.github/workflows/"):  # a workflow of the same commit
+            assert re.fullmatch(r"[\w-]+(?:/[\w-]+){1,2}@[0-9a-f]{40} # v\d+\.\d+\.\d+", each), each
 
 
 def test_one_version_of_each_action_is_used() -> None:

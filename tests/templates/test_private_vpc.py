@@ -13,9 +13,10 @@ from pathlib import Path
 from checks.assemblies import IN_A_VPC, SHIPPED, synthesize
 from stacks.constructs.artifact import ROOT
 from stacks.endpoints import GATEWAY_SERVICES, INTERFACE_SERVICES
+from tests.aws_calls.source_calls import services_of
 
 SCRIPTS = sorted((ROOT / "stacks/boot").glob("*.sh"))
-ENDPOINTS = {"cloudwatch": "monitoring", "s3api": "s3"}
+ENDPOINTS = {"s3api": "s3"}
 """Names of the AWS CLI's commands that are not those of their services' endpoints."""
 
 OUTSIDE = {"install.sh": ["-m pip install", r'retry 4 "\$\{install\[@\]\}" --requirement']}
@@ -30,8 +31,15 @@ def code(path: Path) -> str:
 
 def test_the_scripts_call_only_services_that_have_endpoints() -> None:
     called = {word for path in SCRIPTS for word in re.findall(r"\baws ([a-z0-9]+) [a-z]", code(path))}
-    assert {"s3", "autoscaling", "events", "cloudwatch"} <= called
+    assert {"s3", "autoscaling", "events"} <= called
     assert {ENDPOINTS.get(name, name) for name in called} <= GATEWAY_SERVICES | INTERFACE_SERVICES
+
+
+def test_the_programs_of_a_node_call_only_services_that_have_endpoints() -> None:
+    endpoints = {"cloudwatch": "monitoring"}
+    called = {endpoints.get(name, name) for name in services_of("node_agent")}
+    assert "monitoring" in called
+    assert called <= GATEWAY_SERVICES | INTERFACE_SERVICES
 
 
 def test_the_scripts_name_no_host_but_the_instance_and_its_metadata() -> None:

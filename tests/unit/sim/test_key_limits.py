@@ -35,6 +35,7 @@ def test_a_fleet_holds_a_limit_within_a_tenth(nodes: int, where: str, loss: floa
     assert outcome.in_minute(FULL_FROM_S) >= 0.9 * 120
 
 
+@pytest.mark.long  # forty seconds of computing; what makes a hundred nodes different is in the bursts below
 @pytest.mark.parametrize("where", list(WEIGHTS))
 def test_a_hundred_nodes_hold_a_limit_within_a_tenth(where: str) -> None:
     outcome = run_play(overloaded(100, 300, where, seed=1))
