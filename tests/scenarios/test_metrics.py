@@ -19,6 +19,9 @@ AT_THE_ENTRY = {
     "synkti_hop_failures_total",
     "synkti_loop_lag_seconds_count",
     "synkti_client_keys_off",
+    "gen_ai_server_request_duration_seconds_count",
+    "gen_ai_server_time_to_first_token_seconds_count",
+    "gen_ai_server_time_per_output_token_seconds_count",
 }
 
 

@@ -90,8 +90,8 @@ class EngineLoop:
         self._next = NextEngine(node, routing, lambda other: machine.can_continue_on(other.continuation_methods))
         self._engine = CurrentEngine()
         self._silence = SilenceDetector(node.min_silence_s)
-        self.first_output_at: float | None = None  # monotonic seconds; None before any output
-        self._relay = EngineRelay(machine, journal, self._engine, self._silence, report, self._on_answer_begun)
+        on_answer_begun = self._attempts.on_answer_begun
+        self._relay = EngineRelay(machine, journal, self._engine, self._silence, report, on_answer_begun)
         self._clock = asyncio.get_running_loop().time
 
     async def run(self, first: Route) -> LoopEnd | StreamError | EngineResponse:
@@ -118,10 +118,10 @@ class EngineLoop:
         """The node of the current engine, or of the last one; None before the first."""
         return self._engine.route.node if self._engine.route is not None else None
 
-    def _on_answer_begun(self, tokens: int) -> None:
-        if self.first_output_at is None:
-            self.first_output_at = self._node.gossip.monotonic()
-        self._attempts.on_answer_begun(tokens)
+    @property
+    def first_output_at(self) -> float | None:
+        """When the first output of an engine arrived, in monotonic seconds; None before any."""
+        return self._attempts.first_output_at
 
     def close(self) -> None:
         """End the current engine, and request no further one."""

@@ -20,6 +20,9 @@ class StreamAttempts:
         self.may_retry = True
         """True where another engine may be tried after the last failure."""
 
+        self.first_output_at: float | None = None
+        """When the first output of an engine arrived, in monotonic seconds."""
+
         self._node = node
         self._stream_id = stream_id
         self._suspicion = suspicion
@@ -48,6 +51,8 @@ class StreamAttempts:
 
         tokens: how many the client has; 0 where they are not counted.
         """
+        if self.first_output_at is None:
+            self.first_output_at = self._node.gossip.monotonic()
         if self.failed.in_doubt:
             self._node.on_others_failed(self.failed.in_doubt)
             self.failed.in_doubt.clear()
