@@ -15,7 +15,7 @@ from cli.core.clusters import Stack, choose, clusters_of
 from cli.errors import BadConfiguration, NotFound
 from node_agent.contract import names
 from node_agent.contract.errors import ConfigurationError
-from stacks.settings import SETTINGS_FILE
+from stacks.settings import SETTINGS_FILE, UNREADABLE_TOML
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def select_cluster(cluster: str | None, region: str | None, folder: Path | None 
     path = (folder or Path.cwd()) / SETTINGS_FILE
     try:
         held = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE_TOML as error:
         raise ConfigurationError([f"{path.name} cannot be read: {error}"]) from error
     if cluster is not None and not names.is_cluster_name(cluster):
         raise BadConfiguration(f"{cluster!r} is no cluster's name", "2-20 lower case letters, digits and hyphens")

@@ -37,6 +37,9 @@ HOOK_MARGIN_S = 60
 MAX_READY_WITHIN_S = 7_200 - HOOK_MARGIN_S
 """EC2 Auto Scaling accepts timeouts of hooks of up to 7,200 s."""
 
+UNREADABLE_TOML = (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError)
+"""What reading a TOML file raises: the last one for a list in a list in a list, a thousand times."""
+
 Context = Callable[[str], Any]
 _T = TypeVar("_T")
 
@@ -350,7 +353,7 @@ def load(folder: Path, get: Context) -> FleetSettings:
         raise ConfigurationError([f"{SETTINGS_FILE_KEY}={named}: there is no such file"])
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE_TOML as error:
         raise ConfigurationError([f"{path.name} cannot be read: {error}"]) from error
     return from_values(values, get)
 

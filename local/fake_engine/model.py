@@ -45,7 +45,7 @@ _SENTENCES = (
 )
 
 _QUESTION = re.compile(rb"\b(hello|tell|story|what|who|how|why|write|explain)\b", re.IGNORECASE)
-"""Prompts with one of these words have an answer in English, all others one in many scripts."""
+"""Prompts in ASCII with one of these words have an answer in English, all others one in many scripts."""
 
 _BY_LENGTH = sorted(((word.encode(), _FIRST_WORD + i) for i, word in enumerate(_WORDS)), key=lambda w: -len(w[0]))
 VOCABULARY_SIZE = _FIRST_WORD + len(_WORDS)
@@ -111,7 +111,7 @@ def _answer_ids(prompt: tuple[int, ...]) -> tuple[int, ...]:
     """Return an answer's ids without EOS; they repeat if a request needs more (ignore_eos)."""
     digest = hashlib.blake2b(repr(prompt).encode(), digest_size=32).digest()
     asked = b"".join(map(token_bytes, (token for token in prompt if token >= 0)))
-    if _QUESTION.search(asked):
+    if asked.isascii() and _QUESTION.search(asked):
         return tuple(encode(_story(asked.decode(errors="ignore"), digest[0])))
     length = 6 + digest[0] % 24
     text = "".join(_SENTENCES[digest[1 + i % 31] % len(_SENTENCES)] for i in range(length))
