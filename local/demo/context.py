@@ -67,13 +67,26 @@ class DemoContext:
     async def nodes(self) -> list[dict[str, Any]]:
         """Return the nodes that the longest running instance lists; empty while none answers."""
         for instance in self.emulator.instances:
-            try:
-                answer = await self.http.get(f"{instance.url}/v1/synkti/nodes")
-            except httpx.HTTPError:
-                continue
-            found: list[dict[str, Any]] = answer.json()["nodes"]
-            return found
+            if found := await self._listed_by(instance):
+                return found
         return []
+
+    async def _listed_by(self, instance: EmulatedInstance) -> list[dict[str, Any]]:
+        """Return the nodes that an instance lists; empty while it does not answer."""
+        try:
+            answer = await self.http.get(f"{instance.url}/v1/synkti/nodes")
+        except httpx.HTTPError:
+            return []
+        found: list[dict[str, Any]] = answer.json()["nodes"]
+        return found
+
+    async def _all_list_all(self) -> bool:
+        """Return whether each instance lists the whole fleet as ready: else it would use its own engine only."""
+        listed = [await self._listed_by(instance) for instance in list(self.emulator.instances)]
+        return all(
+            sum(node["state"] == "ready" and not node["suspect"] for node in nodes) >= self.fleet_size
+            for nodes in listed
+        )
 
     async def wait_until_ready(self) -> None:
         """Wait until all nodes serve and list each other; log every change of state. Raises LocalRunError."""
@@ -85,7 +98,7 @@ class DemoContext:
             return f"{ready} of {self.fleet_size} nodes ready; their engines start"
 
         async with self.screen.waiting(awaited):
-            while sum(state == "ready" for state in logged.values()) < self.fleet_size:
+            while list(logged.values()).count("ready") < self.fleet_size or not await self._all_list_all():
                 if time.monotonic() > give_up_at:
                     raise LocalRunError(self._not_ready())
                 await asyncio.sleep(_POLL_S)
