@@ -25,7 +25,9 @@ def test_the_client_api_answers_as_its_document_says(tmp_path: Path) -> None:
     with abused_fleet(tmp_path / "fleet", 2, SYNKTI_ALLOWED_ROUTES="/tokenize") as nodes:
         command = [program, "--config-file", str(configuration), "run", f"http://{nodes[0].host}:8000/openapi.json"]
         options = ["--checks", CHECKS, "--max-examples", "20", "--seed", "1", "--continue-on-failure", "--no-color"]
-        tested = subprocess.run([*command, *options], capture_output=True, text=True, timeout=WITHIN_S, check=False)
+        tested = subprocess.run(
+            [*command, *options], capture_output=True, text=True, timeout=WITHIN_S, check=False, cwd=tmp_path
+        )
         assert tested.returncode == 0, tested.stdout[-20_000:] + tested.stderr
         assert "Tested: 20" in tested.stdout
         assert all(node.is_ready() for node in nodes)
