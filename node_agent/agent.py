@@ -274,7 +274,7 @@ class Agent:
         parts = self.parts
         parts.node.set_state(NodeState.GONE)
         parts.membership.gossip.leave()
-        parts.clients.page.viewers.close()
+        await self._attempt_all(page=parts.clients.page.viewers.close())
         loops[_SUPERVISOR].cancel()  # it would start the engine again
         step = TimelineStep(retire.reason.partition(",")[0], "agent", self._clock())
         parts.publisher.publish(None, NodeState.GONE, step)

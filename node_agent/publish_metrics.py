@@ -6,8 +6,8 @@ It reads the agent's own metrics at the admin listener. Automatic scaling uses t
 rest (docs/alarms.md). What was published last is in $RUNTIME_DIRECTORY, so that a failed turn is made up for by the
 next. Environment: SYNKTI_CLUSTER, SYNKTI_ADMIN (the listener's address, for tests).
 
-Exit codes: 0 published, or the agent does not answer · 69 it shows no load, or CloudWatch does not take it. What went
-wrong is one line.
+Exit codes: 0 published, or the agent does not answer · 69 it shows no load, or CloudWatch does not take it · 78 a
+variable is not set. What went wrong is one line.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import os
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from node_agent.contract import environment as env
 from node_agent.contract import names
 from node_agent.core.node.promise_metrics import Counts, Sample, metric_data, read_counts
 
-EXIT_UNAVAILABLE = 69
+EXIT_UNAVAILABLE, EXIT_CONFIGURATION = 69, 78
 ADMIN = "http://127.0.0.1:8003"
 WITHIN_S = 5.0
 MAX_METRICS_BYTES = 8 * 1024 * 1024
@@ -79,23 +80,33 @@ def publish_once(text: str, folder: Path, cluster: str, publish: Publish) -> str
         publish(metric_data(in_flight, counts, _last(last), cluster))
     except CALL_ERRORS as error:
         return f"CloudWatch: {' '.join(str(error).split())}"
-    written = last.with_suffix(".new")
-    written.write_text(json.dumps(counts.to_json()))
-    written.replace(last)
+    try:
+        written = last.with_suffix(".new")
+        written.write_text(json.dumps(counts.to_json()))
+        written.replace(last)
+    except OSError as error:
+        return f"what was published cannot be noted, and is published again: {error}"
     return None
 
 
 def cloudwatch_publisher(region: str | None = None) -> Publish:
     """Return a function that publishes metric data in Synkti's namespace. region: None has botocore find it."""
-    client = aws_client("cloudwatch", region, 1)
-    return lambda data: client.put_metric_data(Namespace=names.METRICS_NAMESPACE, MetricData=data)
+
+    def publish(data: list[dict[str, Any]]) -> None:
+        client = aws_client("cloudwatch", region, 1)  # here, because without a region there is none
+        client.put_metric_data(Namespace=names.METRICS_NAMESPACE, MetricData=data)
+
+    return publish
 
 
 def main(environ: Mapping[str, str] = os.environ) -> int:
     """Publish once; return the exit code."""
+    if missing := [name for name in ("RUNTIME_DIRECTORY", env.CLUSTER) if not environ.get(name)]:
+        print(f"not set: {', '.join(missing)}", file=sys.stderr)
+        return EXIT_CONFIGURATION
     try:
         text = _fetch(environ.get("SYNKTI_ADMIN", ADMIN) + "/metrics")
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         # An agent that starts, or is restarted. A failure of this unit would make systemd call the instance degraded.
         print(f"the agent does not answer; nothing is published this time: {error}", file=sys.stderr)
         return 0

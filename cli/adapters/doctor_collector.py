@@ -83,14 +83,14 @@ def collect(
     # Without credentials every other request would fail too, each after some time.
     skipped = Unavailable("not looked at: there are no valid credentials") if isinstance(caller, Unavailable) else None
 
-    def ask(query: Callable[[], _T], what: str = "") -> Result[_T]:
+    def attempt(query: Callable[[], _T], what: str = "") -> Result[_T]:
         if what:
             report(f"looking at {account.region}: {what}")
         return result_of(query) if skipped is None else wrong or skipped
 
     types = settings.instance_types if isinstance(settings, FleetSettings) else ()
     ec2 = account.client("ec2")
-    described = ask(lambda: describe_types(ec2, types))
+    described = attempt(lambda: describe_types(ec2, types))
     return DoctorInputs(
         facts=facts,
         settings=settings,
@@ -98,25 +98,25 @@ def collect(
         region=account.region,
         node_version=node_version(),
         programs=frozenset(name for name in _PROGRAMS if shutil.which(name)),
-        account=ask(lambda: account.identity.account),
+        account=attempt(lambda: account.identity.account),
         caller=caller,
-        regions=known if wrong else ask(lambda: _regions(ec2)),
-        zones=ask(lambda: _zones(ec2)),
+        regions=known if wrong else attempt(lambda: _regions(ec2)),
+        zones=attempt(lambda: _zones(ec2)),
         vcpus=described if isinstance(described, Unavailable) else _vcpus(described),
         gpus=described if isinstance(described, Unavailable) else gpus_of(described),
-        offerings=ask(lambda: offered_zones(ec2, types), "instance types"),
-        quotas=ask(lambda: _quotas(account, types), "quotas"),
-        default_vpc=ask(lambda: default_vpc(ec2)),
-        toolkit=ask(lambda: toolkit_version(account)),
+        offerings=attempt(lambda: offered_zones(ec2, types), "instance types"),
+        quotas=attempt(lambda: _quotas(account, types), "quotas"),
+        default_vpc=attempt(lambda: default_vpc(ec2)),
+        toolkit=attempt(lambda: toolkit_version(account)),
         required_toolkit=required_toolkit,
-        stacks=ask(lambda: _stacks(account, cluster), "stacks"),
-        model=ask(lambda: _model_state(account, cluster, settings), "the model"),
-        files=files or ask(lambda: _model_files(account, cluster, settings)),
-        lacking_packages=ask(lambda: _lacking_packages(account, cluster, packages), "packages"),
-        templates=templates if isinstance(templates, Unavailable) else ask(lambda: templates),
-        fleets=ask(lambda: split_fleets(Instances(ec2, cluster).nodes()), "nodes"),
+        stacks=attempt(lambda: _stacks(account, cluster), "stacks"),
+        model=attempt(lambda: _model_state(account, cluster, settings), "the model"),
+        files=files or attempt(lambda: _model_files(account, cluster, settings)),
+        lacking_packages=attempt(lambda: _lacking_packages(account, cluster, packages), "packages"),
+        templates=templates if isinstance(templates, Unavailable) else attempt(lambda: templates),
+        fleets=attempt(lambda: split_fleets(Instances(ec2, cluster).nodes()), "nodes"),
         has_file=has_file,
-        counts_tag=ask(lambda: _counts_tag(account, settings)),
+        counts_tag=attempt(lambda: _counts_tag(account, settings)),
     )
 
 

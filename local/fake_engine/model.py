@@ -110,9 +110,9 @@ def _story(question: str, choice: int) -> str:
 def _answer_ids(prompt: tuple[int, ...]) -> tuple[int, ...]:
     """Return an answer's ids without EOS; they repeat if a request needs more (ignore_eos)."""
     digest = hashlib.blake2b(repr(prompt).encode(), digest_size=32).digest()
-    asked = b"".join(map(token_bytes, (token for token in prompt if token >= 0)))
-    if asked.isascii() and _QUESTION.search(asked):
-        return tuple(encode(_story(asked.decode(errors="ignore"), digest[0])))
+    question = b"".join(map(token_bytes, (token for token in prompt if token >= 0)))
+    if question.isascii() and _QUESTION.search(question):
+        return tuple(encode(_story(question.decode(), digest[0])))
     length = 6 + digest[0] % 24
     text = "".join(_SENTENCES[digest[1 + i % 31] % len(_SENTENCES)] for i in range(length))
     return tuple(encode(text))

@@ -29,10 +29,10 @@ def in_browser(tmp_path: Path) -> Callable[[Story], None]:
         unavailable("no Chromium on this machine: install the package chromium to run the tests of the page")
 
     def run(story: Story) -> None:
-        async def tell() -> None:
+        async def main() -> None:
             async with _browser(tmp_path / "profile") as browser:
                 await story(browser)
 
-        uvloop.run(tell())
+        uvloop.run(main())
 
     return run

@@ -10,7 +10,7 @@ from botocore.exceptions import EndpointConnectionError
 
 from node_agent.contract import names
 from node_agent.core.node.promise_metrics import COUNTERS, IN_FLIGHT, PAUSES
-from node_agent.publish_metrics import LAST, main, publish_once
+from node_agent.publish_metrics import EXIT_CONFIGURATION, LAST, main, publish_once
 from node_agent.runtime.common.metrics import Metrics
 
 
@@ -78,6 +78,18 @@ def test_a_damaged_file_of_what_was_published_is_none(tmp_path: Path) -> None:
     cloudwatch = CloudWatch()
     assert publish_once(agent(1), tmp_path, "synkti", cloudwatch.put) is None
     assert cloudwatch.values()[names.BROKEN_METRIC] == 1.0
+
+
+def test_a_folder_that_takes_nothing_is_one_sentence(tmp_path: Path) -> None:
+    cloudwatch = CloudWatch()
+    fault = publish_once(agent(1), tmp_path / "missing", "synkti", cloudwatch.put)
+    assert fault is not None
+    assert fault.startswith("what was published cannot be noted")
+
+
+def test_missing_variables_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main({}) == EXIT_CONFIGURATION
+    assert capsys.readouterr().err == "not set: RUNTIME_DIRECTORY, SYNKTI_CLUSTER\n"
 
 
 def test_an_agent_that_is_away_is_one_line_and_no_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -76,11 +76,11 @@ def read_event_usage(event: dict[str, Any]) -> Count | None:
     )
 
 
-def estimate_left(asked: Estimate, elapsed_s: float, time_per_token_s: float, choices: int = 1) -> Count:
+def estimate_left(estimated: Estimate, elapsed_s: float, time_per_token_s: float, choices: int = 1) -> Count:
     """Estimate the tokens of a request in one piece whose client left, of which no engine's count arrives.
 
     Args:
-        asked: its estimate at admission; an answer has no more tokens.
+        estimated: its tokens at admission; an answer has no more tokens.
         elapsed_s: seconds since its engine received it, a wait there included.
         time_per_token_s: of one answer at that engine, 0 where unknown: then as if it were complete.
         choices: answers that are generated at the same time.
@@ -89,8 +89,8 @@ def estimate_left(asked: Estimate, elapsed_s: float, time_per_token_s: float, ch
         The prompt's estimate, and the tokens that the engine had time for.
     """
     if time_per_token_s <= 0:
-        return Count(*asked)
-    return Count(asked.prompt, min(asked.answer, round(elapsed_s / time_per_token_s) * choices))
+        return Count(*estimated)
+    return Count(estimated.prompt, min(estimated.answer, round(elapsed_s / time_per_token_s) * choices))
 
 
 def _usage_count(usage: object) -> Count | None:

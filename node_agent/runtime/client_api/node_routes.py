@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
 
+import orjson
+
 from node_agent.core.node.status import load_to_json
 from node_agent.core.openai.openapi import document
 from node_agent.ports import ServerRequest
@@ -34,8 +36,8 @@ class NodeRoutes:
         self._node = node
         self._models = models
         self._scheme = scheme
-        self._keys_state = keys_state
-        self._allowed_routes = allowed_routes
+        # Encoded once: the route is open to all, and a document takes longer than other answers.
+        self._description = orjson.dumps(document(allowed_routes, keys_required=keys_state() != "off"))
         self.handlers: Mapping[str, Callable[[ServerRequest], Awaitable[None]]] = {
             **HealthRoutes(node, keys_state).handlers,
             "/health": self._health,
@@ -55,7 +57,7 @@ class NodeRoutes:
         answer_json(request, {"server_load": self._node.router.own_load.load.in_flight})
 
     async def _describe(self, request: ServerRequest) -> None:
-        answer_json(request, document(self._allowed_routes, keys_required=self._keys_state() != "off"))
+        request.respond(200, self._description)
 
     async def _list_models(self, request: ServerRequest) -> None:
         answer_json(request, {"object": "list", "data": await self._models.list_all()})

@@ -39,11 +39,15 @@ async def deregister(
     unexpected: receives what a part raises that is no failure of AWS's.
     on_untagged: called once the tags are removed, before the last flush.
     """
-    if not await publisher.flush(FLUSH_S):
-        _log.warning("the last step of the timeline could not be written in time")
+    await unexpected.attempt("flush", _flush(publisher))
     await unexpected.attempt("untag", _untag(instance_id, publisher, instances, on_untagged))
     if group is not None:
         await unexpected.attempt("complete-termination", _complete(instance_id, group))
+
+
+async def _flush(publisher: StatePublisher) -> None:
+    if not await publisher.flush(FLUSH_S):
+        _log.warning("the last step of the timeline could not be written in time")
 
 
 async def _untag(

@@ -90,7 +90,7 @@ class Viewers:
                 for viewer in list(self._viewers):
                     viewer.send(event)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Send a last snapshot to all viewers, and end their connections: this node stops."""
         if self._viewers:
             event = self._event()

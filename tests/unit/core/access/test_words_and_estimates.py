@@ -94,11 +94,11 @@ def test_an_answer_of_any_bytes_has_a_count_or_none(body: bytes) -> None:
 
 
 def test_a_request_whose_client_left_used_what_its_engine_had_time_for() -> None:
-    asked = Estimate(12, 400)
-    assert estimate_left(asked, 2.0, 0.02) == Count(12, 100)
-    assert estimate_left(asked, 2.0, 0.02, choices=3) == Count(12, 300)
-    assert estimate_left(asked, 60.0, 0.02) == Count(12, 400)
-    assert estimate_left(asked, 2.0, 0.0) == Count(12, 400)  # the engine's pace is not known
+    estimated = Estimate(12, 400)
+    assert estimate_left(estimated, 2.0, 0.02) == Count(12, 100)
+    assert estimate_left(estimated, 2.0, 0.02, choices=3) == Count(12, 300)
+    assert estimate_left(estimated, 60.0, 0.02) == Count(12, 400)
+    assert estimate_left(estimated, 2.0, 0.0) == Count(12, 400)  # the engine's pace is not known
     assert estimate_left(Estimate(12, 0), 2.0, 0.02) == Count(12, 0)
 
 

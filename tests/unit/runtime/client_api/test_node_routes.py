@@ -12,4 +12,4 @@ from node_agent.runtime.ui.page import Page
 def test_each_own_route_has_a_handler_and_each_handler_a_route() -> None:
     unused: Any = None
     page = Page({}, unused, unused, is_on=True).handlers
-    assert {*NodeRoutes(unused, unused, "http", unused, ()).handlers, *page} == set(routes.NODE_ROUTES)
+    assert {*NodeRoutes(unused, unused, "http", lambda: "off", ()).handlers, *page} == set(routes.NODE_ROUTES)

@@ -121,6 +121,19 @@ def test_a_bug_in_one_part_is_counted(caplog: pytest.LogCaptureFixture) -> None:
     assert "502 Bad Gateway" in caplog.text
 
 
+def test_a_bug_in_the_last_writes_keeps_neither_tags_nor_group() -> None:
+    class Broken(StatePublisher):
+        async def flush(self, within_s: float) -> bool:
+            raise ValueError("a bug")
+
+    instances, group, metrics = Instances(), Group(), Metrics()
+    publisher = Broken(RECORD, instances, MemoryRecords(), lambda: 0.0, lambda: 0.0)
+    asyncio.run(deregister("i-1", publisher, instances, group, Unexpected(metrics, lambda: 0.0), lambda: None))
+    assert not instances.is_registered
+    assert not group.waits_for
+    assert b'synkti_unexpected_errors_total{where="flush"} 1.0' in metrics.exposition()
+
+
 def test_an_aws_that_never_responds_costs_only_the_sum_of_the_timeouts(caplog: pytest.LogCaptureFixture) -> None:
     took_s = end(Instances("hangs"), Group(hangs=True), StuckRecords())
     assert took_s == pytest.approx(FLUSH_S + UNTAG_S + COMPLETE_S, abs=0.2)

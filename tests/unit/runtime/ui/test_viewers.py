@@ -125,7 +125,7 @@ def test_a_node_that_stops_ends_every_viewer_with_a_last_snapshot() -> None:
         watched = Watched()
         request, serving = watched.add()
         await asyncio.sleep(0.5)
-        watched.viewers.close()
+        await watched.viewers.close()
         await serving
         assert len(request.sent) == 2
         assert request.is_ended
